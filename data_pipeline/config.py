@@ -1,0 +1,88 @@
+"""What a person chooses about storage and data. Pure: importing it costs neither torch nor s3fs."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+MAX_NAME_LENGTH = 100
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_S3_SCHEME = "s3://"
+
+
+def check_name(name: str, *, key: str) -> None:
+    """Accept `name` as one part of an object key, so that it can never leave its prefix.
+
+    Raises ValueError, which begins with the config key `key`.
+    """
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+        raise ValueError(f"{key}={name!r}: use up to {MAX_NAME_LENGTH} letters, digits, '.', '_' and '-', not beginning with '.'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageConfig:
+    """Where datasets and runs live. Credentials never belong here: they come from the environment or the AWS chain."""
+
+    root: str
+    """`s3://bucket/prefix`, or a directory that every node sees."""
+    endpoint_url: str = ""
+    """An S3-compatible server. Empty: AWS, or what AWS_ENDPOINT_URL says."""
+    deadline_s: float = 60.0
+    """How long one operation is retried before the store counts as unavailable."""
+
+    def __post_init__(self) -> None:
+        if "://" in self.root or self.root.startswith("s3:"):
+            self._check_s3_root()
+        elif not self.root or any(not character.isprintable() for character in self.root):
+            raise ValueError(f"storage.root={self.root!r}: set it to s3://bucket/prefix or to a directory")
+        self._check_endpoint()
+        if not self.deadline_s > 0:
+            raise ValueError(f"storage.deadline_s={self.deadline_s}: must be above 0; 60 suits most networks")
+
+    @property
+    def is_s3(self) -> bool:
+        return self.root.startswith(_S3_SCHEME)
+
+    def bucket_and_prefix(self) -> tuple[str, str]:
+        """The two parts of an S3 root; the prefix has no slash at either end and may be empty."""
+        bucket, _, prefix = self.root.removeprefix(_S3_SCHEME).partition("/")
+        return bucket, prefix.rstrip("/")
+
+    def _check_s3_root(self) -> None:
+        bucket, prefix = self.bucket_and_prefix()
+        parts = prefix.split("/") if prefix else []
+        is_printable = all(character.isprintable() for character in prefix)
+        if not self.is_s3 or not _BUCKET.fullmatch(bucket) or any(part in ("", ".", "..") for part in parts) or not is_printable:
+            raise ValueError(f"storage.root={self.root!r}: not an S3 location; use s3://bucket/prefix, or a directory without '://'")
+
+    def _check_endpoint(self) -> None:
+        if not self.endpoint_url:
+            return
+        address = urlsplit(self.endpoint_url)
+        if address.username is not None or address.password is not None:
+            raise ValueError(
+                "storage.endpoint_url: holds credentials; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+            )
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(f"storage.endpoint_url={self.endpoint_url!r}: use http://HOST:PORT or https://HOST:PORT, or leave it empty for AWS")
+        if not self.is_s3:
+            raise ValueError(f"storage.endpoint_url={self.endpoint_url!r}: only goes with an s3:// storage.root; leave it empty")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which tokens are trained on, and in which order."""
+
+    dataset: str = "python-stdlib"
+    """Name of a dataset under the storage root, as built by `braid data build`."""
+    seq_len: int
+    """T: tokens of one row."""
+    seed: int = 34521
+    """Chooses the order of samples. The same seed gives the same order for every world size."""
+
+    def __post_init__(self) -> None:
+        check_name(self.dataset, key="data.dataset")
+        if self.seq_len < 1:
+            raise ValueError(f"data.seq_len={self.seq_len}: must be at least 1; 1024 is a common start")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"data.seed={self.seed}: must be between 0 and 2**63 - 1")

@@ -1,0 +1,139 @@
+"""The object store as everybody sees it: one small protocol, its errors, its rules for keys.
+
+Pure: no torch, no s3fs, no I/O. `stores.open_store` makes the real ones.
+Keys are relative to the store's root, parts separated by '/'.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+INCOMING = ".incoming"
+"""Reserved part: where a directory store keeps what is not yet complete."""
+MAX_KEY_BYTES = 900
+"""S3 allows 1024, of which the root's prefix takes some."""
+
+
+class StoreError(Exception):
+    """Something went wrong with the object store. The message is one line which names the object and the remedy."""
+
+
+class InvalidKey(StoreError):
+    """The key could leave its prefix, or is not representable in every store."""
+
+
+class KeyMissing(StoreError):
+    """There is no object of this key."""
+
+
+class KeyExists(StoreError):
+    """`create` found an object there already: another writer was first."""
+
+
+class BucketMissing(StoreError):
+    """The bucket of the root does not exist."""
+
+
+class AccessDenied(StoreError):
+    """No credentials, wrong ones, or ones which may not do this."""
+
+
+class StoreUnavailable(StoreError):
+    """No good answer until the deadline."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    key: str
+    size_bytes: int
+    modified_at_s: float
+    """Seconds since 1970, by the store's clock."""
+
+
+class ObjectStore(Protocol):
+    """Whole objects, written at once: a reader sees an object completely or not at all. Safe to use from any thread."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the object, over an older one if there is one."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """Write the object if there is none. Of any number of concurrent callers exactly one succeeds, the others get KeyExists."""
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises KeyMissing."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Bytes [start, start + length), fewer where the object ends before. Raises KeyMissing."""
+
+    def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
+        """Objects whose key begins with the string `prefix` and sorts after `after`, sorted by key."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens where there is none."""
+
+    def url(self, key: str) -> str:
+        """Where the object is, for messages."""
+
+
+def check_key(key: str) -> str:
+    """Return `key` if every store can hold it and it can't leave its prefix, else raise InvalidKey."""
+    parts = key.split("/")
+    if (
+        any(part in ("", ".", "..", INCOMING) for part in parts)
+        or not all(character.isprintable() for character in key)
+        or len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES
+    ):
+        raise InvalidKey(f"object key {key!r}: use non-empty parts joined by '/', no '.', '..' or control characters")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if it can begin a key; it may be empty or end anywhere in a part."""
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix
+
+
+def check_range(start: int, length: int) -> None:
+    if start < 0 or length < 0:
+        raise ValueError(f"get_range(start={start}, length={length}): neither may be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedStore:
+    """The part of a store under one prefix. Nothing outside can be reached through it."""
+
+    store: ObjectStore
+    prefix: str
+    """Ends with '/'."""
+
+    def put(self, key: str, data: bytes) -> None:
+        self.store.put(self._full(key), data)
+
+    def create(self, key: str, data: bytes) -> None:
+        self.store.create(self._full(key), data)
+
+    def get(self, key: str) -> bytes:
+        return self.store.get(self._full(key))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return self.store.get_range(self._full(key), start, length)
+
+    def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
+        found = self.store.list(self.prefix + check_prefix(prefix), self.prefix + check_prefix(after) if after else "")
+        return [
+            ObjectInfo(key=info.key.removeprefix(self.prefix), size_bytes=info.size_bytes, modified_at_s=info.modified_at_s) for info in found
+        ]
+
+    def delete(self, key: str) -> None:
+        self.store.delete(self._full(key))
+
+    def url(self, key: str) -> str:
+        return self.store.url(self._full(key))
+
+    def _full(self, key: str) -> str:
+        return self.prefix + check_key(key)
+
+
+def with_prefix(store: ObjectStore, prefix: str) -> ObjectStore:
+    """The sub-store of `store` under `prefix`, for example `runs/first`. Raises InvalidKey."""
+    return ScopedStore(store, check_key(prefix.removesuffix("/")) + "/")

@@ -1,0 +1,92 @@
+"""The small layers: projections, norms, feed-forward, vocabulary-parallel embedding."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from model.tensor_parallel import copy_to_ranks, local, sum_both_ways, sum_over_ranks
+
+
+def widen(x: Tensor) -> Tensor:
+    """x in fp32, or in its own dtype if that is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Linear(nn.Linear):
+    """A bias-free projection by this rank's part of the weight."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__(in_width, out_width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, local(self.weight))
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight, computed in fp32 and multiplied by the weight before the downcast."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = widen(x)
+        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(local(self.weight))).to(x.dtype)
+
+
+class FullWidthRMSNorm(nn.Module):
+    """RMSNorm over all heads together, where each rank holds some of them: the sum of squares is that of the whole vector."""
+
+    def __init__(self, width: int, eps: float, tp: DeviceMesh | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.width, self.eps, self.tp = width, eps, tp
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = widen(x)
+        mean_square = sum_both_ways(wide.square().sum(-1, keepdim=True), self.tp) / self.width
+        return (wide * (mean_square + self.eps).rsqrt() * widen(local(self.weight))).to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) · up(x)), x_BTD to out_BTD; the ranks share the F columns."""
+
+    def __init__(self, d_model: int, ffn_width: int, tp: DeviceMesh | None) -> None:
+        super().__init__()
+        self.gate_proj = Linear(d_model, ffn_width)
+        self.up_proj = Linear(d_model, ffn_width)
+        self.down_proj = Linear(ffn_width, d_model)
+        self.tp = tp
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = copy_to_ranks(x_BTD, self.tp)
+        return sum_over_ranks(self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)), self.tp)
+
+
+class Embedding(nn.Module):
+    """tokens_BT to x_BTD; each rank holds some rows of the vocabulary and contributes zeros for the others."""
+
+    def __init__(self, vocab_size: int, d_model: int, tp: DeviceMesh | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
+        self.vocab_size, self.tp = vocab_size, tp
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        if self.tp is None:
+            return F.embedding(tokens_BT, local(self.weight))
+        row_BT, is_mine_BT = local_rows(tokens_BT, self.vocab_size, self.tp)
+        x_BTD = F.embedding(row_BT, local(self.weight)) * is_mine_BT.unsqueeze(-1)
+        return sum_over_ranks(x_BTD, self.tp)
+
+
+def local_rows(ids: Tensor, vocab_size: int, tp: DeviceMesh) -> tuple[Tensor, Tensor]:
+    """Where `ids` are in this rank's rows of the vocabulary (0 where they aren't), and whether they are.
+
+    The ranks hold ceil(vocab_size / tp) rows each, the last ones what is left: DTensor's Shard(0).
+    """
+    rows_per_rank = -(-vocab_size // tp.size())
+    row = ids - tp.get_local_rank() * rows_per_rank
+    is_mine = (row >= 0) & (row < rows_per_rank)
+    return row.where(is_mine, 0), is_mine

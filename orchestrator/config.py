@@ -1,0 +1,132 @@
+"""RunConfig: everything that decides a run, made of the packages' own configs. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from data_pipeline.config import DataConfig, StorageConfig
+from model.config import ModelConfig, OptimizerConfig, ParallelConfig, validate_layout
+from orchestrator import codec
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    num_steps: int
+    batch_rows: int
+    """Rows of `data.seq_len` tokens in one optimizer step, over all ranks."""
+    micro_rows: int
+    """Rows that one data-parallel rank takes through the model at once; the rest is gradient accumulation."""
+    seed: int = 34521
+    deterministic: bool = True
+    """Deterministic kernels, so that a replayed step repeats its first run bit for bit on the same layout."""
+
+    def __post_init__(self) -> None:
+        _at_least("train.num_steps", self.num_steps, 1)
+        _at_least("train.batch_rows", self.batch_rows, 1)
+        _at_least("train.micro_rows", self.micro_rows, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    every_steps: int = 1000
+    keep_latest: int = 3
+    """Committed checkpoints to retain."""
+
+    def __post_init__(self) -> None:
+        _at_least("checkpoint.every_steps", self.every_steps, 1)
+        if self.keep_latest < 2:
+            raise ValueError(f"checkpoint.keep_latest={self.keep_latest}: need at least 2, so that a corrupt newest one has one before it")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecoveryConfig:
+    max_restarts: int = 10
+    """Restarts in a row without progress (a newly committed checkpoint) before the run fails."""
+    backoff_s: float = 1.0
+    """Wait before the second restart in a row; doubles with each further one. The first is immediate."""
+    backoff_limit_s: float = 300.0
+    heartbeat_timeout_s: float = 30.0
+    """A worker process silent this long is frozen."""
+    progress_timeout_s: float = 600.0
+    """A worker that beats but has not finished a step or phase for this long hangs."""
+    start_timeout_s: float = 1800.0
+    """Longest time from a worker's start to its first step (loading, compiling)."""
+    stop_timeout_s: float = 600.0
+    """Longest time for the checkpoint of a graceful stop."""
+    peer_grace_s: float = 5.0
+    """How long to wait for the root cause when all that is known is that a peer vanished."""
+
+    def __post_init__(self) -> None:
+        _at_least("recovery.max_restarts", self.max_restarts, 0)
+        for name in ("heartbeat_timeout_s", "progress_timeout_s", "start_timeout_s", "stop_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"recovery.{name}={getattr(self, name)}: must be above 0 seconds")
+        for name in ("backoff_s", "backoff_limit_s", "peer_grace_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recovery.{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourcesConfig:
+    device: str = "cuda"
+    """cuda or cpu."""
+    workers_per_node: int = 8
+    """Ranks that share a node; on cuda, one GPU each."""
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cuda", "cpu"):
+            raise ValueError(f"resources.device={self.device}: use cuda or cpu")
+        _at_least("resources.workers_per_node", self.workers_per_node, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    storage: StorageConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+
+    def __post_init__(self) -> None:
+        if not RUN_NAME.fullmatch(self.name):
+            raise ValueError(f"name={self.name!r}: use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+        validate_layout(self.model, self.parallel)
+        rows_at_once = self.parallel.dp_shard * self.train.micro_rows
+        if self.train.batch_rows % rows_at_once:
+            raise ValueError(
+                f"train.batch_rows={self.train.batch_rows}: not divisible by parallel.dp_shard × train.micro_rows = "
+                f"{self.parallel.dp_shard} × {self.train.micro_rows}; use a multiple of {rows_at_once}"
+            )
+        world_size, per_node = self.parallel.world_size, self.resources.workers_per_node
+        if world_size > per_node and world_size % per_node:
+            raise ValueError(
+                f"resources.workers_per_node={per_node}: {world_size} workers do not fill whole nodes; "
+                f"use a divisor of {world_size} or change parallel.dp_shard / parallel.tp"
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.train.batch_rows * self.data.seq_len
+
+    @property
+    def num_nodes(self) -> int:
+        return -(-self.parallel.world_size // self.resources.workers_per_node)
+
+
+def training_digest(config: RunConfig) -> str:
+    """Digest of what decides the numbers of a run: model, data, optimizer, batch and seed; not its length, layout or machines."""
+    decisive = (config.model, config.data, config.optimizer, config.train.batch_rows, config.train.seed)
+    return codec.digest(decisive)
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{key}={value}: must be at least {least}")

@@ -1,0 +1,93 @@
+"""poll → events → transition → journal → execute, until the run has ended."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from data_pipeline.object_store import StoreUnavailable
+from orchestrator.control import state as s
+from orchestrator.control.cluster import Cluster, Observation
+from orchestrator.control.journal import Journal, Superseded
+from orchestrator.control.observe import events_of
+from orchestrator.control.state import Event, RunState, Stage
+from orchestrator.control.transition import fold, transition
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a status query sees: replaced whole, never changed, so that readers need no lock."""
+
+    state: RunState
+    seen: Observation | None
+
+
+class Controller:
+    """Keeps one run alive. Only `request` and `view` may be called from other threads."""
+
+    def __init__(self, *, journal: Journal, cluster: Cluster, clock: Callable[[], float], poll_s: float = 0.2) -> None:
+        self._journal = journal
+        self._cluster = cluster
+        self._clock = clock
+        self._poll_s = poll_s
+        self._requests: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.view = View(state=fold(journal.events), seen=None)
+
+    def request(self, event: Event) -> None:
+        """Something that a person asks for."""
+        self._requests.put(event)
+
+    def run(self) -> RunState:
+        """Returns the state that the run ended in. Raises Superseded when another controller took over; the workers are then its own."""
+        self._open()
+        while self.view.state.stage is not Stage.ENDED:
+            self._tick()
+        self._cluster.close()
+        return self.view.state
+
+    def _open(self) -> None:
+        """An entry of its own comes first: from here on every older controller fails to write, and agents refuse it."""
+        before = self.view.state
+        event = s.ControllerStarted(at_s=self._clock(), epoch=before.epoch + 1)
+        state, actions = transition(before, event)
+        self._append(event)
+        self.view = View(state=state, seen=None)
+        self._cluster.attach(epoch=state.epoch, attempt=state.attempt, nodes=state.placement)
+        for action in actions:
+            self._cluster.execute(action)
+
+    def _tick(self) -> None:
+        seen = self._cluster.poll(timeout_s=self._poll_s)
+        self.view = View(state=self.view.state, seen=seen)
+        for event in events_of(self.view.state, seen):
+            self._apply(event)
+        while not self._requests.empty():
+            self._apply(self._requests.get())
+
+    def _apply(self, event: Event) -> None:
+        """Journal before acting: what is not durable has not happened."""
+        state, actions = transition(self.view.state, event)
+        if state == self.view.state and not actions:
+            return
+        self._append(event)
+        log.info("%s", event)
+        self.view = replace(self.view, state=state)
+        for action in actions:
+            self._cluster.execute(action)
+
+    def _append(self, event: Event) -> None:
+        """The workers train on while the store is away; the controller waits for it, as it must not act on what is not written."""
+        while True:
+            try:
+                return self._journal.append(event)
+            except StoreUnavailable as error:
+                log.warning("the journal can't be written, trying again: %s", error)
+                time.sleep(1.0)
+
+
+__all__ = ["Controller", "Superseded", "View"]

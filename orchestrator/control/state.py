@@ -1,0 +1,248 @@
+"""What the controller knows of a run, what can happen to it, and what it can do. Values only; `transition` is beside it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from orchestrator.config import RecoveryConfig, RunConfig
+from orchestrator.control.placement import Node
+from orchestrator.control.policy import Cause
+from orchestrator.messages import Outcome
+
+
+class Stage(Enum):
+    """Of the workers, not of the run: `RunState.label` is the word that people see."""
+
+    WAITING = "waiting"
+    """No workers: for nodes, or for a backoff to pass."""
+    STARTING = "starting"
+    RUNNING = "running"
+    SAVING = "saving"
+    """A graceful stop was asked for; workers checkpoint."""
+    DRAINING = "draining"
+    """Workers are being killed."""
+    ENDED = "ended"
+
+
+class Ending(Enum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """What the state machine decides by; carried by the journal so that a replay needs nothing else."""
+
+    num_steps: int
+    num_nodes: int
+    workers_per_node: int
+    world_size: int
+    config_version: int
+    recovery: RecoveryConfig
+
+
+def terms_of(config: RunConfig, version: int) -> Terms:
+    return Terms(
+        num_steps=config.train.num_steps,
+        num_nodes=config.num_nodes,
+        workers_per_node=min(config.resources.workers_per_node, config.parallel.world_size),
+        world_size=config.parallel.world_size,
+        config_version=version,
+        recovery=config.recovery,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incident:
+    """One failure, from its detection to the first step after it."""
+
+    attempt: int
+    cause: Cause
+    node: str | None
+    rank: int | None
+    detail: str
+    at_step: int
+    at_s: float
+    """Detection, seconds since the epoch."""
+    detected_after_s: float
+    """From the last sign of life to the detection."""
+    recovered_after_s: float | None = None
+    """From the detection to the first finished step of a later attempt."""
+    resumed_from_step: int | None = None
+    steps_replayed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    stage: Stage = Stage.WAITING
+    terms: Terms | None = None
+    epoch: int = 0
+    """Incarnation of the controller."""
+    attempt: int = 0
+    nodes: dict[str, Node] = field(default_factory=dict)
+    strikes: dict[str, int] = field(default_factory=dict)
+    placement: tuple[str, ...] = ()
+    committed_step: int = 0
+    resumed_from: int | None = None
+    """Step that the current attempt started from, once known."""
+    restarts: int = 0
+    restarts_in_row: int = 0
+    not_before_s: float = 0.0
+    """Earliest start of the next attempt."""
+    stop_by_s: float | None = None
+    """Deadline of a graceful stop."""
+    ending: Ending | None = None
+    """Decided, while the workers are still being stopped."""
+    reason: str = ""
+    """Why the run waits or how it ended, for people."""
+    incidents: tuple[Incident, ...] = ()
+    rejected: tuple[str, ...] = ()
+    """Checkpoints that were refused, one line each."""
+
+    @property
+    def label(self) -> str:
+        """queued, starting, running, recovering, stopping, finished, failed or stopped."""
+        if self.stage is Stage.ENDED and self.ending is not None:
+            return self.ending.value
+        if self.stage is Stage.SAVING or self.ending is Ending.STOPPED:
+            return "stopping"
+        if self.stage is Stage.RUNNING or self.ending is Ending.FINISHED:
+            return "running"
+        if self.restarts_in_row or self.stage is Stage.DRAINING:
+            return "recovering"
+        return "starting" if self.stage is Stage.STARTING else "queued"
+
+
+# --- events: what happened, in the order of the journal -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSubmitted:
+    at_s: float
+    terms: Terms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumeRequested:
+    """A person restarts an ended run, perhaps with a new configuration."""
+
+    at_s: float
+    terms: Terms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControllerStarted:
+    at_s: float
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodesChanged:
+    at_s: float
+    joined: tuple[Node, ...] = ()
+    lost: tuple[str, ...] = ()
+    at_step: int = 0
+    """Last step that the lost workers reported."""
+    silent_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingResumed:
+    at_s: float
+    attempt: int
+    from_step: int
+    rejected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReached:
+    """The first finished step of an attempt."""
+
+    at_s: float
+    attempt: int
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointCommitted:
+    at_s: float
+    attempt: int
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerFailed:
+    at_s: float
+    attempt: int
+    rank: int | None
+    node: str | None
+    cause: Cause
+    detail: str
+    at_step: int
+    silent_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkersEnded:
+    """Every worker said that it is done."""
+
+    at_s: float
+    attempt: int
+    outcome: Outcome
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkersGone:
+    """No process of the attempt is left that could be reached."""
+
+    at_s: float
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackoffElapsed:
+    at_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRequested:
+    at_s: float
+    now: bool
+    """Without a checkpoint."""
+
+
+Event = (
+    RunSubmitted | ResumeRequested | ControllerStarted | NodesChanged | TrainingResumed | StepReached | CheckpointCommitted
+    | WorkerFailed | WorkersEnded | WorkersGone | BackoffElapsed | StopRequested
+)  # fmt: skip
+
+
+# --- actions: what the controller asks of the cluster; each may be repeated ---------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartWorkers:
+    attempt: int
+    nodes: tuple[str, ...]
+    """Ranks 0 … workers_per_node − 1 on the first, and so on."""
+    workers_per_node: int
+    world_size: int
+    config_version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaveAndStop:
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopWorkers:
+    attempt: int
+
+
+Action = StartWorkers | SaveAndStop | StopWorkers

@@ -1,0 +1,132 @@
+"""What workers tell their node agent, and agents the controller: the contract between `worker` and `control`. Pure.
+
+A worker writes one JSON line per message to the file descriptor named by BRAID_REPORT_FD. An agent folds the lines of its workers
+into a `WorkerReport` each; reports are levels, not edges, so that a controller that restarts loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from orchestrator import codec
+
+
+class Phase(Enum):
+    """Where a worker is."""
+
+    STARTING = "starting"
+    """The process exists; imports, rendezvous."""
+    LOADING = "loading"
+    """Building the model and reading the checkpoint."""
+    WARMING = "warming"
+    """In its first step, which compiles kernels."""
+    TRAINING = "training"
+    SAVING = "saving"
+    """The checkpoint of a graceful stop or of the last step."""
+    DONE = "done"
+
+
+class Outcome(Enum):
+    FINISHED = "finished"
+    """The last step is done and its checkpoint committed."""
+    STOPPED = "stopped"
+    """Asked to stop: checkpoint committed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beat:
+    """Sign of life: every half second from a thread of its own, and at each phase and step."""
+
+    phase: Phase
+    step: int
+    """Last finished step."""
+    loss: float | None = None
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resumed:
+    """Rank 0 has chosen the checkpoint that every rank loaded; step 0 is a fresh start."""
+
+    step: int
+    rejected: tuple[str, ...] = ()
+    """One line for each newer checkpoint that was refused, and why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committed:
+    """Rank 0 has committed the checkpoint of a step."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    outcome: Outcome
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """The exception that ends a worker."""
+
+    error_type: str
+    """Class name, such as ConfigMismatch, StoreUnavailable, DistBackendError."""
+    text: str
+    """One line."""
+
+
+Message = Beat | Resumed | Committed | Ended | Failed
+_KINDS: dict[str, Any] = {cls.__name__: cls for cls in (Beat, Resumed, Committed, Ended, Failed)}
+
+
+def encode(message: Message) -> bytes:
+    """One line of JSON, newline included."""
+    return json.dumps({"kind": type(message).__name__, **codec.to_plain(message)}).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Raises codec.DecodeError for anything that `encode` did not write."""
+    try:
+        plain = json.loads(line)
+        kind = _KINDS[plain.pop("kind")]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise codec.DecodeError(f"not a worker's message: {line[:80]!r}") from error
+    message: Message = codec.from_plain(kind, plain)
+    return message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerReport:
+    """What an agent knows of one worker."""
+
+    rank: int
+    pid: int
+    phase: Phase = Phase.STARTING
+    step: int = 0
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    silent_s: float = 0.0
+    """Since its last message of any kind."""
+    last_progress_s: float = 0.0
+    """Since its phase or step last changed."""
+    age_s: float = 0.0
+    """Since it was spawned."""
+    committed_step: int | None = None
+    resumed: Resumed | None = None
+    ended: Ended | None = None
+    failed: Failed | None = None
+    exit_code: int | None = None
+    """None while it runs; −n when signal n killed it."""
+    killed_by_agent: bool = False
+    """Its end was wanted, and says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentReport:
+    attempt: int
+    node: str
+    workers: tuple[WorkerReport, ...]
