@@ -108,4 +108,4 @@ def _delta_rule_fla(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta:
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule  # Triton: slow to import, and absent on a CPU
 
     out_BTNV, _ = chunk_gated_delta_rule(q=q, k=k, v=v, g=log_decay, beta=beta, scale=1.0)
-    return out_BTNV  # type: ignore[no-any-return]
+    return out_BTNV

@@ -1,5 +1,6 @@
 """The network: embedding, blocks of GDN or attention with a feed-forward, output head."""
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
@@ -12,7 +13,7 @@ from model.tensor_parallel import copy_to_ranks
 
 
 class HybridLM(nn.Module):
-    """tokens_BT to logits_BTX. With `tp`, tokens and activations are the same on all its ranks, and the logits are a DTensor sharded over X.
+    """tokens_BT to logits_BTX. With `tp`, its ranks see the same tokens, and the logits are a DTensor sharded over X.
 
     Built by `model.parallelize.build_model`, which shards and initialises it.
     """
@@ -32,9 +33,8 @@ class HybridLM(nn.Module):
         logits_BTX = self.head(copy_to_ranks(self.norm(x_BTD), self.tp))
         if self.tp is None:
             return logits_BTX
-        shape = (*logits_BTX.shape[:-1], self.config.vocab_size)
-        stride = (shape[1] * shape[2], shape[2], 1)
-        return DTensor.from_local(logits_BTX, self.tp, [Shard(-1)], run_check=False, shape=shape, stride=stride)
+        full_BTX = torch.empty(*logits_BTX.shape[:-1], self.config.vocab_size, device="meta")
+        return DTensor.from_local(logits_BTX, self.tp, [Shard(-1)], run_check=False, shape=full_BTX.shape, stride=full_BTX.stride())
 
 
 class PreNormBlock(nn.Module):

@@ -24,17 +24,17 @@ def local_partial(parameter: Tensor) -> Tensor:
 
 def copy_to_ranks(x: Tensor, tp: DeviceMesh | None) -> Tensor:
     """x, the same on all ranks, on its way into sharded heads: its gradient is summed over them."""
-    return x if tp is None else _Collective.apply(x, tp, False, True)  # type: ignore[no-any-return, no-untyped-call]
+    return x if tp is None else _Collective.apply(x, tp, False, True)
 
 
 def sum_over_ranks(x: Tensor, tp: DeviceMesh | None) -> Tensor:
     """The sum of the ranks' parts, for a consumer that is the same on all ranks: the gradient passes as it is."""
-    return x if tp is None else _Collective.apply(x, tp, True, False)  # type: ignore[no-any-return, no-untyped-call]
+    return x if tp is None else _Collective.apply(x, tp, True, False)
 
 
 def sum_both_ways(x: Tensor, tp: DeviceMesh | None) -> Tensor:
     """The sum of the ranks' parts, for consumers that differ between the ranks: the gradient is summed as well."""
-    return x if tp is None else _Collective.apply(x, tp, True, True)  # type: ignore[no-any-return, no-untyped-call]
+    return x if tp is None else _Collective.apply(x, tp, True, True)
 
 
 def max_over_ranks(x: Tensor, tp: DeviceMesh | None) -> Tensor:

@@ -17,10 +17,13 @@ def build_mesh(parallel: ParallelConfig, device_type: str) -> DeviceMesh:
     num_ranks = torch.distributed.get_world_size()
     if num_ranks != parallel.world_size:
         raise ValueError(
-            f"parallel.dp_shard={parallel.dp_shard}: {parallel.world_size} ranks with parallel.tp={parallel.tp}, but the world has {num_ranks}; "
-            f"make parallel.dp_shard × parallel.tp equal {num_ranks}"
+            f"parallel.dp_shard={parallel.dp_shard}: with parallel.tp={parallel.tp} that is {parallel.world_size} ranks, "
+            f"but the world has {num_ranks}; make parallel.dp_shard × parallel.tp equal {num_ranks}"
         )
-    return init_device_mesh(device_type, (parallel.dp_shard, parallel.tp), mesh_dim_names=("dp_shard", "tp"))
+    mesh = init_device_mesh(device_type, (parallel.dp_shard, parallel.tp), mesh_dim_names=("dp_shard", "tp"))
+    if parallel.tp > 1:
+        mesh._flatten("world")  # lets the gradient norm be one all-reduce: in two, ranks may differ in the last bit and drift apart
+    return mesh
 
 
 def set_determinism(seed: int) -> None:
@@ -31,6 +34,6 @@ def set_determinism(seed: int) -> None:
     torch.manual_seed(seed)
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # else every torch.empty costs a kernel
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # else torch.empty costs a kernel
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

@@ -36,7 +36,7 @@ def from_plain(cls: type[T], data: Any, where: str = "") -> T:
     here = where or cls.__name__
     if not isinstance(data, dict):
         raise DecodeError(f"{here}: expected an object, found {type(data).__name__}")
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise DecodeError(f"{here}.{unknown[0]}: unknown field, written by another version of braid?")

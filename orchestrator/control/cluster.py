@@ -32,7 +32,7 @@ class Cluster(Protocol):
     """Implemented with Ray, by a fake in tests, and by simulators."""
 
     def attach(self, *, epoch: int, attempt: int, nodes: tuple[str, ...]) -> None:
-        """Called once, first: a controller of incarnation `epoch` takes over `attempt`, which may be running on `nodes` (attempt 0: none was)."""
+        """Called once, first: the controller of incarnation `epoch` takes over `attempt`, which may run on `nodes` (0: none ever did)."""
 
     def poll(self, *, timeout_s: float) -> Observation:
         """Blocks up to `timeout_s` for news."""

@@ -30,10 +30,19 @@ class View:
 class Controller:
     """Keeps one run alive. Only `request` and `view` may be called from other threads."""
 
-    def __init__(self, *, journal: Journal, cluster: Cluster, clock: Callable[[], float], poll_s: float = 0.2) -> None:
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        cluster: Cluster,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None] = time.sleep,
+        poll_s: float = 0.2,
+    ) -> None:
         self._journal = journal
         self._cluster = cluster
         self._clock = clock
+        self._sleep = sleep
         self._poll_s = poll_s
         self._requests: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.view = View(state=fold(journal.events), seen=None)
@@ -87,7 +96,7 @@ class Controller:
                 return self._journal.append(event)
             except StoreUnavailable as error:
                 log.warning("the journal can't be written, trying again: %s", error)
-                time.sleep(1.0)
+                self._sleep(1.0)
 
 
 __all__ = ["Controller", "Superseded", "View"]

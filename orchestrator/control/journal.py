@@ -3,8 +3,8 @@
     journal/000000000001.json      one entry
     journal-upto/000000000500.json  entries 1 … 500 in one object, so that a long log is read quickly
 
-Appending is what decides who controls a run: of two controllers that both believe they do, the second one to write an entry loses, reads whose
-entry it was, and steps down.
+Appending is what decides who controls a run: of two controllers that both believe they do, the second one to write an entry loses, reads
+whose entry it was, and steps down.
 """
 
 from __future__ import annotations
@@ -23,9 +23,19 @@ SNAPSHOT_EVERY = 500
 _KINDS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        s.RunSubmitted, s.ResumeRequested, s.ControllerStarted, s.NodesChanged, s.TrainingResumed, s.StepReached, s.CheckpointCommitted,
-        s.WorkerFailed, s.WorkersEnded, s.WorkersGone, s.BackoffElapsed, s.StopRequested,
-    )  # fmt: skip
+        s.RunSubmitted,
+        s.ResumeRequested,
+        s.ControllerStarted,
+        s.NodesChanged,
+        s.TrainingResumed,
+        s.StepReached,
+        s.CheckpointCommitted,
+        s.WorkerFailed,
+        s.WorkersEnded,
+        s.WorkersGone,
+        s.BackoffElapsed,
+        s.StopRequested,
+    )
 }
 
 
@@ -53,7 +63,9 @@ def read_journal(store: ObjectStore) -> list[Entry]:
         entries.append(_entry(json.loads(store.get(info.key)), info.key))
     for expected, entry in enumerate(entries, start=1):
         if entry.sequence != expected:
-            raise JournalBroken(f"{store.url(_key(expected))} is missing while later entries exist; restore it from the bucket's versions or backup")
+            raise JournalBroken(
+                f"{store.url(_key(expected))} is missing while later entries exist; restore it from the bucket's versions or backup"
+            )
     return entries
 
 
@@ -70,7 +82,11 @@ class Journal:
         return [entry.event for entry in self._entries]
 
     def append(self, event: Event) -> None:
-        """Returns once the event is durable. Raises Superseded when another controller has written since, StoreUnavailable (nothing is known to be written; try again)."""
+        """Returns once the event is durable.
+
+        Raises Superseded when another controller has written since, and StoreUnavailable when it is unknown whether the event was
+        written: append the same event again.
+        """
         sequence = len(self._entries) + 1
         entry = Entry(sequence=sequence, writer=self._writer, event=event)
         try:

@@ -93,8 +93,16 @@ def _failures(state: RunState, workers: list[Located], seen: Observation) -> Ite
             rank = state.placement.index(node) * state.terms.workers_per_node
             silent_s = min((one.worker.silent_s for one in workers if one.node == node), default=0.0)
             failures.append(
-                s.WorkerFailed(at_s=seen.at_s, attempt=state.attempt, rank=rank, node=node, cause=Cause.AGENT_LOST,
-                               detail="the node's agent ended", at_step=last_step(workers), silent_s=silent_s)  # fmt: skip
+                s.WorkerFailed(
+                    at_s=seen.at_s,
+                    attempt=state.attempt,
+                    rank=rank,
+                    node=node,
+                    cause=Cause.AGENT_LOST,
+                    detail="the node's agent ended",
+                    at_step=last_step(workers),
+                    silent_s=silent_s,
+                )
             )
     yield from sorted(failures, key=lambda failure: failure.cause in SPEAKS_OF_A_CONSEQUENCE)
 
@@ -105,8 +113,16 @@ def failed_by_itself(worker: WorkerReport) -> bool:
 
 
 def _failure(state: RunState, one: Located, cause: Cause, detail: str, workers: list[Located], at_s: float) -> s.WorkerFailed:
-    return s.WorkerFailed(at_s=at_s, attempt=state.attempt, rank=one.worker.rank, node=one.node, cause=cause, detail=detail,
-                          at_step=last_step(workers), silent_s=one.worker.silent_s)  # fmt: skip
+    return s.WorkerFailed(
+        at_s=at_s,
+        attempt=state.attempt,
+        rank=one.worker.rank,
+        node=one.node,
+        cause=cause,
+        detail=detail,
+        at_step=last_step(workers),
+        silent_s=one.worker.silent_s,
+    )
 
 
 def _stalls(state: RunState, workers: list[Located], at_s: float) -> Iterator[Event]:

@@ -17,7 +17,9 @@ class Node:
     """Workers it can take: its GPUs, or on the CPU as many as asked."""
 
 
-def place(nodes: Mapping[str, Node], strikes: Mapping[str, int], *, num_nodes: int, slots: int, previous: tuple[str, ...]) -> tuple[str, ...]:
+def place(
+    nodes: Mapping[str, Node], strikes: Mapping[str, int], *, num_nodes: int, slots: int, previous: tuple[str, ...]
+) -> tuple[str, ...]:
     """`num_nodes` node ids with `slots` each, ranks in their order; () where there are too few.
 
     Nodes with fewer strikes come first, then those that the previous attempt used (their caches are warm), then by name.

@@ -57,11 +57,21 @@ VERDICTS: dict[Cause, Verdict] = {
     Cause.FENCED: Verdict(),
 }
 
-_PERMANENT = frozenset({"ConfigMismatch", "DatasetError", "ShardMissing", "ShardCorrupt", "BucketMissing", "AccessDenied", "NoCheckpoint", "DecodeError"})
+_PERMANENT = frozenset(
+    {"ConfigMismatch", "DatasetError", "ShardMissing", "ShardCorrupt", "BucketMissing", "AccessDenied", "NoCheckpoint", "DecodeError"}
+)
 _STORE = frozenset({"StoreUnavailable"})
 _PEER = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "remote process exited",
          "nccl communicator was aborted", "unhandled system error", "socket timeout", "read timeout", "timed out after")  # fmt: skip
-_HARDWARE = ("uncorrectable", "ecc error", "xid", "nvlink", "device-side hardware", "gpu has fallen off", "cuda error: unspecified launch failure")
+_HARDWARE = (
+    "uncorrectable",
+    "ecc error",
+    "xid",
+    "nvlink",
+    "device-side hardware",
+    "gpu has fallen off",
+    "cuda error: unspecified launch failure",
+)
 
 
 def classify(exit_code: int | None, failed: Failed | None) -> tuple[Cause, str]:

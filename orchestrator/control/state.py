@@ -217,9 +217,19 @@ class StopRequested:
 
 
 Event = (
-    RunSubmitted | ResumeRequested | ControllerStarted | NodesChanged | TrainingResumed | StepReached | CheckpointCommitted
-    | WorkerFailed | WorkersEnded | WorkersGone | BackoffElapsed | StopRequested
-)  # fmt: skip
+    RunSubmitted
+    | ResumeRequested
+    | ControllerStarted
+    | NodesChanged
+    | TrainingResumed
+    | StepReached
+    | CheckpointCommitted
+    | WorkerFailed
+    | WorkersEnded
+    | WorkersGone
+    | BackoffElapsed
+    | StopRequested
+)
 
 
 # --- actions: what the controller asks of the cluster; each may be repeated ---------------------------------------------

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.control import state as s
-from orchestrator.control.placement import place
+from orchestrator.control.incidents import close_incidents, explain, incident_of, times_in_row
+from orchestrator.control.placement import MAX_STRIKES, place
 from orchestrator.control.policy import VERDICTS, Cause, backoff_s
-from orchestrator.control.state import Action, Ending, Event, Incident, RunState, Stage, Terms
+from orchestrator.control.state import Action, Ending, Event, RunState, Stage, Terms
 from orchestrator.messages import Outcome
 
 Result = tuple[RunState, tuple[Action, ...]]
@@ -42,7 +43,18 @@ def _submitted(state: RunState, event: s.RunSubmitted) -> Result:
 def _resume_requested(state: RunState, event: s.ResumeRequested) -> Result:
     if state.stage is not Stage.ENDED:
         return state, ()
-    fresh = replace(state, stage=Stage.WAITING, terms=event.terms, ending=None, reason="", restarts_in_row=0, not_before_s=0.0, stop_by_s=None, nodes={}, strikes={})
+    fresh = replace(
+        state,
+        stage=Stage.WAITING,
+        terms=event.terms,
+        ending=None,
+        reason="",
+        restarts_in_row=0,
+        not_before_s=0.0,
+        stop_by_s=None,
+        nodes={},
+        strikes={},
+    )
     return fresh, ()
 
 
@@ -74,13 +86,25 @@ def _stop_requested(state: RunState, event: s.StopRequested) -> Result:
 def _workers_ended(state: RunState, event: s.WorkersEnded) -> Result:
     if state.stage not in ACTIVE:
         return state, ()
-    ended = _close_incidents(state, event.at_s)
+    ended = close_incidents(state, event.at_s)
     if event.outcome is Outcome.FINISHED:
-        return _drain(replace(ended, ending=Ending.FINISHED, reason=f"finished at step {event.step}", committed_step=max(state.committed_step, event.step)))
+        return _drain(
+            replace(
+                ended, ending=Ending.FINISHED, reason=f"finished at step {event.step}", committed_step=max(state.committed_step, event.step)
+            )
+        )
     if state.stage is Stage.SAVING:
         return _drain(replace(ended, ending=Ending.STOPPED, reason=f"stopped on request at step {event.step}"))
-    unasked = s.WorkerFailed(at_s=event.at_s, attempt=event.attempt, rank=None, node=None, cause=Cause.KILLED,
-                             detail="workers were told to stop by someone else (SIGTERM) and saved", at_step=event.step, silent_s=0.0)  # fmt: skip
+    unasked = s.WorkerFailed(
+        at_s=event.at_s,
+        attempt=event.attempt,
+        rank=None,
+        node=None,
+        cause=Cause.KILLED,
+        detail="workers were told to stop by someone else (SIGTERM) and saved",
+        at_step=event.step,
+        silent_s=0.0,
+    )
     return _worker_failed(state, unasked)
 
 
@@ -105,7 +129,7 @@ def _training_resumed(state: RunState, event: s.TrainingResumed) -> Result:
 def _step_reached(state: RunState, event: s.StepReached) -> Result:
     if state.stage is not Stage.STARTING:
         return state, ()
-    return replace(_close_incidents(state, event.at_s), stage=Stage.RUNNING, reason=""), ()
+    return replace(close_incidents(state, event.at_s), stage=Stage.RUNNING, reason=""), ()
 
 
 def _committed(state: RunState, event: s.CheckpointCommitted) -> Result:
@@ -118,47 +142,41 @@ def _committed(state: RunState, event: s.CheckpointCommitted) -> Result:
 
 
 def _worker_failed(state: RunState, event: s.WorkerFailed) -> Result:
-    incident = Incident(
-        attempt=state.attempt, cause=event.cause, node=event.node, rank=event.rank, detail=event.detail,
-        at_step=event.at_step, at_s=event.at_s, detected_after_s=event.silent_s,
-    )  # fmt: skip
+    incident = incident_of(event)
     if state.stage in ACTIVE:
         ending = Ending.STOPPED if state.stage is Stage.SAVING else None
         reason = f"stopped on request; its last checkpoint failed: {event.detail}" if ending else ""
         return _drain(replace(state, incidents=(*state.incidents, incident), ending=ending, reason=reason))
-    if state.stage is Stage.DRAINING and _only_a_consequence(state, event.cause):
-        return _replace_root_cause(state, incident), ()
+    if state.stage is Stage.DRAINING:
+        return explain(state, incident) or state, ()
     return state, ()
 
 
 def _nodes_changed(state: RunState, event: s.NodesChanged) -> Result:
     nodes = {name: node for name, node in state.nodes.items() if name not in event.lost} | {node.node: node for node in event.joined}
     changed = replace(state, nodes=nodes)
-    ours = next((name for name in event.lost if name in state.placement), None)
-    if ours is None or state.terms is None:
-        return _advance(changed, event.at_s)
-    rank = state.placement.index(ours) * state.terms.workers_per_node
-    lost = s.WorkerFailed(at_s=event.at_s, attempt=state.attempt, rank=rank, node=ours, cause=Cause.NODE_LOST,
-                          detail="the node left the cluster", at_step=event.at_step, silent_s=event.silent_s)  # fmt: skip
-    if state.stage is Stage.WAITING and _only_a_consequence(state, Cause.NODE_LOST):
-        known = _replace_root_cause(changed, replace(state.incidents[-1], cause=lost.cause, node=ours, rank=rank, detail=lost.detail))
-        return _advance(replace(known, not_before_s=event.at_s), event.at_s)
-    failed, actions = _worker_failed(changed, lost)
-    if actions or failed is not changed:
-        return failed, actions
-    return _advance(failed, event.at_s)
+    for name in event.lost:
+        lost = _node_lost(state, event, name)
+        if state.stage in ACTIVE and lost.rank is not None:
+            return _worker_failed(changed, lost)
+        explained = explain(changed, incident_of(lost))
+        if explained is not None:
+            changed = replace(explained, not_before_s=min(state.not_before_s, event.at_s))
+    return _advance(changed, event.at_s)
 
 
-def _only_a_consequence(state: RunState, cause: Cause) -> bool:
-    """True when the newest incident, of this very attempt, is a lost peer and `cause` says more."""
-    newest = state.incidents[-1] if state.incidents else None
-    return newest is not None and newest.attempt == state.attempt and newest.cause is Cause.PEER_LOST and cause is not Cause.PEER_LOST
-
-
-def _replace_root_cause(state: RunState, root: Incident) -> RunState:
-    first = state.incidents[-1]
-    merged = replace(root, at_s=first.at_s, at_step=max(first.at_step, root.at_step))
-    return replace(state, incidents=(*state.incidents[:-1], merged))
+def _node_lost(state: RunState, event: s.NodesChanged, name: str) -> s.WorkerFailed:
+    rank = state.placement.index(name) * _terms(state).workers_per_node if name in state.placement else None
+    return s.WorkerFailed(
+        at_s=event.at_s,
+        attempt=state.attempt,
+        rank=rank,
+        node=name,
+        cause=Cause.NODE_LOST,
+        detail="the node left the cluster",
+        at_step=event.at_step,
+        silent_s=event.silent_s,
+    )
 
 
 def _judge(state: RunState, at_s: float) -> RunState:
@@ -167,11 +185,15 @@ def _judge(state: RunState, at_s: float) -> RunState:
     verdict = VERDICTS[incident.cause]
     if not verdict.restart:
         return _fail(state, f"{incident.cause.value}: {incident.detail}; no restart can help")
-    times = _times_in_row(state.incidents)
+    times = times_in_row(state.incidents)
     if verdict.same_step_limit is not None and times >= verdict.same_step_limit:
         return _fail(state, f"{incident.cause.value} {times} times in a row at step {incident.at_step}: {incident.detail}")
-    if state.restarts_in_row >= terms.recovery.max_restarts:
-        return _fail(state, f"recovery.max_restarts={terms.recovery.max_restarts} restarts without a new checkpoint; last: {incident.cause.value}: {incident.detail}")
+    limit = terms.recovery.max_restarts
+    if state.restarts_in_row >= limit:
+        return _fail(
+            state,
+            f"recovery.max_restarts={limit} restarts without a new checkpoint; last: {incident.cause.value}: {incident.detail}",
+        )
     in_row = state.restarts_in_row + 1
     wait_s = backoff_s(in_row, terms.recovery.backoff_s, terms.recovery.backoff_limit_s)
     if incident.cause is Cause.PEER_LOST:
@@ -179,17 +201,15 @@ def _judge(state: RunState, at_s: float) -> RunState:
     strikes = state.strikes
     if incident.node is not None and verdict.strikes:
         strikes = {**strikes, incident.node: strikes.get(incident.node, 0) + verdict.strikes}
-    return replace(state, stage=Stage.WAITING, strikes=strikes, restarts=state.restarts + 1, restarts_in_row=in_row, not_before_s=at_s + wait_s,
-                   reason=f"recovering from {incident.cause.value}: {incident.detail}")  # fmt: skip
-
-
-def _times_in_row(incidents: tuple[Incident, ...]) -> int:
-    last, count = incidents[-1], 0
-    for incident in reversed(incidents):
-        if (incident.cause, incident.at_step) != (last.cause, last.at_step):
-            break
-        count += 1
-    return count
+    return replace(
+        state,
+        stage=Stage.WAITING,
+        strikes=strikes,
+        restarts=state.restarts + 1,
+        restarts_in_row=in_row,
+        not_before_s=at_s + wait_s,
+        reason=f"recovering from {incident.cause.value}: {incident.detail}",
+    )
 
 
 def _fail(state: RunState, reason: str) -> RunState:
@@ -205,12 +225,25 @@ def _advance(state: RunState, at_s: float) -> Result:
         return state, ()
     terms, nodes = state.terms, placement_for(state)
     if not nodes:
-        usable = sum(node.slots >= terms.workers_per_node for node in state.nodes.values())
-        struck = f", {len(state.strikes)} with strikes" if state.strikes else ""
-        return replace(state, reason=f"waiting for nodes: needs {terms.num_nodes} with {terms.workers_per_node} free slots, has {usable}{struck}"), ()
+        return replace(state, reason=_shortage(state, terms)), ()
     attempt = state.attempt + 1
     started = replace(state, stage=Stage.STARTING, attempt=attempt, placement=nodes, resumed_from=None)
-    return started, (s.StartWorkers(attempt=attempt, nodes=nodes, workers_per_node=terms.workers_per_node, world_size=terms.world_size, config_version=terms.config_version),)
+    return started, (
+        s.StartWorkers(
+            attempt=attempt,
+            nodes=nodes,
+            workers_per_node=terms.workers_per_node,
+            world_size=terms.world_size,
+            config_version=terms.config_version,
+        ),
+    )
+
+
+def _shortage(state: RunState, terms: Terms) -> str:
+    barred = sorted(name for name in state.nodes if state.strikes.get(name, 0) >= MAX_STRIKES)
+    usable = sum(node.slots >= terms.workers_per_node for name, node in state.nodes.items() if name not in barred)
+    told = f"; not trusted any more: {', '.join(barred)}" if barred else ""
+    return f"waiting for nodes: needs {terms.num_nodes} with {terms.workers_per_node} free slots, has {usable}{told}"
 
 
 def placement_for(state: RunState) -> tuple[str, ...]:
@@ -221,22 +254,6 @@ def placement_for(state: RunState) -> tuple[str, ...]:
 
 def _drain(state: RunState) -> Result:
     return replace(state, stage=Stage.DRAINING), (s.StopWorkers(attempt=state.attempt),)
-
-
-def _close_incidents(state: RunState, at_s: float) -> RunState:
-    resumed_from = state.resumed_from or 0
-    closed = tuple(
-        incident
-        if incident.recovered_after_s is not None
-        else replace(
-            incident,
-            recovered_after_s=at_s - incident.at_s,
-            resumed_from_step=resumed_from,
-            steps_replayed=max(0, incident.at_step - resumed_from),
-        )
-        for incident in state.incidents
-    )
-    return replace(state, incidents=closed)
 
 
 def _terms(state: RunState) -> Terms:

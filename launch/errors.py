@@ -1,0 +1,25 @@
+"""What a person can cause or meet, and put right: every message is one line which names the thing and the remedy."""
+
+
+class UserError(Exception):
+    """Base of the errors that end a command with exit status 2."""
+
+
+class ConfigError(UserError):
+    """A recipe or an override does not describe a run; the line begins with the dotted key."""
+
+
+class NoSuchRun(UserError):
+    """The store holds no run of this name."""
+
+
+class RunExists(UserError):
+    """A run of this name has been submitted before."""
+
+
+class WrongMoment(UserError):
+    """The run can't do this in the state that it is in."""
+
+
+class NotReachable(UserError):
+    """The cluster that was asked for, or something on it, does not answer."""

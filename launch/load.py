@@ -1,0 +1,181 @@
+"""YAML recipe + dotlist overrides → RunConfig. The only importer of OmegaConf.
+
+Whatever is wrong with them becomes one ConfigError line that begins with the dotted key and ends with the remedy.
+"""
+
+import dataclasses
+import difflib
+import enum
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, GrammarParseError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from launch.errors import ConfigError
+from model.config import PRESETS
+from orchestrator.config import RunConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+_PRESET = "preset"
+
+
+def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
+    """The run that a recipe describes: a YAML file, or the name of one shipped in launch/recipes, with `key.path=value` overrides on top.
+
+    `model.preset` names the model in model.config.PRESETS that the other model keys change. A directory as storage.root becomes absolute.
+    Raises ConfigError.
+    """
+    settings = _merge_plain(_read_recipe(find_recipe(recipe)), overrides)
+    return _build(OmegaConf.structured(RunConfig), settings)
+
+
+def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """`config` with overrides on top. Raises ConfigError."""
+    return _build(OmegaConf.structured(config), _merge_plain(OmegaConf.create({}), overrides))
+
+
+def dump_yaml(config: RunConfig) -> str:
+    """The resolved configuration as a recipe that loads to the same."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def shipped_recipes() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(recipe: Path | str) -> Path:
+    """The recipe at this path, or the shipped one of this name. Raises ConfigError."""
+    for candidate in (Path(recipe).expanduser(), RECIPES / f"{recipe}.yaml"):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(f"recipe {str(recipe)!r}: no such file; give a YAML file, or one of {', '.join(shipped_recipes())}{_near(str(recipe), shipped_recipes())}")
+
+
+def _read_recipe(path: Path) -> DictConfig:
+    try:
+        settings = OmegaConf.load(path)
+    except (yaml.YAMLError, GrammarParseError) as error:
+        raise ConfigError(f"recipe {path}: not valid YAML: {_one_line(error)}; fix the file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path}: can't be read: {_one_line(error)}; give a readable YAML file") from error
+    if not isinstance(settings, DictConfig):
+        raise ConfigError(f"recipe {path}: holds {type(settings).__name__}, not `key: value` lines; see {RECIPES / 'tiny.yaml'}")
+    return settings
+
+
+def _merge_plain(settings: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The settings with the overrides on top, not yet checked against RunConfig."""
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(f"override {override!r}: not of the form key=value; for example train.num_steps=200")
+        try:
+            addition = OmegaConf.from_dotlist([override])
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"{key}: its value is not valid YAML: {_one_line(error)}; quote it") from error
+        settings = typing.cast(DictConfig, OmegaConf.merge(settings, addition))
+    return settings
+
+
+def _build(base: DictConfig, settings: DictConfig) -> RunConfig:
+    """`settings`, checked, on top of `base`."""
+    try:
+        plain = OmegaConf.to_container(settings, resolve=True)
+    except InterpolationResolutionError as error:
+        raise ConfigError(f"{error.full_key}: {_one_line(error)}; fix the ${{…}} reference or set {error.full_key}=VALUE") from error
+    assert isinstance(plain, dict)
+    _check_keys(RunConfig, plain, "")
+    try:
+        model = _preset(plain)
+        merged = OmegaConf.merge(base, {"model": model} if model else {}, _with_every_section(base, plain))
+        config = OmegaConf.to_object(merged)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: missing; set it in the recipe, or with {error.full_key}=VALUE{_hint_of_missing(str(error.full_key))}") from error
+    except OmegaConfBaseException as error:
+        raise _wrong_value(error, plain) from error
+    except ValueError as error:  # raised by the configs themselves, which name the key and the remedy
+        raise ConfigError(_one_line(error)) from error
+    assert isinstance(config, RunConfig)
+    return _with_absolute_root(config)
+
+
+def _preset(plain: dict[Any, Any]) -> Any:
+    """Takes `model.preset` out of `plain` and returns the model that it names; None where no preset is named."""
+    if not isinstance(plain.get("model"), dict) or _PRESET not in plain["model"]:
+        return None
+    name = plain["model"].pop(_PRESET)
+    if name not in PRESETS:
+        raise ConfigError(f"model.preset={name!r}: no such model; use one of {', '.join(PRESETS)}{_near(str(name), list(PRESETS))}")
+    return PRESETS[name]
+
+
+def _with_every_section(base: DictConfig, plain: dict[Any, Any]) -> dict[Any, Any]:
+    """A section that is left out is an empty one: its defaults count, and what it must have is missed by its own key."""
+    left_out = {field.name: {} for field in dataclasses.fields(RunConfig) if field.name != "name" and OmegaConf.is_missing(base, field.name)}
+    return left_out | plain
+
+
+def _check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
+    """Every key must be a field; the first that is not is told with its nearest neighbours."""
+    hints = typing.get_type_hints(cls)
+    allowed = [field.name for field in dataclasses.fields(cls)] + ([_PRESET] if where == "model." else [])
+    for key, value in plain.items():
+        if key not in allowed:
+            raise ConfigError(f"{where}{key}: no such key{_near(str(key), allowed, where)}; {where or 'the recipe '}has {', '.join(allowed)}")
+        hint = hints.get(key)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+            _check_keys(hint, value, f"{where}{key}.")
+
+
+def _wrong_value(error: OmegaConfBaseException, plain: dict[Any, Any]) -> ConfigError:
+    key = str(error.full_key)
+    found: Any = plain
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    if isinstance(error, ConfigKeyError):
+        return ConfigError(f"{key}: no such key; see `braid submit RECIPE --dry-run` for those that exist")
+    return ConfigError(f"{key}={found!r}: {_wanted(key)}")
+
+
+def _wanted(key: str) -> str:
+    """What the field at a dotted key takes, in words."""
+    hint: Any = RunConfig
+    for part in key.split("."):
+        hint = typing.get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else None
+    if dataclasses.is_dataclass(hint):
+        example = _PRESET if key == "model" else dataclasses.fields(hint)[0].name
+        return f"a section, not a value; set its keys, such as {key}.{example}=VALUE"
+    if typing.get_origin(hint) is typing.Literal:
+        return f"use one of {', '.join(map(str, typing.get_args(hint)))}"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return f"use one of {', '.join(str(member.value) for member in hint)}"
+    words = {int: "use a whole number", float: "use a number", bool: "use true or false", str: "use a text"}
+    return words.get(hint, "wrong type") if isinstance(hint, type) else f"use {hint}"
+
+
+def _hint_of_missing(key: str) -> str:
+    if key.startswith("model."):
+        return f"; or choose a whole model with model.preset={'|'.join(PRESETS)}"
+    return ""
+
+
+def _near(name: str, choices: Sequence[str], where: str = "") -> str:
+    matches = difflib.get_close_matches(name, choices, n=1)
+    return f", did you mean {where}{matches[0]}?" if matches else ""
+
+
+def _with_absolute_root(config: RunConfig) -> RunConfig:
+    """Workers run in other directories than the person who submits."""
+    if config.storage.is_s3:
+        return config
+    root = str(Path(config.storage.root).expanduser().absolute())
+    return dataclasses.replace(config, storage=dataclasses.replace(config.storage, root=root))
+
+
+def _one_line(error: Exception) -> str:
+    """The text of an error without the lines that OmegaConf appends for its own developers."""
+    return " ".join(str(error).partition("\n    full_key:")[0].split())

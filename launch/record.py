@@ -1,0 +1,109 @@
+"""A run as the object store knows it: what every command that reports can rely on, cluster or not.
+
+    runs/<name>/config/0001.json, journal/…      see docs
+    run-names/<name>                             empty; so that listing runs does not list their checkpoints
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.object_store import KeyExists, KeyMissing, ObjectStore, with_prefix
+from data_pipeline.stores import open_store
+from launch.errors import NoSuchRun, RunExists, UserError
+from orchestrator import codec
+from orchestrator.config import RUN_NAME, RunConfig
+from orchestrator.control.journal import Superseded, open_journal, read_journal
+from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
+from orchestrator.control.transition import fold
+
+NAMES = "run-names/"
+_CONFIG = re.compile(r"config/(\d{4})\.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """A run at the moment of reading."""
+
+    name: str
+    storage: StorageConfig
+    store: ObjectStore
+    """The whole storage root."""
+    run_store: ObjectStore
+    """The part of it that belongs to this run."""
+    config: RunConfig
+    state: RunState
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state.stage is Stage.ENDED
+
+
+def run_store_of(store: ObjectStore, name: str) -> ObjectStore:
+    """The part of a store that belongs to a run. Raises UserError for a name that could reach outside."""
+    if not RUN_NAME.fullmatch(name):
+        raise UserError(f"name={name!r}: use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    return with_prefix(store, f"runs/{name}/")
+
+
+def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
+    """Writes the first configuration and the first journal entry. Raises RunExists.
+
+    A submission that died between the two is completed by repeating it.
+    """
+    run_store = run_store_of(store, config.name)
+    exists = RunExists(f"name={config.name}: this run exists already; choose another with name=…, or go on with `braid resume {config.name}`")
+    try:
+        run_store.create(config_key(1), codec.to_json(config))
+    except KeyExists as error:
+        if read_journal(run_store) or run_store.get(config_key(1)) != codec.to_json(config):
+            raise exists from error
+    store.put(NAMES + config.name, b"")
+    try:
+        open_journal(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, 1)))
+    except Superseded as error:
+        raise exists from error
+
+
+def read_run(storage: StorageConfig, name: str) -> RunRecord:
+    """Raises NoSuchRun, StoreError, JournalBroken."""
+    store = open_store(storage)
+    run_store = run_store_of(store, name)
+    state = fold([entry.event for entry in read_journal(run_store)])
+    if state.terms is None:
+        raise NoSuchRun(_no_such_run(store, storage, name))
+    config = read_config(run_store, state.terms.config_version)
+    return RunRecord(name=name, storage=storage, store=store, run_store=run_store, config=config, state=state)
+
+
+def read_config(run_store: ObjectStore, version: int) -> RunConfig:
+    """Raises KeyMissing, codec.DecodeError."""
+    return codec.from_json(RunConfig, run_store.get(config_key(version)), config_key(version))
+
+
+def add_config(run_store: ObjectStore, config: RunConfig) -> int:
+    """Writes a further version of a run's configuration and returns its number. Raises KeyExists when somebody else did at this moment."""
+    versions = [int(match[1]) for match in (_CONFIG.fullmatch(info.key) for info in run_store.list("config/")) if match]
+    version = max(versions, default=0) + 1
+    run_store.create(config_key(version), codec.to_json(config))
+    return version
+
+
+def config_key(version: int) -> str:
+    return f"config/{version:04d}.json"
+
+
+def run_names(store: ObjectStore) -> list[str]:
+    """Every run that was submitted to this store, in alphabetical order."""
+    try:
+        return [info.key.removeprefix(NAMES) for info in store.list(NAMES)]
+    except KeyMissing:
+        return []
+
+
+def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
+    names = run_names(store)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+    there = f"did you mean {' or '.join(near)}?" if near else "it holds none; choose another store with --storage"
+    return f"run {name!r}: not in {storage.root}; {there}"

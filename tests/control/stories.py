@@ -1,0 +1,82 @@
+"""A vocabulary for telling what happens to a run: `play(...)` folds events, the rest makes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.config import RecoveryConfig
+from orchestrator.control import state as s
+from orchestrator.control.placement import Node
+from orchestrator.control.policy import Cause
+from orchestrator.control.state import Action, Event, RunState
+from orchestrator.control.transition import transition
+from orchestrator.messages import Outcome
+
+TERMS = s.Terms(
+    num_steps=1000,
+    num_nodes=2,
+    workers_per_node=1,
+    world_size=2,
+    config_version=1,
+    recovery=RecoveryConfig(max_restarts=3, backoff_s=10.0, backoff_limit_s=25.0, peer_grace_s=5.0),
+)
+
+
+def play(*events: Event, state: RunState | None = None) -> tuple[RunState, list[Action]]:
+    """The state after the events, a second apart where they carry no time, and every action on the way."""
+    now = state or RunState()
+    actions: list[Action] = []
+    for second, event in enumerate(events):
+        timed = event if event.at_s else replace(event, at_s=float(second))
+        now, more = transition(now, timed)
+        actions.extend(more)
+    return now, actions
+
+
+def submitted(terms: s.Terms = TERMS) -> Event:
+    return s.RunSubmitted(at_s=0.0, terms=terms)
+
+
+def nodes(names: str, at_s: float = 0.0) -> Event:
+    return s.NodesChanged(at_s=at_s, joined=tuple(Node(node=name, slots=1) for name in names))
+
+
+def node_lost(name: str, at_step: int = 0, at_s: float = 0.0) -> Event:
+    return s.NodesChanged(at_s=at_s, lost=(name,), at_step=at_step, silent_s=1.5)
+
+
+def resumed(attempt: int, step: int, rejected: tuple[str, ...] = ()) -> Event:
+    return s.TrainingResumed(at_s=0.0, attempt=attempt, from_step=step, rejected=rejected)
+
+
+def stepped(attempt: int, step: int, at_s: float = 0.0) -> Event:
+    return s.StepReached(at_s=at_s, attempt=attempt, step=step)
+
+
+def committed(attempt: int, step: int) -> Event:
+    return s.CheckpointCommitted(at_s=0.0, attempt=attempt, step=step)
+
+
+def failed(attempt: int, node: str, cause: Cause = Cause.KILLED, at_step: int = 0, at_s: float = 0.0, rank: int = 0) -> Event:
+    return s.WorkerFailed(at_s=at_s, attempt=attempt, rank=rank, node=node, cause=cause, detail="it broke", at_step=at_step, silent_s=0.2)
+
+
+def gone(attempt: int, at_s: float = 0.0) -> Event:
+    return s.WorkersGone(at_s=at_s, attempt=attempt)
+
+
+def waited(at_s: float) -> Event:
+    return s.BackoffElapsed(at_s=at_s)
+
+
+def ended(attempt: int, outcome: Outcome, step: int) -> Event:
+    return s.WorkersEnded(at_s=0.0, attempt=attempt, outcome=outcome, step=step)
+
+
+def stop(now: bool = False, at_s: float = 0.0) -> Event:
+    return s.StopRequested(at_s=at_s, now=now)
+
+
+def running(on: str = "abc") -> tuple[Event, ...]:
+    """Submitted, nodes there, and the first step of attempt 1 done."""
+    return submitted(), nodes(on), resumed(1, 0), stepped(1, 1)

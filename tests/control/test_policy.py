@@ -1,0 +1,68 @@
+"""What an exit status and an error text mean."""
+
+import pytest
+
+from orchestrator.control.placement import MAX_STRIKES, Node, place
+from orchestrator.control.policy import VERDICTS, Cause, backoff_s, classify
+from orchestrator.messages import Failed
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "error", "cause"),
+    [
+        (-9, None, Cause.KILLED),
+        (-11, None, Cause.KILLED),
+        (1, None, Cause.CRASHED),
+        (0, None, Cause.CRASHED),
+        (1, ("ConfigMismatch", "train.seed changed"), Cause.CONFIG),
+        (1, ("ShardMissing", "x is in the manifest"), Cause.CONFIG),
+        (1, ("StoreUnavailable", "no answer for 60 s"), Cause.STORE),
+        (1, ("Fenced", "attempt 3 has begun"), Cause.FENCED),
+        (1, ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB"), Cause.GPU_OUT_OF_MEMORY),
+        (1, ("AcceleratorError", "CUDA error: uncorrectable ECC error encountered"), Cause.HARDWARE),
+        (1, ("RuntimeError", "NVLink fault, Xid 74"), Cause.HARDWARE),
+        (1, ("DistBackendError", "NCCL communicator was aborted on rank 3"), Cause.PEER_LOST),
+        (1, ("RuntimeError", "[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:55"), Cause.PEER_LOST),
+        (1, ("ValueError", "shapes do not match"), Cause.CRASHED),
+        (None, ("ValueError", "still exiting"), Cause.CRASHED),
+    ],
+)
+def test_causes(exit_code: int | None, error: tuple[str, str] | None, cause: Cause):
+    failed = Failed(error_type=error[0], text=error[1]) if error else None
+    assert classify(exit_code, failed)[0] is cause
+
+
+def test_the_detail_is_one_line_that_says_what_happened():
+    assert classify(-9, None)[1] == "killed by SIGKILL"
+    assert classify(-99, None)[1] == "killed by signal 99"
+    assert classify(3, None)[1] == "exit status 3 without a word; see its log"
+    assert classify(1, Failed(error_type="ValueError", text="no"))[1] == "ValueError: no"
+
+
+def test_every_cause_has_a_verdict():
+    assert set(VERDICTS) == set(Cause)
+
+
+def test_the_backoff_doubles_up_to_its_limit_and_never_overflows():
+    assert [backoff_s(n, 2.0, 9.0) for n in (1, 2, 3, 4, 5, 10_000)] == [0.0, 2.0, 4.0, 8.0, 9.0, 9.0]
+
+
+def known(**slots: int) -> dict[str, Node]:
+    return {name: Node(node=name, slots=number) for name, number in slots.items()}
+
+
+def test_placement_prefers_clean_nodes_then_warm_ones():
+    free = known(a=8, b=8, c=8, d=8)
+    assert place(free, {}, num_nodes=2, slots=8, previous=()) == ("a", "b")
+    assert place(free, {}, num_nodes=2, slots=8, previous=("d", "b")) == ("d", "b"), "ranks stay where they were"
+    assert place(free, {"d": 1}, num_nodes=2, slots=8, previous=("d", "b")) == ("b", "a")
+
+
+def test_placement_takes_a_struck_node_only_when_it_must_and_a_bad_one_never():
+    free = known(a=1, b=1)
+    assert place(free, {"a": 2}, num_nodes=2, slots=1, previous=()) == ("a", "b")
+    assert place(free, {"a": MAX_STRIKES}, num_nodes=2, slots=1, previous=()) == ()
+
+
+def test_nodes_with_too_few_slots_do_not_count():
+    assert place(known(a=8, b=4), {}, num_nodes=2, slots=8, previous=()) == ()
