@@ -60,11 +60,11 @@ class StorageConfig:
             return
         address = urlsplit(self.endpoint_url)
         if address.username is not None or address.password is not None:
-            raise ValueError(
-                "storage.endpoint_url: holds credentials; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
-            )
+            raise ValueError("storage.endpoint_url: holds credentials; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(f"storage.endpoint_url={self.endpoint_url!r}: use http://HOST:PORT or https://HOST:PORT, or leave it empty for AWS")
+            raise ValueError(
+                f"storage.endpoint_url={self.endpoint_url!r}: use http://HOST:PORT or https://HOST:PORT, or leave it empty for AWS"
+            )
         if not self.is_s3:
             raise ValueError(f"storage.endpoint_url={self.endpoint_url!r}: only goes with an s3:// storage.root; leave it empty")
 

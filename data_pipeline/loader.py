@@ -58,7 +58,9 @@ class SampleReader:
         tokens = read_tokens(path, dtype=self.manifest.dtype, start=start, count=self.table.seq_len + 1)
         if tokens.max() >= self.manifest.vocab_size:
             remedy = "the manifest's dtype or vocab_size is wrong: rebuild the dataset"
-            raise ShardCorrupt(f"{self.store.url(ref.key)}: token {tokens.max()} at {start}+, but vocab_size={self.manifest.vocab_size}; {remedy}")
+            raise ShardCorrupt(
+                f"{self.store.url(ref.key)}: token {tokens.max()} at {start}+, but vocab_size={self.manifest.vocab_size}; {remedy}"
+            )
         return tokens
 
 

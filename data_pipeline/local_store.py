@@ -23,7 +23,10 @@ from data_pipeline.object_store import (
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
-    """Objects are files. Each is written under `.incoming`, synced, then linked or renamed into place, so that none is ever half visible."""
+    """Objects are files, written under `.incoming`, synced, then linked or renamed into place, so that none is ever half visible.
+
+    Leftovers of a writer that died stay under `.incoming`, unseen; they may be deleted whenever nobody writes.
+    """
 
     root: Path
 

@@ -81,7 +81,7 @@ def build_sample_table(manifest: DatasetManifest, seq_len: int) -> SampleTable:
     if manifest.num_samples(seq_len) == 0:
         longest = max((shard.num_tokens for shard in manifest.shards), default=0)
         raise DatasetTooSmall(
-            f"dataset {manifest.name}: its longest shard has {longest} tokens, too few for data.seq_len={seq_len}; use less, or build from more text"
+            f"data.seq_len={seq_len}: the longest shard of dataset {manifest.name} has {longest} tokens; use less, or build from more text"
         )
     return SampleTable(seq_len, tuple(accumulate(_samples_of(shard, seq_len) for shard in manifest.shards)))
 
@@ -97,7 +97,9 @@ def load_manifest(store: ObjectStore, name: str) -> DatasetManifest:
     try:
         text = store.get(key)
     except KeyMissing as error:
-        raise DatasetMissing(f"{store.url(key)}: no such dataset; build it with `braid data build`, or fix data.dataset or storage.root") from error
+        raise DatasetMissing(
+            f"{store.url(key)}: no such dataset; build it with `braid data build`, or fix data.dataset or storage.root"
+        ) from error
     return manifest_from_json(text, where=store.url(key))
 
 

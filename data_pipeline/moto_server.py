@@ -1,6 +1,6 @@
 """A small S3 server for demos and tests: moto's, on loopback, made safe for several writers.
 
-Run as a process: `python -m data_pipeline.moto_server --port 0 --endpoint-file FILE`. It keeps everything in memory and accepts any credentials.
+As a process: `python -m data_pipeline.moto_server --endpoint-file FILE`. It keeps everything in memory and accepts any credentials.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def write_endpoint(path: Path, endpoint_url: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="moto's S3 server on loopback")
     parser.add_argument("--port", type=int, default=0, help="0 means any free port")
     parser.add_argument("--endpoint-file", type=Path, required=True, help="where to write the endpoint's URL once it answers")
     arguments = parser.parse_args()

@@ -121,7 +121,8 @@ class ScopedStore:
     def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         found = self.store.list(self.prefix + check_prefix(prefix), self.prefix + check_prefix(after) if after else "")
         return [
-            ObjectInfo(key=info.key.removeprefix(self.prefix), size_bytes=info.size_bytes, modified_at_s=info.modified_at_s) for info in found
+            ObjectInfo(key=info.key.removeprefix(self.prefix), size_bytes=info.size_bytes, modified_at_s=info.modified_at_s)
+            for info in found
         ]
 
     def delete(self, key: str) -> None:

@@ -1,7 +1,7 @@
 """An object store on S3, or on anything that speaks it. The only importer of s3fs.
 
-s3fs gives connections, credentials and an event loop that any thread may use; the calls are plain S3 operations, because its file layer hides
-which condition failed. Retries of s3fs and botocore are off: `retry.py` does them.
+s3fs gives connections, credentials and an event loop that any thread may use; the calls are plain S3 operations, because its file layer
+hides which condition failed. Retries of s3fs and botocore are off: `retry.py` does them.
 """
 
 import random
@@ -58,9 +58,9 @@ class S3Store:
             self._call("put_object", key, {"Body": data})
 
     def create(self, key: str, data: bytes) -> None:
-        """Carries a nonce: when an answer got lost and the write was repeated, the refusal is about our own object, which then counts as created.
+        """Carries a nonce: when an answer got lost and the write was repeated, the refusal is about our own object, which then counts.
 
-        (The repetition may not be ours: aiohttp repeats a PUT by itself when a kept connection turns out to be closed.)
+        (The repetition need not be ours: aiohttp repeats a PUT by itself when a kept connection turns out to be closed.)
         """
         writer = uuid.uuid4().hex
         try:
@@ -100,7 +100,9 @@ class S3Store:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
     def _to_info(self, entry: Answer) -> ObjectInfo:
-        return ObjectInfo(key=entry["Key"].removeprefix(self.prefix), size_bytes=entry["Size"], modified_at_s=entry["LastModified"].timestamp())
+        return ObjectInfo(
+            key=entry["Key"].removeprefix(self.prefix), size_bytes=entry["Size"], modified_at_s=entry["LastModified"].timestamp()
+        )
 
     def _writer_of(self, key: str) -> str:
         try:
@@ -154,7 +156,7 @@ class S3Store:
 
 
 def open_s3(storage: StorageConfig) -> S3Store:
-    """The store at an `s3://` root. Credentials and region are the environment's or the AWS chain's; none is asked for before the first call.
+    """The store at an `s3://` root. Credentials and region are the environment's or the AWS chain's.
 
     Checksums beyond what S3 requires are off: older S3-compatible servers refuse them, and what matters here carries a SHA-256 of its own.
     """

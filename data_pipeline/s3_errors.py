@@ -24,7 +24,6 @@ RAISED_BY_S3 = (OSError, BotoCoreError, ClientError, HttpError, IncompleteRead)
 """Everything that s3fs, aiobotocore and aiohttp raise when a call fails; timeouts are OSErrors."""
 
 
-
 class BucketExists(StoreError):
     """The bucket to be made is there and ours."""
 
@@ -49,7 +48,16 @@ _CREDENTIALS = {
     "SignatureDoesNotMatch",
     "403",
 }
-_TRANSIENT = {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "409", "429"}
+_TRANSIENT = {
+    "ConditionalRequestConflict",
+    "OperationAborted",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "409",
+    "429",
+}
 _REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301", "307"}
 _CREDENTIAL_FAILURES = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError)
 
@@ -65,7 +73,9 @@ def error_code(error: Exception) -> str:
 def to_store_error(error: Exception, *, url: str, endpoint: str) -> StoreError:
     """The failure of a call about `url` as one of our errors; TransientError where another try may succeed."""
     if isinstance(error, _CREDENTIAL_FAILURES):
-        return AccessDenied(f"{url}: no usable credentials ({type(error).__name__}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE")
+        return AccessDenied(
+            f"{url}: no usable credentials ({type(error).__name__}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+        )
     if isinstance(error, SSLError):
         return StoreError(f"{url}: TLS with {endpoint} failed; check storage.endpoint_url and the certificates (AWS_CA_BUNDLE)")
     if isinstance(error, ParamValidationError):
@@ -101,5 +111,7 @@ def _from_code(code: str, status: int, *, url: str, endpoint: str) -> StoreError
     if code in _TRANSIENT or status >= 500:
         return TransientError(f"{url}: {endpoint} answered {code}")
     if code in _CREDENTIALS or status in (401, 403):
-        return AccessDenied(f"{url}: access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the bucket's policy")
+        return AccessDenied(
+            f"{url}: access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the bucket's policy"
+        )
     return StoreError(f"{url}: {endpoint} refused ({code}); check that it is an S3 server which supports conditional writes")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, GrammarParseError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from launch.errors import ConfigError
+from launch.storage import absolute_root
 from model.config import PRESETS
 from orchestrator.config import RunConfig
 
@@ -100,7 +101,7 @@ def _build(base: DictConfig, settings: DictConfig) -> RunConfig:
     except ValueError as error:  # raised by the configs themselves, which name the key and the remedy
         raise ConfigError(_one_line(error)) from error
     assert isinstance(config, RunConfig)
-    return _with_absolute_root(config)
+    return dataclasses.replace(config, storage=absolute_root(config.storage))
 
 
 def _preset(plain: dict[Any, Any]) -> Any:
@@ -166,14 +167,6 @@ def _hint_of_missing(key: str) -> str:
 def _near(name: str, choices: Sequence[str], where: str = "") -> str:
     matches = difflib.get_close_matches(name, choices, n=1)
     return f", did you mean {where}{matches[0]}?" if matches else ""
-
-
-def _with_absolute_root(config: RunConfig) -> RunConfig:
-    """Workers run in other directories than the person who submits."""
-    if config.storage.is_s3:
-        return config
-    root = str(Path(config.storage.root).expanduser().absolute())
-    return dataclasses.replace(config, storage=dataclasses.replace(config.storage, root=root))
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@
 import difflib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.object_store import KeyExists, KeyMissing, ObjectStore, with_prefix
@@ -16,7 +17,9 @@ from orchestrator import codec
 from orchestrator.config import RUN_NAME, RunConfig
 from orchestrator.control.journal import Superseded, open_journal, read_journal
 from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
+from orchestrator.control.status import Recorded, build_status
 from orchestrator.control.transition import fold
+from orchestrator.worker.ledger import StepRecord
 
 NAMES = "run-names/"
 _CONFIG = re.compile(r"config/(\d{4})\.json")
@@ -107,3 +110,21 @@ def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
     there = f"did you mean {' or '.join(near)}?" if near else "it holds none; choose another store with --storage"
     return f"run {name!r}: not in {storage.root}; {there}"
+
+
+def last_record(record: RunRecord) -> Recorded | None:
+    """The newest step in the ledger, without listing more of it than the stretch between two checkpoints."""
+    since = max(0, record.state.committed_step - record.config.checkpoint.every_steps)
+    for attempt in range(record.state.attempt, 0, -1):
+        folder = f"ledger/a{attempt:04d}/"
+        segments = record.run_store.list(folder, after=f"{folder}{since:09d}")
+        if segments:
+            line = record.run_store.get(segments[-1].key).splitlines()[-1]
+            newest = codec.from_json(StepRecord, line, segments[-1].key)
+            return Recorded(step=newest.step, loss=newest.loss)
+    return None
+
+
+def recorded_status(record: RunRecord, now_s: float) -> dict[str, Any]:
+    """The status of a run from the store alone."""
+    return build_status(record.name, record.config, record.state, None, now_s, last_record(record))

@@ -16,7 +16,7 @@ def no_fault(operation: str, key: str) -> None:
 class MemoryStore:
     """Keeps the rules of the ObjectStore protocol.
 
-    `fault(operation, key)` is called before every operation ("put", "create", "get", "get_range", "list", "delete") and may raise, sleep or count.
+    `fault(operation, key)` is called before every operation, which is named like its method, and may raise, sleep or count.
     Tests may read and change `objects` directly, for example to flip a byte.
     """
 

@@ -1,0 +1,43 @@
+"""What can be known to be wrong before a single worker starts. The dataset is looked at, and where it is the default one, built."""
+
+from collections.abc import Callable
+
+from data_pipeline.errors import DatasetExists, DatasetMissing
+from data_pipeline.manifest import DatasetManifest, build_sample_table, load_manifest
+from data_pipeline.object_store import ObjectStore
+from launch.errors import ConfigError
+from orchestrator.config import RunConfig
+
+DEFAULT_DATASET = "python-stdlib"
+
+
+def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[str], None]) -> None:
+    """Returns when the run's dataset is there and fits. Raises ConfigError, DataError, StoreError."""
+    name = config.data.dataset
+    try:
+        manifest = load_manifest(store, name)
+    except DatasetMissing:
+        if name != DEFAULT_DATASET:
+            raise
+        tell(f"building dataset {name} from the Python standard library's source …")
+        manifest = _build_default(store, name)
+    check_dataset(config, manifest)
+
+
+def _build_default(store: ObjectStore, name: str) -> DatasetManifest:
+    from data_pipeline.build import build_default_dataset  # costs numpy and tokenizers
+
+    try:
+        return build_default_dataset(store=store, name=name, progress=lambda _: None)
+    except DatasetExists:  # another submission built it meanwhile
+        return load_manifest(store, name)
+
+
+def check_dataset(config: RunConfig, manifest: DatasetManifest) -> None:
+    """Raises ConfigError where the model has no row for some token, DatasetTooSmall where not one sample fits."""
+    if manifest.vocab_size > config.model.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={config.model.vocab_size}: dataset {manifest.name} has {manifest.vocab_size} tokens; "
+            f"use at least {manifest.vocab_size}, or another data.dataset"
+        )
+    build_sample_table(manifest, config.data.seq_len)

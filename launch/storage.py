@@ -1,0 +1,30 @@
+"""Which store a command speaks of."""
+
+import dataclasses
+from pathlib import Path
+
+from data_pipeline.config import StorageConfig
+from launch.errors import ConfigError
+
+DEFAULT_ROOT = "~/.braid/store"
+
+
+def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
+    """The store named on the command line. Raises ConfigError."""
+    try:
+        return absolute_root(StorageConfig(root=root, endpoint_url=endpoint_url))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def absolute_root(storage: StorageConfig) -> StorageConfig:
+    """Workers run in other directories than the person who names one."""
+    if storage.is_s3:
+        return storage
+    return dataclasses.replace(storage, root=str(Path(storage.root).expanduser().absolute()))
+
+
+def storage_hint(storage: StorageConfig) -> str:
+    """The options that let another command find this store; empty where it is the default."""
+    root = "" if storage.root == storage_of(DEFAULT_ROOT).root else f" --storage {storage.root}"
+    return root + (f" --endpoint-url {storage.endpoint_url}" if storage.endpoint_url else "")

@@ -1,0 +1,123 @@
+"""What a checkpoint consists of. Written last: what no manifest names is never read. No torch.
+
+The commit log holds the manifest's own digest, the manifest those of the files: nothing is unpickled that this run did not commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from data_pipeline.object_store import KeyMissing, ObjectStore
+from model.config import ParallelConfig
+from orchestrator import codec
+from orchestrator.worker.commit_log import Commit
+
+VERSION = 1
+_DIRECTORY = re.compile(r"checkpoints/step-(\d{9,})-a(\d{4,})/")
+
+
+class CheckpointCorrupt(Exception):
+    """A file of a committed checkpoint is missing or is not what was written."""
+
+
+class ConfigMismatch(Exception):
+    """The configuration is not the one that a checkpoint belongs to."""
+
+
+class NoCheckpoint(Exception):
+    """The run has committed checkpoints, and not one of them verifies."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataPosition:
+    """The first sample of the next step."""
+
+    epoch: int
+    index: int
+    """Position within the epoch's order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileDigest:
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointManifest:
+    version: int = VERSION
+    run: str
+    attempt: int
+    step: int
+    """Last step that went into the weights; the next to run is one more."""
+    data_position: DataPosition
+    layout: ParallelConfig
+    """That wrote it; any other can read it."""
+    training_digest: str
+    """orchestrator.config.training_digest of the run."""
+    files: tuple[FileDigest, ...]
+    torch_version: str
+    created_at_s: float
+    """Seconds since the epoch."""
+
+
+def directory_of(step: int, attempt: int) -> str:
+    """Where the files of a checkpoint are; attempts never share one. Ends with '/'."""
+    return f"checkpoints/step-{step:09d}-a{attempt:04d}/"
+
+
+def manifest_key(step: int, attempt: int) -> str:
+    return directory_of(step, attempt) + "manifest.json"
+
+
+def data_position(step: int, *, batch_rows: int, num_samples: int) -> DataPosition:
+    """Where the step after `step` begins to read."""
+    epoch, index = divmod(step * batch_rows, num_samples)
+    return DataPosition(epoch=epoch, index=index)
+
+
+def write_manifest(store: ObjectStore, manifest: CheckpointManifest) -> Commit:
+    """Writes it and returns the entry that commits it."""
+    key, data = manifest_key(manifest.step, manifest.attempt), codec.to_json(manifest)
+    store.put(key, data)
+    return Commit(attempt=manifest.attempt, step=manifest.step, manifest_key=key, manifest_sha256=hashlib.sha256(data).hexdigest())
+
+
+def read_manifest(store: ObjectStore, commit: Commit) -> CheckpointManifest:
+    """The manifest that was committed. Raises CheckpointCorrupt when it is missing or another."""
+    data = read_verified(store, commit.manifest_key, commit.manifest_sha256)
+    return codec.from_json(CheckpointManifest, data, store.url(commit.manifest_key))
+
+
+def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:
+    """The object, if it is what its digest says. Raises CheckpointCorrupt."""
+    try:
+        data = store.get(key)
+    except KeyMissing as error:
+        raise CheckpointCorrupt(f"{store.url(key)} is missing") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise CheckpointCorrupt(f"{store.url(key)} was changed after it was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…")
+    return data
+
+
+def directories_to_delete(keys: Iterable[str], *, committed: Sequence[Commit], trusted: Sequence[Commit], keep_latest: int, attempt: int) -> list[str]:
+    """Which checkpoints retention removes, given every key below checkpoints/: committed ones older than the `keep_latest` newest of `trusted`
+    (newest first), and what attempts older than `attempt` left without a commit. Pure.
+    """
+    kept = trusted[:keep_latest]
+    names_committed = {(commit.step, commit.attempt) for commit in committed}
+    oldest_kept_step = min((commit.step for commit in kept), default=0)
+    doomed = set()
+    for directory in {match[0]: match for match in map(_DIRECTORY.match, keys) if match}.values():
+        step, its_attempt = int(directory[1]), int(directory[2])
+        is_kept = any((commit.step, commit.attempt) == (step, its_attempt) for commit in kept)
+        is_old = (step, its_attempt) in names_committed and len(kept) == keep_latest and step <= oldest_kept_step
+        is_debris = (step, its_attempt) not in names_committed and its_attempt < attempt
+        if not is_kept and (is_old or is_debris):
+            doomed.add(directory[0])
+    return sorted(doomed)

@@ -1,0 +1,68 @@
+"""The whole network against an independent, naive definition, and what its dtypes may not lose."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from naive_hybrid import naive_logits
+from torch import Tensor, nn
+
+from model.config import ModelConfig, ParallelConfig
+from model.model import HybridLM
+from model.parallelize import build_model
+
+CONFIG = ModelConfig(vocab_size=31, d_model=16, num_layers=4, num_heads=2, head_dim=6, gdn_key_dim=5, gdn_value_dim=9, ffn_width=20)
+
+
+def build(dtype: torch.dtype) -> HybridLM:
+    """Weights large enough that every nonlinearity bends; norm weights other than one."""
+    model = build_model(CONFIG, ParallelConfig(), None, device=torch.device("cpu"), seed=1, compute_dtype=dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1 or parameter.unique().numel() == 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4 + (parameter.ndim == 1))
+    return model
+
+
+def logits_and_gradients(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    logits_BTX = model(tokens_BT)
+    F.cross_entropy(logits_BTX[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()).backward()
+    return logits_BTX.detach(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def naive_logits_and_gradients(model: nn.Module, tokens_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    weights = {name: parameter.detach().double().requires_grad_() for name, parameter in model.named_parameters()}
+    logits_BTX = torch.stack([naive_logits(weights, CONFIG, row.tolist()) for row in tokens_BT])
+    F.cross_entropy(logits_BTX[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()).backward()
+    return logits_BTX.detach(), {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_logits_and_every_gradient_are_those_of_the_definition(dtype: torch.dtype, tolerance: float) -> None:
+    model = build(dtype)
+    tokens_BT = torch.randint(0, CONFIG.vocab_size, (2, 9), generator=torch.Generator().manual_seed(2))
+
+    logits_BTX, gradients = logits_and_gradients(model, tokens_BT)
+    naive_BTX, naive_gradients = naive_logits_and_gradients(model, tokens_BT)
+
+    assert (logits_BTX - naive_BTX).abs().max() < tolerance
+    assert gradients.keys() == naive_gradients.keys() == dict(model.named_parameters()).keys()
+    for name, naive in naive_gradients.items():
+        distance = ((gradients[name] - naive).norm() / naive.norm()).item()
+        assert distance < tolerance, f"{name} is {distance:.1e} off"
+
+
+def test_no_token_sees_a_later_one() -> None:
+    model = build(torch.float64)
+    tokens_BT = torch.randint(0, CONFIG.vocab_size, (1, 9), generator=torch.Generator().manual_seed(2))
+    changed_BT = tokens_BT.clone()
+    changed_BT[0, 6] = (tokens_BT[0, 6] + 1) % CONFIG.vocab_size
+    with torch.no_grad():
+        before_BTX, after_BTX = model(tokens_BT), model(changed_BT)
+    torch.testing.assert_close(after_BTX[:, :6], before_BTX[:, :6], rtol=0, atol=1e-12)
+    assert (after_BTX[:, 6:] - before_BTX[:, 6:]).abs().amin(dim=(0, 2)).min() > 0
+
+
+def test_mixed_precision_without_a_mesh_is_refused() -> None:
+    with pytest.raises(ValueError, match="need a mesh; build one with titan.build_mesh"):
+        build_model(CONFIG, ParallelConfig(), None, device=torch.device("cpu"), seed=1, compute_dtype=torch.bfloat16)

@@ -1,0 +1,44 @@
+"""What an untrained model looks like."""
+
+import torch
+
+from model.config import PRESETS, ParallelConfig
+from model.init import initial_weight
+from model.parallelize import build_model
+
+
+def test_every_parameter_follows_the_recipe() -> None:
+    model = build_model(PRESETS["tiny"], ParallelConfig(), None, device=torch.device("cpu"), seed=7)
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.isfinite().all(), name
+        if parameter.ndim > 1:
+            assert parameter.abs().max() <= 0.06, name
+        elif "norm" in name:
+            assert (parameter == 1).all(), name
+
+
+def test_matrices_are_truncated_normal() -> None:
+    weight = initial_weight("layers.0.ffn.up_proj.weight", torch.Size([500, 500]), seed=0)
+    assert abs(weight.std().item() - 0.02 * 0.9866) < 1e-4  # a normal cut at ±3σ has 0.9866 of its deviation
+    assert abs(weight.mean().item()) < 2e-4
+
+
+def test_gates_start_in_their_ranges() -> None:
+    shape = torch.Size([100_000])
+    decay_rate = initial_weight("layers.0.mixer.gates.A_log", shape, seed=0).exp()
+    assert decay_rate.min() > 0
+    assert abs(decay_rate.mean().item() - 8) < 0.1
+    assert decay_rate.max() < 16.001
+    dt = torch.nn.functional.softplus(initial_weight("layers.0.mixer.gates.dt_bias", shape, seed=0))
+    assert 0.999e-3 < dt.min() < 1.01e-3
+    assert 0.99e-1 < dt.max() < 1.001e-1
+    assert abs(dt.log10().mean().item() + 2) < 0.01  # log-uniform: centred on 1e-2
+
+
+def test_names_and_seeds_draw_independently() -> None:
+    shape = torch.Size([4, 4])
+    first = initial_weight("layers.0.ffn.up_proj.weight", shape, seed=0)
+    assert torch.equal(first, initial_weight("layers.0.ffn.up_proj.weight", shape, seed=0))
+    assert not torch.equal(first, initial_weight("layers.1.ffn.up_proj.weight", shape, seed=0))
+    assert not torch.equal(first, initial_weight("layers.0.ffn.up_proj.weight", shape, seed=1))

@@ -1,0 +1,115 @@
+"""The rules of docs/architecture.md: who may import whom, and how large things may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("model", "data_pipeline", "orchestrator", "launch")
+SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+ONLY_IN = {
+    "torchtitan": ("model/titan.py",),
+    "fla": ("model/gdn.py", "model/kernels/", "launch/doctor.py"),
+    "s3fs": ("data_pipeline/s3.py",),
+    "aiobotocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
+    "botocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
+    "omegaconf": ("launch/load.py",),
+    "ray": ("orchestrator/ray_backend/", "launch/run.py"),
+    "typer": ("launch/",),
+    "rich": ("launch/",),
+}
+"""Package → the only places that import it."""
+
+MAY_IMPORT = {
+    "model/": ("model",),
+    "data_pipeline/": ("data_pipeline",),
+    "orchestrator/config.py": ("orchestrator.codec", "model.config", "data_pipeline.config"),
+    "orchestrator/codec.py": (),
+    "orchestrator/messages.py": ("orchestrator.codec",),
+    "orchestrator/verify.py": ("orchestrator.codec",),
+    "orchestrator/control/": (
+        "orchestrator.control", "orchestrator.config", "orchestrator.messages", "orchestrator.codec", "data_pipeline.object_store",
+    ),
+    "orchestrator/ray_backend/": (
+        "orchestrator.ray_backend", "orchestrator.control", "orchestrator.config", "orchestrator.messages", "orchestrator.codec", "data_pipeline",
+    ),
+    "orchestrator/worker/": (
+        "orchestrator.worker", "orchestrator.config", "orchestrator.messages", "orchestrator.codec", "orchestrator.verify", "model", "data_pipeline",
+    ),
+    "launch/": ("launch", "orchestrator", "model", "data_pipeline"),
+}
+"""Place → what it may import of this project."""
+
+NO_TORCH = ("orchestrator/control/", "orchestrator/ray_backend/", "orchestrator/config.py", "orchestrator/codec.py", "orchestrator/messages.py",
+            "orchestrator/verify.py", "model/config.py", "data_pipeline/config.py", "data_pipeline/plan.py", "data_pipeline/object_store.py",
+            "data_pipeline/stores.py")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of every module that the file imports, at any depth."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import; this project writes them out"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_foreign_package_enters_through_its_one_door(path: Path):
+    for package, doors in ONLY_IN.items():
+        if any(within(module, package) for module in imports_of(path)):
+            assert name_of(path).startswith(doors), f"{name_of(path)} imports {package}; only {', '.join(doors)} may"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_rooms_import_only_their_neighbours(path: Path):
+    rules = [allowed for place, allowed in MAY_IMPORT.items() if name_of(path).startswith(place)]
+    if path.name == "__init__.py":
+        return
+    assert len(rules) == 1, f"{name_of(path)} belongs to no room of the architecture"
+    for module in imports_of(path):
+        if module.split(".")[0] in ROOMS and not any(within(module, allowed) or within(allowed, module) for allowed in rules[0]):
+            pytest.fail(f"{name_of(path)} imports {module}")
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name_of(path).startswith(NO_TORCH)], ids=name_of)
+def test_pure_files_know_no_torch(path: Path):
+    assert not any(within(module, "torch") for module in imports_of(path))
+
+
+def test_the_command_line_starts_without_torch_and_without_ray():
+    code = "import sys, launch.cli; sys.exit(', '.join(m for m in ('torch', 'ray', 's3fs') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"imported: {done.stderr}"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.name == "__init__.py"], ids=name_of)
+def test_packages_are_empty_so_that_importing_a_config_costs_nothing(path: Path):
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_grows_past_what_one_reads_at_once(path: Path):
+    text = path.read_text()
+    assert text.count("\n") <= 350, "a file of over 350 lines: a concept is missing a name"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 40, f"{node.name} has over 40 lines"
