@@ -142,6 +142,15 @@ def validate_layout(model: ModelConfig, parallel: ParallelConfig) -> None:
         raise ValueError(f"parallel.tp={parallel.tp}: {model.num_heads} heads; use {choices}")
 
 
+def validate_world(parallel: ParallelConfig, num_ranks: int) -> None:
+    """Raises ValueError when the layout is for another number of ranks than there are."""
+    if parallel.world_size != num_ranks:
+        raise ValueError(
+            f"parallel.dp_shard={parallel.dp_shard}: with parallel.tp={parallel.tp} that is {parallel.world_size} ranks, "
+            f"but there are {num_ranks}; make parallel.dp_shard × parallel.tp equal {num_ranks}"
+        )
+
+
 def _require_positive(section: str, name: str, value: float) -> None:
     if value <= 0:
         raise ValueError(f"{section}.{name}={value}: must be positive; use {'1 or more' if isinstance(value, int) else 'a number above 0'}")

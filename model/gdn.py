@@ -38,7 +38,7 @@ class GatedDeltaNet(nn.Module):
         k_BTNK = l2_normalise(self._split_heads(self.k_conv(self.k_proj(x_BTD)), self.key_dim), scale=1.0)
         v_BTNV = self._split_heads(self.v_conv(self.v_proj(x_BTD)), self.value_dim)
         log_decay_BTN, beta_BTN = self.gates(self.a_proj(x_BTD), self.b_proj(x_BTD))
-        delta_rule = _delta_rule_fla if _uses_fla(self.backend, x_BTD.device) else _delta_rule_torch
+        delta_rule = delta_rule_fla if _uses_fla(self.backend, x_BTD.device) else delta_rule_torch
         out_BTNV = delta_rule(q=q_BTNK, k=k_BTNK, v=v_BTNV, log_decay=log_decay_BTN, beta=beta_BTN)
         gated_BTNV = self.o_norm(out_BTNV, self._split_heads(self.g_proj(x_BTD), self.value_dim))
         return sum_over_ranks(self.o_proj(gated_BTNV.flatten(2)), self.tp)
@@ -99,11 +99,11 @@ def _uses_fla(backend: str, device: torch.device) -> bool:
     return backend == "fla" or (backend == "auto" and device.type == "cuda")
 
 
-def _delta_rule_torch(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
+def delta_rule_torch(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
     return gated_delta_rule_chunked(q=widen(q), k=widen(k), v=widen(v), log_decay=log_decay, beta=beta)
 
 
-def _delta_rule_fla(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
+def delta_rule_fla(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
     """fla's kernel on our gates, norms and scale: its own flags for them change the numbers (allow_neg_eigval alone does nothing)."""
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule  # Triton: slow to import, and absent on a CPU
 

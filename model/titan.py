@@ -6,7 +6,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torchtitan.distributed.utils import clip_grad_norm_ as clip_grad_norm_
 
-from model.config import ParallelConfig
+from model.config import ParallelConfig, validate_world
 
 
 def build_mesh(parallel: ParallelConfig, device_type: str) -> DeviceMesh:
@@ -14,12 +14,7 @@ def build_mesh(parallel: ParallelConfig, device_type: str) -> DeviceMesh:
 
     Raises ValueError when the world has another size than the layout.
     """
-    num_ranks = torch.distributed.get_world_size()
-    if num_ranks != parallel.world_size:
-        raise ValueError(
-            f"parallel.dp_shard={parallel.dp_shard}: with parallel.tp={parallel.tp} that is {parallel.world_size} ranks, "
-            f"but the world has {num_ranks}; make parallel.dp_shard × parallel.tp equal {num_ranks}"
-        )
+    validate_world(parallel, torch.distributed.get_world_size())
     mesh = init_device_mesh(device_type, (parallel.dp_shard, parallel.tp), mesh_dim_names=("dp_shard", "tp"))
     if parallel.tp > 1:
         mesh._flatten("world")  # lets the gradient norm be one all-reduce: in two, ranks may differ in the last bit and drift apart

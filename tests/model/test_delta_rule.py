@@ -56,7 +56,7 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
 def test_chunks_agree_with_the_definition(num_tokens: int, decay: str) -> None:
     exact = forward_and_gradients(gated_delta_rule_reference, inputs(num_tokens, decay, torch.float64))
     chunked = forward_and_gradients(lambda **parts: gated_delta_rule_chunked(**parts, chunk=16), inputs(num_tokens, decay, torch.float64))
-    assert_close(chunked, exact, 1e-13)
+    assert_close(chunked, exact, 1e-12)
 
 
 @pytest.mark.parametrize("decay", DECAYS)
@@ -65,7 +65,7 @@ def test_fp32_loses_no_more_than_rounding(decay: str, correlated: bool) -> None:
     num_tokens = 131  # two full chunks of 64 and an odd rest
     exact = forward_and_gradients(gated_delta_rule_reference, inputs(num_tokens, decay, torch.float64, correlated=correlated))
     single = forward_and_gradients(gated_delta_rule_chunked, inputs(num_tokens, decay, torch.float32, correlated=correlated))
-    assert_close(single, exact, 5e-6)
+    assert_close(single, exact, 3e-6)
 
 
 def test_rewriting_one_key_replaces_its_value() -> None:

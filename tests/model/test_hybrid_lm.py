@@ -64,5 +64,5 @@ def test_no_token_sees_a_later_one() -> None:
 
 
 def test_mixed_precision_without_a_mesh_is_refused() -> None:
-    with pytest.raises(ValueError, match="need a mesh; build one with titan.build_mesh"):
+    with pytest.raises(ValueError, match=r"need a mesh; build one with titan\.build_mesh$"):
         build_model(CONFIG, ParallelConfig(), None, device=torch.device("cpu"), seed=1, compute_dtype=torch.bfloat16)

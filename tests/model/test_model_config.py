@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.config import PRESETS, ModelConfig, OptimizerConfig, ParallelConfig, flops_per_token, num_params, validate_layout
+from model.config import PRESETS, ModelConfig, OptimizerConfig, ParallelConfig, flops_per_token, num_params, validate_layout, validate_world
 from model.model import HybridLM
 
 
@@ -71,6 +71,9 @@ def test_a_layout_needs_as_many_ranks_as_its_product() -> None:
     assert ParallelConfig(dp_shard=3, tp=2).world_size == 6
     with pytest.raises(ValueError, match=r"^parallel\.dp_shard=0"):
         ParallelConfig(dp_shard=0)
+    validate_world(ParallelConfig(dp_shard=3, tp=2), 6)
+    with pytest.raises(ValueError, match=r"^parallel\.dp_shard=3: with parallel\.tp=2 that is 6 ranks, but there are 2; make .* equal 2$"):
+        validate_world(ParallelConfig(dp_shard=3, tp=2), 2)
 
 
 def test_configs_cost_no_torch() -> None:
