@@ -75,6 +75,8 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _decode(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is typing.Literal:
+        return _literal(hint, value, where)
     if origin is tuple:
         return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(_list(value, where)))
     if origin is dict:
@@ -97,6 +99,12 @@ def _enum(hint: type[enum.Enum], value: Any, where: str) -> enum.Enum:
         return hint(value)
     except ValueError as error:
         raise DecodeError(f"{where}: {value!r} is none of {', '.join(str(member.value) for member in hint)}") from error
+
+
+def _literal(hint: Any, value: Any, where: str) -> Any:
+    if value not in typing.get_args(hint):
+        raise DecodeError(f"{where}: {value!r} is none of {', '.join(map(str, typing.get_args(hint)))}")
+    return value
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:

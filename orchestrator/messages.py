@@ -93,7 +93,7 @@ def decode(line: bytes) -> Message:
     try:
         plain = json.loads(line)
         kind = _KINDS[plain.pop("kind")]
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise codec.DecodeError(f"not a worker's message: {line[:80]!r}") from error
     message: Message = codec.from_plain(kind, plain)
     return message

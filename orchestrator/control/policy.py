@@ -16,7 +16,7 @@ class Cause(Enum):
     """An exception nobody expected."""
     GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
     HARDWARE = "hardware"
-    """The driver reported a fault of the device or its links."""
+    """A fault of the node: its device, its links, its disk."""
     PEER_LOST = "peer_lost"
     """A collective failed because another worker vanished: a consequence; the root cause is elsewhere."""
     NODE_LOST = "node_lost"
@@ -58,8 +58,19 @@ VERDICTS: dict[Cause, Verdict] = {
 }
 
 _PERMANENT = frozenset(
-    {"ConfigMismatch", "DatasetError", "ShardMissing", "ShardCorrupt", "BucketMissing", "AccessDenied", "NoCheckpoint", "DecodeError"}
+    {
+        "ConfigMismatch",
+        "NoCheckpoint",
+        "DatasetMissing",
+        "DatasetTooSmall",
+        "ManifestInvalid",
+        "ShardMissing",
+        "BucketMissing",
+        "AccessDenied",
+        "DecodeError",
+    }
 )
+_NODES_OWN = frozenset({"CacheUnusable"})
 _STORE = frozenset({"StoreUnavailable"})
 _PEER = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "remote process exited",
          "nccl communicator was aborted", "unhandled system error", "socket timeout", "read timeout", "timed out after")  # fmt: skip
@@ -96,7 +107,7 @@ def _classify_error(failed: Failed) -> Cause:
         return Cause.FENCED
     if failed.error_type == "OutOfMemoryError" or "out of memory" in text:
         return Cause.GPU_OUT_OF_MEMORY
-    if any(mark in text for mark in _HARDWARE):
+    if failed.error_type in _NODES_OWN or any(mark in text for mark in _HARDWARE):
         return Cause.HARDWARE
     if failed.error_type.startswith("Dist") or any(mark in text for mark in _PEER):
         return Cause.PEER_LOST

@@ -17,12 +17,9 @@ from typing import Any
 
 from data_pipeline.object_store import KeyExists, KeyMissing, ObjectStore
 from orchestrator import codec
+from orchestrator.worker.errors import Fenced
 
 NUM_PARALLEL_READS = 16
-
-
-class Fenced(Exception):
-    """A newer attempt of this run has begun."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +140,9 @@ def open_commit_log(store: ObjectStore) -> CommitLog:
     keys = [info.key for info in store.list("commits/")]
     for expected, key in enumerate(keys, start=1):
         if key != _key(expected):
-            raise codec.DecodeError(f"{store.url(_key(expected))}: missing while later entries exist; restore it from the bucket's versions or a backup")
+            raise codec.DecodeError(
+                f"{store.url(_key(expected))}: missing while later entries exist; restore it from the bucket's versions or a backup"
+            )
     with ThreadPoolExecutor(NUM_PARALLEL_READS) as pool:
         entries = list(pool.map(lambda key: _decode(store.get(key), key), keys))
     return CommitLog(store, entries)

@@ -2,8 +2,8 @@
 
     ledger/a0001/000000001-000000025.jsonl   steps 1 … 25 of attempt 1
 
-A thread writes what has gathered about once a second, so that a killed worker leaves all but its last second behind; a checkpoint is committed
-only after the records up to its step are durable.
+A thread writes what has gathered about once a second, so that a killed worker leaves all but its last second behind. A checkpoint is
+committed only after the records up to its step are durable.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class Ledger:
         self._interval_s = interval_s
         self._changed = threading.Condition()
         self._waiting: list[StepRecord] = []
-        self._durable_step = 0
         self._flush_wanted = False
         self._closed = False
         self._error: StoreError | None = None
@@ -117,7 +116,8 @@ class Ledger:
                 with self._changed:
                     if self._flush_wanted or self._closed:
                         raise
-                log.warning("the ledger can't be written, trying again: %s", error)
+                    log.warning("the ledger can't be written, trying again: %s", error)
+                    self._changed.wait_for(lambda: self._flush_wanted or self._closed, timeout=self._interval_s)
 
     def _fail(self, error: StoreError) -> None:
         with self._changed:

@@ -14,21 +14,10 @@ from data_pipeline.object_store import KeyMissing, ObjectStore
 from model.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.worker.commit_log import Commit
+from orchestrator.worker.errors import CheckpointCorrupt
 
 VERSION = 1
 _DIRECTORY = re.compile(r"checkpoints/step-(\d{9,})-a(\d{4,})/")
-
-
-class CheckpointCorrupt(Exception):
-    """A file of a committed checkpoint is missing or is not what was written."""
-
-
-class ConfigMismatch(Exception):
-    """The configuration is not the one that a checkpoint belongs to."""
-
-
-class NoCheckpoint(Exception):
-    """The run has committed checkpoints, and not one of them verifies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,20 +83,28 @@ def read_manifest(store: ObjectStore, commit: Commit) -> CheckpointManifest:
 
 
 def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:
-    """The object, if it is what its digest says. Raises CheckpointCorrupt."""
-    try:
-        data = store.get(key)
-    except KeyMissing as error:
-        raise CheckpointCorrupt(f"{store.url(key)} is missing") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise CheckpointCorrupt(f"{store.url(key)} was changed after it was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…")
-    return data
+    """The object, if it is what its digest says. Raises CheckpointCorrupt.
+
+    A second read tells a transfer that went wrong from an object that did: refusing a checkpoint is for good.
+    """
+    found = ""
+    for _ in range(2):
+        try:
+            data = store.get(key)
+        except KeyMissing as error:
+            raise CheckpointCorrupt(f"{store.url(key)} is missing") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found == sha256:
+            return data
+    raise CheckpointCorrupt(f"{store.url(key)} is not what was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…")
 
 
-def directories_to_delete(keys: Iterable[str], *, committed: Sequence[Commit], trusted: Sequence[Commit], keep_latest: int, attempt: int) -> list[str]:
-    """Which checkpoints retention removes, given every key below checkpoints/: committed ones older than the `keep_latest` newest of `trusted`
-    (newest first), and what attempts older than `attempt` left without a commit. Pure.
+def directories_to_delete(
+    keys: Iterable[str], *, committed: Sequence[Commit], trusted: Sequence[Commit], keep_latest: int, attempt: int
+) -> list[str]:
+    """Which checkpoints retention removes, given every key below checkpoints/. Pure.
+
+    Committed ones older than the `keep_latest` newest of `trusted` (newest first), and what attempts before `attempt` left uncommitted.
     """
     kept = trusted[:keep_latest]
     names_committed = {(commit.step, commit.attempt) for commit in committed}

@@ -21,6 +21,8 @@ from orchestrator.messages import Failed
         (1, ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB"), Cause.GPU_OUT_OF_MEMORY),
         (1, ("AcceleratorError", "CUDA error: uncorrectable ECC error encountered"), Cause.HARDWARE),
         (1, ("RuntimeError", "NVLink fault, Xid 74"), Cause.HARDWARE),
+        (1, ("CacheUnusable", "/data/cache is read-only"), Cause.HARDWARE),
+        (1, ("ShardCorrupt", "digest"), Cause.CRASHED),
         (1, ("DistBackendError", "NCCL communicator was aborted on rank 3"), Cause.PEER_LOST),
         (1, ("RuntimeError", "[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:55"), Cause.PEER_LOST),
         (1, ("ValueError", "shapes do not match"), Cause.CRASHED),

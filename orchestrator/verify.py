@@ -1,0 +1,183 @@
+"""Proves from the records that a run trained on every sample exactly once, whatever happened to its workers. Pure; no torch.
+
+A run's history is what its last attempt did, before that the attempt whose checkpoint it continued, and so on back to step 1. Steps that an
+attempt did after the checkpoint that the next one continued were lost, and are done again: they must come out the same.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject
+from orchestrator.worker.ledger import StepRecord
+
+Records = Mapping[int, Sequence[StepRecord]]
+"""By attempt, in the order of writing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    ok: bool
+    line: str
+    """For people."""
+    problems: tuple[str, ...]
+    """One line each; () when ok."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replays:
+    """Steps that ran more than once."""
+
+    exact: int
+    """Compared bit for bit."""
+    incomparable: int
+    """On another layout, or not in deterministic mode: only their samples can be compared."""
+
+
+def verify(
+    *,
+    run: str,
+    records: Records,
+    entries: Sequence[Entry],
+    expected_digest: Callable[[int], str],
+    expected_tokens: int,
+    num_steps_done: int,
+) -> Verdict:
+    """The verdict on a run of which `num_steps_done` steps are claimed.
+
+    `entries` is the commit log, `expected_digest` gives the digest of a step's samples by the plan, `expected_tokens` a step's tokens.
+    """
+    attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
+    problems = [
+        *_attempts_are_whole(attempts),
+        *_attempts_continue_commits(attempts, entries),
+        *_commits_are_recorded(attempts, entries),
+        *_history_is_complete(attempts, num_steps_done),
+        *_samples_are_the_plans(attempts, expected_digest, expected_tokens),
+        *_replays_agree(attempts),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return Verdict(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
+    num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
+    line = _success(run, num_steps_done, num_steps_done * expected_tokens, num_attempts, count_replays(attempts))
+    return Verdict(ok=True, line=line, problems=())
+
+
+def count_replays(records: Records) -> Replays:
+    firsts: set[tuple[object, ...]] = set()
+    seen: set[int] = set()
+    exact = incomparable = 0
+    for record in _all(records):
+        comparable = record.deterministic and _setting(record) in firsts
+        exact += comparable
+        incomparable += record.step in seen and not comparable
+        seen.add(record.step)
+        firsts.add(_setting(record))
+    return Replays(exact=exact, incomparable=incomparable)
+
+
+def _attempts_are_whole(records: Records) -> Iterator[str]:
+    """Within an attempt, steps follow each other."""
+    for attempt, its_records in records.items():
+        expected = its_records[0].step
+        for record in its_records:
+            if record.attempt != attempt:
+                yield f"a record of attempt {record.attempt} (step {record.step}) is in the ledger of attempt {attempt}"
+            if record.step != expected:
+                what = "recorded twice" if record.step < expected else f"missing: step {record.step} is next"
+                yield f"attempt {attempt}: step {min(expected, record.step)} is {what}"
+            expected = record.step + 1
+
+
+def _attempts_continue_commits(records: Records, entries: Sequence[Entry]) -> Iterator[str]:
+    """Every attempt was begun in the commit log, and started from nothing or from a checkpoint that counted then."""
+    starts = _possible_starts(entries)
+    for attempt, its_records in records.items():
+        start = its_records[0].step - 1
+        if attempt not in starts:
+            yield f"attempt {attempt} has records but no fence in the commit log"
+        elif start not in starts[attempt]:
+            yield f"attempt {attempt} starts with step {start + 1}, but step {start} was not a trusted checkpoint when it began"
+
+
+def _possible_starts(entries: Sequence[Entry]) -> dict[int, set[int]]:
+    """For each attempt the steps that it could continue from: 0, and what was committed before it began less what it rejected."""
+    starts: dict[int, set[int]] = {}
+    committed: dict[tuple[int, int], Commit] = {}
+    attempt = 0
+    for entry in entries:
+        match entry:
+            case Fence():
+                attempt = entry.attempt
+                starts[attempt] = {0, *(commit.step for commit in committed.values())}
+            case Commit() if entry.attempt == attempt:
+                committed[entry.step, entry.attempt] = entry
+            case Reject():
+                committed.pop((entry.step, entry.attempt), None)
+                starts[attempt] = {0, *(commit.step for commit in committed.values() if commit.attempt != attempt)}
+    return starts
+
+
+def _commits_are_recorded(records: Records, entries: Sequence[Entry]) -> Iterator[str]:
+    """A checkpoint holds nothing that is not recorded: the ledger is durable first."""
+    for commit in (entry for entry in entries if isinstance(entry, Commit)):
+        if all(record.step != commit.step for record in records.get(commit.attempt, ())):
+            yield f"attempt {commit.attempt} committed step {commit.step} without a record of it"
+
+
+def _history_is_complete(records: Records, num_steps_done: int) -> Iterator[str]:
+    """Steps 1 … num_steps_done are on the history that the last attempt continues."""
+    history: set[int] = set()
+    for its_records in records.values():
+        history = {step for step in history if step < its_records[0].step} | {record.step for record in its_records}
+    missing = sorted(set(range(1, num_steps_done + 1)) - history)
+    if missing:
+        yield f"step {missing[0]} never ran" if len(missing) == 1 else f"{len(missing)} steps never ran, the first is step {missing[0]}"
+
+
+def _samples_are_the_plans(records: Records, expected_digest: Callable[[int], str], expected_tokens: int) -> Iterator[str]:
+    digests: dict[int, str] = {}
+    for record in _all(records):
+        if record.step not in digests:
+            digests[record.step] = expected_digest(record.step)
+        if record.samples != digests[record.step]:
+            yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
+        if record.tokens != expected_tokens:
+            yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected_tokens:,}"
+
+
+def _replays_agree(records: Records) -> Iterator[str]:
+    """The same step on the same layout gives the same bits."""
+    firsts: dict[tuple[object, ...], StepRecord] = {}
+    for record in _all(records):
+        first = firsts.setdefault(_setting(record), record) if record.deterministic else record
+        for name in ("loss", "grad_norm"):
+            mine, its = getattr(record, name), getattr(first, name)
+            if _bits(mine) != _bits(its):
+                yield f"step {record.step}: {name} {mine!r} in attempt {record.attempt} is not {its!r} as in attempt {first.attempt}"
+
+
+def _setting(record: StepRecord) -> tuple[object, ...]:
+    """What two records must share to be comparable."""
+    return (record.step, record.layout, record.deterministic)
+
+
+def _bits(value: float) -> bytes:
+    """So that NaN equals itself and 0.0 is not -0.0."""
+    return struct.pack("<d", value)
+
+
+def _all(records: Records) -> Iterator[StepRecord]:
+    return (record for its_records in records.values() for record in its_records)
+
+
+def _success(run: str, num_steps: int, num_tokens: int, num_attempts: int, replays: Replays) -> str:
+    parts = [f"{num_steps:,} steps", f"{num_tokens:,} tokens", f"{num_attempts} attempt{'s' * (num_attempts != 1)}"]
+    if replays.exact:
+        parts.append(f"{replays.exact} step{'s' * (replays.exact != 1)} replayed bit for bit")
+    if replays.incomparable:
+        parts.append(f"{replays.incomparable} replayed with the same samples (another layout or not deterministic: bits can't be compared)")
+    return f"VERIFIED run {run}: {', '.join(parts)}, nothing skipped or repeated"

@@ -1,0 +1,37 @@
+"""One attempt of a run as one of its ranks sees it: its number, and on the first rank what it writes beside checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.distributed as dist
+
+from data_pipeline.object_store import ObjectStore
+from orchestrator.worker.agreement import on_every_rank, on_first_rank
+from orchestrator.worker.commit_log import CommitLog, open_commit_log
+from orchestrator.worker.ledger import Ledger, build_ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    number: int
+    commit_log: CommitLog | None
+    """On the first rank."""
+    ledger: Ledger | None
+    """On the first rank."""
+
+
+def begin_attempt(run_store: ObjectStore, group: dist.ProcessGroup, number: int | None) -> Attempt:
+    """Fences every older attempt. `number` None takes the run's next. Raises Fenced where a newer one has begun, the same on every rank."""
+    is_first = dist.get_rank(group) == 0
+    commit_log = on_every_rank(group, lambda: open_commit_log(run_store) if is_first else None)
+    number = on_first_rank(group, lambda: _fence(commit_log, number))
+    return Attempt(number=number, commit_log=commit_log, ledger=build_ledger(run_store, attempt=number) if is_first else None)
+
+
+def _fence(commit_log: CommitLog | None, number: int | None) -> int:
+    assert commit_log is not None, "only the first rank writes it"
+    if number is None:
+        return commit_log.fence_next()
+    commit_log.fence(number)
+    return number

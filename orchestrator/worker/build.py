@@ -1,0 +1,127 @@
+"""From a configuration to a trainer that stands where its run last stood."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_pipeline.loader import Loader, build_loader
+from data_pipeline.manifest import load_manifest
+from data_pipeline.object_store import ObjectStore, with_prefix
+from model.model import HybridLM
+from model.optim import build_optimizer
+from model.parallelize import build_model
+from model.titan import set_determinism
+from orchestrator.config import RunConfig, training_digest
+from orchestrator.messages import Committed, Phase
+from orchestrator.worker.attempt import Attempt, begin_attempt
+from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
+from orchestrator.worker.errors import ConfigMismatch
+from orchestrator.worker.reporter import Reporter
+from orchestrator.worker.resume import Resumer
+from orchestrator.worker.state import prepare_optimizer, training_state
+from orchestrator.worker.trainer import Throughput, Trainer
+from orchestrator.worker.world import World
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(
+    config: RunConfig,
+    world: World,
+    store: ObjectStore,
+    *,
+    attempt_number: int | None,
+    reporter: Reporter,
+    stop: threading.Event,
+    cache_dir: Path,
+) -> Trainer:
+    """`store` is the storage root; `attempt_number` None begins the run's next attempt.
+
+    Raises Fenced, ConfigMismatch, NoCheckpoint, StoreError, DataError.
+    """
+    reporter.enter(Phase.LOADING)
+    run_store = with_prefix(store, f"runs/{config.name}/")
+    attempt = begin_attempt(run_store, world.group, attempt_number)
+    log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
+    loader = _build_loader(config, world, store, cache_dir)
+    model, optimizer = _build_model(config, world)
+    resumer = Resumer(store=run_store, group=world.group, attempt=attempt, training_digest=training_digest(config))
+    resumed = resumer.load_latest(lambda: _state_to_load(model, optimizer))
+    reporter.resumed_at(resumed.step)
+    if world.is_first:
+        reporter.send(resumed)
+    return Trainer(
+        config=config,
+        world=world,
+        model=model,
+        optimizer=optimizer,
+        loader=loader,
+        attempt=attempt,
+        checkpointer=_build_checkpointer(config, world, run_store, attempt, loader.num_samples, reporter),
+        reporter=reporter,
+        stop=stop,
+        throughput=Throughput(config.tokens_per_step),
+        start_step=resumed.step,
+    )
+
+
+def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir: Path) -> Loader:
+    manifest = load_manifest(store, config.data.dataset)
+    if manifest.vocab_size > config.model.vocab_size:
+        raise ConfigMismatch(
+            f"model.vocab_size={config.model.vocab_size}: dataset {manifest.name} has tokens up to {manifest.vocab_size - 1}; "
+            f"use {manifest.vocab_size} or more"
+        )
+    rows = config.train.batch_rows
+    return build_loader(
+        manifest=manifest, config=config.data, store=store, cache_dir=cache_dir, batch_rows=rows, rank_rows=world.rank_rows(rows)
+    )
+
+
+def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, torch.optim.Optimizer]:
+    """bf16 in the forward on a GPU, fp32 on the CPU; master weights are fp32 on both."""
+    if config.train.deterministic:
+        set_determinism(config.train.seed)
+    model = build_model(
+        config.model,
+        config.parallel,
+        world.mesh,
+        device=world.device,
+        seed=config.train.seed,
+        compute_dtype=torch.bfloat16 if world.device.type == "cuda" else torch.float32,
+    )
+    return model, build_optimizer(model, config.optimizer)
+
+
+def _state_to_load(model: HybridLM, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    prepare_optimizer(model, optimizer)
+    return training_state(model, optimizer)
+
+
+def _build_checkpointer(
+    config: RunConfig, world: World, run_store: ObjectStore, attempt: Attempt, num_samples: int, reporter: Reporter
+) -> Checkpointer:
+    committer = None
+    if attempt.commit_log is not None and attempt.ledger is not None:
+        terms = CheckpointTerms(
+            run=config.name,
+            attempt=attempt.number,
+            layout=config.parallel,
+            training_digest=training_digest(config),
+            batch_rows=config.train.batch_rows,
+            num_samples=num_samples,
+            keep_latest=config.checkpoint.keep_latest,
+        )
+        committer = Committer(
+            run_store,
+            terms=terms,
+            commit_log=attempt.commit_log,
+            ledger=attempt.ledger,
+            on_commit=lambda step: reporter.send(Committed(step=step)),
+        )
+    return build_checkpointer(run_store, attempt=attempt.number, group=world.save_group, committer=committer, device=world.device)

@@ -1,0 +1,163 @@
+"""Saving: a snapshot in memory at the step boundary, the rest beside training."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+from data_pipeline.object_store import ObjectStore, StoreError
+from model.config import ParallelConfig
+from orchestrator.worker.agreement import on_first_rank, unwrapped
+from orchestrator.worker.checkpoint_store import StoreWriter
+from orchestrator.worker.commit_log import Commit, CommitLog
+from orchestrator.worker.ledger import Ledger
+from orchestrator.worker.manifest import (
+    CheckpointManifest,
+    FileDigest,
+    data_position,
+    directories_to_delete,
+    write_manifest,
+)
+
+NUM_PARALLEL_DELETES = 16
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointTerms:
+    """What is the same for every checkpoint of an attempt."""
+
+    run: str
+    attempt: int
+    layout: ParallelConfig
+    training_digest: str
+    batch_rows: int
+    num_samples: int
+    """Of one epoch."""
+    keep_latest: int
+
+
+class Committer:
+    """Rank 0's part: makes an uploaded checkpoint count, and removes the ones that are no longer needed."""
+
+    def __init__(
+        self, store: ObjectStore, *, terms: CheckpointTerms, commit_log: CommitLog, ledger: Ledger, on_commit: Callable[[int], None]
+    ) -> None:
+        self._store = store
+        self._terms = terms
+        self._commit_log = commit_log
+        self._ledger = ledger
+        self._on_commit = on_commit
+
+    def commit(self, step: int, files: Sequence[FileDigest]) -> None:
+        """In this order: the records of its steps, the manifest, the commit; each durable before the next. Raises Fenced, StoreError."""
+        self._ledger.flush(step)
+        terms = self._terms
+        manifest = CheckpointManifest(
+            run=terms.run,
+            attempt=terms.attempt,
+            step=step,
+            data_position=data_position(step, batch_rows=terms.batch_rows, num_samples=terms.num_samples),
+            layout=terms.layout,
+            training_digest=terms.training_digest,
+            files=tuple(sorted(files, key=lambda file: file.name)),
+            torch_version=torch.__version__,
+            created_at_s=time.time(),
+        )
+        self._commit_log.commit(write_manifest(self._store, manifest))
+        log.info("checkpoint of step %d committed: %d files, %d bytes", step, len(files), sum(file.size_bytes for file in files))
+        self._on_commit(step)
+
+    def retain(self) -> None:
+        """Deletes what `directories_to_delete` says, manifests first. Failing to is not worth a run."""
+        try:
+            self._delete_old()
+        except StoreError as error:
+            log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)
+
+    def _delete_old(self) -> None:
+        keys = [info.key for info in self._store.list("checkpoints/")]
+        committed = [entry for entry in self._commit_log.entries if isinstance(entry, Commit)]
+        directories = directories_to_delete(
+            keys,
+            committed=committed,
+            trusted=self._commit_log.trusted(),
+            keep_latest=self._terms.keep_latest,
+            attempt=self._terms.attempt,
+        )
+        for directory in directories:
+            self._store.delete(f"{directory}manifest.json")
+            with ThreadPoolExecutor(NUM_PARALLEL_DELETES) as pool:
+                list(pool.map(self._store.delete, [key for key in keys if key.startswith(directory)]))
+            log.info("removed %s", directory)
+
+
+class Checkpointer:
+    """Every rank's part. One save at a time is under way; its errors show at the next step boundary, in `check`, `save` or `wait`."""
+
+    def __init__(
+        self, store: ObjectStore, *, attempt: int, group: dist.ProcessGroup, committer: Committer | None, stager: DefaultStager
+    ) -> None:
+        self._store = store
+        self._attempt = attempt
+        self._group = group
+        self._committer = committer
+        self._stager = stager
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._under_way: Future[None] | None = None
+        self.num_waits = 0
+        """How often a save had to wait for the one before."""
+
+    def save(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Returns when `state` is copied and may change again."""
+        if self._under_way is not None and not self._under_way.done():
+            self.num_waits += 1
+            log.warning("the checkpoint before is still being written: training waits for it; raise checkpoint.every_steps")
+        self.wait()
+        started_at_s = time.monotonic()
+        snapshot = self._stager.stage(dict(state))
+        log.info("snapshot of step %d taken in %.3f s", step, time.monotonic() - started_at_s)
+        assert isinstance(snapshot, dict), "staged at once, not in the background"
+        self._under_way = self._thread.submit(self._upload, step, snapshot)
+
+    def check(self) -> None:
+        """Raises what went wrong with a save that has ended."""
+        if self._under_way is not None and self._under_way.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when no save is under way and every one so far is committed."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _upload(self, step: int, snapshot: dict[str, Tensor]) -> None:
+        writer = StoreWriter(self._store, step=step, attempt=self._attempt)
+        unwrapped(lambda: dcp.save(snapshot, storage_writer=writer, process_group=self._group))
+        files: list[list[FileDigest]] = [[] for _ in range(dist.get_world_size(self._group))]
+        dist.gather_object(writer.digests, files if self._committer else None, group=self._group, group_dst=0)
+        on_first_rank(self._group, lambda: self._commit(step, [file for of_rank in files for file in of_rank]))
+        if self._committer is not None:
+            self._committer.retain()
+
+    def _commit(self, step: int, files: list[FileDigest]) -> None:
+        assert self._committer is not None, "only the first rank commits"
+        self._committer.commit(step, files)
+
+
+def build_checkpointer(
+    store: ObjectStore, *, attempt: int, group: dist.ProcessGroup, committer: Committer | None, device: torch.device
+) -> Checkpointer:
+    """`group` is a gloo group that nothing else uses, `committer` is given on its first rank."""
+    on_cuda = device.type == "cuda"
+    options = StagingOptions(use_pinned_memory=on_cuda, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=on_cuda)
+    return Checkpointer(store, attempt=attempt, group=group, committer=committer, stager=DefaultStager(options))

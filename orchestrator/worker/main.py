@@ -1,0 +1,111 @@
+"""A worker process: `python -m orchestrator.worker.main`, started by a node agent, one for each rank.
+
+Torch is imported only after the first sign of life: it takes seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from data_pipeline.errors import DataError
+from data_pipeline.object_store import StoreError, with_prefix
+from data_pipeline.stores import open_store
+from orchestrator import codec
+from orchestrator.config import RunConfig
+from orchestrator.messages import Ended, Failed, Phase
+from orchestrator.worker.environment import WorkerEnvironment, read_environment
+from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
+
+EXPECTED = (Fenced, ConfigMismatch, NoCheckpoint, CheckpointCorrupt, StoreError, DataError, codec.DecodeError)
+"""Errors whose one line says everything; any other comes with its traceback."""
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+MAX_TEXT_LENGTH = 500
+_PR_SET_PDEATHSIG = 1
+log = logging.getLogger("worker")
+
+
+def main() -> NoReturn:
+    _die_with_parent()
+    start_logging()
+    try:
+        environment = read_environment(os.environ)
+    except ValueError as error:
+        log.error("%s", error)
+        end_process(EXIT_USAGE)
+    if environment.agent_pid is not None and os.getppid() != environment.agent_pid:
+        end_process(EXIT_ORPHANED)
+    stop = stop_on_sigterm()
+    reporter = build_reporter(environment.report_fd)
+    end_process(run_reported(lambda: _train(environment, reporter, stop), reporter))
+
+
+def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
+    """The exit status. How it ended is the reporter's last word."""
+    try:
+        ended = train()
+    except EXPECTED as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return _report_failure(error, reporter)
+    except Exception as error:
+        log.exception("unexpected %s", type(error).__name__)
+        return _report_failure(error, reporter)
+    log.info("%s at step %d", ended.outcome.value, ended.step)
+    reporter.enter(Phase.DONE)
+    reporter.send(ended)
+    reporter.close()
+    return 0
+
+
+def start_logging() -> None:
+    """To stdout, which is the worker's log."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True)
+
+
+def stop_on_sigterm() -> threading.Event:
+    """Set at SIGTERM. SIGINT does what it does everywhere, although an agent's children start with it blocked."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    return stop
+
+
+def end_process(status: int) -> NoReturn:
+    """At once: the threads of gloo may abort an ordinary exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _train(environment: WorkerEnvironment, reporter: Reporter, stop: threading.Event) -> Ended:
+    store = open_store(environment.storage)
+    key = f"config/{environment.config_version:04d}.json"
+    config = codec.from_json(RunConfig, with_prefix(store, f"runs/{environment.run}/").get(key), key)
+    from orchestrator.worker.session import train_once  # imports torch
+
+    return train_once(config, store, attempt_number=environment.attempt, reporter=reporter, stop=stop, cache_dir=environment.cache_dir)
+
+
+def _report_failure(error: Exception, reporter: Reporter) -> int:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reporter.send(Failed(error_type=type(error).__name__, text=lines[0][:MAX_TEXT_LENGTH]))
+    reporter.close()
+    return EXIT_FAILED
+
+
+def _die_with_parent() -> None:
+    """SIGKILL when the parent ends. The first thing to do; whoever died before it is noticed by comparing parents afterwards."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

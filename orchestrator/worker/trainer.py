@@ -1,0 +1,123 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from data_pipeline.loader import Loader
+from model.model import HybridLM
+from model.optim import lr_at
+from model.step import StepResult, train_step
+from orchestrator.config import RunConfig
+from orchestrator.messages import Ended, Outcome, Phase
+from orchestrator.worker.attempt import Attempt
+from orchestrator.worker.checkpoint import Checkpointer
+from orchestrator.worker.ledger import StepRecord
+from orchestrator.worker.reporter import Reporter
+from orchestrator.worker.state import training_state
+from orchestrator.worker.world import World
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Tokens per second over the last steps."""
+
+    tokens_per_step: int
+    ends_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+    def after_step(self, now_s: float) -> float:
+        """0 after the first step, whose time is the kernels' compilation."""
+        self.ends_s.append(now_s)
+        elapsed_s = self.ends_s[-1] - self.ends_s[0]
+        return (len(self.ends_s) - 1) * self.tokens_per_step / elapsed_s if elapsed_s else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trainer:
+    """Everything of one rank that is ready to train. Make it with `build.build_trainer`."""
+
+    config: RunConfig
+    world: World
+    model: HybridLM
+    optimizer: torch.optim.Optimizer
+    loader: Loader
+    attempt: Attempt
+    checkpointer: Checkpointer
+    reporter: Reporter
+    stop: threading.Event
+    """Set when a graceful stop is asked for."""
+    throughput: Throughput
+    start_step: int
+    """Last step of the checkpoint that was loaded; 0 for none."""
+
+    def run(self) -> Ended:
+        """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed."""
+        self.reporter.enter(Phase.WARMING)
+        outcome, step = Outcome.FINISHED, self.start_step
+        for step in range(self.start_step + 1, self.config.train.num_steps + 1):
+            self.checkpointer.check()
+            self._record(step, self._train(step))
+            must_stop = self.world.agree(self.stop.is_set())
+            is_last = step == self.config.train.num_steps
+            if must_stop or is_last or step % self.config.checkpoint.every_steps == 0:
+                self._save(step, phase=Phase.SAVING if must_stop or is_last else Phase.TRAINING)
+            if must_stop and not is_last:
+                outcome = Outcome.STOPPED
+                break
+        self._finish()
+        return Ended(outcome=outcome, step=step)
+
+    def _train(self, step: int) -> StepResult:
+        train = self.config.train
+        return train_step(
+            self.model,
+            self.optimizer,
+            self._micro_batches(step),
+            lr=lr_at(step, self.config.optimizer, train.num_steps),
+            config=self.config.optimizer,
+            mesh=self.world.mesh,
+        )
+
+    def _micro_batches(self, step: int) -> list[tuple[Tensor, Tensor]]:
+        """This rank's rows of the step, cut for gradient accumulation, on the device."""
+        batch, device, rows = self.loader.batch(step), self.world.device, self.config.train.micro_rows
+        tokens, labels = (whole.to(device, non_blocking=True).split(rows) for whole in (batch.tokens_BT, batch.labels_BT))
+        return list(zip(tokens, labels, strict=True))
+
+    def _record(self, step: int, result: StepResult) -> None:
+        tokens_per_s = self.throughput.after_step(time.monotonic())
+        self.reporter.finished(step, phase=Phase.TRAINING, loss=result.loss, tokens_per_s=tokens_per_s)
+        if self.attempt.ledger is None:
+            return
+        record = StepRecord(
+            step=step,
+            attempt=self.attempt.number,
+            loss=result.loss,
+            grad_norm=result.grad_norm,
+            tokens=result.num_tokens,
+            samples=self.loader.digest(step),
+            layout=self.config.parallel,
+            deterministic=self.config.train.deterministic,
+        )
+        self.attempt.ledger.append(record)
+        total = self.config.train.num_steps
+        log.info("step %d/%d  loss %.5f  grad norm %.4f  %.0f tokens/s", step, total, result.loss, result.grad_norm, tokens_per_s)
+
+    def _save(self, step: int, *, phase: Phase) -> None:
+        self.reporter.enter(phase)
+        self.checkpointer.save(step, training_state(self.model, self.optimizer))
+
+    def _finish(self) -> None:
+        self.checkpointer.wait()
+        self.loader.close()
+        if self.attempt.ledger is not None:
+            self.attempt.ledger.close()

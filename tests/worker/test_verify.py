@@ -1,0 +1,196 @@
+"""The proof that a run skipped and repeated nothing: it holds for honest records, and every way of tampering breaks it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from model.config import ParallelConfig
+from orchestrator.verify import Verdict, verify
+from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject
+from orchestrator.worker.ledger import StepRecord
+
+TOKENS = 1024
+Tampering = Callable[[dict[int, list[StepRecord]], list[Entry]], Any]
+
+
+def digest(step: int) -> str:
+    return f"samples of {step}"
+
+
+def steps(attempt: int, first: int, last: int, **changes: Any) -> list[StepRecord]:
+    return [
+        replace(
+            StepRecord(
+                step=step, attempt=attempt, loss=1 / step, grad_norm=step / 7, tokens=TOKENS, samples=digest(step),
+                layout=ParallelConfig(dp_shard=2), deterministic=True,
+            ),
+            **changes,
+        )
+        for step in range(first, last + 1)
+    ]  # fmt: skip
+
+
+def commit(attempt: int, step: int) -> Commit:
+    return Commit(attempt=attempt, step=step, manifest_key="", manifest_sha256="")
+
+
+def interrupted_run() -> tuple[dict[int, list[StepRecord]], list[Entry]]:
+    """Checkpoints every 4 steps; killed after steps 6 and 11; 12 steps in all, 2 + 3 of them replayed."""
+    records = {1: steps(1, 1, 6), 2: steps(2, 5, 11), 3: steps(3, 9, 12)}
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 4), Fence(attempt=2), commit(2, 8), Fence(attempt=3), commit(3, 12)]
+    return records, entries
+
+
+def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_steps_done: int = 12) -> Verdict:
+    return verify(
+        run="first", records=records, entries=entries, expected_digest=digest, expected_tokens=TOKENS, num_steps_done=num_steps_done
+    )
+
+
+def test_an_uninterrupted_run_is_verified():
+    verdict = judge({1: steps(1, 1, 200)}, [Fence(attempt=1), commit(1, 200)], num_steps_done=200)
+
+    assert verdict == Verdict(
+        ok=True, line="VERIFIED run first: 200 steps, 204,800 tokens, 1 attempt, nothing skipped or repeated", problems=()
+    )
+
+
+def test_an_interrupted_run_is_verified_with_what_it_replayed():
+    verdict = judge(*interrupted_run())
+
+    assert verdict.ok
+    assert verdict.line == (
+        "VERIFIED run first: 12 steps, 12,288 tokens, 3 attempts, 5 steps replayed bit for bit, nothing skipped or repeated"
+    )
+
+
+def test_a_run_may_be_verified_while_it_goes_on():
+    assert judge(*interrupted_run(), num_steps_done=8).ok
+
+
+def test_an_attempt_that_died_before_its_first_step_counts_but_changes_nothing():
+    records, entries = interrupted_run()
+
+    verdict = judge(records, [*entries, Fence(attempt=4)])
+
+    assert verdict.ok
+    assert "4 attempts" in verdict.line
+
+
+def test_on_another_layout_bits_can_not_be_compared_and_the_verdict_says_so():
+    records = {1: steps(1, 1, 6), 2: steps(2, 5, 12, layout=ParallelConfig(tp=2), loss=0.5)}
+
+    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
+
+    assert verdict.ok
+    assert "2 replayed with the same samples (another layout or not deterministic: bits can't be compared)" in verdict.line
+
+
+def test_without_determinism_bits_are_not_compared():
+    records = {1: steps(1, 1, 6, deterministic=False), 2: steps(2, 5, 12, deterministic=False, loss=0.5)}
+
+    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
+
+    assert verdict.ok
+    assert "bit for bit" not in verdict.line
+
+
+def test_coming_back_to_a_layout_is_compared_with_its_first_run_there():
+    other = {"layout": ParallelConfig(tp=2), "loss": 0.5}
+    entries = [Fence(attempt=1), commit(1, 4), Fence(attempt=2), Fence(attempt=3)]
+
+    good = judge({1: steps(1, 1, 6), 2: steps(2, 5, 6, **other), 3: steps(3, 5, 12)}, entries)
+    bad = judge({1: steps(1, 1, 6), 2: steps(2, 5, 6, **other), 3: steps(3, 5, 12, loss=0.25)}, entries)
+
+    assert good.ok
+    assert not bad.ok
+
+
+def test_after_a_refused_checkpoint_an_attempt_continues_the_one_before():
+    records = {1: steps(1, 1, 9), 2: steps(2, 5, 12)}
+    entries = [Fence(attempt=1), commit(1, 4), commit(1, 8), Fence(attempt=2), Reject(attempt=1, step=8, reason="corrupt"), commit(2, 12)]
+
+    assert judge(records, entries).ok
+
+
+def change(attempt: int, step: int, /, **values: Any) -> Tampering:
+    def tamper(records: dict[int, list[StepRecord]], entries: list[Entry]) -> None:
+        records[attempt] = [replace(one, **values) if one.step == step else one for one in records[attempt]]
+
+    return tamper
+
+
+def without(attempt: int, step: int) -> Tampering:
+    def tamper(records: dict[int, list[StepRecord]], entries: list[Entry]) -> None:
+        records[attempt] = [one for one in records[attempt] if one.step != step]
+
+    return tamper
+
+
+TAMPERINGS: dict[str, tuple[Tampering, str]] = {
+    "a step is missing in the middle": (without(2, 6), "attempt 2: step 6 is missing: step 7 is next"),
+    "the first step is missing": (without(1, 1), "attempt 1 starts with step 2, but step 1 was not a trusted checkpoint when it began"),
+    "the last step is missing": (without(3, 12), "attempt 3 committed step 12 without a record of it"),
+    "a step ran twice in one attempt": (lambda records, _: records[1].insert(3, records[1][2]), "attempt 1: step 3 is recorded twice"),
+    "an attempt's records are gone": (lambda records, _: records.pop(1), "attempt 1 committed step 4 without a record of it"),
+    "other samples": (change(1, 3, samples=digest(4)), "attempt 1: step 3 trained on other samples than the plan's"),
+    "fewer tokens": (change(2, 7, tokens=1000), "attempt 2: step 7 trained on 1,000 tokens instead of 1,024"),
+    "a replayed loss differs in its last bit": (change(2, 5, loss=0.2 + 2**-55), "step 5: loss 0.20000000000000004 in attempt 2"),
+    "a replayed grad norm differs": (change(3, 10, grad_norm=1.5), "step 10: grad_norm 1.5 in attempt 3 is not 1.4285714285714286"),
+    "a replayed loss is not a number": (change(2, 5, loss=float("nan")), "step 5: loss nan in attempt 2 is not 0.2 as in attempt 1"),
+    "a start from a step that was not committed": (lambda _, entries: entries.remove(commit(2, 8)), "attempt 3 starts with step 9"),
+    "a start from a rejected checkpoint": (
+        lambda _, entries: entries.insert(4, Reject(attempt=2, step=8, reason="corrupt")),
+        "attempt 3 starts with step 9, but step 8 was not a trusted checkpoint",
+    ),
+    "a start from a zombie's commit": (
+        lambda _, entries: (entries.remove(commit(2, 8)), entries.insert(4, commit(2, 8))),
+        "attempt 3 starts with step 9, but step 8 was not a trusted checkpoint",
+    ),
+    "an attempt nobody began": (lambda _, entries: entries.remove(Fence(attempt=2)), "attempt 2 has records but no fence"),
+    "a record in another attempt's ledger": (change(1, 2, attempt=2), "a record of attempt 2 (step 2) is in the ledger of attempt 1"),
+    "an attempt that skipped ahead": (
+        lambda records, _: records.update({3: steps(3, 10, 12)}),
+        "attempt 3 starts with step 10, but step 9 was not a trusted checkpoint when it began",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_tampering_is_found_and_named(name: str):
+    tamper, problem = TAMPERINGS[name]
+    records, entries = interrupted_run()
+    tamper(records, entries)
+
+    verdict = judge(records, entries)
+
+    assert not verdict.ok
+    assert verdict.line.startswith("NOT VERIFIED run first: ")
+    assert "\n" not in verdict.line
+    assert any(found.startswith(problem) for found in verdict.problems), verdict.problems
+
+
+def test_steps_that_were_lost_and_not_done_again_never_ran():
+    """The last attempt went back to step 4 and stopped at 6: what an older one did after it no longer counts."""
+    records = {1: steps(1, 1, 12), 2: steps(2, 5, 6)}
+
+    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
+
+    assert verdict.line == "NOT VERIFIED run first: 6 steps never ran, the first is step 7"
+
+
+def test_a_run_that_claims_more_than_it_did_is_caught():
+    assert judge(*interrupted_run(), num_steps_done=13).problems == ("step 13 never ran",)
+
+
+def test_no_records_at_all():
+    assert not judge({}, [], num_steps_done=1).ok
+
+
+def test_the_line_says_how_many_more_problems_there_are():
+    records, entries = interrupted_run()
+    records[1] = [replace(one, samples="others") for one in records[1]]
+
+    assert judge(records, entries).line.endswith("(and 5 more)")
