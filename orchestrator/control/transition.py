@@ -208,7 +208,7 @@ def _judge(state: RunState, at_s: float) -> RunState:
         restarts=state.restarts + 1,
         restarts_in_row=in_row,
         not_before_s=at_s + wait_s,
-        reason=f"recovering from {incident.cause.value}: {incident.detail}",
+        reason=_recovering_from(state),
     )
 
 
@@ -227,7 +227,7 @@ def _advance(state: RunState, at_s: float) -> Result:
     if not nodes:
         return replace(state, reason=_shortage(state, terms)), ()
     attempt = state.attempt + 1
-    started = replace(state, stage=Stage.STARTING, attempt=attempt, placement=nodes, resumed_from=None)
+    started = replace(state, stage=Stage.STARTING, attempt=attempt, placement=nodes, resumed_from=None, reason=_recovering_from(state))
     return started, (
         s.StartWorkers(
             attempt=attempt,
@@ -237,6 +237,11 @@ def _advance(state: RunState, at_s: float) -> Result:
             config_version=terms.config_version,
         ),
     )
+
+
+def _recovering_from(state: RunState) -> str:
+    newest = state.incidents[-1] if state.incidents else None
+    return f"recovering from {newest.cause.value}: {newest.detail}" if newest and newest.recovered_after_s is None else ""
 
 
 def _shortage(state: RunState, terms: Terms) -> str:

@@ -35,7 +35,7 @@ def test_a_run_waits_until_there_are_nodes_enough():
     assert actions == []
 
     state, actions = play(nodes("b"), state=state)
-    assert (state.label, actions) == ("starting", [start(1, "ab")])
+    assert (state.label, state.reason, actions) == ("starting", "", [start(1, "ab")])
 
 
 def test_a_run_from_submission_to_its_end():
@@ -51,6 +51,7 @@ def test_a_killed_worker_restarts_every_worker_from_the_newest_checkpoint():
 
     state, actions = play(gone(1, at_s=101.0), state=state)
     assert actions == [start(2, "ac")], "b has a strike, so the spare is preferred"
+    assert (state.label, state.reason) == ("recovering", "recovering from killed: it broke")
 
     state, _ = play(resumed(2, 500), stepped(2, 501, at_s=110.0), state=state)
     (incident,) = state.incidents
