@@ -72,6 +72,17 @@ class ShardWriter:
         self.num_pending_tokens = 0
 
 
+def build_shard_writer(*, store: ObjectStore, name: str, vocab_size: int, shard_size_tokens: int) -> ShardWriter:
+    prefix = f"{_prefix_of(name)}shards/"
+    return ShardWriter(
+        store=store,
+        prefix=prefix,
+        dtype="uint16" if vocab_size <= 2**16 else "uint32",
+        shard_size_tokens=shard_size_tokens,
+        existing={info.key: info.size_bytes for info in store.list(prefix)},
+    )
+
+
 def build_dataset(
     *,
     store: ObjectStore,
@@ -89,14 +100,7 @@ def build_dataset(
     refuse_existing(store, name)
     eos_id = eos_id_of(tokenizer, eos_token)
     vocab_size = vocab_size_of(tokenizer)
-    prefix = manifest_key(name).removesuffix("manifest.json")
-    writer = ShardWriter(
-        store=store,
-        prefix=f"{prefix}shards/",
-        dtype="uint16" if vocab_size <= 2**16 else "uint32",
-        shard_size_tokens=shard_size_tokens,
-        existing={info.key: info.size_bytes for info in store.list(f"{prefix}shards/")},
-    )
+    writer = build_shard_writer(store=store, name=name, vocab_size=vocab_size, shard_size_tokens=shard_size_tokens)
     for document in _tokenized(documents, tokenizer):
         writer.add([*document, eos_id])
         progress(BuildProgress(num_documents=writer.num_documents, num_tokens=writer.num_tokens, num_shards=len(writer.shards)))
@@ -108,7 +112,7 @@ def build_dataset(
         dtype=writer.dtype,
         eos_id=eos_id,
         vocab_size=vocab_size,
-        tokenizer_key=_put_tokenizer(store, prefix, tokenizer),
+        tokenizer_key=_put_tokenizer(store, name, tokenizer),
         shards=tuple(writer.shards),
     )
     _commit(store, manifest)
@@ -131,6 +135,10 @@ def refuse_existing(store: ObjectStore, name: str) -> None:
     """Raises DatasetExists before work is done in vain."""
     if dataset_exists(store, name):
         raise _exists(store, name)
+
+
+def _prefix_of(name: str) -> str:
+    return manifest_key(name).removesuffix("manifest.json")
 
 
 def _exists(store: ObjectStore, name: str) -> DatasetExists:
@@ -161,9 +169,9 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _put_tokenizer(store: ObjectStore, prefix: str, tokenizer: Tokenizer) -> str:
+def _put_tokenizer(store: ObjectStore, name: str, tokenizer: Tokenizer) -> str:
     data = tokenizer.to_str().encode()
-    key = f"{prefix}tokenizer-{hashlib.sha256(data).hexdigest()[:16]}.json"
+    key = f"{_prefix_of(name)}tokenizer-{hashlib.sha256(data).hexdigest()[:16]}.json"
     store.put(key, data)
     return key
 

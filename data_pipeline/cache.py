@@ -25,9 +25,9 @@ def cached_shard(ref: ShardRef, *, store: ObjectStore, directory: Path) -> Path:
     Raises ShardMissing, ShardCorrupt, CacheUnusable, or what the store raises.
     """
     path = directory / ref.sha256
-    if _is_complete(path, ref):
-        return path
     with _disk_errors(directory):
+        if _is_complete(path, ref):
+            return path
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f"{ref.sha256}.lock")):
             if not _is_complete(path, ref):

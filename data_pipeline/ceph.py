@@ -3,8 +3,8 @@
 Needs root and: apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd ceph-common
 """
 
+import json
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -40,7 +40,7 @@ mon data avail crit = 1
 mon data avail warn = 2
 run dir = {directory}
 log file = {directory}/$name.log
-admin socket = {directory}/$name.asok
+admin socket =
 mon cluster log file = {directory}/cluster.log
 [mon]
 mon data = {directory}/mon
@@ -89,9 +89,10 @@ class Tools:
 
     directory: Path
 
-    def run(self, *command: str) -> None:
+    def run(self, *command: str) -> bytes:
+        """What the program wrote to stdout."""
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_S)
+            return subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_S).stdout
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             last_line = (error.stderr or b"").decode(errors="replace").strip().rpartition("\n")[2]
             raise CephError(f"{command[0]} failed in {self.directory}: {last_line or type(error).__name__}; see the logs there") from error
@@ -135,9 +136,10 @@ def start_ceph(directory: Path) -> CephServer:
     for part in ("mon", "osd", "rgw"):
         (directory / part).mkdir(parents=True)
     monitor_port, old_monitor_port, gateway_port = _free_ports(3)
+    fsid = str(uuid.uuid4())
     tools = Tools(directory)
     config = CONFIG.format(
-        fsid=uuid.uuid4(),
+        fsid=fsid,
         host=HOST,
         monitor_port=monitor_port,
         old_monitor_port=old_monitor_port,
@@ -147,7 +149,7 @@ def start_ceph(directory: Path) -> CephServer:
     (directory / "ceph.conf").write_text(config, encoding="utf-8")
     daemons: list[subprocess.Popen[bytes]] = []
     try:
-        _start_monitor(tools, daemons, f"[v2:{HOST}:{monitor_port},v1:{HOST}:{old_monitor_port}]")
+        _start_monitor(tools, daemons, f"[v2:{HOST}:{monitor_port},v1:{HOST}:{old_monitor_port}]", fsid)
         _start_osd(tools, daemons)
         return _start_gateway(tools, daemons, f"http://{HOST}:{gateway_port}")
     except BaseException:
@@ -155,13 +157,13 @@ def start_ceph(directory: Path) -> CephServer:
         raise
 
 
-def _start_monitor(tools: Tools, daemons: list[subprocess.Popen[bytes]], address: str) -> None:
+def _start_monitor(tools: Tools, daemons: list[subprocess.Popen[bytes]], address: str, fsid: str) -> None:
     keyring, monitor_map = str(tools.directory / "keyring"), str(tools.directory / "monmap")
     tools.run("ceph-authtool", keyring, "-C", "-n", "mon.", "--gen-key", "--cap", "mon", "allow *")
     tools.run("ceph-authtool", keyring, "-n", "client.admin", "--gen-key", "--cap", "mon", "allow *", "--cap", "osd", "allow *")
     tools.run("ceph-authtool", keyring, "-n", "client.rgw", "--gen-key", "--cap", "mon", "allow *", "--cap", "osd", "allow *")
     tools.run("ceph-authtool", keyring, "-n", "osd.0", "--gen-key", "--cap", "mon", "allow profile osd", "--cap", "osd", "allow *")
-    tools.run("monmaptool", "--create", "--gen", "--addv", "a", address, monitor_map)
+    tools.run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monitor_map)
     tools.run("ceph-mon", *tools.config, "--mkfs", "-i", "a", "--monmap", monitor_map, "--keyring", keyring)
     daemons.append(tools.daemon("ceph-mon", *tools.config, "-i", "a"))
     _wait_until(lambda: tools.succeeds("ceph", *tools.config, "--connect-timeout", "2", "-s"), daemons, "the monitor", tools.directory)
@@ -177,10 +179,9 @@ def _start_osd(tools: Tools, daemons: list[subprocess.Popen[bytes]]) -> None:
 def _start_gateway(tools: Tools, daemons: list[subprocess.Popen[bytes]], endpoint_url: str) -> CephServer:
     daemons.append(tools.daemon("radosgw", *tools.config, "-n", "client.rgw"))
     _wait_until(lambda: _answers(endpoint_url), daemons, "the gateway", tools.directory)
-    user = ("user", "create", "--uid=braid", "--display-name=braid")
-    access_key, secret_key = secrets.token_hex(10), secrets.token_hex(20)
-    tools.run("radosgw-admin", *tools.config, *user, f"--access-key={access_key}", f"--secret-key={secret_key}")
-    return CephServer(endpoint_url=endpoint_url, access_key=access_key, secret_key=secret_key, daemons=tuple(daemons))
+    user = json.loads(tools.run("radosgw-admin", *tools.config, "user", "create", "--uid=braid", "--display-name=braid"))
+    keys = user["keys"][0]
+    return CephServer(endpoint_url=endpoint_url, access_key=keys["access_key"], secret_key=keys["secret_key"], daemons=tuple(daemons))
 
 
 def _free_ports(count: int) -> Sequence[int]:

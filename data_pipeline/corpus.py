@@ -1,24 +1,23 @@
 """Raw text: files of UTF-8 text, JSON lines and Parquet, as a stream of documents that can be read more than once."""
 
-import gzip
 import io
 import json
+import os
 import sysconfig
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-from pyarrow import ArrowException, parquet
+from pyarrow import ArrowException, CompressedInputStream, parquet
 
 from data_pipeline.errors import CorpusInvalid
 
 TEXT_FIELD = "text"
 """The JSON field or Parquet column that holds a document."""
 STDLIB_MAX_BYTES = 6_000_000
+_PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 _JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst")
 _STDLIB_EXCLUDED = {"__pycache__", "dist-packages", "idle_test", "lib2to3", "site-packages", "test", "tests"}
 
@@ -54,9 +53,7 @@ def stdlib_corpus(max_bytes: int = STDLIB_MAX_BYTES) -> Corpus:
     root = Path(sysconfig.get_path("stdlib"))
     files: list[Path] = []
     size_bytes = 0
-    for file in sorted(root.rglob("*.py")):
-        if _STDLIB_EXCLUDED.intersection(file.relative_to(root).parts):
-            continue
+    for file in sorted(_stdlib_files(root)):
         size_bytes += file.stat().st_size
         if size_bytes > max_bytes:
             break
@@ -64,6 +61,12 @@ def stdlib_corpus(max_bytes: int = STDLIB_MAX_BYTES) -> Corpus:
     if not files:
         raise CorpusInvalid(f"{root}: no source of the standard library here; name another corpus with --corpus")
     return Corpus(tuple(files))
+
+
+def _stdlib_files(root: Path) -> Iterator[Path]:
+    for directory, subdirectories, names in os.walk(root):
+        subdirectories[:] = [name for name in subdirectories if name not in _STDLIB_EXCLUDED]
+        yield from (Path(directory, name) for name in names if name.endswith(".py"))
 
 
 def _is_hidden(path: Path) -> bool:
@@ -112,14 +115,11 @@ def _parquet_documents(file: Path) -> Iterator[str]:
 
 @contextmanager
 def _open(file: Path) -> Iterator[IO[str]]:
-    with file.open("rb") as raw:
-        data: Any = raw
-        if file.suffix == ".gz":
-            data = gzip.GzipFile(fileobj=raw)
-        elif file.suffix == ".zst":
-            data = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        with data, io.TextIOWrapper(data, encoding="utf-8", newline="") as text:
-            yield text
+    """Unpacked by Arrow, which reads every frame of a file and notices a truncated one; the usual zstd reader does not."""
+    packing = _PACKINGS.get(file.suffix)
+    data: Any = CompressedInputStream(str(file), packing) if packing else file.open("rb")
+    with data, io.TextIOWrapper(data, encoding="utf-8", newline="") as text:
+        yield text
 
 
 @contextmanager
@@ -128,5 +128,6 @@ def _read_errors(file: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise CorpusInvalid(f"{file}: not UTF-8 text; convert it, or keep it out of the corpus") from error
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError, ArrowException) as error:
-        raise CorpusInvalid(f"{file}: can't be read ({type(error).__name__}); replace it, or keep it out of the corpus") from error
+    except (OSError, ArrowException) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition("\n")[0]
+        raise CorpusInvalid(f"{file}: can't be read ({reason}); replace it, or keep it out of the corpus") from error

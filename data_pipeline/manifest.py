@@ -131,7 +131,7 @@ def _samples_of(shard: ShardRef, seq_len: int) -> int:
 def _check(manifest: DatasetManifest) -> None:
     _require(type(manifest.name) is str, "name")
     check_name(manifest.name, key="name")
-    _require(manifest.dtype in BYTES_PER_TOKEN, "dtype")
+    _require(type(manifest.dtype) is str and manifest.dtype in BYTES_PER_TOKEN, "dtype")
     _require(_is_count(manifest.vocab_size) and manifest.vocab_size <= 2 ** (8 * BYTES_PER_TOKEN[manifest.dtype]), "vocab_size")
     _require(_is_count(manifest.eos_id) and manifest.eos_id < manifest.vocab_size, "eos_id")
     _require(type(manifest.tokenizer_key) is str, "tokenizer_key")

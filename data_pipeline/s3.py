@@ -1,13 +1,14 @@
 """An object store on S3, or on anything that speaks it. The only importer of s3fs.
 
-s3fs gives connections, credentials and an event loop that any thread may use; the calls are plain S3 operations, because its file layer
-hides which condition failed. Retries of s3fs and botocore are off: `retry.py` does them.
+s3fs gives the client, with its connections and credentials, and an event loop that any thread may use. The calls are plain S3 operations
+on that client: s3fs's own layer hides which condition failed, retries by itself, and makes a new client for each of several first calls
+that come at once. botocore's retries are off too: `retry.py` does them.
 """
 
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ class S3Store:
     """Objects of one bucket under one prefix."""
 
     filesystem: S3FileSystem
+    """Closes the client when it goes."""
+    client: Any
+    """The aiobotocore client; its coroutines belong on the filesystem's loop."""
     bucket: str
     prefix: str
     """Empty, or ends with '/'."""
@@ -112,7 +116,8 @@ class S3Store:
         return str(answer.get("Metadata", {}).get(_WRITER, ""))
 
     def _put_in_parts(self, key: str, data: bytes) -> None:
-        upload = {"UploadId": self._call("create_multipart_upload", key, {})["UploadId"]}
+        writer = uuid.uuid4().hex
+        upload = {"UploadId": self._call("create_multipart_upload", key, {"Metadata": {_WRITER: writer}})["UploadId"]}
 
         def put_part(number: int) -> Answer:
             start = (number - 1) * PART_SIZE_BYTES
@@ -122,32 +127,42 @@ class S3Store:
         try:
             with ThreadPoolExecutor(NUM_PARALLEL_PARTS) as pool:
                 parts = list(pool.map(put_part, range(1, 1 + -(-len(data) // PART_SIZE_BYTES))))
-            self._call("complete_multipart_upload", key, upload | {"MultipartUpload": {"Parts": parts}})
+            self._complete(key, upload | {"MultipartUpload": {"Parts": parts}}, writer)
         except StoreError:
             with suppress(StoreError):  # the first failure is the one to tell
                 self._call("abort_multipart_upload", key, upload)
             raise
 
+    def _complete(self, key: str, upload: Parameters, writer: str) -> None:
+        try:
+            self._call("complete_multipart_upload", key, upload)
+        except KeyMissing:  # the upload is gone: perhaps completed, and the answer got lost
+            if self._writer_of(key) != writer:
+                raise
+
     def _read(self, key: str, extra: Parameters) -> bytes:
         parameters = {"Bucket": self.bucket, "Key": self.prefix + check_key(key)} | extra
 
         async def read() -> bytes:
-            answer = await self.filesystem._call_s3("get_object", parameters)
+            answer = await self.client.get_object(**parameters)
             async with answer["Body"] as body:
                 return await body.read()
 
-        return self._retry(lambda: sync(self.filesystem.loop, read), self.url(key))
+        return self._retry(read, self.url(key))
 
     def _call(self, operation: str, key: str, extra: Parameters) -> Answer:
         return self._request(operation, self.url(key), {"Bucket": self.bucket, "Key": self.prefix + check_key(key)} | extra)
 
     def _request(self, operation: str, url: str, parameters: Parameters) -> Answer:
-        return self._retry(lambda: self.filesystem.call_s3(operation, parameters), url)
+        async def request() -> Answer:
+            return await getattr(self.client, operation)(**parameters)
 
-    def _retry(self, call: Callable[[], Result], url: str) -> Result:
+        return self._retry(request, url)
+
+    def _retry(self, call: Callable[[], Coroutine[Any, Any, Result]], url: str) -> Result:
         def attempt() -> Result:
             try:
-                return call()
+                return sync(self.filesystem.loop, call)
             except RAISED_BY_S3 as error:
                 raise to_store_error(error, url=url, endpoint=self.endpoint) from error
 
@@ -175,14 +190,15 @@ def open_s3(storage: StorageConfig) -> S3Store:
             "response_checksum_validation": "when_required",
         },
     )
-    filesystem.retries = 1
     try:
         filesystem.connect()
     except RAISED_BY_S3 as error:
         raise to_store_error(error, url=storage.root, endpoint=storage.endpoint_url or "AWS") from error
-    endpoint = urlsplit(filesystem.s3.meta.endpoint_url)
+    client = filesystem.s3
+    endpoint = urlsplit(client.meta.endpoint_url)
     return S3Store(
         filesystem=filesystem,
+        client=client,
         bucket=bucket,
         prefix=f"{prefix}/" if prefix else "",
         endpoint=f"{endpoint.scheme}://{endpoint.hostname}" + (f":{endpoint.port}" if endpoint.port else ""),
@@ -191,7 +207,7 @@ def open_s3(storage: StorageConfig) -> S3Store:
 
 
 def create_bucket(storage: StorageConfig) -> None:
-    """Make the bucket of an `s3://` root, unless it is there already and ours."""
+    """Make the bucket of an `s3://` root, unless it is there already and ours. For demos and tests: in the server's default region."""
     store = open_s3(storage)
     try:
         store._request("create_bucket", f"s3://{store.bucket}", {"Bucket": store.bucket})

@@ -21,7 +21,7 @@ from data_pipeline.object_store import AccessDenied, BucketMissing, KeyExists, K
 from data_pipeline.retry import TransientError
 
 RAISED_BY_S3 = (OSError, BotoCoreError, ClientError, HttpError, IncompleteRead)
-"""Everything that s3fs, aiobotocore and aiohttp raise when a call fails; timeouts are OSErrors."""
+"""Everything that botocore and aiohttp raise when a call fails; timeouts are OSErrors."""
 
 
 class BucketExists(StoreError):
@@ -32,7 +32,7 @@ class RangePastEnd(StoreError):
     """The wanted range begins at or after the object's end."""
 
 
-_MISSING_KEY = {"NoSuchKey", "404"}
+_MISSING_KEY = {"NoSuchKey", "NoSuchUpload", "404"}
 _PRECONDITION = {"PreconditionFailed", "412"}
 _OWN_BUCKET = {"BucketAlreadyOwnedByYou"}
 _RANGE = {"InvalidRange", "416"}
@@ -62,14 +62,6 @@ _REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException",
 _CREDENTIAL_FAILURES = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError)
 
 
-def error_code(error: Exception) -> str:
-    """The S3 code of a failure, which s3fs hides in the cause; empty where the server did not answer."""
-    for candidate in (error, error.__cause__):
-        if isinstance(candidate, ClientError):
-            return str(candidate.response.get("Error", {}).get("Code", ""))
-    return ""
-
-
 def to_store_error(error: Exception, *, url: str, endpoint: str) -> StoreError:
     """The failure of a call about `url` as one of our errors; TransientError where another try may succeed."""
     if isinstance(error, _CREDENTIAL_FAILURES):
@@ -80,17 +72,11 @@ def to_store_error(error: Exception, *, url: str, endpoint: str) -> StoreError:
         return StoreError(f"{url}: TLS with {endpoint} failed; check storage.endpoint_url and the certificates (AWS_CA_BUNDLE)")
     if isinstance(error, ParamValidationError):
         return StoreError(f"{url}: not a valid S3 location; check storage.root")
-    code = error_code(error)
-    if not code:
-        return TransientError(f"{url}: no answer from {endpoint} ({type(error).__name__})")
-    return _from_code(code, http_status(error), url=url, endpoint=endpoint)
-
-
-def http_status(error: Exception) -> int:
-    for candidate in (error, error.__cause__):
-        if isinstance(candidate, ClientError):
-            return int(candidate.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    return 0
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        return _from_code(code, status, url=url, endpoint=endpoint)
+    return TransientError(f"{url}: no answer from {endpoint} ({type(error).__name__})")
 
 
 def _from_code(code: str, status: int, *, url: str, endpoint: str) -> StoreError:

@@ -1,0 +1,25 @@
+"""Small datasets for tests, made without a tokenizer."""
+
+import hashlib
+
+import numpy as np
+
+from data_pipeline.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
+from data_pipeline.object_store import ObjectStore
+
+
+def put_dataset(
+    store: ObjectStore, *shards: list[int], name: str = "tiny", dtype: str = "uint16", vocab_size: int = 1000
+) -> DatasetManifest:
+    """A dataset of exactly these tokens; eos is 0."""
+    refs = []
+    for number, tokens in enumerate(shards):
+        data = np.asarray(tokens, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+        key = f"datasets/{name}/shards/{number}.bin"
+        store.put(key, data)
+        refs.append(ShardRef(key=key, num_tokens=len(tokens), size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+    manifest = DatasetManifest(
+        name=name, dtype=dtype, eos_id=0, vocab_size=vocab_size, tokenizer_key=f"datasets/{name}/tokenizer.json", shards=tuple(refs)
+    )
+    store.put(manifest_key(name), manifest_to_json(manifest))
+    return manifest

@@ -1,0 +1,206 @@
+import hashlib
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from data_pipeline.build import BuildProgress, build_dataset, dataset_exists
+from data_pipeline.config import DataConfig
+from data_pipeline.corpus import find_corpus
+from data_pipeline.errors import CorpusInvalid, DatasetExists, DatasetMissing, TokenizerInvalid
+from data_pipeline.inspect import inspect_dataset
+from data_pipeline.loader import build_loader
+from data_pipeline.manifest import DatasetManifest, load_manifest
+from data_pipeline.object_store import ObjectStore, StoreUnavailable
+from data_pipeline.tokenizer import EOS_TOKEN, eos_id_of, load_tokenizer, train_tokenizer
+from tests.fakes.memory_store import MemoryStore
+
+DOCUMENTS = [f"def function_{number}(argument):\n    return argument + {number}\n" for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(DOCUMENTS, vocab_size=300)
+
+
+def build(store: ObjectStore, tokenizer: Tokenizer, documents: list[str] = DOCUMENTS, name: str = "tiny") -> DatasetManifest:
+    return build_dataset(
+        store=store, name=name, documents=documents, tokenizer=tokenizer, shard_size_tokens=120, progress=lambda progress: None
+    )
+
+
+def tokens_of(store: ObjectStore, manifest: DatasetManifest) -> list[int]:
+    return [token for ref in manifest.shards for token in np.frombuffer(store.get(ref.key), dtype="<u2").tolist()]
+
+
+def test_a_built_dataset_decodes_to_its_documents_each_ended_by_eos(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer)
+    tokens = tokens_of(store, manifest)
+    assert tokenizer.decode(tokens, skip_special_tokens=False) == "".join(document + EOS_TOKEN for document in DOCUMENTS)
+    assert (manifest.dtype, manifest.vocab_size, manifest.num_tokens) == ("uint16", 300, len(tokens))
+    assert manifest == load_manifest(store, "tiny")
+
+
+def test_shards_are_flat_files_of_whole_documents_with_true_digests(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer)
+    assert len(manifest.shards) > 3
+    for ref in manifest.shards:
+        data = store.get(ref.key)
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (ref.size_bytes, ref.sha256)
+        assert np.frombuffer(data, dtype="<u2")[-1] == manifest.eos_id
+
+
+def test_what_was_built_can_be_trained_on(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer)
+    config = DataConfig(dataset="tiny", seq_len=16)
+    with closing(
+        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=4, rank_rows=range(4))
+    ) as loader:
+        assert loader.batch(1).tokens_BT.shape == (4, 16)
+
+
+def test_the_same_text_gives_the_same_dataset(tokenizer: Tokenizer) -> None:
+    again = train_tokenizer(DOCUMENTS, vocab_size=300)
+    assert build(MemoryStore(), again) == build(MemoryStore(), tokenizer)
+
+
+def test_training_a_tokenizer_gives_the_same_in_another_process(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("".join(DOCUMENTS))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from data_pipeline.tokenizer import train_tokenizer; from data_pipeline.corpus import find_corpus\n"
+        "sys.stdout.write(train_tokenizer(find_corpus(Path(sys.argv[1])), 300).to_str())"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True, text=True)
+    assert elsewhere.stdout == train_tokenizer(find_corpus(tmp_path), 300).to_str()
+
+
+def test_text_that_looks_like_eos_stays_text(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer, ["a<|endoftext|>b", "c"])
+    assert tokens_of(store, manifest).count(manifest.eos_id) == 2
+
+
+def test_a_large_vocabulary_takes_32_bits(tmp_path: Path) -> None:
+    words = Tokenizer(models.WordLevel({"</s>": 0, "far": 70_000, "[UNK]": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    store = MemoryStore()
+    manifest = build(store, load_tokenizer(tmp_path / "tokenizer.json"), ["far", "near far"])
+    assert (manifest.dtype, manifest.vocab_size, manifest.eos_id) == ("uint32", 70_001, 0)
+    assert np.frombuffer(store.get(manifest.shards[0].key), dtype="<u4").tolist() == [70_000, 0, 1, 70_000, 0]
+
+
+def test_progress_is_told(tokenizer: Tokenizer) -> None:
+    told: list[BuildProgress] = []
+    manifest = build_dataset(
+        store=MemoryStore(), name="tiny", documents=DOCUMENTS, tokenizer=tokenizer, shard_size_tokens=120, progress=told.append
+    )
+    assert [progress.num_documents for progress in told] == list(range(1, 41))
+    assert told[-1].num_tokens == manifest.num_tokens
+
+
+def test_a_dataset_is_never_built_over(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    before = build(store, tokenizer)
+    with pytest.raises(DatasetExists, match=r"^memory:datasets/tiny/manifest.json: this dataset exists already; choose another --name"):
+        build(store, tokenizer, ["other text"])
+    assert load_manifest(store, "tiny") == before
+
+
+def test_an_interrupted_build_is_no_dataset_and_sends_nothing_twice(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    sent: list[str] = []
+
+    def third_shard_fails(operation: str, key: str) -> None:
+        if operation == "put":
+            if "/shards/00002-" in key:
+                raise StoreUnavailable("the store is away")
+            sent.append(key)
+
+    store.fault = third_shard_fails
+    with pytest.raises(StoreUnavailable):
+        build(store, tokenizer)
+    assert not dataset_exists(store, "tiny")
+    with pytest.raises(DatasetMissing):
+        load_manifest(store, "tiny")
+
+    store.fault = lambda operation, key: sent.append(key) if operation == "put" else None
+    manifest = build(store, tokenizer)
+    shards_sent = [key for key in sent if "/shards/" in key]
+    assert sorted(shards_sent) == [ref.key for ref in manifest.shards]
+
+
+def test_of_two_builds_at_once_the_same_text_agrees_and_another_is_refused(tokenizer: Tokenizer) -> None:
+    def meanwhile(documents: list[str]):
+        """A store on which another build of these documents finishes just before ours would."""
+        store = MemoryStore()
+
+        def fault(operation: str, key: str) -> None:
+            if operation == "create":
+                store.fault = lambda operation, key: None
+                build(store, tokenizer, documents)
+
+        store.fault = fault
+        return store
+
+    store = meanwhile(DOCUMENTS)
+    assert build(store, tokenizer) == load_manifest(store, "tiny")
+    with pytest.raises(DatasetExists):
+        build(meanwhile(["other text"]), tokenizer)
+
+
+def test_nothing_to_build_from_is_one_clear_line(tokenizer: Tokenizer) -> None:
+    with pytest.raises(CorpusInvalid, match=r"^dataset tiny: the corpus holds no text; give another one$"):
+        build(MemoryStore(), tokenizer, [])
+    with pytest.raises(ValueError, match=r"^data\.dataset="):
+        build(MemoryStore(), tokenizer, name="../x")
+
+
+def test_tokenizers_that_wont_do_are_one_clear_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('{"model": 1}')
+    for name, expected in (("broken.json", "not a Hugging Face tokenizers file"), ("nothing.json", "can't be read")):
+        with pytest.raises(TokenizerInvalid, match=rf"{name}: {expected}"):
+            load_tokenizer(tmp_path / name)
+    with pytest.raises(TokenizerInvalid, match=r"--eos-token <stop>: the tokenizer has no such token"):
+        eos_id_of(tokenizer, "<stop>")
+    with pytest.raises(TokenizerInvalid, match="name the token which ends documents with --eos-token"):
+        eos_id_of(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    with pytest.raises(TokenizerInvalid, match="at least 257"):
+        train_tokenizer(DOCUMENTS, vocab_size=256)
+
+
+def test_inspecting_shows_sizes_and_the_first_text(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer)
+    report = inspect_dataset(store=store, name="tiny", verify_digests=True)
+    assert report.manifest == manifest
+    assert report.first_text.startswith("def function_0(argument):\n    return argument + 0\n<|endoftext|>def function_1")
+    assert report.problems == ()
+
+
+def test_inspecting_finds_missing_short_and_flipped_shards(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    refs = build(store, tokenizer).shards
+    store.delete(refs[0].key)
+    store.objects[refs[1].key] = store.objects[refs[1].key][:-2]
+    flipped = bytearray(store.objects[refs[2].key])
+    flipped[5] ^= 1
+    store.objects[refs[2].key] = bytes(flipped)
+
+    quick = inspect_dataset(store=store, name="tiny").problems
+    thorough = inspect_dataset(store=store, name="tiny", verify_digests=True).problems
+
+    assert [problem.partition("; ")[0].partition(": ")[2] for problem in quick[:2]] == [
+        "is missing",
+        f"has {refs[1].size_bytes - 2} bytes, the manifest says {refs[1].size_bytes}",
+    ]
+    assert not any(refs[2].key in problem for problem in quick)
+    assert any(refs[2].key in problem and "SHA-256" in problem for problem in thorough)

@@ -1,0 +1,157 @@
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_pipeline.config import DataConfig
+from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
+from data_pipeline.loader import Loader, build_loader
+from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.plan import digest_of, samples_of_step
+from tests.data_pipeline.datasets import put_dataset
+from tests.fakes.memory_store import MemoryStore
+
+SHARDS = (list(range(1, 100)), [0] * 5 + list(range(200, 260)))
+SEQ_LEN = 4
+
+
+def load(store: MemoryStore, cache_dir: Path, *, rank_rows: range = range(6), seed: int = 3) -> Loader:
+    manifest = put_dataset(store, *SHARDS)
+    config = DataConfig(seq_len=SEQ_LEN, seed=seed)
+    return build_loader(manifest=manifest, config=config, store=store, cache_dir=cache_dir, batch_rows=6, rank_rows=rank_rows)
+
+
+def test_rows_are_the_planned_samples_and_labels_the_next_tokens(tmp_path: Path) -> None:
+    with closing(load(MemoryStore(), tmp_path)) as loader:
+        batch = loader.batch(5)
+        samples = samples_of_step(5, batch_rows=6, num_samples=loader.num_samples, seed=3)
+        for row, sample in enumerate(samples):
+            shard, start = loader.reader.table.locate(sample.index)
+            expected = SHARDS[shard][start : start + SEQ_LEN + 1]
+            assert batch.tokens_BT[row].tolist() == expected[:-1]
+            assert batch.labels_BT[row].tolist() == expected[1:]
+        assert batch.tokens_BT.dtype == batch.labels_BT.dtype == torch.int64
+        assert batch.tokens_BT.is_contiguous()
+        assert batch.labels_BT.is_contiguous()
+        assert loader.digest(5) == digest_of(samples)
+
+
+def test_an_epoch_holds_every_sample_once_whatever_the_number_of_ranks(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with closing(load(store, tmp_path)) as alone:
+        num_steps = -(-2 * alone.num_samples // 6)
+        whole = [alone.batch(step).tokens_BT for step in range(1, num_steps + 1)]
+        first_epoch = torch.cat(whole)[: alone.num_samples]
+        everything = sorted(tokens[start : start + SEQ_LEN] for tokens in SHARDS for start in range(0, len(tokens) - SEQ_LEN, SEQ_LEN))
+        assert sorted(first_epoch.tolist()) == everything
+    for num_ranks in (2, 3):
+        size = 6 // num_ranks
+        parts = []
+        for rank in range(num_ranks):
+            with closing(load(store, tmp_path, rank_rows=range(rank * size, (rank + 1) * size))) as loader:
+                parts.append([loader.batch(step).tokens_BT for step in range(1, num_steps + 1)])
+        for step in range(num_steps):
+            assert torch.equal(torch.cat([part[step] for part in parts]), whole[step])
+
+
+def test_resuming_is_asking_for_a_step(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with closing(load(store, tmp_path)) as through, closing(load(store, tmp_path)) as resumed:
+        batches = {step: through.batch(step) for step in range(1, 9)}
+        for step in (7, 8, 2, 3):  # forwards and, after a fallback to an older checkpoint, backwards
+            assert torch.equal(resumed.batch(step).tokens_BT, batches[step].tokens_BT)
+            assert torch.equal(resumed.batch(step).labels_BT, batches[step].labels_BT)
+
+
+def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
+    store = MemoryStore()
+    manifest = put_dataset(store, [1, 2, 0, 4, 5, 6, 7, 0, 9, 0, 0, 12, 13])
+    config = DataConfig(seq_len=4)
+    with closing(
+        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=3, rank_rows=range(3))
+    ) as loader:
+        batch = loader.batch(1)
+        offsets = batch.document_offsets_P
+        starts_with = {1: [0, 3], 5: [0], 9: [0, 2, 3]}  # by a row's first token; [5 6 7 0] ends with its eos
+        expected = [4 * row + start for row in range(3) for start in starts_with[int(batch.tokens_BT[row, 0])]]
+        assert offsets.tolist() == [*expected, 12]
+        assert offsets.dtype == torch.int32
+
+
+def test_tokens_of_32_bits_are_read_as_they_are(tmp_path: Path) -> None:
+    store = MemoryStore()
+    manifest = put_dataset(store, [100_000, 65_536, 3, 70_000], dtype="uint32", vocab_size=100_278)
+    config = DataConfig(seq_len=3)
+    with closing(
+        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=1, rank_rows=range(1))
+    ) as loader:
+        assert loader.batch(1).tokens_BT.tolist() == [[100_000, 65_536, 3]]
+        assert loader.batch(1).labels_BT.tolist() == [[65_536, 3, 70_000]]
+
+
+def test_the_next_steps_are_read_ahead(tmp_path: Path) -> None:
+    with closing(load(MemoryStore(), tmp_path)) as loader:
+        loader.batch(4)
+        assert sorted(loader.pending) == [5, 6]
+        loader.batch(9)
+        assert sorted(loader.pending) == [10, 11]
+
+
+def test_a_failure_while_reading_ahead_surfaces_at_the_step_that_needs_it(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with closing(load(store, tmp_path)) as loader:
+        good = loader.batch(1)
+        assert good.tokens_BT.shape == (6, SEQ_LEN)
+    failing = MemoryStore(objects=dict(store.objects))
+
+    def unavailable(operation: str, key: str) -> None:
+        if operation == "get_range":
+            raise StoreUnavailable("the store is away")
+
+    with closing(load(failing, tmp_path / "other")) as loader:
+        failing.fault = unavailable
+        with pytest.raises(StoreUnavailable, match="away"):
+            loader.batch(1)
+        failing.fault = lambda operation, key: None
+        assert torch.equal(loader.batch(1).tokens_BT, good.tokens_BT)
+
+
+def test_a_missing_or_wrong_shard_is_told_by_name(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with closing(load(store, tmp_path)) as loader:
+        store.objects.clear()
+        with pytest.raises(ShardMissing, match="datasets/tiny/shards"):
+            loader.batch(1)
+    manifest = put_dataset(store, [1, 2, 3000, 4, 5])
+    config = DataConfig(seq_len=4)
+    with (
+        closing(
+            build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=1, rank_rows=range(1))
+        ) as loader,
+        pytest.raises(ShardCorrupt, match=r"token 3000 .*vocab_size=1000"),
+    ):
+        loader.batch(1)
+
+
+def test_closing_ends_the_thread(tmp_path: Path) -> None:
+    loader = load(MemoryStore(), tmp_path)
+    loader.batch(1)
+    loader.close()
+    loader.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        loader.batch(100)
+
+
+def test_what_cant_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
+    store = MemoryStore()
+    manifest = put_dataset(store, [1, 2, 3])
+    for rank_rows in (range(0), range(4, 8), range(-1, 2)):
+        with pytest.raises(ValueError, match="rank_rows"):
+            build_loader(
+                manifest=manifest, config=DataConfig(seq_len=2), store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=rank_rows
+            )
+    with pytest.raises(DatasetTooSmall):
+        build_loader(manifest=manifest, config=DataConfig(seq_len=3), store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=range(6))
+    with closing(load(store, tmp_path)) as loader, pytest.raises(ValueError, match="first step is 1"):
+        loader.batch(0)

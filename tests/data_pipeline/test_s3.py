@@ -1,0 +1,194 @@
+"""S3 when something is wrong with it. The server is real HTTP (moto); only its answers are spoiled."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import s3
+from data_pipeline.config import StorageConfig
+from data_pipeline.object_store import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreUnavailable
+from data_pipeline.s3 import S3Store, create_bucket, open_s3
+from tests.data_pipeline.s3_world import ACCESS_KEY, SECRET_KEY, Fault, S3World
+
+
+def first(method: str, *codes: str) -> Fault:
+    """Spoils the first requests of a method, one after the other."""
+    left = list(codes)
+    return lambda request: left.pop(0) if left and request["REQUEST_METHOD"] == method else ""
+
+
+def test_a_busy_server_is_asked_again_by_us_alone(s3_world: S3World, s3_store: S3Store) -> None:
+    s3_world.app.fault = first("PUT", "SlowDown", "InternalError")
+    s3_world.app.requests.clear()
+    s3_store.put("key", b"1")
+    assert s3_world.app.requests == ["PUT", "PUT", "PUT"]
+    assert s3_store.get("key") == b"1"
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(s3_world: S3World, s3_store: S3Store) -> None:
+    s3_store.put("key", b"x" * 1000)
+    s3_world.app.fault = first("GET", "cut off", "cut off")
+    assert s3_store.get("key") == b"x" * 1000
+
+
+def test_a_create_whose_answer_was_lost_is_ours_when_it_is_repeated(s3_world: S3World, s3_store: S3Store) -> None:
+    s3_world.app.fault = first("PUT", "lost: InternalError")
+    s3_store.create("journal/7", b"event")
+    assert s3_store.get("journal/7") == b"event"
+
+
+def test_a_create_that_failed_and_then_found_a_strangers_object_is_refused(s3_world: S3World, s3_store: S3Store) -> None:
+    stranger = open_s3(s3_world.storage(s3_store.bucket, s3_store.prefix))
+
+    def stranger_comes_first(request: dict) -> str:
+        s3_world.app.fault = lambda request: ""
+        stranger.create("journal/7", b"event")  # even the very same bytes
+        return "SlowDown"
+
+    s3_world.app.fault = stranger_comes_first
+    with pytest.raises(KeyExists, match="another writer was first"):
+        s3_store.create("journal/7", b"event")
+
+
+def test_a_server_that_stays_broken_is_given_up_at_the_deadline(s3_world: S3World) -> None:
+    storage = s3_world.storage("any-bucket", deadline_s=0.5)
+    store = open_s3(storage)
+    s3_world.app.fault = lambda request: "SlowDown"
+    s3_world.app.requests.clear()
+    with pytest.raises(
+        StoreUnavailable, match=r"answered SlowDown; gave up after \d attempts in 0.5 s: check storage.endpoint_url"
+    ) as caught:
+        store.get("key")
+    assert f"after {len(s3_world.app.requests)} attempts" in str(caught.value)  # nobody below us retries too
+
+
+def test_an_endpoint_where_nobody_listens_is_one_clear_line(s3_world: S3World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        port = closed_soon.getsockname()[1]
+    store = open_s3(StorageConfig(root="s3://bucket", endpoint_url=f"http://127.0.0.1:{port}", deadline_s=0.3))
+    with pytest.raises(StoreUnavailable, match=rf"^s3://bucket/key: no answer from http://127.0.0.1:{port} .*storage.endpoint_url"):
+        store.get("key")
+
+
+def test_an_endpoint_that_accepts_and_never_answers_is_given_up(s3_world: S3World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        store = open_s3(StorageConfig(root="s3://bucket", endpoint_url=endpoint_url, deadline_s=0.5))
+        with pytest.raises(StoreUnavailable, match="no answer from"):
+            store.get("key")
+
+
+def test_a_missing_bucket_is_named(s3_world: S3World) -> None:
+    store = open_s3(s3_world.storage("no-such-bucket"))
+    for use in (lambda: store.get("key"), lambda: store.put("key", b""), lambda: store.create("key", b""), lambda: store.list("")):
+        with pytest.raises(
+            BucketMissing, match=r"^s3://no-such-bucket/some/prefix/.*: no such bucket at http://127.*; create it, or fix storage.root$"
+        ):
+            use()
+
+
+def test_wrong_credentials_fail_at_once_and_show_nothing_of_themselves(s3_world: S3World) -> None:
+    store = open_s3(s3_world.storage("bucket"))
+    s3_world.app.fault = lambda request: "InvalidAccessKeyId"
+    s3_world.app.requests.clear()
+    with pytest.raises(AccessDenied, match=r"InvalidAccessKeyId.*check AWS_ACCESS_KEY_ID") as caught:
+        store.get("key")
+    assert s3_world.app.requests == ["GET"]
+    for shown in (str(caught.value), repr(store), str(store), store.url("key"), store.endpoint):
+        assert SECRET_KEY not in shown
+        assert ACCESS_KEY not in shown
+
+
+def test_no_credentials_at_all_are_one_clear_line(s3_world: S3World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(AccessDenied, match=r"no usable credentials .*set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        open_s3(s3_world.storage("bucket")).get("key")
+
+
+def test_a_missing_profile_is_one_clear_line(s3_world: S3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    with pytest.raises(AccessDenied, match=r"ProfileNotFound.*AWS_PROFILE"):
+        open_s3(s3_world.storage("bucket"))
+
+
+def test_a_large_object_goes_up_in_parts_and_comes_back_whole(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_SIZE_BYTES", 5 * 2**20)
+    monkeypatch.setattr(s3, "MULTIPART_FROM_BYTES", 10 * 2**20)
+    data = os.urandom(2**20) * 12 + b"odd end"
+    s3_store.put("large", data)
+    assert s3_store.get("large") == data
+    assert s3_store.get_range("large", 12 * 2**20, 100) == b"odd end"
+
+
+def test_a_large_object_whose_last_answer_was_lost_counts(s3_world: S3World, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_SIZE_BYTES", 5 * 2**20)
+    monkeypatch.setattr(s3, "MULTIPART_FROM_BYTES", 10 * 2**20)
+    s3_world.app.fault = first("POST", "", "lost: InternalError", "NoSuchUpload")
+    s3_store.put("large", bytes(11 * 2**20))
+    assert s3_store.list("large")[0].size_bytes == 11 * 2**20
+    s3_world.app.fault = first("POST", "", "NoSuchUpload")
+    with pytest.raises(KeyMissing):
+        s3_store.put("another", bytes(11 * 2**20))
+
+
+def test_a_failed_large_object_leaves_no_parts_behind(s3_world: S3World, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_SIZE_BYTES", 5 * 2**20)
+    monkeypatch.setattr(s3, "MULTIPART_FROM_BYTES", 10 * 2**20)
+    s3_world.app.fault = lambda request: "InvalidAccessKeyId" if "partNumber=2" in request["QUERY_STRING"] else ""
+    with pytest.raises(AccessDenied):
+        s3_store.put("large", bytes(11 * 2**20))
+    s3_world.app.fault = lambda request: ""
+    with pytest.raises(KeyMissing):
+        s3_store.get("large")
+    uploads = s3_store.filesystem.call_s3("list_multipart_uploads", Bucket=s3_store.bucket)  # s3fs's own way, to look from outside
+    assert uploads.get("Uploads", []) == []
+
+
+def test_making_our_own_bucket_twice_is_fine(s3_world: S3World, s3_store: S3Store) -> None:
+    create_bucket(s3_world.storage(s3_store.bucket))
+
+
+def test_names_that_need_escaping_survive(s3_store: S3Store) -> None:
+    keys = ["a b+c%20?#&=.bin", "ünïcödé/ß", "x'\"<y>"]
+    for key in keys:
+        s3_store.put(key, key.encode())
+    assert [info.key for info in s3_store.list("")] == sorted(keys)
+    assert [s3_store.get(key) for key in keys] == [key.encode() for key in keys]
+
+
+def test_a_config_or_the_protocol_costs_neither_torch_nor_s3fs() -> None:
+    code = (
+        "import sys, data_pipeline.config, data_pipeline.object_store, data_pipeline.retry, data_pipeline.plan, data_pipeline.stores\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 's3fs', 'botocore', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_server_process_writes_its_endpoint_and_serves(s3_world: S3World, tmp_path: Path) -> None:
+    endpoint_file = tmp_path / "endpoint"
+    command = [sys.executable, "-m", "data_pipeline.moto_server", "--endpoint-file", str(endpoint_file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while not endpoint_file.exists():
+                assert server.poll() is None
+                time.sleep(0.02)
+            storage = StorageConfig(root="s3://demo/here", endpoint_url=endpoint_file.read_text().strip())
+            create_bucket(storage)
+            open_s3(storage).create("key", b"1")
+            assert open_s3(storage).get("key") == b"1"
+        finally:
+            server.terminate()
+
+
+def test_the_environment_may_name_the_endpoint(s3_world: S3World, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_world.endpoint_url)
+    s3_store.put("key", b"1")
+    assert open_s3(StorageConfig(root=f"s3://{s3_store.bucket}/{s3_store.prefix}")).get("key") == b"1"

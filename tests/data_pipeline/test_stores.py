@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.local_store import LocalStore
+from data_pipeline.object_store import AccessDenied, KeyMissing, ObjectStore, StoreError
+from data_pipeline.s3 import S3Store
+from data_pipeline.stores import open_store
+from tests.data_pipeline.store_contract import StoreContract
+from tests.fakes.memory_store import MemoryStore
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> ObjectStore:
+        return MemoryStore()
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> ObjectStore:
+        return open_store(StorageConfig(root=str(tmp_path / "not" / "yet" / "there")))
+
+
+class TestS3Store(StoreContract):
+    @pytest.fixture
+    def store(self, s3_store: S3Store) -> ObjectStore:
+        return s3_store
+
+
+def test_a_writer_that_dies_halfway_leaves_nothing_that_others_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+    store.put("checkpoint/manifest", b"old")
+
+    def die(*arguments: object) -> None:
+        assert [file.read_bytes() for file in (tmp_path / ".incoming").iterdir()] == [b"new"]
+        raise SystemExit
+
+    for operation, call in (("os.replace", store.put), ("os.link", store.create)):
+        with monkeypatch.context() as patch:
+            patch.setattr(operation, die)
+            with pytest.raises(SystemExit):
+                call("checkpoint/manifest", b"new")
+
+    assert store.get("checkpoint/manifest") == b"old"
+    assert [info.key for info in store.list("")] == ["checkpoint/manifest"]
+
+
+def test_leftovers_of_a_killed_writer_are_not_listed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a", b"1")
+    (tmp_path / ".incoming" / "leftover").write_bytes(b"half")
+    assert [info.key for info in store.list("")] == ["a"]
+
+
+def test_a_key_below_an_object_is_one_clear_error_in_a_directory(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a", b"1")
+    with pytest.raises(StoreError, match="choose another key"):
+        store.create("a/b", b"2")
+    with pytest.raises(KeyMissing):
+        store.get("a/b")
+    store.delete("a/b")
+    store.put("directory/b", b"2")
+    with pytest.raises(KeyMissing, match="is a directory"):
+        store.get("directory")
+
+
+def test_a_full_disk_and_a_forbidden_directory_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+
+    def fail_with(number: int):
+        def fail(descriptor: int) -> None:
+            raise OSError(number, "as the kernel says")
+
+        return fail
+
+    for number, kind, remedy in ((28, StoreError, "no space left on the device; free some"), (13, AccessDenied, "permission denied; give")):
+        monkeypatch.setattr("os.fsync", fail_with(number))
+        with pytest.raises(kind, match=remedy):
+            store.put("key", b"1")
+    assert store.list("") == []
+
+
+def test_a_relative_root_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store(StorageConfig(root="here"))
+    monkeypatch.chdir("/")
+    store.put("key", b"1")
+    assert (tmp_path / "here" / "key").read_bytes() == b"1"
