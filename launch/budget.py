@@ -25,7 +25,8 @@ def budget_lines(config: RunConfig) -> list[str]:
         f"model: {params:,} parameters, {config.model.num_layers} layers, {config.model.num_attention_layers} of them attention",
         f"compute: {human(flops)}FLOP in all",
         f"memory: {human(params * BYTES_PER_PARAM / world_size)}B a worker for weights, gradients and optimizer, activations on top",
-        f"checkpoints: {human(params * 12)}B each, every {_count(config.checkpoint.every_steps, 'step')}, the newest {config.checkpoint.keep_latest} kept",
+        f"checkpoints: {human(params * 12)}B each, every {_count(config.checkpoint.every_steps, 'step')}; "
+        f"the newest {config.checkpoint.keep_latest} are kept",
     ]
 
 

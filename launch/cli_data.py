@@ -18,9 +18,12 @@ app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.
 def build(
     name: Annotated[str, typer.Argument(help="The dataset's name, for data.dataset.")],
     corpus: Annotated[
-        Path | None, typer.Argument(help="A file, or a directory of text, .jsonl (.gz, .zst) and .parquet; without it, Python's own source.")
+        Path | None,
+        typer.Argument(help="A file, or a directory of text, .jsonl (.gz, .zst) and .parquet; without it, Python's own source."),
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="A Hugging Face tokenizer.json; without it, a BPE is trained on the corpus.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A Hugging Face tokenizer.json; without it, a BPE is trained on the corpus.")
+    ] = None,
     vocab_size: Annotated[int, typer.Option(help="Of the BPE that is trained where no tokenizer is given.")] = 4096,
     eos_token: Annotated[str, typer.Option(help="The token that ends documents; empty: the tokenizer's usual one.")] = "",
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one shard.")] = 2**26,
@@ -66,7 +69,9 @@ def inspect(
 
     report = inspect_dataset(store=open_store(storage_of(storage, endpoint_url)), name=name, verify_digests=verify)
     manifest = report.manifest
-    typer.echo(f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}")
+    typer.echo(
+        f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
+    )
     typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, tokenizer {manifest.tokenizer_key}")
     typer.echo(f"begins with: {report.first_text[:200]!r}")
     for problem in report.problems:

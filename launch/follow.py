@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.live import Live
 
-from launch.render import Status, status_view
+from launch.render import ENDED, Status, status_view
 
-ENDED = ("finished", "failed", "stopped")
 EXIT_STATUS = {"finished": 0, "failed": 1, "stopped": 3}
 _LINE_EVERY_S = 10.0
 
@@ -42,8 +41,9 @@ def _show_lines(seen: Iterator[Status], console: Console, clock: Callable[[], fl
     told, told_at_s = None, 0.0
     for status in seen:
         key = (status["state"], status["attempt"], len(status["incidents"]))
-        if key != told or clock() - told_at_s >= _LINE_EVERY_S:
-            told, told_at_s = key, clock()
+        now_s = clock()
+        if key != told or now_s - told_at_s >= _LINE_EVERY_S:
+            told, told_at_s = key, now_s
             console.print(status_line(status), soft_wrap=True, highlight=False)
     return status
 

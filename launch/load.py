@@ -53,7 +53,10 @@ def find_recipe(recipe: Path | str) -> Path:
     for candidate in (Path(recipe).expanduser(), RECIPES / f"{recipe}.yaml"):
         if candidate.is_file():
             return candidate
-    raise ConfigError(f"recipe {str(recipe)!r}: no such file; give a YAML file, or one of {', '.join(shipped_recipes())}{_near(str(recipe), shipped_recipes())}")
+    shipped = shipped_recipes()
+    raise ConfigError(
+        f"recipe {str(recipe)!r}: no such file; give a YAML file, or one of {', '.join(shipped)}{_near(str(recipe), shipped)}"
+    )
 
 
 def _read_recipe(path: Path) -> DictConfig:
@@ -71,11 +74,11 @@ def _read_recipe(path: Path) -> DictConfig:
 def _merge_plain(settings: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The settings with the overrides on top, not yet checked against RunConfig."""
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         if not equals or not all(key.split(".")):
             raise ConfigError(f"override {override!r}: not of the form key=value; for example train.num_steps=200")
         try:
-            addition = OmegaConf.from_dotlist([override])
+            addition = OmegaConf.from_dotlist([override if value else f"{key}=''"])  # YAML would read nothing as null
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"{key}: its value is not valid YAML: {_one_line(error)}; quote it") from error
         settings = typing.cast(DictConfig, OmegaConf.merge(settings, addition))
@@ -95,7 +98,9 @@ def _build(base: DictConfig, settings: DictConfig) -> RunConfig:
         merged = OmegaConf.merge(base, {"model": model} if model else {}, _with_every_section(base, plain))
         config = OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}: missing; set it in the recipe, or with {error.full_key}=VALUE{_hint_of_missing(str(error.full_key))}") from error
+        raise ConfigError(
+            f"{error.full_key}: missing; set it in the recipe, or with {error.full_key}=VALUE{_hint_of_missing(str(error.full_key))}"
+        ) from error
     except OmegaConfBaseException as error:
         raise _wrong_value(error, plain) from error
     except ValueError as error:  # raised by the configs themselves, which name the key and the remedy
@@ -116,8 +121,8 @@ def _preset(plain: dict[Any, Any]) -> Any:
 
 def _with_every_section(base: DictConfig, plain: dict[Any, Any]) -> dict[Any, Any]:
     """A section that is left out is an empty one: its defaults count, and what it must have is missed by its own key."""
-    left_out = {field.name: {} for field in dataclasses.fields(RunConfig) if field.name != "name" and OmegaConf.is_missing(base, field.name)}
-    return left_out | plain
+    sections = [field.name for field in dataclasses.fields(RunConfig) if field.name != "name"]
+    return {section: {} for section in sections if OmegaConf.is_missing(base, section)} | plain
 
 
 def _check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
@@ -126,7 +131,7 @@ def _check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
     allowed = [field.name for field in dataclasses.fields(cls)] + ([_PRESET] if where == "model." else [])
     for key, value in plain.items():
         if key not in allowed:
-            raise ConfigError(f"{where}{key}: no such key{_near(str(key), allowed, where)}; {where or 'the recipe '}has {', '.join(allowed)}")
+            raise ConfigError(f"{where}{key}: no such key{_near(str(key), allowed, where)}; {where or 'a recipe'} has {', '.join(allowed)}")
         hint = hints.get(key)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
             _check_keys(hint, value, f"{where}{key}.")

@@ -1,7 +1,7 @@
 """A run as the object store knows it: what every command that reports can rely on, cluster or not.
 
-    runs/<name>/config/0001.json, journal/…      see docs
-    run-names/<name>                             empty; so that listing runs does not list their checkpoints
+runs/<name>/config/0001.json, journal/…      see docs
+run-names/<name>                             empty; so that listing runs does not list their checkpoints
 """
 
 import difflib
@@ -38,6 +38,9 @@ class RunRecord:
     config: RunConfig
     state: RunState
 
+    version: int
+    """Of the configuration."""
+
     @property
     def has_ended(self) -> bool:
         return self.state.stage is Stage.ENDED
@@ -56,17 +59,26 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
     A submission that died between the two is completed by repeating it.
     """
     run_store = run_store_of(store, config.name)
-    exists = RunExists(f"name={config.name}: this run exists already; choose another with name=…, or go on with `braid resume {config.name}`")
     try:
         run_store.create(config_key(1), codec.to_json(config))
     except KeyExists as error:
         if read_journal(run_store) or run_store.get(config_key(1)) != codec.to_json(config):
-            raise exists from error
+            raise _exists(config.name) from error
     store.put(NAMES + config.name, b"")
     try:
         open_journal(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, 1)))
     except Superseded as error:
-        raise exists from error
+        raise _exists(config.name) from error
+
+
+def refuse_existing(store: ObjectStore, name: str) -> None:
+    """Before any work is done in vain. Raises RunExists."""
+    if read_journal(run_store_of(store, name)):
+        raise _exists(name)
+
+
+def _exists(name: str) -> RunExists:
+    return RunExists(f"name={name}: this run exists already; choose another with name=…, or go on with `braid resume {name}`")
 
 
 def read_run(storage: StorageConfig, name: str) -> RunRecord:
@@ -77,7 +89,9 @@ def read_run(storage: StorageConfig, name: str) -> RunRecord:
     if state.terms is None:
         raise NoSuchRun(_no_such_run(store, storage, name))
     config = read_config(run_store, state.terms.config_version)
-    return RunRecord(name=name, storage=storage, store=store, run_store=run_store, config=config, state=state)
+    return RunRecord(
+        name=name, storage=storage, store=store, run_store=run_store, config=config, state=state, version=state.terms.config_version
+    )
 
 
 def read_config(run_store: ObjectStore, version: int) -> RunConfig:

@@ -1,16 +1,25 @@
 """Status, runs, checkpoints and checks as rich tables. Pure: values in, something to print out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from launch.budget import human
+
+if TYPE_CHECKING:
+    from launch.checks import Check
+
 Status = dict[str, Any]
 """As made by orchestrator.control.status.build_status."""
 
+ENDED = ("finished", "failed", "stopped")
 COLOURS = {
     "queued": "yellow", "starting": "cyan", "running": "green", "recovering": "magenta", "stopping": "yellow",
     "finished": "bold green", "failed": "bold red", "stopped": "yellow",
@@ -25,9 +34,9 @@ def status_view(status: Status) -> RenderableType:
     if status["workers"]:
         parts.append(_workers(status["workers"]))
     if status["incidents"]:
-        parts.append(incidents_table(status["incidents"]))
+        parts.append(incidents_view(status["incidents"]))
     parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])
-    if not status["live"]:
+    if not status["live"] and status["state"] not in ENDED:
         parts.append(Text("from the run's journal: no controller of this run answers", style="dim"))
     return Group(*parts)
 
@@ -59,19 +68,26 @@ def _workers(workers: Sequence[dict[str, Any]]) -> Table:
     table = _table("rank", "node", "pid", "phase", "step", "last progress")
     for worker in workers:
         table.add_row(
-            str(worker["rank"]), short_node(worker["node"]), str(worker["pid"]), worker["phase"], str(worker["step"]), f"{worker['last_progress_s']:.1f} s ago"
+            str(worker["rank"]),
+            short_node(worker["node"]),
+            str(worker["pid"]),
+            worker["phase"],
+            str(worker["step"]),
+            f"{worker['last_progress_s']:.1f} s ago",
         )
     return table
 
 
-def incidents_table(incidents: Sequence[dict[str, Any]]) -> Table:
-    table = _table("attempt", "cause", "node", "rank", "at step", "detected", "recovered", "resumed from", "replayed", "detail")
+def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
+    """A table of numbers, and below it what happened in words."""
+    table = _table("attempt", "cause", "node", "rank", "step", "noticed", "recovered", "from", "replayed", gap=1)
     for one in incidents:
         table.add_row(
-            str(one["attempt"]), one["cause"], short_node(one["node"]), _or_dash(one["rank"]), str(one["at_step"]), _seconds(one["detected_after_s"]),
-            _seconds(one["recovered_after_s"]), _or_dash(one["resumed_from_step"]), _or_dash(one["steps_replayed"]), one["detail"],
+            str(one["attempt"]), one["cause"], short_node(one["node"]), _or_dash(one["rank"]), str(one["at_step"]),
+            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), _or_dash(one["resumed_from_step"]),
+            _or_dash(one["steps_replayed"]),
         )  # fmt: skip
-    return table
+    return Group(table, *(Text(f"attempt {one['attempt']}: {one['detail']}", style="dim") for one in incidents))
 
 
 def runs_table(runs: Sequence[Status]) -> Table:
@@ -83,13 +99,32 @@ def runs_table(runs: Sequence[Status]) -> Table:
     return table
 
 
+def checkpoints_table(checkpoints: Sequence[dict[str, Any]]) -> Table:
+    table = _table("step", "attempt", "files", "size", "layout", "written (UTC)", "state")
+    for one in checkpoints:
+        written = "–" if one["created_at_s"] is None else f"{datetime.fromtimestamp(one['created_at_s'], UTC):%Y-%m-%d %H:%M:%S}"
+        state = Text("damaged", style="bold red") if one["problem"] else Text("good", style="green")
+        table.add_row(
+            str(one["step"]), str(one["attempt"]), str(one["files"]), f"{human(one['size_bytes'])}B", one["layout"], written, state
+        )
+    return table
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    table = _table("", "check", "found", "what to do")
+    for check in checks:
+        table.add_row(Text(check.level, style=colours[check.level]), check.name, check.found, check.remedy)
+    return table
+
+
 def short_node(node: str | None) -> str:
     """Ray's node ids are 56 hex digits; eight tell them apart."""
     return "–" if node is None else node[:8] if len(node) > 24 else node
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
+def _table(*columns: str, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, gap, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

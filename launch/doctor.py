@@ -1,0 +1,97 @@
+"""`braid doctor`: looks at this machine, the store and the cluster. Every check says what it found and what to do."""
+
+import importlib.metadata
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.object_store import KeyExists, ObjectStore, StoreError
+from data_pipeline.stores import open_store
+from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_memory, judge_packages, judge_python
+
+PROBE = b"written by braid doctor"
+
+
+def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check]) -> Iterator[Check]:
+    """Every check, as soon as it is done. `cluster` looks at the cluster."""
+    yield judge_python(sys.version_info[:2])
+    yield from judge_packages(importlib.metadata.requires("braid") or [], _installed())
+    yield _gpus()
+    yield judge_disk(str(home), shutil.disk_usage(_existing(home)).free)
+    yield judge_memory(_available_bytes())
+    yield from check_store(storage)
+    yield cluster()
+
+
+def check_store(storage: StorageConfig) -> list[Check]:
+    """Writes, reads and removes two small objects below `doctor/`."""
+    name = f"store {storage.root}"
+    try:
+        store = open_store(storage)
+        key = f"doctor/{uuid.uuid4().hex}"
+        try:
+            return [Check(name=name, level="ok", found="reachable and writable"), *_check_rules(store, key)]
+        finally:
+            with suppress(StoreError):
+                store.delete(key)
+    except StoreError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        return [Check(name=name, level="fail", found=found or str(error), remedy=remedy)]
+
+
+def _check_rules(store: ObjectStore, key: str) -> list[Check]:
+    """What journal and checkpoints rely on. Raises StoreError."""
+    before_s = time.time()
+    store.create(key, PROBE)
+    after_s = time.time()
+    rules = [_check_create_if_absent(store, key), _check_ranges(store, key)]
+    infos = store.list(key)
+    if [info.key for info in infos] != [key]:
+        rules.append(
+            Check(name="listing", level="fail", found="a written object is not listed", remedy="use a store with consistent listing")
+        )
+        return rules
+    return [*rules, judge_clock(infos[0].modified_at_s, before_s, after_s)]
+
+
+def _check_create_if_absent(store: ObjectStore, key: str) -> Check:
+    try:
+        store.create(key, PROBE + b", twice")
+    except KeyExists:
+        return Check(name="create-if-absent", level="ok", found="honoured: a second create is refused")
+    remedy = "use a store that honours If-None-Match: two controllers could both believe that they lead a run"
+    return Check(name="create-if-absent", level="fail", found="ignored: an object was created twice", remedy=remedy)
+
+
+def _check_ranges(store: ObjectStore, key: str) -> Check:
+    if store.get_range(key, 8, 2) == PROBE[8:10]:
+        return Check(name="range reads", level="ok", found="right")
+    return Check(name="range reads", level="fail", found="other bytes than asked for", remedy="use a store that honours Range")
+
+
+def _installed() -> dict[str, str]:
+    names = [(str(found.metadata["Name"]), found.version) for found in importlib.metadata.distributions()]
+    return {name.lower(): version for name, version in names}
+
+
+def _gpus() -> Check:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return judge_gpus(names, _installed().get("triton"), Path("/proc/driver/nvidia/version").exists())
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _available_bytes() -> int:
+    """Memory that Linux could give to a new process without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024

@@ -1,0 +1,81 @@
+"""What a run left on the store, looked at after the fact: its records and its checkpoints. No torch."""
+
+import functools
+from typing import Any
+
+from data_pipeline.manifest import load_manifest
+from data_pipeline.object_store import ObjectStore
+from data_pipeline.plan import digest_of, samples_of_step
+from launch.errors import WrongMoment
+from launch.record import RunRecord
+from orchestrator.verify import Verdict, verify
+from orchestrator.worker.commit_log import Commit, open_commit_log
+from orchestrator.worker.ledger import read_ledger
+from orchestrator.worker.manifest import CheckpointCorrupt, directory_of, read_manifest, read_verified
+
+
+def verdict_of(record: RunRecord) -> Verdict:
+    """Up to the last committed step. Raises WrongMoment before the first."""
+    if not record.state.committed_step:
+        raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
+    config = record.config
+    num_samples = load_manifest(record.store, config.data.dataset).num_samples(config.data.seq_len)
+
+    def expected_digest(step: int) -> str:
+        return digest_of(samples_of_step(step, batch_rows=config.train.batch_rows, num_samples=num_samples, seed=config.data.seed))
+
+    return verify(
+        run=record.name,
+        records=read_ledger(record.run_store),
+        entries=open_commit_log(record.run_store).entries,
+        expected_digest=functools.cache(expected_digest),
+        expected_tokens=config.tokens_per_step,
+        num_steps_done=record.state.committed_step,
+    )
+
+
+def list_checkpoints(record: RunRecord, *, verify: bool) -> list[dict[str, Any]]:
+    """The trusted checkpoints that are still there, newest first, as JSON-ready rows; with `verify` every file is read.
+
+    What retention removed is left out, but the newest must be there.
+    """
+    sizes = {info.key: info.size_bytes for info in record.run_store.list("checkpoints/")}
+    trusted = open_commit_log(record.run_store).trusted()
+    kept = [commit for commit in trusted if commit is trusted[0] or commit.manifest_key in sizes]
+    return [_row(record.run_store, commit, sizes, verify) for commit in kept]
+
+
+def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
+    directory = directory_of(commit.step, commit.attempt)
+    row = {
+        "step": commit.step,
+        "attempt": commit.attempt,
+        "key": directory,
+        "files": 0,
+        "size_bytes": 0,
+        "layout": "",
+        "created_at_s": None,
+    }
+    try:
+        manifest = read_manifest(run_store, commit)
+        for file in manifest.files:
+            _check_file(run_store, directory + file.name, sizes.get(directory + file.name), file.size_bytes, file.sha256 if verify else "")
+    except CheckpointCorrupt as error:
+        return row | {"problem": str(error)}
+    return row | {
+        "files": len(manifest.files),
+        "size_bytes": sum(file.size_bytes for file in manifest.files),
+        "layout": f"dp_shard {manifest.layout.dp_shard} × tp {manifest.layout.tp}",
+        "created_at_s": manifest.created_at_s,
+        "problem": "",
+    }
+
+
+def _check_file(run_store: ObjectStore, key: str, found_bytes: int | None, expected_bytes: int, sha256: str) -> None:
+    """Presence and size, and the digest where one is given. Raises CheckpointCorrupt."""
+    if found_bytes is None:
+        raise CheckpointCorrupt(f"{run_store.url(key)} is missing")
+    if found_bytes != expected_bytes:
+        raise CheckpointCorrupt(f"{run_store.url(key)} has {found_bytes} bytes, committed were {expected_bytes}")
+    if sha256:
+        read_verified(run_store, key, sha256)

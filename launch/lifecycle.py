@@ -1,0 +1,116 @@
+"""Starts, stops and resumes runs: the object store says what is to be done, a controller on the cluster does it."""
+
+import collections
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.stores import open_store
+from launch.errors import ConfigError, NotReachable, WrongMoment
+from launch.follow import statuses
+from launch.preflight import prepare_dataset
+from launch.record import RunRecord, add_config, create_run, read_run, refuse_existing
+from launch.render import Status
+from launch.run import connected, reachable
+from launch.view import RunView
+from orchestrator.config import RunConfig, training_digest
+from orchestrator.control.journal import open_journal
+from orchestrator.control.state import Ending, ResumeRequested, terms_of
+
+Tell = Callable[[str], None]
+"""Takes one line for the person who waits."""
+POLL_S = 0.3
+
+
+def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
+    """Creates the run and starts its controller on the cluster at `address`, or on the local one where that is empty.
+
+    Raises RunExists, NotReachable, DataError, StoreError.
+    """
+    store = open_store(config.storage)
+    refuse_existing(store, config.name)
+    prepare_dataset(config, store, tell=tell)
+    with connected(address, config, tell=tell) as cluster:
+        create_run(store, config, at_s=time.time())
+        cluster.start_controller(config.name, config.storage)
+
+
+def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
+    """Goes on with an ended run, changed by `overrides`, or gives a run without a controller a new one.
+
+    Raises WrongMoment, ConfigError, NoSuchRun, NotReachable, StoreError.
+    """
+    record = read_run(storage, name)
+    if overrides and not record.has_ended:
+        raise WrongMoment(f"run {name}: is {record.state.label}, and settings change only between two stretches; `braid stop {name}` first")
+    config = changed(record, overrides)
+    with connected(address, config, tell=tell) as cluster:
+        if record.has_ended:
+            cluster.wait_until_controller_is_gone(name)
+            version = add_config(record.run_store, config) if overrides else record.version
+            open_journal(record.run_store).append(ResumeRequested(at_s=time.time(), terms=terms_of(config, version)))
+        elif cluster.find_controller(name) is not None:
+            tell(f"run {name}: is {record.state.label} already")
+            return
+        cluster.start_controller(name, storage)
+
+
+def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
+    """The run's configuration with overrides that leave its numbers alone. Raises WrongMoment, ConfigError."""
+    from launch.load import change_config  # OmegaConf, which commands that only look can do without
+
+    before = record.config
+    after = change_config(before, overrides) if overrides else before
+    name = record.name
+    if training_digest(after) != training_digest(before):
+        raise ConfigError(
+            f"{_decisive_key(before, after)}: decides the numbers of run {name} and can't change any more; submit a new run with name=…"
+        )
+    if after.storage.root != before.storage.root or after.name != name:
+        key = "name" if after.name != name else "storage.root"
+        raise ConfigError(f"{key}: run {name} stays where it is; submit a new run, or leave {key} alone")
+    if record.state.ending is Ending.FINISHED and after.train.num_steps <= record.state.committed_step:
+        raise WrongMoment(f"run {name}: finished all of its {before.train.num_steps} steps; go on with train.num_steps=MORE")
+    return after
+
+
+def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Tell) -> Status:
+    """Returns the status of the ended run. A run without a controller gets one, which finds its workers and ends them.
+
+    Raises WrongMoment, NoSuchRun, NotReachable, StoreError.
+    """
+    record = read_run(storage, name)
+    if record.has_ended:
+        raise WrongMoment(f"run {name}: has {record.state.label} already; nothing is left to stop")
+    with connected(address, record.config, tell=tell) as cluster:
+        controller = cluster.find_controller(name) or cluster.start_controller(name, storage)
+        controller.stop(now=now)
+        view = RunView(record, controller)
+        tell(f"stopping {name} …")
+        return collections.deque(statuses(view.status, poll_s=POLL_S), maxlen=1)[0]
+
+
+@contextmanager
+def open_view(storage: StorageConfig, name: str, address: str) -> Iterator[RunView]:
+    """A run for looking at. Where no cluster or no controller answers, the store does. Raises NoSuchRun, StoreError."""
+    record = read_run(storage, name)
+    controller = None
+    with ExitStack() as connection:
+        if not record.has_ended:
+            with suppress(NotReachable):
+                cluster = connection.enter_context(reachable(address))
+                controller = cluster.find_controller(name) if cluster else None
+        yield RunView(record, controller)
+
+
+def _decisive_key(before: RunConfig, after: RunConfig) -> str:
+    """The first dotted key that differs among those that training_digest covers."""
+    for section in ("model", "data", "optimizer", "train"):
+        old, new = getattr(before, section), getattr(after, section)
+        names = ("batch_rows", "seed") if section == "train" else tuple(field.name for field in fields(old))
+        for name in names:
+            if getattr(old, name) != getattr(new, name):
+                return f"{section}.{name}={getattr(new, name)}"
+    return "model"

@@ -1,0 +1,152 @@
+"""A person's end of the cluster: connect, start a run's controller, find it again. Ray is imported only once something is to be done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.config import StorageConfig
+from orchestrator.ray_backend.places import NAMESPACE, controller_name
+from orchestrator.ray_backend.worker_order import WORKER_COMMAND
+
+PROBE_TIMEOUT_S = 3.0
+STARTS_WITHIN_S = 60.0
+LEAVES_WITHIN_S = 15.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ClusterUnreachable(Exception):
+    """No Ray cluster answers at the address. One line with the remedy."""
+
+
+def connect(address: str, *, token_path: Path | None = None) -> None:
+    """Connects this process to the Ray cluster whose head listens on `address` (HOST:PORT). Raises ClusterUnreachable.
+
+    `token_path` names the token of a cluster that `start_local_cluster` started; any other uses what RAY_AUTH_MODE says, default none.
+    """
+    host = _probe(address)
+    if token_path is not None:
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_path)
+        os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    _reread_authentication()
+    with _loopback_as_it_is(host in LOOPBACK):
+        try:
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ClusterUnreachable(f"Ray at {address} refused: {_one_line(error)}") from error
+
+    _mute()
+
+
+def disconnect() -> None:
+    """Leaves the cluster; what runs there goes on."""
+    import ray
+
+    ray.shutdown()
+
+
+def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[str, ...] = WORKER_COMMAND) -> Any:
+    """The actor that controls the submitted run: a new one, or the one that does already. Returns when it runs.
+
+    It outlives this process. Credentials are not passed on: it takes them from its own node's environment. Raises ClusterUnreachable.
+    """
+    import ray
+
+    from orchestrator.ray_backend.controller_actor import ControllerActor
+
+    _let_it_leave(run)
+    remote: Any = ray.remote  # whose types know no concurrency groups
+    actor = remote(concurrency_groups={"query": 8})(ControllerActor).options(
+        name=controller_name(run),
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=-1,
+        num_cpus=0,
+    )
+    handle = actor.remote(run, storage, worker_command)
+    try:
+        ray.get(handle.ping.remote(), timeout=STARTS_WITHIN_S)  # until then it needs this process to be created
+    except ray.exceptions.RayError as error:
+        raise ClusterUnreachable(f"the controller of {run} did not start: {_one_line(error)}; is braid installed on every node?") from error
+    return handle
+
+
+def find_controller(run: str) -> Any | None:
+    """The actor that controls the run; None when nothing does, because it has ended or runs elsewhere."""
+    from orchestrator.ray_backend.named_actor import find_actor
+
+    return find_actor(controller_name(run))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _let_it_leave(run: str) -> None:
+    """Waits until a controller whose run has just ended is gone: it would not take the run up again."""
+    import ray
+
+    deadline_s = time.monotonic() + LEAVES_WITHIN_S
+    while time.monotonic() < deadline_s and (handle := find_controller(run)) is not None:
+        try:
+            if not ray.get(handle.is_leaving.remote(), timeout=LEAVES_WITHIN_S):
+                return
+        except ray.exceptions.RayError:
+            return
+        time.sleep(0.05)
+
+
+def _probe(address: str) -> str:
+    """The host. Ray itself would retry for over a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterUnreachable(f"--address {address}: use HOST:PORT of the Ray head, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterUnreachable(
+            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave --address out"
+        ) from error
+    return host
+
+
+def _reread_authentication() -> None:
+    """Ray read these variables when it was first imported, which may have been before they were set."""
+    import ray
+
+    core: Any = ray._raylet
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _mute() -> None:
+    """Ray prints every process that dies anywhere in the cluster on our stdout, even with log_to_driver=False; this ends its listener."""
+    import ray
+
+    driver: Any = ray._private.worker.global_worker
+    driver.threads_stopped.set()
+    driver.gcs_error_subscriber.close()
+
+
+@contextmanager
+def _loopback_as_it_is(is_loopback: bool) -> Iterator[None]:
+    """Ray replaces a loopback address by the host's outer one, where a cluster that only listens on loopback can't be reached."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not is_loopback
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before

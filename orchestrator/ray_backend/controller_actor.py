@@ -1,0 +1,156 @@
+"""ControllerActor: the detached Ray actor that keeps one run alive. Ray restarts it, and the journal says where it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+import ray
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.object_store import KeyMissing, ObjectStore, StoreError, with_prefix
+from data_pipeline.stores import open_store
+from orchestrator import codec
+from orchestrator.config import RunConfig
+from orchestrator.control.controller import Controller, Superseded
+from orchestrator.control.journal import JournalBroken, open_journal
+from orchestrator.control.state import ControllerStarted, Event, Stage, StopRequested
+from orchestrator.control.status import build_status
+from orchestrator.ray_backend.cluster import RayCluster
+from orchestrator.ray_backend.node_agent import start_log_file
+from orchestrator.ray_backend.places import NAMESPACE, controller_name, run_directory
+from orchestrator.ray_backend.worker_order import WORKER_COMMAND
+
+FIRST_WAIT_S = 2.0
+WAIT_LIMIT_S = 300.0
+ANSWER_WITHIN_S = 20.0
+"""How long a question waits for a controller that is still reading its journal."""
+LOG_PATIENCE_S = 5.0
+log = logging.getLogger(__name__)
+
+
+class NotReady(Exception):
+    """The controller exists, but has not begun to control; the message says why."""
+
+
+class ControllerActor:
+    """Its constructor starts the loop, since after a restart nothing else runs."""
+
+    def __init__(self, run: str, storage: StorageConfig, worker_command: tuple[str, ...] = WORKER_COMMAND) -> None:
+        start_log_file(run_directory(run) / "controller.log")
+        self._run = run
+        self._storage = storage
+        self._worker_command = worker_command
+        self._opened = threading.Event()
+        self._leaving = False
+        self._trouble = "still reading its journal"
+        self._config: RunConfig
+        self._cluster: RayCluster
+        self._controller: Controller
+        threading.Thread(target=self._control, name="controller", daemon=True).start()
+
+    @ray.method(concurrency_group="query")
+    def ping(self) -> int:
+        return os.getpid()
+
+    @ray.method(concurrency_group="query")
+    def is_leaving(self) -> bool:
+        """True when this controller's work is over and its actor about to end."""
+        return self._leaving or (self._opened.is_set() and self._controller.view.state.stage is Stage.ENDED)
+
+    @ray.method(concurrency_group="query")
+    def status(self) -> dict[str, Any]:
+        """What `braid status` shows, JSON-ready. Raises NotReady."""
+        self._wait_until_open()
+        view = self._controller.view
+        return build_status(self._run, self._config, view.state, view.seen, time.time())
+
+    @ray.method(concurrency_group="query")
+    def stop(self, now: bool) -> None:
+        """Returns once the wish is in the journal, so that no restart forgets it. Raises NotReady when that takes too long."""
+        self._wait_until_open()
+        self._controller.request(StopRequested(at_s=time.time(), now=now))
+        deadline_s = time.monotonic() + ANSWER_WITHIN_S
+        while not _has_obeyed(self._controller, now=now):
+            if time.monotonic() > deadline_s:
+                raise NotReady(f"controller of {self._run}: could not write the wish to stop into the journal yet; is the store reachable?")
+            time.sleep(0.02)
+
+    @ray.method(concurrency_group="query")
+    def read_log(self, rank: int, attempt: int, offset: int, limit: int = 1 << 20) -> tuple[bytes, int] | None:
+        """A part of a live log and the offset after it; None when its agent is gone: the store has it. Raises NotReady."""
+        self._wait_until_open()
+        return self._cluster.read_log(rank, attempt, offset, limit, LOG_PATIENCE_S)
+
+    # --- the controller's own thread ------------------------------------------------------------------------------------
+
+    def _control(self) -> None:
+        crashes = self._open_patiently()
+        try:
+            state = self._controller.run()
+            log.info("%s: %s", state.label, state.reason)
+        except Superseded as error:
+            log.warning("stepping down, the workers go on: %s", error)
+        except Exception:  # noqa: BLE001 — whatever it is, a new process is the remedy
+            self._crash(crashes)
+        self._leaving = True
+        ray.kill(ray.get_actor(controller_name(self._run), namespace=NAMESPACE), no_restart=True)
+
+    def _open_patiently(self) -> int:
+        """Returns once the run is open: how many controllers before this one crashed in a row."""
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                return self._open()
+            except (StoreError, JournalBroken, codec.DecodeError) as error:
+                self._trouble = f"{type(error).__name__}: {error}"
+                log.error("can't open the run, trying again in %.0f s: %s", wait_s, self._trouble)
+                time.sleep(wait_s)
+                wait_s = min(WAIT_LIMIT_S, 2 * wait_s)
+
+    def _open(self) -> int:
+        store = with_prefix(open_store(self._storage), f"runs/{self._run}/")
+        journal = open_journal(store)
+        self._config = newest_config(store)
+        self._cluster = RayCluster(self._config, worker_command=self._worker_command)
+        self._controller = Controller(journal=journal, cluster=self._cluster, clock=time.time)
+        self._opened.set()
+        log.info("controller of %s in process %d", self._run, os.getpid())
+        return controllers_without_news(journal.events)
+
+    def _crash(self, crashes: int) -> None:
+        """Ends this process, after a while that grows with every crash in a row, so that Ray starts a new one."""
+        wait_s = min(WAIT_LIMIT_S, FIRST_WAIT_S * 2.0 ** min(crashes, 30))
+        log.exception("unexpected end, a new process goes on in %.0f s", wait_s)
+        time.sleep(wait_s)
+        os._exit(1)
+
+    def _wait_until_open(self) -> None:
+        if not self._opened.wait(ANSWER_WITHIN_S):
+            raise NotReady(f"controller of {self._run}: {self._trouble}")
+
+
+def controllers_without_news(events: list[Event]) -> int:
+    """How many controllers in a row began and then recorded nothing: they crashed."""
+    count = 0
+    for event in reversed(events):
+        if not isinstance(event, ControllerStarted):
+            break
+        count += 1
+    return count
+
+
+def newest_config(store: ObjectStore) -> RunConfig:
+    """Of the run that the store is scoped to. Raises KeyMissing, codec.DecodeError."""
+    versions = store.list("config/")
+    if not versions:
+        raise KeyMissing(f"{store.url('config/')}: no configuration; was the run submitted here?")
+    return codec.from_json(RunConfig, store.get(versions[-1].key), versions[-1].key)
+
+
+def _has_obeyed(controller: Controller, *, now: bool) -> bool:
+    state = controller.view.state
+    return state.ending is not None or state.stage is Stage.ENDED or (state.stage is Stage.SAVING and not now)

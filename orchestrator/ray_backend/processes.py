@@ -1,0 +1,84 @@
+"""What /proc says of processes, and killing them for certain. Linux only, standard library only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    pid: int
+    parent: int
+    session: int
+    start_ticks: int
+    """Since boot: with the pid, it names a process for good, as pids are reused."""
+
+
+def processes() -> list[Process]:
+    """Every process that is not a zombie."""
+    found = (look_at(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [process for process in found if process is not None]
+
+
+def look_at(pid: int) -> Process | None:
+    """None when there is no such process, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent, _group, session, *rest = stat.rpartition(")")[2].split()
+    if state in "ZX":
+        return None
+    return Process(pid=pid, parent=int(parent), session=int(session), start_ticks=int(rest[15]))
+
+
+def members_of_session(session: int) -> list[int]:
+    return [process.pid for process in processes() if process.session == session]
+
+
+def tree_of(root: int) -> list[int]:
+    """`root` and all that descends from it."""
+    children: dict[int, list[int]] = {}
+    for process in processes():
+        children.setdefault(process.parent, []).append(process.pid)
+    found, waiting = [], [root]
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        waiting.extend(children.get(pid, ()))
+    return found
+
+
+def pids_with_environment(name: str, value: str) -> list[int]:
+    """Processes of this user which were started with the variable. One that renamed itself may have overwritten its own."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for process in processes():
+        with suppress(OSError):
+            if wanted in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                found.append(process.pid)
+    return found
+
+
+def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = 10.0) -> list[int]:
+    """SIGKILL whatever `find` returns until it returns nothing. The pids that were still there after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left = [pid for pid in find() if pid != os.getpid()]
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        if not left or time.monotonic() > deadline_s:
+            return left
+        time.sleep(0.02)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """A process that has ended meanwhile is fine."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

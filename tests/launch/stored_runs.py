@@ -1,0 +1,94 @@
+"""Runs as they lie in a store, made by the same code that real ones are made by, without workers."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_pipeline.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
+from data_pipeline.object_store import ObjectStore
+from data_pipeline.stores import open_store
+from launch.load import load_config
+from launch.record import create_run, run_store_of
+from launch.storage import storage_of
+from model.config import ParallelConfig
+from orchestrator import codec
+from orchestrator.config import RunConfig, training_digest
+from orchestrator.control.journal import open_journal
+from orchestrator.control.state import Event
+from orchestrator.worker.commit_log import open_commit_log
+from orchestrator.worker.ledger import StepRecord, segment_key
+from orchestrator.worker.manifest import CheckpointManifest, DataPosition, FileDigest, directory_of, write_manifest
+
+
+def config_at(root: Path, *overrides: str) -> RunConfig:
+    return load_config("tiny", ["name=first", f"storage.root={root}", *overrides])
+
+
+def store_at(root: Path) -> ObjectStore:
+    return open_store(storage_of(str(root)))
+
+
+def stored_run(root: Path, events: Sequence[Event] = (), *overrides: str) -> RunConfig:
+    """A run that was submitted, and to which `events` then happened."""
+    config = config_at(root, *overrides)
+    create_run(store_at(root), config, at_s=1.0)
+    journal = open_journal(run_store_of(store_at(root), config.name))
+    for second, event in enumerate(events, start=2):
+        journal.append(event if event.at_s else replace(event, at_s=float(second)))
+    return config
+
+
+def put_steps(root: Path, attempt: int, steps: range, samples: Callable[[int], str] = str) -> None:
+    """Records of the steps of an attempt: step n has loss 9 − n / 10."""
+    records = [
+        StepRecord(
+            step=step,
+            attempt=attempt,
+            loss=9.0 - step / 10,
+            grad_norm=1.0,
+            tokens=1024,
+            samples=samples(step),
+            layout=ParallelConfig(dp_shard=2),
+            deterministic=True,
+        )
+        for step in steps
+    ]
+    data = b"".join(codec.to_json(record) + b"\n" for record in records)
+    run_store_of(store_at(root), "first").create(segment_key(attempt, records), data)
+
+
+def put_checkpoint(root: Path, config: RunConfig, *, attempt: int, step: int) -> None:
+    """A committed checkpoint of one small file."""
+    run_store = run_store_of(store_at(root), config.name)
+    data = f"weights after step {step}".encode()
+    run_store.put(directory_of(step, attempt) + "__0_0.distcp", data)
+    manifest = CheckpointManifest(
+        run=config.name,
+        attempt=attempt,
+        step=step,
+        data_position=DataPosition(epoch=0, index=step),
+        layout=config.parallel,
+        training_digest=training_digest(config),
+        files=(FileDigest(name="__0_0.distcp", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()),),
+        torch_version="2.13.0",
+        created_at_s=float(step),
+    )
+    log = open_commit_log(run_store)
+    log.fence(attempt)
+    log.commit(write_manifest(run_store, manifest))
+
+
+def put_dataset(root: Path, vocab_size: int = 4096) -> DatasetManifest:
+    """The manifest of a dataset under the default name; its shard is not there."""
+    shard = ShardRef(key="datasets/python-stdlib/shards/0.bin", num_tokens=100_000, size_bytes=200_000, sha256="0" * 64)
+    manifest = DatasetManifest(
+        name="python-stdlib",
+        dtype="uint16",
+        eos_id=0,
+        vocab_size=vocab_size,
+        tokenizer_key="datasets/python-stdlib/t.json",
+        shards=(shard,),
+    )
+    store_at(root).put(manifest_key(manifest.name), manifest_to_json(manifest))
+    return manifest

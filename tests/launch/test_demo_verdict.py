@@ -1,0 +1,95 @@
+"""The demo judges itself: when it may hurt the run, and what counts as falling short."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from launch.demo_verdict import Fault, Injected, Outcome, is_falling, next_fault, shortcomings
+
+WORKER = Injected(fault=Fault.WORKER, node="b", rank=1, at_s=100.0, committed_step=20)
+NODE = Injected(fault=Fault.NODE, node="b", rank=1, at_s=200.0, committed_step=60)
+LOSSES = tuple(8.0 - 0.05 * step for step in range(100))
+
+
+def status(state: str = "running", step: int = 25, committed: int = 20, incidents: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
+    progress = {"step": step, "last_committed_step": committed}
+    return {"state": state, "reason": "", "workers": [{"rank": 0}, {"rank": 1}], "incidents": list(incidents)} | progress
+
+
+def incident(cause: str = "killed", node: str = "b", rank: int = 1, detected: float = 0.1, recovered: float | None = 6.0) -> dict[str, Any]:
+    at_s = (100.0 if cause == "killed" else 200.0) + detected
+    return {"cause": cause, "node": node, "rank": rank, "at_s": at_s, "detected_after_s": 0.1, "recovered_after_s": recovered}
+
+
+GOOD = Outcome(
+    status=status("finished", 100, 100, (incident(), incident("node_lost", detected=3.0))),
+    injected=(WORKER, NODE),
+    losses=LOSSES,
+    verified=True,
+    left_behind=(),
+)
+
+
+def test_a_worker_is_killed_once_there_is_a_checkpoint_and_steps_after_it() -> None:
+    assert next_fault(status(step=10, committed=0), []) is None
+    assert next_fault(status(step=24, committed=20), []) is None, "nothing to replay yet"
+    assert next_fault(status("starting"), []) is None
+    assert next_fault(status(step=25, committed=20), []) is Fault.WORKER
+
+
+def test_a_node_is_killed_after_the_first_recovery_and_a_further_checkpoint() -> None:
+    recovered = status(step=45, committed=40, incidents=(incident(),))
+    assert next_fault(status(step=45, committed=40), [WORKER]) is None, "the first fault has not been noticed yet"
+    assert next_fault(status(step=45, committed=40, incidents=(incident(recovered=None),)), [WORKER]) is None
+    assert next_fault(status(step=25, committed=20, incidents=(incident(),)), [WORKER]) is None, "no checkpoint since"
+    assert next_fault(recovered, [WORKER]) is Fault.NODE
+    assert next_fault(recovered, [WORKER, NODE]) is None
+
+
+def test_a_demo_that_kept_every_promise_has_no_shortcomings() -> None:
+    assert shortcomings(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"verified": False}, "`braid verify` does not agree"),
+        ({"losses": LOSSES[::-1]}, "the loss does not fall"),
+        ({"losses": ()}, "the loss does not fall"),
+        ({"left_behind": ("123 python -m x",)}, "left behind: 123 python -m x"),
+        ({"injected": (WORKER,)}, "fault node_lost was never injected"),
+        ({"status": {}}, "the run is not there, not finished"),
+        ({"status": status("failed", incidents=(incident(), incident("node_lost")))}, "the run is failed, not finished"),
+        ({"status": status("finished", incidents=(incident(),))}, "1 incidents were found, 2 were caused"),
+        ({"status": status("finished", incidents=(incident("frozen"), incident("node_lost")))}, "killed was taken for frozen"),
+        (
+            {"status": status("finished", incidents=(incident(node="a"), incident("node_lost")))},
+            "killed happened on node b to rank 1, not on a to 1",
+        ),
+        (
+            {"status": status("finished", incidents=(incident(detected=2.5), incident("node_lost")))},
+            "killed was noticed after 2.5 s; at most 2 s",
+        ),
+        (
+            {"status": status("finished", incidents=(incident(), incident("node_lost", detected=5.5)))},
+            "node_lost was noticed after 5.5 s; at most 5 s",
+        ),
+        ({"status": status("finished", incidents=(incident(recovered=21.0), incident("node_lost")))}, "killed took 21.0 s to recover from"),
+        (
+            {"status": status("finished", incidents=(incident(), incident("node_lost", recovered=None)))},
+            "node_lost was never recovered from",
+        ),
+    ],
+)
+def test_every_broken_promise_is_told(change: dict[str, Any], line: str) -> None:
+    found = shortcomings(replace(GOOD, **change))
+    assert any(one.startswith(line) for one in found), found
+
+
+def test_a_loss_falls_when_its_end_is_clearly_below_its_beginning() -> None:
+    assert is_falling([8.0, 5.0])
+    assert not is_falling([8.0, 7.9])
+    assert not is_falling([8.0])
+    assert not is_falling([])
+    assert not is_falling([8.0, float("nan")])

@@ -1,0 +1,155 @@
+"""From a recipe and overrides to a run, or to one line that names the key and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.budget import budget_lines, human
+from launch.errors import ConfigError
+from launch.load import change_config, dump_yaml, find_recipe, load_config, shipped_recipes
+from model.config import PRESETS
+from orchestrator.config import training_digest
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BRAID_STORAGE_ROOT", raising=False)
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_every_shipped_recipe_describes_a_run(recipe: str) -> None:
+    config = load_config(recipe, [])
+    assert config.parallel.world_size % min(config.resources.workers_per_node, config.parallel.world_size) == 0
+    assert any(line.startswith("layout: ") for line in budget_lines(config))
+
+
+def test_the_shipped_recipes_are_those_that_the_readme_promises() -> None:
+    assert shipped_recipes() == ["eight_gpus", "olmo_hybrid_7b", "one_gpu", "tiny"]
+
+
+def test_tiny_needs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config("tiny", [])
+    assert config.name == "tiny"
+    assert config.storage.root == f"{tmp_path}/.braid/store"
+    assert config.model == PRESETS["tiny"]
+
+
+def test_the_seven_billion_recipe_is_the_published_one() -> None:
+    config = load_config("olmo_hybrid_7b", [])
+    assert config.tokens_per_step == 4_194_304
+    assert config.model == PRESETS["olmo_hybrid_7b"]
+    assert (config.optimizer.lr, config.optimizer.warmup_steps, config.optimizer.weight_decay) == (3e-4, 2000, 0.1)
+    assert "model: 7,430,870,688 parameters, 32 layers, 8 of them attention" in budget_lines(config)
+
+
+def test_overrides_win_over_the_recipe_and_later_ones_over_earlier() -> None:
+    config = load_config("tiny", ["train.num_steps=7", "optimizer.lr=1e-4", "train.num_steps=9", "name=second", "model.num_layers=8"])
+    assert (config.train.num_steps, config.optimizer.lr, config.name) == (9, 1e-4, "second")
+    assert (config.model.num_layers, config.model.d_model) == (8, PRESETS["tiny"].d_model)
+
+
+def test_nothing_after_the_equals_sign_is_an_empty_text() -> None:
+    assert load_config("tiny", ["storage.endpoint_url="]).storage.endpoint_url == ""
+
+
+def test_a_preset_can_be_replaced_by_another() -> None:
+    assert load_config("tiny", ["model.preset=olmo_hybrid_190m"]).model == PRESETS["olmo_hybrid_190m"]
+
+
+def test_the_environment_names_the_default_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_STORAGE_ROOT", "s3://bucket/prefix")
+    assert load_config("tiny", []).storage.root == "s3://bucket/prefix"
+    assert load_config("tiny", ["storage.root=s3://other/prefix"]).storage.root == "s3://other/prefix"
+
+
+def test_a_relative_directory_becomes_absolute_because_workers_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("tiny", ["storage.root=here"]).storage.root == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_what_is_dumped_loads_to_the_same(recipe: str, tmp_path: Path) -> None:
+    config = load_config(recipe, [])
+    (tmp_path / "again.yaml").write_text(dump_yaml(config))
+    assert load_config(tmp_path / "again.yaml", []) == config
+
+
+def test_a_run_can_be_changed_by_overrides_alone() -> None:
+    config = load_config("tiny", [])
+    longer = change_config(config, ["train.num_steps=400", "parallel.dp_shard=1"])
+    assert (longer.train.num_steps, longer.parallel.dp_shard) == (400, 1)
+    assert training_digest(longer) == training_digest(config)
+    assert training_digest(change_config(config, ["train.batch_rows=16"])) != training_digest(config)
+
+
+MISTAKES = {
+    "train.num_stepz=3": "train.num_stepz: no such key, did you mean train.num_steps?; train. has",
+    "trian.num_steps=3": "trian: no such key, did you mean train?",
+    "zzz=3": "zzz: no such key; a recipe has name, model, data",
+    "model.prset=tiny": "model.prset: no such key, did you mean model.preset?",
+    "model.preset=tinny": "model.preset='tinny': no such model; use one of tiny, olmo_hybrid_190m, olmo_hybrid_7b, did you mean tiny?",
+    "model.gdn_backend=cuda": "model.gdn_backend='cuda': use one of auto, torch, fla",
+    "train.num_steps=abc": "train.num_steps='abc': use a whole number",
+    "train.num_steps=1.5": "train.num_steps=1.5: use a whole number",
+    "train.num_steps=null": "train.num_steps=None: use a whole number",
+    "train.num_steps=": "train.num_steps='': use a whole number",
+    "train.num_steps=true": "train.num_steps=True: use a whole number",
+    "train.num_steps=0": "train.num_steps=0: must be at least 1",
+    "optimizer.lr=fast": "optimizer.lr='fast': use a number",
+    "train.deterministic=perhaps": "train.deterministic='perhaps': use true or false",
+    "name=[1]": "name=[1]: use a text",
+    "name=../../etc": "name='../../etc': use up to 63 letters",
+    "train=5": "train=5: a section, not a value; set its keys, such as train.num_steps=VALUE",
+    "model=tiny": "model='tiny': a section, not a value; set its keys, such as model.preset=VALUE",
+    "parallel.tp=3": "parallel.tp=3: 4 heads; use 1, 2 or 4",
+    "train.micro_rows=3": "train.batch_rows=8: not divisible by parallel.dp_shard × train.micro_rows = 2 × 3; use a multiple of 6",
+    "data.dataset=../x": "data.dataset='../x': use up to 100 letters",
+    "storage.root=ftp://x": "storage.root='ftp://x': not an S3 location; use s3://bucket/prefix",
+    "storage.endpoint_url=http://localhost:1": "storage.endpoint_url='http://localhost:1': only goes with an s3:// storage.root",
+    "train.num_steps=${nowhere}": "train.num_steps: Interpolation key 'nowhere' not found; fix the ${…} reference",
+    "storage.root=${oc.env:NOT_THERE}": "storage.root: KeyError raised while resolving interpolation",
+    "train.num_steps=${oc": "train.num_steps: its value is not valid YAML",
+    "train.num_steps=[1,": "train.num_steps: its value is not valid YAML",
+    "train.num_steps": "override 'train.num_steps': not of the form key=value; for example train.num_steps=200",
+    "train..x=3": "override 'train..x=3': not of the form key=value",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_one_line_that_begins_with_the_key(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", [override])
+    line = str(caught.value)
+    assert line.startswith(MISTAKES[override])
+    assert "\n" not in line
+
+
+def test_what_a_recipe_leaves_out_is_missed_by_its_own_key(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.yaml"
+    bare.write_text("name: bare\ndata:\n  seq_len: ???\n")
+    with pytest.raises(ConfigError, match=r"^model\.vocab_size: missing; .* or choose a whole model with model\.preset=tiny\|"):
+        load_config(bare, [])
+    with pytest.raises(ConfigError, match=r"^data\.seq_len: missing; set it in the recipe, or with data\.seq_len=VALUE$"):
+        load_config(bare, ["model.preset=tiny"])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("name: [1", "not valid YAML"), ("- a\n- b\n", "holds ListConfig"), ("a: 1\na: 2\n", "not valid YAML"), ("\udcff", "can't be read")],
+)
+def test_a_file_that_is_no_recipe_is_named(text: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match=line) as caught:
+        load_config(path, [])
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_recipe_is_answered_with_those_that_ship() -> None:
+    with pytest.raises(ConfigError, match=r"^recipe 'tini': no such file; .* tiny, did you mean tiny\?$"):
+        find_recipe("tini")
+
+
+def test_numbers_are_said_with_three_digits_and_a_prefix() -> None:
+    assert [human(n) for n in (0, 999, 1_234_567, 4.2e21)] == ["0 ", "999 ", "1.23 M", "4.2 Z"]
