@@ -39,8 +39,15 @@ def explain(state: RunState, root: Incident) -> RunState | None:
     if not (peer or node):
         return None
     rank = newest.rank if node else root.rank
-    merged = replace(root, attempt=newest.attempt, rank=rank, at_s=newest.at_s, at_step=max(newest.at_step, root.at_step))
-    merged = replace(merged, detected_after_s=min(newest.detected_after_s, root.detected_after_s))
+    last_sign_of_life_s = root.at_s - root.detected_after_s
+    merged = replace(
+        root,
+        attempt=newest.attempt,
+        rank=rank,
+        at_step=max(newest.at_step, root.at_step),
+        at_s=newest.at_s,
+        detected_after_s=max(0.0, newest.at_s - last_sign_of_life_s),
+    )
     return replace(state, incidents=(*state.incidents[:-1], merged))
 
 

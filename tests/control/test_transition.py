@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.control.policy import Cause
 from orchestrator.control.state import ControllerStarted, Ending, ResumeRequested, RunState, SaveAndStop, Stage, StartWorkers, StopWorkers
 from orchestrator.control.transition import transition
@@ -88,6 +90,7 @@ def test_survivors_that_lost_a_peer_are_not_blamed_when_the_killed_worker_is_kno
     (incident,) = state.incidents
     assert (incident.cause, incident.node, incident.rank) == (Cause.KILLED, "b", 1)
     assert (incident.at_s, incident.at_step) == (20.0, 9), "detected when the first sign was seen"
+    assert incident.detected_after_s == pytest.approx(0.1), "rank 1 was last heard at 19.9"
 
 
 def test_a_worker_that_died_with_its_node_is_the_nodes_doing():
