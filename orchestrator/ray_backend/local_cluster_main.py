@@ -25,7 +25,7 @@ HEALTH_CHECKS = {
 
 
 def main(directory: Path, num_nodes: int) -> None:
-    node_options: dict[str, Any] = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES, "node_ip_address": "127.0.0.1"}
+    node_options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "node_ip_address": "127.0.0.1"}
     head_options = {"include_dashboard": False, "include_log_monitor": False, "_system_config": HEALTH_CHECKS}
     cluster = Cluster(initialize_head=True, head_node_args=node_options | head_options)
     for _ in range(num_nodes - 1):

@@ -99,8 +99,8 @@ def test_the_run_is_hurt_away_from_the_head_node(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(demo, "local_nodes", lambda home: nodes)
     monkeypatch.setattr(demo, "kill_node", lambda home, node: cut.append(node))
     incident = {"recovered_after_s": 3.0}
-    with a_process() as victim:
-        workers = [{"rank": 0, "node": "head", "pid": os.getpid()}, {"rank": 1, "node": "b", "pid": victim.pid}]
+    with a_process() as bystander, a_process() as victim:
+        workers = [{"rank": 0, "node": "head", "pid": bystander.pid}, {"rank": 1, "node": "b", "pid": victim.pid}]
         running: dict[str, Any] = {"state": "running", "workers": workers, "incidents": []}
         story = [
             running | {"step": 10, "last_committed_step": 0},
@@ -111,6 +111,9 @@ def test_the_run_is_hurt_away_from_the_head_node(monkeypatch: pytest.MonkeyPatch
         ]
         injected: list[Injected] = []
         assert list(demo._hurting(iter(story), tmp_path, injected, Console(quiet=True))) == story
+        is_unharmed = bystander.poll() is None
+        bystander.kill()
+        assert is_unharmed
         assert victim.wait(10) == -9
     assert [(one.fault, one.node, one.rank, one.committed_step) for one in injected] == [
         (Fault.WORKER, "b", 1, 20),

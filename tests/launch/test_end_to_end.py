@@ -124,7 +124,6 @@ def test_a_run_is_submitted_watched_stopped_resumed_finished_and_verified(braid:
     (worker,) = status["workers"]
     assert (status["state"], status["live"], worker["rank"], worker["phase"]) == ("running", True, 0, "training")
     assert "run first, attempt 1" in braid.about("logs", "first")
-    assert braid.run("submit", "tiny", *settings).stderr.startswith("braid: name=first: this run exists already")
     assert secrets_in_process_arguments() == []
 
     # and stopped, it has a checkpoint of its last step, and no worker

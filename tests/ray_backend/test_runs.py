@@ -135,7 +135,7 @@ def test_a_stopped_run_saves_first_and_can_be_followed_while_it_lives(tmp_path: 
 
     assert (text, offset) == (b"rank 1 of attempt 1 starts after step 0\n", len(text))
     assert (end.ending, end.incidents) == (Ending.STOPPED, ())
-    assert end.reason == f"stopped on request at step {end.committed_step}"
+    assert end.reason.startswith("stopped on request at step")
     assert end.committed_step > 0
     assert_nothing_is_left_of(run)
 

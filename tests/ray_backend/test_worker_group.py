@@ -67,6 +67,16 @@ def test_the_last_words_of_a_worker_come_with_its_exit(group: WorkerGroup, spec,
     assert ended == [7]
 
 
+def test_a_flood_of_words_before_the_end_is_read_to_its_end(group: WorkerGroup, spec):
+    code = "[say(Beat(phase=Phase.TRAINING, step=n)) for n in range(5000)]; print('x' * 300_000, flush=True); os._exit(0)"
+    group.spawn((spec(0, SPEAKS + code),))
+
+    [report] = reports_when(group, is_over)
+
+    assert report.step == 4999
+    assert len(group.log_tail(0, 1 << 20)) == 300_001
+
+
 def test_a_worker_that_somebody_killed_is_not_taken_for_one_that_the_agent_killed(group: WorkerGroup, spec):
     group.spawn((spec(0, TRAINS), spec(1, TRAINS)))
     victim = reports_when(group, is_training, count=2)[0]
