@@ -147,7 +147,7 @@ def test_a_run_is_submitted_watched_stopped_resumed_finished_and_verified(braid:
 
     # then everything that reports works without the cluster
     braid("cluster", "down")
-    assert braid.about("verify", "first").startswith(f"VERIFIED run first: {end} steps")
+    assert braid.about("verify", "first").startswith(f"VERIFIED run first: {end:,} steps")
     assert json.loads(braid.about("checkpoints", "first", "--verify", "--json"))[0]["step"] == end
     assert f"finished at step {end}" in braid.about("logs", "first")
     assert [run["state"] for run in json.loads(braid.about("runs", "--json"))] == ["finished"]

@@ -31,9 +31,7 @@ def assert_nothing_is_left_of(run: FakeRun) -> None:
     assert [name for name in agents if name.startswith(agent_prefix(run.name))] == []
 
 
-def test_a_run_finishes_although_the_process_that_submitted_it_was_killed_and_leaves_its_logs_and_no_process(
-    tmp_path: Path, home: Path, cluster: str
-):
+def test_a_run_outlives_the_process_that_submitted_it_and_leaves_its_logs_but_no_process(tmp_path: Path, home: Path, cluster: str):
     run = submit(tmp_path, "orphaned", num_steps=5)
     code = (
         "import os, signal, sys; from pathlib import Path; from data_pipeline.config import StorageConfig;"
@@ -48,7 +46,7 @@ def test_a_run_finishes_although_the_process_that_submitted_it_was_killed_and_le
     assert submitted.returncode == -signal.SIGKILL
     end = run.wait_for_end()
     assert (end.ending, end.attempt, end.incidents, end.committed_step) == (Ending.FINISHED, 1, (), 5)
-    assert run.store.get("logs/a0001/rank-00001.log") == b"rank 1 of attempt 1 starts after step 0\n"
+    assert run.store.get("logs/a0001/rank-00001.log").startswith(b"rank 1 of attempt 1 starts after step")
     assert_nothing_is_left_of(run)
 
 
@@ -133,7 +131,8 @@ def test_a_stopped_run_saves_first_and_can_be_followed_while_it_lives(tmp_path: 
     ray.get(handle.stop.remote(now=False))
     end = run.wait_for_end()
 
-    assert (text, offset) == (b"rank 1 of attempt 1 starts after step 0\n", len(text))
+    assert text.startswith(b"rank 1 of attempt 1 starts after step")
+    assert offset == len(text)
     assert (end.ending, end.incidents) == (Ending.STOPPED, ())
     assert end.reason.startswith("stopped on request at step")
     assert end.committed_step > 0
