@@ -152,7 +152,7 @@ def validate_world(parallel: ParallelConfig, num_ranks: int) -> None:
 
 
 def _require_positive(section: str, name: str, value: float) -> None:
-    if value <= 0:
+    if not value > 0:
         raise ValueError(f"{section}.{name}={value}: must be positive; use {'1 or more' if isinstance(value, int) else 'a number above 0'}")
 
 

@@ -62,10 +62,10 @@ class RecoveryConfig:
     def __post_init__(self) -> None:
         _at_least("recovery.max_restarts", self.max_restarts, 0)
         for name in ("heartbeat_timeout_s", "progress_timeout_s", "start_timeout_s", "stop_timeout_s"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"recovery.{name}={getattr(self, name)}: must be above 0 seconds")
         for name in ("backoff_s", "backoff_limit_s", "peer_grace_s"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"recovery.{name}={getattr(self, name)}: must not be negative")
 
 

@@ -52,22 +52,23 @@ def explain(state: RunState, root: Incident) -> RunState | None:
 
 
 def close_incidents(state: RunState, at_s: float) -> RunState:
-    """Every open incident is recovered from: the current attempt has finished a step."""
+    """Every open incident since the run was last resumed is recovered from: the current attempt has finished a step."""
     resumed_from = state.resumed_from or 0
 
     def closed(incident: Incident) -> Incident:
         replayed = max(0, incident.at_step - resumed_from)
         return replace(incident, recovered_after_s=at_s - incident.at_s, resumed_from_step=resumed_from, steps_replayed=replayed)
 
-    incidents = tuple(one if one.recovered_after_s is not None else closed(one) for one in state.incidents)
+    history = state.resumed_after_attempt
+    incidents = tuple(one if one.recovered_after_s is not None or one.attempt <= history else closed(one) for one in state.incidents)
     return replace(state, incidents=incidents)
 
 
-def times_in_row(incidents: tuple[Incident, ...]) -> int:
-    """How many of the newest incidents have the same cause at the same step."""
-    last, count = incidents[-1], 0
-    for incident in reversed(incidents):
-        if (incident.cause, incident.at_step) != (last.cause, last.at_step):
+def times_in_row(state: RunState) -> int:
+    """How many of the newest incidents, since the run was last resumed, have the same cause at the same step."""
+    last, count = state.incidents[-1], 0
+    for incident in reversed(state.incidents):
+        if (incident.cause, incident.at_step) != (last.cause, last.at_step) or incident.attempt <= state.resumed_after_attempt:
             break
         count += 1
     return count

@@ -10,16 +10,18 @@ whose entry it was, and steps down.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.object_store import KeyExists, ObjectStore
+from data_pipeline.object_store import KeyExists, ObjectStore, StoreError
 from orchestrator import codec
 from orchestrator.control import state as s
 from orchestrator.control.state import Event
 
 SNAPSHOT_EVERY = 500
+log = logging.getLogger(__name__)
 _KINDS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
@@ -57,10 +59,10 @@ class Entry:
 def read_journal(store: ObjectStore) -> list[Entry]:
     """Every entry, in order. An empty list where there is no journal."""
     snapshots = store.list("journal-upto/")
-    entries = [_entry(plain, snapshots[-1].key) for plain in json.loads(store.get(snapshots[-1].key))] if snapshots else []
+    entries = [_entry(plain, snapshots[-1].key) for plain in _load(store, snapshots[-1].key)] if snapshots else []
     after = _key(len(entries)) if entries else ""
     for info in store.list("journal/", after=after):
-        entries.append(_entry(json.loads(store.get(info.key)), info.key))
+        entries.append(_entry(_load(store, info.key), info.key))
     for expected, entry in enumerate(entries, start=1):
         if entry.sequence != expected:
             raise JournalBroken(
@@ -92,14 +94,20 @@ class Journal:
         try:
             self._store.create(_key(sequence), _encode(entry))
         except KeyExists as error:
-            other = _entry(json.loads(self._store.get(_key(sequence))), _key(sequence))
+            other = _entry(_load(self._store, _key(sequence)), _key(sequence))
             if other.writer != self._writer:
                 raise Superseded(f"journal entry {sequence} was written by controller {other.writer}") from error
             if other.event != event:
                 raise JournalBroken(f"journal entry {sequence} holds another event of this very controller") from error
         self._entries.append(entry)
         if sequence % SNAPSHOT_EVERY == 0:
-            self._store.put(f"journal-upto/{sequence:012d}.json", json.dumps([_plain(e) for e in self._entries]).encode())
+            self._summarise(sequence)
+
+    def _summarise(self, sequence: int) -> None:
+        try:
+            self._store.put(f"journal-upto/{sequence:012d}.json", json.dumps([_plain(entry) for entry in self._entries]).encode())
+        except StoreError as error:
+            log.warning("no summary of the journal's first %d entries, reading it takes longer: %s", sequence, error)
 
 
 def open_journal(store: ObjectStore, writer: str | None = None) -> Journal:
@@ -119,8 +127,16 @@ def _encode(entry: Entry) -> bytes:
     return json.dumps(_plain(entry), sort_keys=True).encode()
 
 
-def _entry(plain: dict[str, Any], key: str) -> Entry:
-    kind = _KINDS.get(plain["kind"])
-    if kind is None:
-        raise JournalBroken(f"{key}: unknown event {plain['kind']!r}, written by a newer version of braid? Use that version")
-    return Entry(sequence=plain["sequence"], writer=plain["writer"], event=codec.from_plain(kind, plain["event"], key))
+def _load(store: ObjectStore, key: str) -> Any:
+    try:
+        return json.loads(store.get(key))
+    except ValueError as error:
+        raise JournalBroken(f"{store.url(key)} is not JSON; restore it from the bucket's versions or a backup") from error
+
+
+def _entry(plain: Any, key: str) -> Entry:
+    try:
+        kind = _KINDS[plain["kind"]]
+        return Entry(sequence=plain["sequence"], writer=plain["writer"], event=codec.from_plain(kind, plain["event"], key))
+    except (KeyError, TypeError, codec.DecodeError) as error:
+        raise JournalBroken(f"{key} is no entry that this version of braid knows ({error}); use the version that wrote it") from error

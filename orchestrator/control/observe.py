@@ -26,12 +26,13 @@ class Located:
 
 def events_of(state: RunState, seen: Observation) -> Iterator[Event]:
     """The events that lead from `state` to what was seen; none when nothing happened. Recompute after applying each."""
+    ours = seen.attempt == state.attempt and state.terms is not None
+    workers = located(seen.reports, state.attempt) if ours else []
+    if state.stage in ACTIVE and ours:  # before the nodes: a run that is done does not need them any more
+        yield from _progress(state, workers, seen.at_s)
+        yield from _ended(state, workers, seen.at_s)
     yield from _nodes(state, seen)
-    if seen.attempt == state.attempt and state.terms is not None:
-        workers = located(seen.reports, state.attempt)
-        if state.stage in ACTIVE:
-            yield from _progress(state, workers, seen.at_s)
-            yield from _ended(state, workers, seen.at_s)
+    if ours:
         if state.stage in (*ACTIVE, Stage.DRAINING):
             yield from _failures(state, workers, seen)
         if state.stage in ACTIVE:
@@ -140,7 +141,7 @@ def find_stalled(workers: list[Located], limits: RecoveryConfig) -> tuple[Locate
     where all still beat, it is the one furthest behind.
     """
     running = [one for one in workers if one.worker.exit_code is None and one.worker.ended is None]
-    silent = [one for one in running if one.worker.silent_s > limits.heartbeat_timeout_s]
+    silent = [one for one in running if one.worker.silent_s > _silence_s(one.worker, limits)]
     if silent:
         one = max(silent, key=lambda one: one.worker.silent_s)
         return one, Cause.FROZEN, f"no sign of life for {one.worker.silent_s:.1f} s in {_where(one.worker)}"
@@ -152,8 +153,18 @@ def find_stalled(workers: list[Located], limits: RecoveryConfig) -> tuple[Locate
     return one, Cause.HUNG, f"no progress for {one.worker.last_progress_s:.1f} s in {_where(one.worker)}"
 
 
+def _silence_s(worker: WorkerReport, limits: RecoveryConfig) -> float:
+    """While it imports, a process may hold Python's lock for long."""
+    return limits.start_timeout_s if worker.phase is Phase.STARTING else limits.heartbeat_timeout_s
+
+
 def _patience_s(worker: WorkerReport, limits: RecoveryConfig) -> float:
-    return limits.start_timeout_s if worker.phase in (Phase.STARTING, Phase.LOADING, Phase.WARMING) else limits.progress_timeout_s
+    match worker.phase:
+        case Phase.STARTING | Phase.LOADING | Phase.WARMING:
+            return limits.start_timeout_s
+        case Phase.SAVING:
+            return limits.stop_timeout_s
+    return limits.progress_timeout_s
 
 
 def _where(worker: WorkerReport) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-
-MAX_STRIKES = 3
-"""A node with so many strikes is not used again by this run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,13 +15,20 @@ class Node:
 
 
 def place(
-    nodes: Mapping[str, Node], strikes: Mapping[str, int], *, num_nodes: int, slots: int, previous: tuple[str, ...]
+    nodes: Mapping[str, Node],
+    *,
+    strikes: Mapping[str, int],
+    barred: Collection[str],
+    num_nodes: int,
+    slots: int,
+    previous: tuple[str, ...],
 ) -> tuple[str, ...]:
     """`num_nodes` node ids with `slots` each, ranks in their order; () where there are too few.
 
-    Nodes with fewer strikes come first, then those that the previous attempt used (their caches are warm), then by name.
+    Nodes with fewer strikes come first, then those that the previous attempt used (their caches are warm), then by name. A struck node
+    is better than none; a barred one is not.
     """
-    usable = [node.node for node in nodes.values() if node.slots >= slots and strikes.get(node.node, 0) < MAX_STRIKES]
+    usable = [node.node for node in nodes.values() if node.slots >= slots and node.node not in barred]
     ranked = sorted(usable, key=lambda name: (strikes.get(name, 0), name not in previous, name))
     if len(ranked) < num_nodes:
         return ()

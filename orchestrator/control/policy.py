@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +28,8 @@ class Cause(Enum):
     """The process is alive, its training loop does not move."""
     STORE = "store"
     """The object store did not answer within its deadline."""
+    ACCESS = "access"
+    """The object store refuses: credentials, or a bucket that is gone."""
     CONFIG = "config"
     """No restart can help: configuration, data or checkpoint do not fit."""
     FENCED = "fenced"
@@ -39,20 +42,23 @@ class Verdict:
     same_step_limit: int | None = None
     """So many times in a row at the same step make it deterministic, and end the run."""
     strikes: int = 0
-    """Held against the node; see `placement.MAX_STRIKES`."""
+    """Held against the node: others are preferred to it."""
+    bars_node: bool = False
+    """The node is not used again by this run."""
 
 
 VERDICTS: dict[Cause, Verdict] = {
     Cause.KILLED: Verdict(same_step_limit=3, strikes=1),
     Cause.CRASHED: Verdict(same_step_limit=3),
     Cause.GPU_OUT_OF_MEMORY: Verdict(same_step_limit=3),
-    Cause.HARDWARE: Verdict(strikes=3),
+    Cause.HARDWARE: Verdict(bars_node=True),
     Cause.PEER_LOST: Verdict(),
     Cause.NODE_LOST: Verdict(strikes=1),
     Cause.AGENT_LOST: Verdict(strikes=1),
     Cause.FROZEN: Verdict(strikes=2),
     Cause.HUNG: Verdict(strikes=1),
     Cause.STORE: Verdict(),
+    Cause.ACCESS: Verdict(same_step_limit=5),
     Cause.CONFIG: Verdict(restart=False),
     Cause.FENCED: Verdict(),
 }
@@ -65,19 +71,17 @@ _PERMANENT = frozenset(
         "DatasetTooSmall",
         "ManifestInvalid",
         "ShardMissing",
-        "BucketMissing",
-        "AccessDenied",
         "DecodeError",
     }
 )
 _NODES_OWN = frozenset({"CacheUnusable"})
-_STORE = frozenset({"StoreUnavailable"})
+_XID = re.compile(r"\bxid\b")
+_STORE = {"StoreUnavailable": Cause.STORE, "AccessDenied": Cause.ACCESS, "BucketMissing": Cause.ACCESS}
 _PEER = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "remote process exited",
          "nccl communicator was aborted", "unhandled system error", "socket timeout", "read timeout", "timed out after")  # fmt: skip
 _HARDWARE = (
     "uncorrectable",
     "ecc error",
-    "xid",
     "nvlink",
     "device-side hardware",
     "gpu has fallen off",
@@ -102,12 +106,12 @@ def _classify_error(failed: Failed) -> Cause:
     if failed.error_type in _PERMANENT:
         return Cause.CONFIG
     if failed.error_type in _STORE:
-        return Cause.STORE
+        return _STORE[failed.error_type]
     if failed.error_type == "Fenced":
         return Cause.FENCED
     if failed.error_type == "OutOfMemoryError" or "out of memory" in text:
         return Cause.GPU_OUT_OF_MEMORY
-    if failed.error_type in _NODES_OWN or any(mark in text for mark in _HARDWARE):
+    if failed.error_type in _NODES_OWN or any(mark in text for mark in _HARDWARE) or _XID.search(text):
         return Cause.HARDWARE
     if failed.error_type.startswith("Dist") or any(mark in text for mark in _PEER):
         return Cause.PEER_LOST

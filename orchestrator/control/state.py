@@ -85,6 +85,8 @@ class RunState:
     attempt: int = 0
     nodes: dict[str, Node] = field(default_factory=dict)
     strikes: dict[str, int] = field(default_factory=dict)
+    barred: tuple[str, ...] = ()
+    """Nodes with a hardware fault."""
     placement: tuple[str, ...] = ()
     committed_step: int = 0
     resumed_from: int | None = None
@@ -100,6 +102,8 @@ class RunState:
     reason: str = ""
     """Why the run waits or how it ended, for people."""
     incidents: tuple[Incident, ...] = ()
+    resumed_after_attempt: int = 0
+    """Last attempt before a person resumed the run: incidents up to it are history."""
     rejected: tuple[str, ...] = ()
     """Checkpoints that were refused, one line each."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.control import state as s
 from orchestrator.control.incidents import close_incidents, explain, incident_of, times_in_row
-from orchestrator.control.placement import MAX_STRIKES, place
+from orchestrator.control.placement import place
 from orchestrator.control.policy import VERDICTS, Cause, backoff_s
 from orchestrator.control.state import Action, Ending, Event, RunState, Stage, Terms
 from orchestrator.messages import Outcome
@@ -54,6 +54,8 @@ def _resume_requested(state: RunState, event: s.ResumeRequested) -> Result:
         stop_by_s=None,
         nodes={},
         strikes={},
+        barred=(),
+        resumed_after_attempt=state.attempt,
     )
     return fresh, ()
 
@@ -123,7 +125,8 @@ def _workers_gone(state: RunState, event: s.WorkersGone) -> Result:
 def _training_resumed(state: RunState, event: s.TrainingResumed) -> Result:
     if state.resumed_from is not None or state.stage not in ACTIVE:
         return state, ()
-    return replace(state, resumed_from=event.from_step, rejected=(*state.rejected, *event.rejected)), ()
+    rejected = (*state.rejected, *event.rejected)
+    return replace(state, resumed_from=event.from_step, committed_step=event.from_step, rejected=rejected), ()
 
 
 def _step_reached(state: RunState, event: s.StepReached) -> Result:
@@ -185,7 +188,7 @@ def _judge(state: RunState, at_s: float) -> RunState:
     verdict = VERDICTS[incident.cause]
     if not verdict.restart:
         return _fail(state, f"{incident.cause.value}: {incident.detail}; no restart can help")
-    times = times_in_row(state.incidents)
+    times = times_in_row(state)
     if verdict.same_step_limit is not None and times >= verdict.same_step_limit:
         return _fail(state, f"{incident.cause.value} {times} times in a row at step {incident.at_step}: {incident.detail}")
     limit = terms.recovery.max_restarts
@@ -198,13 +201,16 @@ def _judge(state: RunState, at_s: float) -> RunState:
     wait_s = backoff_s(in_row, terms.recovery.backoff_s, terms.recovery.backoff_limit_s)
     if incident.cause is Cause.PEER_LOST:
         wait_s = max(wait_s, terms.recovery.peer_grace_s)
-    strikes = state.strikes
+    strikes, barred = state.strikes, state.barred
     if incident.node is not None and verdict.strikes:
         strikes = {**strikes, incident.node: strikes.get(incident.node, 0) + verdict.strikes}
+    if incident.node is not None and verdict.bars_node:
+        barred = tuple(sorted({*barred, incident.node}))
     return replace(
         state,
         stage=Stage.WAITING,
         strikes=strikes,
+        barred=barred,
         restarts=state.restarts + 1,
         restarts_in_row=in_row,
         not_before_s=at_s + wait_s,
@@ -245,7 +251,7 @@ def _recovering_from(state: RunState) -> str:
 
 
 def _shortage(state: RunState, terms: Terms) -> str:
-    barred = sorted(name for name in state.nodes if state.strikes.get(name, 0) >= MAX_STRIKES)
+    barred = [name for name in state.barred if name in state.nodes]
     usable = sum(node.slots >= terms.workers_per_node for name, node in state.nodes.items() if name not in barred)
     told = f"; not trusted any more: {', '.join(barred)}" if barred else ""
     return f"waiting for nodes: needs {terms.num_nodes} with {terms.workers_per_node} free slots, has {usable}{told}"
@@ -254,7 +260,14 @@ def _shortage(state: RunState, terms: Terms) -> str:
 def placement_for(state: RunState) -> tuple[str, ...]:
     """The nodes that the next attempt would get now; () for none."""
     terms = _terms(state)
-    return place(state.nodes, state.strikes, num_nodes=terms.num_nodes, slots=terms.workers_per_node, previous=state.placement)
+    return place(
+        state.nodes,
+        strikes=state.strikes,
+        barred=state.barred,
+        num_nodes=terms.num_nodes,
+        slots=terms.workers_per_node,
+        previous=state.placement,
+    )
 
 
 def _drain(state: RunState) -> Result:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from data_pipeline.object_store import StoreUnavailable
 from orchestrator.control import state as s
 from orchestrator.control.journal import SNAPSHOT_EVERY, JournalBroken, Superseded, open_journal, read_journal
 from orchestrator.control.policy import Cause
@@ -91,6 +92,27 @@ def test_a_long_journal_is_read_from_its_newest_summary():
     reopened = open_journal(store)
     reopened.append(stop())
     assert fold(reopened.events).label == "stopped"
+
+
+def test_a_summary_that_can_not_be_written_costs_nothing_but_time():
+    def no_summaries(operation: str, key: str) -> None:
+        if key.startswith("journal-upto/") and operation == "put":
+            raise StoreUnavailable("no answer")
+
+    store = MemoryStore(fault=no_summaries)
+    journal = open_journal(store)
+    for step in range(SNAPSHOT_EVERY + 1):
+        journal.append(committed(0, step))
+    assert len(read_journal(store)) == SNAPSHOT_EVERY + 1
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"kind": "Magic", "sequence": 2, "writer": "x", "event": {}}'])
+def test_an_entry_that_can_not_be_read_is_refused_by_name(data: bytes):
+    store = MemoryStore()
+    open_journal(store).append(submitted())
+    store.put("journal/000000000002.json", data)
+    with pytest.raises(JournalBroken, match=r"000000000002\.json"):
+        read_journal(store)
 
 
 def test_a_hole_in_the_journal_is_refused_by_name():

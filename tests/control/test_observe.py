@@ -101,6 +101,13 @@ def test_the_run_has_ended_when_every_worker_says_so():
     assert list(events_of(steady(), everyone)) == [s.WorkersEnded(at_s=50.0, attempt=1, outcome=Outcome.FINISHED, step=1000)]
 
 
+def test_a_run_that_is_done_does_not_miss_a_node():
+    finished = Ended(outcome=Outcome.FINISHED, step=1000)
+    events = list(events_of(steady(), seen(rank(0, ended=finished), rank(1, ended=finished), alive="b")))
+    state, _ = play(*events, gone(1), state=steady())
+    assert (state.label, state.incidents) == ("finished", ())
+
+
 def test_reports_of_another_attempt_mean_nothing():
     assert list(events_of(steady(), seen(rank(0, exit_code=-9), attempt=0))) == []
 
@@ -139,6 +146,16 @@ def test_when_all_still_beat_the_one_furthest_behind_is_the_culprit():
 def test_loading_and_compiling_may_take_longer(phase: Phase):
     assert find_stalled([at("a", rank(0, phase=phase, last_progress_s=200.0))], LIMITS) is None
     assert find_stalled([at("a", rank(0, phase=phase, last_progress_s=301.0))], LIMITS) is not None
+
+
+def test_a_process_that_still_imports_may_be_silent_for_long():
+    assert find_stalled([at("a", rank(0, phase=Phase.STARTING, silent_s=200.0))], LIMITS) is None
+    assert find_stalled([at("a", rank(0, phase=Phase.STARTING, silent_s=301.0))], LIMITS) is not None
+
+
+def test_the_last_checkpoint_has_the_time_that_a_stop_has():
+    assert find_stalled([at("a", rank(0, phase=Phase.SAVING, last_progress_s=599.0))], LIMITS) is None
+    assert find_stalled([at("a", rank(0, phase=Phase.SAVING, last_progress_s=601.0))], LIMITS) is not None
 
 
 def test_workers_that_are_done_can_not_stall():

@@ -1,8 +1,10 @@
 """What an exit status and an error text mean."""
 
+from collections.abc import Mapping
+
 import pytest
 
-from orchestrator.control.placement import MAX_STRIKES, Node, place
+from orchestrator.control.placement import Node, place
 from orchestrator.control.policy import VERDICTS, Cause, backoff_s, classify
 from orchestrator.messages import Failed
 
@@ -21,6 +23,8 @@ from orchestrator.messages import Failed
         (1, ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB"), Cause.GPU_OUT_OF_MEMORY),
         (1, ("AcceleratorError", "CUDA error: uncorrectable ECC error encountered"), Cause.HARDWARE),
         (1, ("RuntimeError", "NVLink fault, Xid 74"), Cause.HARDWARE),
+        (1, ("KeyError", "'taxid'"), Cause.CRASHED),
+        (1, ("AccessDenied", "the token has expired"), Cause.ACCESS),
         (1, ("CacheUnusable", "/data/cache is read-only"), Cause.HARDWARE),
         (1, ("ShardCorrupt", "digest"), Cause.CRASHED),
         (1, ("DistBackendError", "NCCL communicator was aborted on rank 3"), Cause.PEER_LOST),
@@ -49,22 +53,37 @@ def test_the_backoff_doubles_up_to_its_limit_and_never_overflows():
     assert [backoff_s(n, 2.0, 9.0) for n in (1, 2, 3, 4, 5, 10_000)] == [0.0, 2.0, 4.0, 8.0, 9.0, 9.0]
 
 
+NO_STRIKES: Mapping[str, int] = {}
+
+
 def known(**slots: int) -> dict[str, Node]:
     return {name: Node(node=name, slots=number) for name, number in slots.items()}
 
 
+def places(
+    free: dict[str, Node],
+    *,
+    num_nodes: int = 2,
+    slots: int = 8,
+    strikes: Mapping[str, int] = NO_STRIKES,
+    barred: str = "",
+    previous: str = "",
+) -> str:
+    return "".join(place(free, strikes=strikes, barred=barred, num_nodes=num_nodes, slots=slots, previous=tuple(previous)))
+
+
 def test_placement_prefers_clean_nodes_then_warm_ones():
     free = known(a=8, b=8, c=8, d=8)
-    assert place(free, {}, num_nodes=2, slots=8, previous=()) == ("a", "b")
-    assert place(free, {}, num_nodes=2, slots=8, previous=("d", "b")) == ("d", "b"), "ranks stay where they were"
-    assert place(free, {"d": 1}, num_nodes=2, slots=8, previous=("d", "b")) == ("b", "a")
+    assert places(free) == "ab"
+    assert places(free, previous="db") == "db", "ranks stay where they were"
+    assert places(free, strikes={"d": 1}, previous="db") == "ba"
 
 
-def test_placement_takes_a_struck_node_only_when_it_must_and_a_bad_one_never():
-    free = known(a=1, b=1)
-    assert place(free, {"a": 2}, num_nodes=2, slots=1, previous=()) == ("a", "b")
-    assert place(free, {"a": MAX_STRIKES}, num_nodes=2, slots=1, previous=()) == ()
+def test_placement_takes_a_struck_node_when_it_must_and_a_barred_one_never():
+    free = known(a=8, b=8)
+    assert places(free, strikes={"a": 99}) == "ab"
+    assert places(free, barred="a") == ""
 
 
 def test_nodes_with_too_few_slots_do_not_count():
-    assert place(known(a=8, b=4), {}, num_nodes=2, slots=8, previous=()) == ()
+    assert places(known(a=8, b=4)) == ""

@@ -233,5 +233,35 @@ def test_workers_that_were_told_to_stop_by_somebody_else_are_restarted():
     assert state.restarts == 1
 
 
+def test_a_run_that_fell_back_has_not_committed_what_it_refused():
+    state, _ = play(*running(), committed(1, 60), failed(1, "a"), gone(1), resumed(2, 20, rejected=("step 60: bad", "step 40: bad")))
+    assert state.committed_step == 20
+    state, _ = play(stepped(2, 21), committed(2, 40), state=state)
+    assert (state.committed_step, state.restarts_in_row) == (40, 0)
+
+
+def test_a_worker_killed_over_and_over_on_the_only_node_never_bars_it():
+    one_node = replace(TERMS, num_nodes=1, world_size=1)
+    state, _ = play(submitted(one_node), nodes("a"))
+    for attempt in range(1, 6):
+        state, actions = play(
+            stepped(attempt, attempt), committed(attempt, 10 * attempt), failed(attempt, "a", at_step=attempt), gone(attempt), state=state
+        )
+        assert isinstance(actions[-1], StartWorkers), "weeks may lie between"
+
+
+def test_a_resumed_run_is_judged_anew():
+    state, _ = play(*running())
+    for attempt in (1, 2, 3):
+        state, _ = play(failed(attempt, "a", Cause.CRASHED, at_step=7), gone(attempt), waited(1000.0), state=state)
+    assert state.label == "failed"
+
+    state, _ = play(ResumeRequested(at_s=2000.0, terms=TERMS), nodes("ab", at_s=2001.0), state=state)
+    state, actions = play(failed(4, "a", Cause.CRASHED, at_step=7, at_s=2002.0), gone(4, at_s=2002.0), state=state)
+    assert isinstance(actions[-1], StartWorkers)
+    state, _ = play(resumed(5, 0), stepped(5, 1, at_s=2010.0), state=state)
+    assert [one.recovered_after_s for one in state.incidents] == [None, None, None, 8.0], "what ended the run was not recovered from"
+
+
 def test_every_ending_has_a_label():
     assert {RunState(stage=Stage.ENDED, ending=ending).label for ending in Ending} == {"finished", "stopped", "failed"}
