@@ -14,7 +14,7 @@ from data_pipeline.config import DataConfig
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.manifest import DatasetManifest, SampleTable, build_sample_table
 from data_pipeline.object_store import ObjectStore
-from data_pipeline.plan import SampleRef, digest_of, sample_at, samples_of_step
+from data_pipeline.plan import SampleRef, sample_at
 from data_pipeline.shard import read_tokens
 
 NUM_PREFETCHED_STEPS = 2
@@ -24,6 +24,8 @@ NUM_PREFETCHED_STEPS = 2
 class TokenBatch:
     """The rows of one rank. B rows, T tokens, P documents + 1."""
 
+    samples: tuple[SampleRef, ...]
+    """That the rows were read from, one each."""
     tokens_BT: torch.Tensor
     """int64, CPU."""
     labels_BT: torch.Tensor
@@ -45,6 +47,7 @@ class SampleReader:
         rows = np.stack([self._read_sample(sample.index) for sample in samples])
         tokens = np.ascontiguousarray(rows[:, :-1])
         return TokenBatch(
+            samples=tuple(samples),
             tokens_BT=torch.from_numpy(tokens),
             labels_BT=torch.from_numpy(np.ascontiguousarray(rows[:, 1:])),
             document_offsets_P=torch.from_numpy(document_offsets(tokens, self.manifest.eos_id)),
@@ -103,10 +106,6 @@ class Loader:
             raise ValueError(f"step={step}: the first step is 1")
         first = (step - 1) * self.batch_rows
         return self.reader.read_batch([sample_at(first + row, num_samples=self.num_samples, seed=self.seed) for row in self.rank_rows])
-
-    def digest(self, step: int) -> str:
-        """Of the samples of the whole global batch of `step`; the same on every rank."""
-        return digest_of(samples_of_step(step, batch_rows=self.batch_rows, num_samples=self.num_samples, seed=self.seed))
 
     def close(self) -> None:
         """Stops reading ahead, after the read in progress."""

@@ -142,14 +142,15 @@ def stop(
     endpoint_url: Endpoint = "",
     address: Address = "",
 ) -> None:
-    """Write a checkpoint, then stop. Returns when the run has ended."""
+    """Write a checkpoint, then stop. Returns when the run has ended; exit status 1 where that checkpoint failed."""
+    from launch.lifecycle import lost_its_last_checkpoint
     from launch.lifecycle import stop as stop_run
 
     where = storage_of(storage, endpoint_url)
     last = stop_run(where, run, now=now, address=address, tell=_tell)
-    _tell(f"{run}: {last['state']}, last checkpoint at step {last['last_committed_step']}")
+    _tell(f"{run}: {last['state']} ({last['reason']}), last checkpoint at step {last['last_committed_step']}")
     _tell(f"go on with `braid resume {run}{storage_hint(where)}`")
-    raise typer.Exit(1 if last["state"] == "failed" else 0)
+    raise typer.Exit(1 if last["state"] == "failed" or lost_its_last_checkpoint(last) else 0)
 
 
 @app.command()

@@ -23,3 +23,7 @@ class WrongMoment(UserError):
 
 class NotReachable(UserError):
     """The cluster that was asked for, or something on it, does not answer."""
+
+
+class NotOpen(NotReachable):
+    """A controller answers, but does not control its run; the message says why."""

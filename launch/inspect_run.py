@@ -8,17 +8,21 @@ from data_pipeline.object_store import ObjectStore
 from data_pipeline.plan import digest_of, samples_of_step
 from launch.errors import WrongMoment
 from launch.record import RunRecord
-from orchestrator.verify import Verdict, verify
-from orchestrator.worker.commit_log import Commit, open_commit_log
-from orchestrator.worker.ledger import read_ledger
-from orchestrator.worker.manifest import CheckpointCorrupt, directory_of, read_manifest, read_verified
+from orchestrator.control.state import Ending
+from orchestrator.verify import Verdict, committed_step, verify
+from orchestrator.worker.commit_log import Commit, last_fence, open_commit_log
+from orchestrator.worker.ledger import StepRecord, read_ledger
+from orchestrator.worker.manifest import CheckpointCorrupt, directory_of, read_manifest, read_verified, still_there
 
 
 def verdict_of(record: RunRecord) -> Verdict:
-    """Up to the last committed step. Raises WrongMoment before the first."""
-    if not record.state.committed_step:
-        raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
+    """Up to the last committed step, or of all steps once the run has finished. Raises WrongMoment before the first commit."""
     config = record.config
+    entries = open_commit_log(record.run_store).entries
+    records = _records(record, last_attempt=last_fence(entries))
+    num_steps_done = config.train.num_steps if record.state.ending is Ending.FINISHED else committed_step(records, entries)
+    if not num_steps_done:
+        raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
     num_samples = load_manifest(record.store, config.data.dataset).num_samples(config.data.seq_len)
 
     def expected_digest(step: int) -> str:
@@ -26,12 +30,18 @@ def verdict_of(record: RunRecord) -> Verdict:
 
     return verify(
         run=record.name,
-        records=read_ledger(record.run_store),
-        entries=open_commit_log(record.run_store).entries,
+        records=records,
+        entries=entries,
         expected_digest=functools.cache(expected_digest),
         expected_tokens=config.tokens_per_step,
-        num_steps_done=record.state.committed_step,
+        num_steps_done=num_steps_done,
     )
+
+
+def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepRecord]]:
+    """Read after the commit log, so that what it commits is there. Of a run that goes on, without attempts that began since."""
+    records = read_ledger(record.run_store)
+    return {attempt: steps for attempt, steps in records.items() if record.has_ended or attempt <= last_attempt}
 
 
 def list_checkpoints(record: RunRecord, *, verify: bool) -> list[dict[str, Any]]:
@@ -41,8 +51,7 @@ def list_checkpoints(record: RunRecord, *, verify: bool) -> list[dict[str, Any]]
     """
     sizes = {info.key: info.size_bytes for info in record.run_store.list("checkpoints/")}
     trusted = open_commit_log(record.run_store).trusted()
-    kept = [commit for commit in trusted if commit is trusted[0] or commit.manifest_key in sizes]
-    return [_row(record.run_store, commit, sizes, verify) for commit in kept]
+    return [_row(record.run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
 
 
 def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from dataclasses import fields
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.stores import open_store
-from launch.errors import ConfigError, NotReachable, WrongMoment
+from launch.errors import ConfigError, NotOpen, NotReachable, WrongMoment
 from launch.follow import statuses
 from launch.preflight import prepare_dataset
 from launch.record import RunRecord, add_config, create_run, read_run, refuse_existing
 from launch.render import Status
-from launch.run import connected, reachable
+from launch.run import Cluster, connected, reachable
+from launch.storage import storage_hint
 from launch.view import RunView
 from orchestrator.config import RunConfig, training_digest
 from orchestrator.control.journal import open_journal
@@ -34,7 +35,7 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     prepare_dataset(config, store, tell=tell)
     with connected(address, config, tell=tell) as cluster:
         create_run(store, config, at_s=time.time())
-        cluster.start_controller(config.name, config.storage)
+        _start_controller(cluster, config.name, config.storage, address)
 
 
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
@@ -54,7 +55,7 @@ def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, addre
         elif cluster.find_controller(name) is not None:
             tell(f"run {name}: is {record.state.label} already")
             return
-        cluster.start_controller(name, storage)
+        _start_controller(cluster, name, storage, address)
 
 
 def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
@@ -103,6 +104,25 @@ def open_view(storage: StorageConfig, name: str, address: str) -> Iterator[RunVi
                 cluster = connection.enter_context(reachable(address))
                 controller = cluster.find_controller(name) if cluster else None
         yield RunView(record, controller)
+
+
+def lost_its_last_checkpoint(status: Status) -> bool:
+    """A run that was stopped on request, whose workers failed while they saved."""
+    return status["state"] == "stopped" and "checkpoint failed" in status["reason"]
+
+
+def _start_controller(cluster: Cluster, name: str, storage: StorageConfig, address: str) -> None:
+    """Returns when it controls the run. What can't be done yet stays asked for, in the journal."""
+    try:
+        cluster.start_controller(name, storage).wait_until_open()
+    except NotOpen as error:
+        restart = "restart the cluster with them" if address else "`braid cluster down`"
+        remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {name}{storage_hint(storage)}`"
+        raise NotOpen(f"run {name}: is submitted, but its controller can't open it: {error}; {remedy}") from error
+    except NotReachable as error:
+        raise NotReachable(
+            f"run {name}: is submitted, but nothing controls it: {error}; then `braid resume {name}{storage_hint(storage)}`"
+        ) from error
 
 
 def _decisive_key(before: RunConfig, after: RunConfig) -> str:

@@ -6,6 +6,7 @@ run-names/<name>                             empty; so that listing runs does no
 
 import difflib
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from data_pipeline.stores import open_store
 from launch.errors import NoSuchRun, RunExists, UserError
 from orchestrator import codec
 from orchestrator.config import RUN_NAME, RunConfig
-from orchestrator.control.journal import Superseded, open_journal, read_journal
+from orchestrator.control.journal import Journal, Superseded, read_journal
 from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
 from orchestrator.control.status import Recorded, build_status
 from orchestrator.control.transition import fold
@@ -54,20 +55,17 @@ def run_store_of(store: ObjectStore, name: str) -> ObjectStore:
 
 
 def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
-    """Writes the first configuration and the first journal entry. Raises RunExists.
+    """Writes the configuration and the first journal entry, which says which version of it counts. Raises RunExists.
 
-    A submission that died between the two is completed by repeating it.
+    A submission that died between the two does not hold the name: its configuration stays behind as an earlier version.
     """
+    refuse_existing(store, config.name)
     run_store = run_store_of(store, config.name)
-    try:
-        run_store.create(config_key(1), codec.to_json(config))
-    except KeyExists as error:
-        if read_journal(run_store) or run_store.get(config_key(1)) != codec.to_json(config):
-            raise _exists(config.name) from error
     store.put(NAMES + config.name, b"")
     try:
-        open_journal(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, 1)))
-    except Superseded as error:
+        version = add_config(run_store, config)
+        Journal(run_store, writer=uuid.uuid4().hex, entries=[]).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
+    except (KeyExists, Superseded) as error:
         raise _exists(config.name) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from data_pipeline.config import StorageConfig
 from launch.checks import Check
-from launch.errors import NotReachable
+from launch.errors import NotOpen, NotReachable
 from launch.render import Status
 from orchestrator.config import RunConfig
 from orchestrator.ray_backend import client, local_cluster
@@ -22,15 +22,24 @@ from orchestrator.ray_backend.places import home_directory
 ANSWER_WITHIN_S = 30.0
 STATUS_WITHIN_S = 5.0
 ENDED_WITHIN_S = 15.0
+OPENS_WITHIN_S = 10.0
 POLL_S = 0.1
 
 
 class Controller:
-    """The controller of one run. Its methods raise NotReachable when it does not answer."""
+    """The controller of one run. Its methods raise NotReachable when it does not answer, NotOpen when it can't do its work."""
 
     def __init__(self, run: str, actor: Any) -> None:
         self._run = run
         self._actor = actor
+
+    def wait_until_open(self) -> None:
+        """Returns when the run is controlled, or when that is not known in time. Raises NotOpen, NotReachable."""
+        give_up_at_s = time.monotonic() + OPENS_WITHIN_S
+        while (trouble := self._answer(self._actor.trouble.remote(), ANSWER_WITHIN_S)) == "" and time.monotonic() < give_up_at_s:
+            time.sleep(POLL_S)
+        if trouble:
+            raise NotOpen(trouble)
 
     def status(self) -> Status:
         status: Status = self._answer(self._actor.status.remote(), STATUS_WITHIN_S)
@@ -48,11 +57,17 @@ class Controller:
     def _answer(self, reference: Any, within_s: float) -> Any:
         import ray
 
+        from orchestrator.ray_backend.controller_actor import NotReady
+
         try:
             return ray.get(reference, timeout=within_s)
         except ray.exceptions.RayError as error:
-            cause = str(getattr(error, "cause", None) or type(error).__name__)
-            raise NotReachable(f"controller of {self._run}: no answer ({cause}); look at `braid status {self._run}`, try again") from error
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, NotReady):
+                raise NotOpen(str(cause)) from error
+            raise NotReachable(
+                f"controller of {self._run}: no answer ({cause or type(error).__name__}); look at `braid status {self._run}`, try again"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +92,11 @@ class Cluster:
         return None if actor is None else Controller(run, actor)
 
     def start_controller(self, run: str, storage: StorageConfig) -> Controller:
-        """A new one, or the one that there is."""
-        return Controller(run, client.start_controller(run, storage))
+        """A new one, or the one that there is. Raises NotReachable."""
+        try:
+            return Controller(run, client.start_controller(run, storage))
+        except client.ClusterUnreachable as error:
+            raise NotReachable(str(error)) from error
 
     def wait_until_controller_is_gone(self, run: str) -> None:
         """The controller of an ended run takes a moment to leave. Raises NotReachable when it stays."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from data_pipeline.object_store import KeyMissing
-from launch.errors import NotReachable, UserError
+from launch.errors import NotOpen, NotReachable, UserError
 from launch.record import RunRecord, read_run, recorded_status
 from launch.render import Status
 from orchestrator.ray_backend.places import log_key, run_directory
@@ -17,7 +17,7 @@ POLL_S = 0.5
 
 
 class LiveController(Protocol):
-    """The part of a controller's handle that looks and does not touch. Its methods raise NotReachable."""
+    """The part of a controller's handle that looks and does not touch. Its methods raise NotReachable, NotOpen among it."""
 
     def status(self) -> Status: ...
 
@@ -35,11 +35,17 @@ class RunView:
 
     def status(self) -> Status:
         """As fresh as can be had. Raises StoreError."""
+        trouble = ""
         if self._controller is not None:
-            with suppress(NotReachable):
+            try:
                 return self._controller.status()
+            except NotOpen as error:
+                trouble = str(error)
+            except NotReachable:
+                pass
         self.record = read_run(self.record.storage, self.record.name)
-        return recorded_status(self.record, self._clock())
+        recorded = recorded_status(self.record, self._clock())
+        return recorded | {"reason": trouble} if trouble and not self.record.has_ended else recorded
 
     def log(self, rank: int, attempt: int, *, follow: bool, sleep: Callable[[float], None] = time.sleep) -> Iterator[bytes]:
         """What a worker printed, in pieces; attempt 0 is the newest. Raises UserError where nothing is known of it."""

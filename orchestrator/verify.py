@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject
+from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject, trusted_commits
 from orchestrator.worker.ledger import StepRecord
 
 Records = Mapping[int, Sequence[StepRecord]]
@@ -33,7 +33,7 @@ class Replays:
     exact: int
     """Compared bit for bit."""
     incomparable: int
-    """On another layout, or not in deterministic mode: only their samples can be compared."""
+    """In another setting (see `ledger.setting_of`), or not in deterministic mode: only their samples can be compared."""
 
 
 def verify(
@@ -64,6 +64,17 @@ def verify(
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
     line = _success(run, num_steps_done, num_steps_done * expected_tokens, num_attempts, count_replays(attempts))
     return Verdict(ok=True, line=line, problems=())
+
+
+def committed_step(records: Records, entries: Sequence[Entry]) -> int:
+    """The newest trusted checkpoint on the history of the last attempt that did a step; 0 for none.
+
+    A trusted one may lie beside that history: an attempt that found it gone went back behind it.
+    """
+    last = max((attempt for attempt in records if records[attempt]), default=0)
+    start = records[last][0].step - 1 if last else 0
+    on_history = (commit.step for commit in trusted_commits(entries) if commit.attempt >= last or commit.step <= start)
+    return max(on_history, default=0)
 
 
 def count_replays(records: Records) -> Replays:
@@ -150,7 +161,7 @@ def _samples_are_the_plans(records: Records, expected_digest: Callable[[int], st
 
 
 def _replays_agree(records: Records) -> Iterator[str]:
-    """The same step on the same layout gives the same bits."""
+    """The same step in the same setting gives the same bits."""
     firsts: dict[tuple[object, ...], StepRecord] = {}
     for record in _all(records):
         first = firsts.setdefault(_setting(record), record) if record.deterministic else record
@@ -162,7 +173,7 @@ def _replays_agree(records: Records) -> Iterator[str]:
 
 def _setting(record: StepRecord) -> tuple[object, ...]:
     """What two records must share to be comparable."""
-    return (record.step, record.layout, record.deterministic)
+    return (record.step, record.setting, record.deterministic)
 
 
 def _bits(value: float) -> bytes:
@@ -179,5 +190,5 @@ def _success(run: str, num_steps: int, num_tokens: int, num_attempts: int, repla
     if replays.exact:
         parts.append(f"{replays.exact} step{'s' * (replays.exact != 1)} replayed bit for bit")
     if replays.incomparable:
-        parts.append(f"{replays.incomparable} replayed with the same samples (another layout or not deterministic: bits can't be compared)")
+        parts.append(f"{replays.incomparable} replayed with the same samples (other settings or not deterministic: bits can't be compared)")
     return f"VERIFIED run {run}: {', '.join(parts)}, nothing skipped or repeated"

@@ -27,6 +27,8 @@ START_TIMEOUT_S = 60.0
 """For an agent's first word: the node may have no free GPU, or not enough of them."""
 KILL_TIMEOUT_S = 3.0
 """For an agent to kill and reap its workers."""
+UPLOAD_TIMEOUT_S = 2.0
+"""For an agent without workers to upload the rest of their logs."""
 GIVE_UP_AFTER_S = 8.0
 """From the order to stop to taking the agent for gone, confirmed or not: a frozen node can't answer, and its writes are fenced."""
 CONCURRENCY = {"watch": 4, "command": 4, "query": 4}
@@ -47,12 +49,14 @@ class AgentLink:
         self._created_s = clock()
         self._stopping_s: float | None = None
         self._stopped = False
+        self._dead = False
         self._ending = False
         self._version = 0
         self._report: AgentReport | None = None
         self._received_s = 0.0
         self._watch: Any = None
         self._kill: Any = None
+        self._upload: Any = None
         self._spawn: Any = None
         self._order: SpawnOrder | None = None
         """What the agent has not been seen to accept yet."""
@@ -62,6 +66,15 @@ class AgentLink:
     def gone(self) -> bool:
         """No worker of it is left, or none that could be reached."""
         return self.lost or self._stopped
+
+    @property
+    def ended(self) -> bool:
+        """The agent itself has ended too, and gave back its GPUs, or it could not be reached."""
+        return self.lost or self._dead
+
+    @property
+    def never_started(self) -> bool:
+        return self.lost and self._report is None
 
     def report(self) -> AgentReport | None:
         """Newest report, its ages as of now."""
@@ -112,14 +125,14 @@ class AgentLink:
 
     def pending(self) -> list[Any]:
         """References whose arrival is news; asks for the next report where none is asked for."""
-        if self.gone:
+        if self.ended:
             return []
         if self._clock() >= self._ask_again_s:
             if self._watch is None:
                 self._watch = self._handle.report.remote(self._epoch, self._version, REPORT_EVERY_S)
             if self._spawn is None and self._order is not None:
                 self._spawn = self._handle.spawn.remote(self._epoch, self._order)
-        return [ref for ref in (self._watch, self._kill, self._spawn) if ref is not None]
+        return [ref for ref in (self._watch, self._kill, self._upload, self._spawn) if ref is not None]
 
     def collect(self, ready: set[Any]) -> None:
         """Takes in what arrived. Raises Superseded when the agent obeys a newer controller."""
@@ -128,7 +141,9 @@ class AgentLink:
             self._order = None if self._take(ref) else self._order
         if self._kill in ready:
             ref, self._kill = self._kill, None
-            self._accept(self._take(ref))
+            self._has_killed(self._take(ref))
+        if self._upload in ready:
+            self._upload = None
             self._end_agent()
         if self._watch in ready:
             ref, self._watch = self._watch, None
@@ -137,7 +152,7 @@ class AgentLink:
 
     def _take(self, ref: Any) -> Any:
         """What arrived; None when it is the news that the agent ended, or that it can't be reached for now."""
-        if self.gone:
+        if self.ended:
             return None
         try:
             return ray.get(ref)
@@ -151,9 +166,18 @@ class AgentLink:
             self.fail(str(error))
         return None
 
+    def _has_killed(self, answer: tuple[int, AgentReport] | None) -> None:
+        """The next attempt need not wait until the logs are in the store."""
+        self._accept(answer)
+        if answer is None:
+            self._end_agent()
+        else:
+            self._stopped = True
+            self._upload = self._handle.upload_logs.remote(self._epoch, UPLOAD_TIMEOUT_S)
+
     def _has_ended(self, error: Exception) -> None:
         if self._stopping_s is not None:
-            self._stopped = True
+            self._stopped = self._dead = True
             return
         log.warning("agent on node %s ended: %s", self.node, " ".join(str(error).split()))
         self.lost = True
@@ -173,7 +197,7 @@ class AgentLink:
 
     def _check_deadlines(self) -> None:
         now_s = self._clock()
-        if self.gone:
+        if self.ended:
             return
         if self._stopping_s is None:
             if self._report is None and now_s > self._created_s + START_TIMEOUT_S:
@@ -183,7 +207,7 @@ class AgentLink:
             self._end_agent()
         if now_s > self._stopping_s + GIVE_UP_AFTER_S:
             log.warning("agent on node %s does not answer; going on without it, its workers' writes are fenced", self.node)
-            self._stopped = True
+            self._stopped = self._dead = True
 
 
 def start_agent(identity: AgentIdentity, *, epoch: int, num_gpus: int, clock: Callable[[], float]) -> AgentLink:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -15,8 +15,9 @@ from orchestrator.control.cluster import Observation
 from orchestrator.control.placement import Node
 from orchestrator.control.state import Action, SaveAndStop, StartWorkers, StopWorkers
 from orchestrator.ray_backend.agent_link import AgentLink, adopt_agent, start_agent
+from orchestrator.ray_backend.gpu_slots import GpuSlots
 from orchestrator.ray_backend.node_agent import AgentIdentity
-from orchestrator.ray_backend.places import NAMESPACE, agent_name, agent_prefix
+from orchestrator.ray_backend.places import NAMESPACE, agent_name, agent_prefix, attempt_prefix
 from orchestrator.ray_backend.worker_order import WORKER_COMMAND, Rendezvous, SpawnOrder
 
 STEP_S = 0.05
@@ -44,12 +45,16 @@ class RayCluster:
         self._starting: tuple[StartWorkers, Any] | None = None
         """The order whose rendezvous is still being chosen, and the reference to it."""
         self._stopping = False
+        self._leaving: tuple[AgentLink, ...] = ()
+        """Of other attempts, on their way out."""
+        self._gpu_slots = GpuSlots(wanted=self._workers_per_node, ask=free_gpus, clock=clock)
 
     def attach(self, *, epoch: int, attempt: int, nodes: tuple[str, ...]) -> None:
         self._epoch = epoch
         self._attempt = attempt
         run = self._config.name
         self._links = tuple(adopt_agent(agent_name(run, attempt, node), node, epoch=epoch, clock=self._clock) for node in nodes)
+        self._end_other_attempts()
 
     def poll(self, *, timeout_s: float) -> Observation:
         """Raises Superseded when the agents obey a newer controller."""
@@ -78,11 +83,11 @@ class RayCluster:
 
     def close(self) -> None:
         """Ends every agent of the run, those of forgotten attempts included."""
-        self._links = self._all_of_the_run()
+        self._links, self._leaving = self._adopt(agent_prefix(self._config.name)), ()
         self._starting = None
         for link in self._links:
             link.stop()
-        while not all(link.gone for link in self._links):
+        while not all(link.ended for link in self._links):
             self._wait(STEP_S)
 
     def read_log(self, rank: int, attempt: int, offset: int, limit: int, timeout_s: float) -> tuple[bytes, int] | None:
@@ -99,12 +104,20 @@ class RayCluster:
         if order.attempt <= self._attempt:
             return
         self._attempt, self._stopping = order.attempt, False
+        self._end_other_attempts()
         num_gpus = order.workers_per_node if self._config.resources.device == "cuda" else 0
         self._links = tuple(
             start_agent(self._identity(order.attempt, node), epoch=self._epoch, num_gpus=num_gpus, clock=self._clock)
             for node in order.nodes
         )
         self._starting = order, self._links[0].choose_rendezvous()
+
+    def _end_other_attempts(self) -> None:
+        """Begins to: one that a lost controller left behind would hold its GPUs."""
+        run = self._config.name
+        self._leaving = self._adopt(agent_prefix(run), but=attempt_prefix(run, self._attempt))
+        for link in self._leaving:
+            link.stop()
 
     def _spawn(self, order: StartWorkers, rendezvous: Rendezvous) -> None:
         for index, link in enumerate(self._links):
@@ -137,13 +150,14 @@ class RayCluster:
     def _wait(self, timeout_s: float) -> None:
         """Returns with the first news, or after the timeout."""
         starting = [self._starting[1]] if self._starting else []
-        pending = starting + [ref for link in self._links for ref in link.pending()]
+        links = (*self._links, *self._leaving)
+        pending = starting + [ref for link in links for ref in link.pending()]
         if not pending:
             time.sleep(timeout_s)
             return
         ray.wait(pending, num_returns=1, timeout=timeout_s, fetch_local=False)
         ready = set(ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)[0])
-        for link in self._links:
+        for link in links:
             link.collect(ready)
         if self._starting and self._starting[1] in ready:
             self._rendezvous_chosen(*self._starting)
@@ -158,15 +172,26 @@ class RayCluster:
         self._spawn(order, rendezvous)
 
     def _nodes(self) -> tuple[Node, ...]:
-        return tuple(Node(node=node["NodeID"], slots=self._slots(node["Resources"])) for node in ray.nodes() if node["Alive"])
-
-    def _slots(self, resources: dict[str, float]) -> int:
-        on_gpus = self._config.resources.device == "cuda"
-        return int(resources.get("GPU", 0)) if on_gpus else self._config.resources.workers_per_node
-
-    def _all_of_the_run(self) -> tuple[AgentLink, ...]:
-        prefix = agent_prefix(self._config.name)
-        names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE]
-        return tuple(
-            adopt_agent(name, name.rpartition("/")[2], epoch=self._epoch, clock=self._clock) for name in names if name.startswith(prefix)
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        if self._config.resources.device != "cuda":
+            return tuple(Node(node=node, slots=self._config.resources.workers_per_node) for node in alive)
+        slots = self._gpu_slots.count(
+            held={link.node for link in self._links if not link.gone}, refused={link.node for link in self._links if link.never_started}
         )
+        return tuple(Node(node=node, slots=slots(node)) for node in alive)
+
+    def _adopt(self, prefix: str, *, but: str | None = None) -> tuple[AgentLink, ...]:
+        """Every agent whose name begins with `prefix`, and not with `but`."""
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        names = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefix)]
+        return tuple(
+            adopt_agent(name, name.rpartition("/")[2], epoch=self._epoch, clock=self._clock)
+            for name in names
+            if but is None or not name.startswith(but)
+        )
+
+
+def free_gpus() -> Mapping[str, int]:
+    """By node: those that no actor of any run holds, as the head knows it, which may be a second old."""
+    free = ray._private.state.available_resources_per_node()
+    return {node: int(resources.get("GPU", 0)) for node, resources in free.items()}

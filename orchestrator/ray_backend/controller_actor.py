@@ -17,8 +17,9 @@ from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.control.controller import Controller, Superseded
 from orchestrator.control.journal import JournalBroken, open_journal
-from orchestrator.control.state import ControllerStarted, Event, Stage, StopRequested
+from orchestrator.control.state import ControllerStarted, Event, RunState, Stage, StopRequested
 from orchestrator.control.status import build_status
+from orchestrator.control.transition import fold
 from orchestrator.ray_backend.cluster import RayCluster
 from orchestrator.ray_backend.node_agent import start_log_file
 from orchestrator.ray_backend.places import NAMESPACE, controller_name, run_directory
@@ -28,7 +29,11 @@ FIRST_WAIT_S = 2.0
 WAIT_LIMIT_S = 300.0
 ANSWER_WITHIN_S = 20.0
 """How long a question waits for a controller that is still reading its journal."""
+STATUS_WITHIN_S = 2.0
+"""As long as a status: the one who asks has the store to look at too."""
 LOG_PATIENCE_S = 5.0
+EXPECTED = (StoreError, JournalBroken, codec.DecodeError)
+"""Errors whose one line says everything."""
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +51,8 @@ class ControllerActor:
         self._worker_command = worker_command
         self._opened = threading.Event()
         self._leaving = False
-        self._trouble = "still reading its journal"
+        self._trouble = ""
+        """Why the run is not open; empty while that is not known."""
         self._config: RunConfig
         self._cluster: RayCluster
         self._controller: Controller
@@ -62,9 +68,14 @@ class ControllerActor:
         return self._leaving or (self._opened.is_set() and self._controller.view.state.stage is Stage.ENDED)
 
     @ray.method(concurrency_group="query")
+    def trouble(self) -> str | None:
+        """None once it controls the run; else why it does not, empty while it has only just begun."""
+        return None if self._opened.is_set() and self._controller.view.seen is not None else self._trouble
+
+    @ray.method(concurrency_group="query")
     def status(self) -> dict[str, Any]:
         """What `braid status` shows, JSON-ready. Raises NotReady."""
-        self._wait_until_open()
+        self._wait_until_open(STATUS_WITHIN_S)
         view = self._controller.view
         return build_status(self._run, self._config, view.state, view.seen, time.time())
 
@@ -94,8 +105,8 @@ class ControllerActor:
             log.info("%s: %s", state.label, state.reason)
         except Superseded as error:
             log.warning("stepping down, the workers go on: %s", error)
-        except Exception:  # noqa: BLE001 — whatever it is, a new process is the remedy
-            self._crash(crashes)
+        except Exception as error:  # noqa: BLE001 — whatever it is, a new process is the remedy
+            self._crash(error, crashes)
         self._leaving = True
         ray.kill(ray.get_actor(controller_name(self._run), namespace=NAMESPACE), no_restart=True)
 
@@ -105,32 +116,34 @@ class ControllerActor:
         while True:
             try:
                 return self._open()
-            except (StoreError, JournalBroken, codec.DecodeError) as error:
-                self._trouble = f"{type(error).__name__}: {error}"
-                log.error("can't open the run, trying again in %.0f s: %s", wait_s, self._trouble)
+            except Exception as error:  # whatever it is, who asks must be told
+                self._trouble = _trouble_of(error, wait_s)
+                log.error("can't open the run: %s", self._trouble, exc_info=not isinstance(error, EXPECTED))
                 time.sleep(wait_s)
                 wait_s = min(WAIT_LIMIT_S, 2 * wait_s)
 
     def _open(self) -> int:
         store = with_prefix(open_store(self._storage), f"runs/{self._run}/")
         journal = open_journal(store)
-        self._config = newest_config(store)
+        self._config = read_config(store, fold(journal.events))
         self._cluster = RayCluster(self._config, worker_command=self._worker_command)
         self._controller = Controller(journal=journal, cluster=self._cluster, clock=time.time)
         self._opened.set()
         log.info("controller of %s in process %d", self._run, os.getpid())
         return controllers_without_news(journal.events)
 
-    def _crash(self, crashes: int) -> None:
+    def _crash(self, error: Exception, crashes: int) -> None:
         """Ends this process, after a while that grows with every crash in a row, so that Ray starts a new one."""
         wait_s = min(WAIT_LIMIT_S, FIRST_WAIT_S * 2.0 ** min(crashes, 30))
+        self._trouble = _trouble_of(error, wait_s)
+        self._opened.clear()
         log.exception("unexpected end, a new process goes on in %.0f s", wait_s)
         time.sleep(wait_s)
         os._exit(1)
 
-    def _wait_until_open(self) -> None:
-        if not self._opened.wait(ANSWER_WITHIN_S):
-            raise NotReady(f"controller of {self._run}: {self._trouble}")
+    def _wait_until_open(self, timeout_s: float = ANSWER_WITHIN_S) -> None:
+        if not self._opened.wait(timeout_s):
+            raise NotReady(f"controller of {self._run}: {self._trouble or 'still reading its journal'}")
 
 
 def controllers_without_news(events: list[Event]) -> int:
@@ -143,12 +156,16 @@ def controllers_without_news(events: list[Event]) -> int:
     return count
 
 
-def newest_config(store: ObjectStore) -> RunConfig:
-    """Of the run that the store is scoped to. Raises KeyMissing, codec.DecodeError."""
-    versions = store.list("config/")
-    if not versions:
-        raise KeyMissing(f"{store.url('config/')}: no configuration; was the run submitted here?")
-    return codec.from_json(RunConfig, store.get(versions[-1].key), versions[-1].key)
+def read_config(store: ObjectStore, state: RunState) -> RunConfig:
+    """The configuration that the run goes by, from the store that is scoped to it. Raises KeyMissing, codec.DecodeError."""
+    if state.terms is None:
+        raise KeyMissing(f"{store.url('journal/')}: no journal; was the run submitted here?")
+    key = f"config/{state.terms.config_version:04d}.json"
+    return codec.from_json(RunConfig, store.get(key), key)
+
+
+def _trouble_of(error: Exception, wait_s: float) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}; trying again in up to {wait_s:.0f} s"
 
 
 def _has_obeyed(controller: Controller, *, now: bool) -> bool:

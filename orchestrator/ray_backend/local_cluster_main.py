@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray.cluster_utils import Cluster
 
 from orchestrator.ray_backend.local_cluster import LocalNode, LocalState, write_state
@@ -26,7 +27,7 @@ HEALTH_CHECKS = {
 
 def main(directory: Path, num_nodes: int) -> None:
     node_options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "node_ip_address": "127.0.0.1"}
-    head_options = {"include_dashboard": False, "include_log_monitor": False, "_system_config": HEALTH_CHECKS}
+    head_options = {"num_gpus": visible_gpus(), "include_dashboard": False, "include_log_monitor": False, "_system_config": HEALTH_CHECKS}
     cluster = Cluster(initialize_head=True, head_node_args=node_options | head_options)
     for _ in range(num_nodes - 1):
         cluster.add_node(wait=False, **node_options)
@@ -39,6 +40,13 @@ def main(directory: Path, num_nodes: int) -> None:
         LocalState(address=cluster.address, pid=me.pid, start_ticks=me.start_ticks, ray_dir=os.environ["RAY_TMPDIR"], nodes=nodes),
     )
     _reap_forever()
+
+
+def visible_gpus() -> int:
+    """Of this machine, as far as CUDA_VISIBLE_DEVICES allows. The head has them all: there is only one set."""
+    visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+    count: int = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
+    return count if visible is None else min(count, len(visible))
 
 
 def sorted_nodes(cluster: Cluster) -> list[Any]:

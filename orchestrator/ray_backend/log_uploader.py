@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.object_store import StoreError, with_prefix
+from data_pipeline.object_store import ObjectStore, StoreError, with_prefix
 from data_pipeline.stores import open_store
 
 TAIL_BYTES = 8 * 2**20
@@ -41,13 +41,15 @@ class LogUploader:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
 
     def _serve(self) -> None:
-        store = with_prefix(open_store(self._storage), f"runs/{self._run}/")
+        store: ObjectStore | None = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 key, read = self._waiting.pop(0)
                 self._busy = True
             try:
+                # not before it is needed: importing an S3 client takes the time of workers that start
+                store = store or with_prefix(open_store(self._storage), f"runs/{self._run}/")
                 store.put(key, read())
             except (StoreError, OSError) as error:
                 if not self._warned:

@@ -6,19 +6,24 @@ import logging
 import os
 import random
 import socket
+import threading
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
 from data_pipeline.config import StorageConfig
-from orchestrator.messages import AgentReport
+from orchestrator.messages import AgentReport, WorkerReport
 from orchestrator.ray_backend.log_uploader import TAIL_BYTES, LogUploader
 from orchestrator.ray_backend.places import log_key, run_directory
 from orchestrator.ray_backend.worker_group import WorkerGroup, start_worker_group
 from orchestrator.ray_backend.worker_order import WORKER_COMMAND, Rendezvous, SpawnOrder, WorkerSpec, worker_environment
 
-UPLOAD_PATIENCE_S = 2.0
+FORSAKEN_AFTER_S = 600.0
+"""Without a word from any controller."""
+LOOK_EVERY_S = 10.0
 PORTS = range(20000, 32768)
 """Below the range that Linux takes ports of outgoing connections from, which would be gone before the first worker listens."""
 log = logging.getLogger(__name__)
@@ -44,9 +49,11 @@ class NodeAgent:
         start_log_file(run_directory(identity.run) / f"agent-{identity.node[:8]}.log")
         self._identity = identity
         self._epoch = epoch
+        self._heard_s = time.monotonic()
         self._uploader = LogUploader(identity.storage, identity.run)
         self._uploader.start()
         self._group: WorkerGroup = start_worker_group(on_exit=self._upload_log)
+        threading.Thread(target=self._end_when_forsaken, name="forsaken", daemon=True).start()
 
     @ray.method(concurrency_group="command")
     def choose_rendezvous(self, epoch: int) -> Rendezvous:
@@ -76,12 +83,17 @@ class NodeAgent:
 
     @ray.method(concurrency_group="command")
     def kill(self, epoch: int, timeout_s: float) -> tuple[int, AgentReport]:
-        """Returns when no worker is left, and their logs are uploaded or that takes too long."""
+        """Returns when no worker is left."""
         self._check(epoch)
         if not self._group.kill(timeout_s):
             log.error("workers survive SIGKILL for %.0f s: stuck in the kernel; this node needs a look, or a reboot", timeout_s)
-        self._uploader.wait(UPLOAD_PATIENCE_S)
         return self._report()
+
+    @ray.method(concurrency_group="command")
+    def upload_logs(self, epoch: int, timeout_s: float) -> None:
+        """Returns when the logs of the workers that ended are in the store, or that takes too long."""
+        self._check(epoch)
+        self._uploader.wait(timeout_s)
 
     @ray.method(concurrency_group="query")
     def read_log(self, rank: int, offset: int, limit: int) -> tuple[bytes, int]:
@@ -91,6 +103,13 @@ class NodeAgent:
         if epoch < self._epoch:
             raise StaleController(f"controller {epoch} was replaced by {self._epoch}")
         self._epoch = epoch
+        self._heard_s = time.monotonic()
+
+    def _end_when_forsaken(self) -> None:
+        while not is_forsaken(self._group.reports()[1], time.monotonic() - self._heard_s):
+            time.sleep(LOOK_EVERY_S)
+        log.warning("no worker is left and no controller has spoken for %.0f s: giving the GPUs back", FORSAKEN_AFTER_S)
+        os._exit(0)
 
     def _report(self) -> tuple[int, AgentReport]:
         version, workers = self._group.reports()
@@ -107,6 +126,11 @@ class NodeAgent:
 
     def _upload_log(self, rank: int) -> None:
         self._uploader.upload(log_key(self._identity.attempt, rank), lambda: self._group.log_tail(rank, TAIL_BYTES))
+
+
+def is_forsaken(workers: Iterable[WorkerReport], unheard_s: float) -> bool:
+    """True for an agent that nobody will ever ask to end: its controller is gone, for example because the run went on elsewhere."""
+    return unheard_s > FORSAKEN_AFTER_S and all(worker.exit_code is not None for worker in workers)
 
 
 def start_log_file(path: Path) -> None:

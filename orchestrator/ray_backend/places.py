@@ -13,12 +13,17 @@ def controller_name(run: str) -> str:
 
 
 def agent_name(run: str, attempt: int, node: str) -> str:
-    return f"{agent_prefix(run)}{attempt}/{node}"
+    return f"{attempt_prefix(run, attempt)}{node}"
 
 
 def agent_prefix(run: str) -> str:
     """What the names of a run's agents, of every attempt, begin with."""
     return f"braid-agent/{run}/"
+
+
+def attempt_prefix(run: str, attempt: int) -> str:
+    """What the names of an attempt's agents begin with."""
+    return f"{agent_prefix(run)}{attempt}/"
 
 
 def home_directory() -> Path:

@@ -16,11 +16,13 @@ from model.model import HybridLM
 from model.optim import build_optimizer
 from model.parallelize import build_model
 from model.titan import set_determinism
+from orchestrator import codec
 from orchestrator.config import RunConfig, training_digest
 from orchestrator.messages import Committed, Phase
 from orchestrator.worker.attempt import Attempt, begin_attempt
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
 from orchestrator.worker.errors import ConfigMismatch
+from orchestrator.worker.ledger import setting_of
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer
 from orchestrator.worker.state import prepare_optimizer, training_state
@@ -50,8 +52,7 @@ def build_trainer(
     log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
     loader = _build_loader(config, world, store, cache_dir)
     model, optimizer = _build_model(config, world)
-    resumer = Resumer(store=run_store, group=world.group, attempt=attempt, training_digest=training_digest(config))
-    resumed = resumer.load_latest(lambda: _state_to_load(model, optimizer))
+    resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(lambda: _state_to_load(model, optimizer))
     reporter.resumed_at(resumed.step)
     if world.is_first:
         reporter.send(resumed)
@@ -62,11 +63,12 @@ def build_trainer(
         optimizer=optimizer,
         loader=loader,
         attempt=attempt,
-        checkpointer=_build_checkpointer(config, world, run_store, attempt, loader.num_samples, reporter),
+        checkpointer=_build_checkpointer(config, world, run_store, attempt, loader, reporter),
         reporter=reporter,
         stop=stop,
         throughput=Throughput(config.tokens_per_step),
         start_step=resumed.step,
+        setting=setting_of(config, torch_version=torch.__version__),
     )
 
 
@@ -98,13 +100,23 @@ def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, torch.optim
     return model, build_optimizer(model, config.optimizer)
 
 
+def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, attempt: Attempt, loader: Loader) -> Resumer:
+    return Resumer(
+        store=run_store,
+        group=world.group,
+        attempt=attempt,
+        training_digest=training_digest(config),
+        dataset_digest=codec.digest(loader.reader.manifest),
+    )
+
+
 def _state_to_load(model: HybridLM, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     prepare_optimizer(model, optimizer)
     return training_state(model, optimizer)
 
 
 def _build_checkpointer(
-    config: RunConfig, world: World, run_store: ObjectStore, attempt: Attempt, num_samples: int, reporter: Reporter
+    config: RunConfig, world: World, run_store: ObjectStore, attempt: Attempt, loader: Loader, reporter: Reporter
 ) -> Checkpointer:
     committer = None
     if attempt.commit_log is not None and attempt.ledger is not None:
@@ -113,8 +125,9 @@ def _build_checkpointer(
             attempt=attempt.number,
             layout=config.parallel,
             training_digest=training_digest(config),
+            dataset_digest=codec.digest(loader.reader.manifest),
             batch_rows=config.train.batch_rows,
-            num_samples=num_samples,
+            num_samples=loader.num_samples,
             keep_latest=config.checkpoint.keep_latest,
         )
         committer = Committer(

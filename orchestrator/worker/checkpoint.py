@@ -12,9 +12,8 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from data_pipeline.object_store import ObjectStore, StoreError
+from data_pipeline.object_store import ObjectStore, StoreError, StoreUnavailable
 from model.config import ParallelConfig
 from orchestrator.worker.agreement import on_first_rank, unwrapped
 from orchestrator.worker.checkpoint_store import StoreWriter
@@ -27,6 +26,7 @@ from orchestrator.worker.manifest import (
     directories_to_delete,
     write_manifest,
 )
+from orchestrator.worker.staging import Stager
 
 NUM_PARALLEL_DELETES = 16
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class CheckpointTerms:
     attempt: int
     layout: ParallelConfig
     training_digest: str
+    dataset_digest: str
     batch_rows: int
     num_samples: int
     """Of one epoch."""
@@ -69,6 +70,7 @@ class Committer:
             data_position=data_position(step, batch_rows=terms.batch_rows, num_samples=terms.num_samples),
             layout=terms.layout,
             training_digest=terms.training_digest,
+            dataset_digest=terms.dataset_digest,
             files=tuple(sorted(files, key=lambda file: file.name)),
             torch_version=torch.__version__,
             created_at_s=time.time(),
@@ -78,7 +80,10 @@ class Committer:
         self._on_commit(step)
 
     def retain(self) -> None:
-        """Deletes what `directories_to_delete` says, manifests first. Failing to is not worth a run."""
+        """Deletes what `directories_to_delete` says, manifests first. Failing to is not worth a run.
+
+        Raises Fenced where a newer attempt has begun: what may be deleted is then its business.
+        """
         try:
             self._delete_old()
         except StoreError as error:
@@ -95,6 +100,7 @@ class Committer:
             attempt=self._terms.attempt,
         )
         for directory in directories:
+            self._commit_log.check(self._terms.attempt)
             self._store.delete(f"{directory}manifest.json")
             with ThreadPoolExecutor(NUM_PARALLEL_DELETES) as pool:
                 list(pool.map(self._store.delete, [key for key in keys if key.startswith(directory)]))
@@ -102,11 +108,13 @@ class Committer:
 
 
 class Checkpointer:
-    """Every rank's part. One save at a time is under way; its errors show at the next step boundary, in `check`, `save` or `wait`."""
+    """Every rank's part. One save at a time is under way; its errors show at the next step boundary, in `check`, `save` or `wait`.
 
-    def __init__(
-        self, store: ObjectStore, *, attempt: int, group: dist.ProcessGroup, committer: Committer | None, stager: DefaultStager
-    ) -> None:
+    A store that is away costs the checkpoint, not the run: `check` and `save` drop a save that ended so, and the next one tries again. Only
+    `wait`, on which the end of training relies, raises it. All ranks do the same, since a save ends in the same error on every one.
+    """
+
+    def __init__(self, store: ObjectStore, *, attempt: int, group: dist.ProcessGroup, committer: Committer | None, stager: Stager) -> None:
         self._store = store
         self._attempt = attempt
         self._group = group
@@ -122,23 +130,28 @@ class Checkpointer:
         if self._under_way is not None and not self._under_way.done():
             self.num_waits += 1
             log.warning("the checkpoint before is still being written: training waits for it; raise checkpoint.every_steps")
-        self.wait()
+        self._wait_or_drop()
         started_at_s = time.monotonic()
-        snapshot = self._stager.stage(dict(state))
+        snapshot = self._stager.stage(state)
         log.info("snapshot of step %d taken in %.3f s", step, time.monotonic() - started_at_s)
-        assert isinstance(snapshot, dict), "staged at once, not in the background"
         self._under_way = self._thread.submit(self._upload, step, snapshot)
 
     def check(self) -> None:
-        """Raises what went wrong with a save that has ended."""
+        """Raises what went wrong with a save that has ended, except that the store was away."""
         if self._under_way is not None and self._under_way.done():
-            self.wait()
+            self._wait_or_drop()
 
     def wait(self) -> None:
-        """Returns when no save is under way and every one so far is committed."""
+        """Returns when no save is under way and the last one is committed. Raises what went wrong with it."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
+
+    def _wait_or_drop(self) -> None:
+        try:
+            self.wait()
+        except StoreUnavailable as error:
+            log.error("a checkpoint is LOST, the store is away; training goes on and the next checkpoint tries again: %s", error)
 
     def _upload(self, step: int, snapshot: dict[str, Tensor]) -> None:
         writer = StoreWriter(self._store, step=step, attempt=self._attempt)
@@ -158,6 +171,4 @@ def build_checkpointer(
     store: ObjectStore, *, attempt: int, group: dist.ProcessGroup, committer: Committer | None, device: torch.device
 ) -> Checkpointer:
     """`group` is a gloo group that nothing else uses, `committer` is given on its first rank."""
-    on_cuda = device.type == "cuda"
-    options = StagingOptions(use_pinned_memory=on_cuda, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=on_cuda)
-    return Checkpointer(store, attempt=attempt, group=group, committer=committer, stager=DefaultStager(options))
+    return Checkpointer(store, attempt=attempt, group=group, committer=committer, stager=Stager(device))

@@ -86,10 +86,12 @@ class CommitLog:
         return trusted_commits(self._entries)
 
     def fence(self, attempt: int) -> None:
-        """Begin `attempt`; nothing happens where it has begun. Raises Fenced when a newer one has."""
+        """Begin `attempt`. Raises Fenced when it or a newer one has begun already: two processes may have chosen the same number."""
         while last_fence(self._entries) < attempt:
-            self._append(Fence(attempt=attempt))
+            if self._append(Fence(attempt=attempt)):
+                return
         self._check(attempt)
+        raise Fenced(f"attempt {attempt} of this run was begun by another process; this worker stops, start no second one beside it")
 
     def fence_next(self) -> int:
         """Begin the attempt after the last one and return its number; no other caller gets the same."""
@@ -105,6 +107,11 @@ class CommitLog:
     def reject(self, commit: Commit, reason: str, *, attempt: int) -> None:
         """`attempt`, which runs now, found that the checkpoint of `commit` can't be used. Raises Fenced."""
         self._append_as(attempt, Reject(attempt=commit.attempt, step=commit.step, reason=reason))
+
+    def check(self, attempt: int) -> None:
+        """Reads what is new. Raises Fenced when an attempt newer than `attempt` has begun."""
+        self._read_on()
+        self._check(attempt)
 
     def _append_as(self, attempt: int, entry: Entry) -> None:
         self._check(attempt)

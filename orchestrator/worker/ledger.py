@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from data_pipeline.object_store import KeyExists, ObjectStore, StoreError, StoreUnavailable
 from model.config import ParallelConfig
 from orchestrator import codec
+from orchestrator.config import RunConfig
 
 NUM_PARALLEL_READS = 16
 log = logging.getLogger(__name__)
@@ -35,10 +36,22 @@ class StepRecord:
     """Digest of the samples of the global batch, in order."""
     layout: ParallelConfig
     deterministic: bool
+    setting: str
+    """See `setting_of`: only steps of the same setting can agree to the bit."""
+
+
+def setting_of(config: RunConfig, *, torch_version: str) -> str:
+    """Short digest of what a resume may change and bits depend on: layout, number of steps (the learning rate's schedule), … . Pure."""
+    train = config.train
+    decisive = (config.parallel, train.num_steps, train.micro_rows, train.deterministic, config.resources.device, torch_version)
+    return codec.digest(decisive)[:12]
 
 
 class Ledger:
-    """The writing end, of rank 0. Make it with `build_ledger`; `close` it."""
+    """The writing end, of rank 0. Make it with `build_ledger`; `close` it.
+
+    While the store is away, records stay in memory and the thread tries again: only who waits for them, in `flush` or `close`, is told.
+    """
 
     def __init__(self, store: ObjectStore, *, attempt: int, interval_s: float) -> None:
         self._store = store
@@ -48,7 +61,10 @@ class Ledger:
         self._waiting: list[StepRecord] = []
         self._flush_wanted = False
         self._closed = False
+        self._outage: StoreUnavailable | None = None
+        """Of the last try to write."""
         self._error: StoreError | None = None
+        """That ended the thread."""
         self._thread = threading.Thread(target=self._write_until_closed, name="ledger", daemon=True)
 
     def start(self) -> None:
@@ -62,10 +78,13 @@ class Ledger:
             self._changed.notify_all()
 
     def flush(self, step: int) -> None:
-        """Returns once every record up to `step` that was appended is durable. Raises StoreError."""
+        """Returns once every record up to `step` that was appended is durable. Raises StoreError; after StoreUnavailable try again."""
         with self._changed:
+            self._outage = None
             while any(record.step <= step for record in self._waiting):
                 self._raise_error()
+                if self._outage is not None:
+                    raise self._outage
                 self._flush_wanted = True
                 self._changed.notify_all()
                 self._changed.wait()
@@ -103,21 +122,26 @@ class Ledger:
                 self._changed.notify_all()
 
     def _write(self, segment: Sequence[StepRecord]) -> None:
-        """Tries the very same segment again while the store is away, unless somebody waits for it."""
+        """Tries the very same segment again while the store is away: a write whose answer got lost may have arrived."""
         key, data = segment_key(self._attempt, segment), b"".join(codec.to_json(record) + b"\n" for record in segment)
         while True:
             try:
-                return self._store.create(key, data)
-            except KeyExists:
-                if self._store.get(key) == data:
-                    return None
-                raise
+                return self._create(key, data)
             except StoreUnavailable as error:
                 with self._changed:
-                    if self._flush_wanted or self._closed:
+                    if self._closed:
                         raise
+                    self._outage, self._flush_wanted = error, False
+                    self._changed.notify_all()
                     log.warning("the ledger can't be written, trying again: %s", error)
                     self._changed.wait_for(lambda: self._flush_wanted or self._closed, timeout=self._interval_s)
+
+    def _create(self, key: str, data: bytes) -> None:
+        try:
+            self._store.create(key, data)
+        except KeyExists:
+            if self._store.get(key) != data:
+                raise
 
     def _fail(self, error: StoreError) -> None:
         with self._changed:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.object_store import KeyMissing, ObjectStore
@@ -16,7 +16,7 @@ from orchestrator import codec
 from orchestrator.worker.commit_log import Commit
 from orchestrator.worker.errors import CheckpointCorrupt
 
-VERSION = 1
+VERSION = 2
 _DIRECTORY = re.compile(r"checkpoints/step-(\d{9,})-a(\d{4,})/")
 
 
@@ -48,6 +48,8 @@ class CheckpointManifest:
     """That wrote it; any other can read it."""
     training_digest: str
     """orchestrator.config.training_digest of the run."""
+    dataset_digest: str
+    """SHA-256 of the dataset's manifest as canonical JSON."""
     files: tuple[FileDigest, ...]
     torch_version: str
     created_at_s: float
@@ -97,6 +99,14 @@ def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:
         if found == sha256:
             return data
     raise CheckpointCorrupt(f"{store.url(key)} is not what was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…")
+
+
+def still_there(trusted: Sequence[Commit], keys: Container[str]) -> list[Commit]:
+    """Which of `trusted` (newest first) retention has left, given every key below checkpoints/: it removes manifests first. Pure.
+
+    The newest is always among them, for it must be there: a missing one is somebody else's doing, to be told and not passed over.
+    """
+    return [commit for commit in trusted if commit is trusted[0] or commit.manifest_key in keys]
 
 
 def directories_to_delete(

@@ -18,7 +18,7 @@ from orchestrator.worker.attempt import Attempt
 from orchestrator.worker.checkpoint_store import StoreReader, check_fits, open_checkpoint
 from orchestrator.worker.commit_log import Commit
 from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
-from orchestrator.worker.manifest import CheckpointManifest, read_manifest
+from orchestrator.worker.manifest import CheckpointManifest, read_manifest, still_there
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Resumer:
     group: dist.ProcessGroup
     attempt: Attempt
     training_digest: str
+    dataset_digest: str
 
     def load_latest(self, prepare_state: Callable[[], dict[str, Tensor]]) -> Resumed:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
@@ -60,7 +61,7 @@ class Resumer:
         trusted = commit_log.trusted()
         if not trusted and any(isinstance(entry, Commit) for entry in commit_log.entries):
             raise NoCheckpoint(_none_left("all were refused by earlier attempts"))
-        return trusted
+        return still_there(trusted, {info.key for info in self.store.list("checkpoints/")})
 
     def _reject(self, commit: Commit, reason: str) -> None:
         assert self.attempt.commit_log is not None, "only the first rank writes it"
@@ -77,6 +78,11 @@ class Resumer:
             raise ConfigMismatch(
                 f"run {manifest.run}: model, data, optimizer, train.batch_rows or train.seed differs from what the checkpoint of step "
                 f"{manifest.step} was trained with; restore them, or start a new run under another name"
+            )
+        if manifest.dataset_digest != self.dataset_digest:
+            raise ConfigMismatch(
+                f"run {manifest.run}: its dataset was rebuilt under the same name after the checkpoint of step {manifest.step}; "
+                "restore the dataset's old manifest and shards, or start a new run under another name"
             )
         return manifest
 

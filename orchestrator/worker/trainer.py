@@ -6,12 +6,14 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from data_pipeline.loader import Loader
+from data_pipeline.loader import Loader, TokenBatch
+from data_pipeline.plan import SampleRef, digest_of
 from model.model import HybridLM
 from model.optim import lr_at
 from model.step import StepResult, train_step
@@ -58,6 +60,8 @@ class Trainer:
     throughput: Throughput
     start_step: int
     """Last step of the checkpoint that was loaded; 0 for none."""
+    setting: str
+    """See `ledger.setting_of`."""
 
     def run(self) -> Ended:
         """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed."""
@@ -65,8 +69,11 @@ class Trainer:
         outcome, step = Outcome.FINISHED, self.start_step
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
-            self._record(step, self._train(step))
-            must_stop = self.world.agree(self.stop.is_set())
+            batch = self.loader.batch(step)
+            result = self._train(step, batch)
+            tokens_per_s = self._report(step, result)
+            samples, must_stop = self.world.exchange(batch.samples, stop=self.stop.is_set())
+            self._record(step, result, samples, tokens_per_s)
             is_last = step == self.config.train.num_steps
             if must_stop or is_last or step % self.config.checkpoint.every_steps == 0:
                 self._save(step, phase=Phase.SAVING if must_stop or is_last else Phase.TRAINING)
@@ -76,26 +83,30 @@ class Trainer:
         self._finish()
         return Ended(outcome=outcome, step=step)
 
-    def _train(self, step: int) -> StepResult:
+    def _train(self, step: int, batch: TokenBatch) -> StepResult:
         train = self.config.train
         return train_step(
             self.model,
             self.optimizer,
-            self._micro_batches(step),
+            self._micro_batches(batch),
             lr=lr_at(step, self.config.optimizer, train.num_steps),
             config=self.config.optimizer,
             mesh=self.world.mesh,
         )
 
-    def _micro_batches(self, step: int) -> list[tuple[Tensor, Tensor]]:
+    def _micro_batches(self, batch: TokenBatch) -> list[tuple[Tensor, Tensor]]:
         """This rank's rows of the step, cut for gradient accumulation, on the device."""
-        batch, device, rows = self.loader.batch(step), self.world.device, self.config.train.micro_rows
+        device, rows = self.world.device, self.config.train.micro_rows
         tokens, labels = (whole.to(device, non_blocking=True).split(rows) for whole in (batch.tokens_BT, batch.labels_BT))
         return list(zip(tokens, labels, strict=True))
 
-    def _record(self, step: int, result: StepResult) -> None:
+    def _report(self, step: int, result: StepResult) -> float:
+        """Tokens per second. Before anything waits for other ranks, so that the one which hangs shows."""
         tokens_per_s = self.throughput.after_step(time.monotonic())
         self.reporter.finished(step, phase=Phase.TRAINING, loss=result.loss, tokens_per_s=tokens_per_s)
+        return tokens_per_s
+
+    def _record(self, step: int, result: StepResult, samples: Sequence[SampleRef], tokens_per_s: float) -> None:
         if self.attempt.ledger is None:
             return
         record = StepRecord(
@@ -104,9 +115,10 @@ class Trainer:
             loss=result.loss,
             grad_norm=result.grad_norm,
             tokens=result.num_tokens,
-            samples=self.loader.digest(step),
+            samples=digest_of(samples),
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
+            setting=self.setting,
         )
         self.attempt.ledger.append(record)
         total = self.config.train.num_steps

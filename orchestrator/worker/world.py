@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+from data_pipeline.plan import SampleRef
 from model.titan import build_mesh
 from orchestrator.config import RunConfig
 
@@ -39,11 +40,17 @@ class World:
         first = self.mesh.get_local_rank("dp_shard") * rows
         return range(first, first + rows)
 
-    def agree(self, flag: bool) -> bool:
-        """Whether `flag` is set on any rank."""
-        flags = torch.tensor(int(flag))
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.group)
-        return bool(flags.item())
+    def exchange(self, samples: Sequence[SampleRef], *, stop: bool) -> tuple[list[SampleRef], bool]:
+        """(the samples that the ranks read, in the order of the global batch; whether any rank is to stop), in one small collective.
+
+        Every rank gives equally many. Ranks along tp share their rows: the first of them speaks for all.
+        """
+        mine = torch.tensor([int(stop), *(number for sample in samples for number in (sample.epoch, sample.index))])
+        of_ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size(self.group))]
+        dist.all_gather(of_ranks, mine, group=self.group)
+        first_of_tp: list[int] = self.mesh.mesh[:, 0].tolist()
+        refs = torch.cat([of_ranks[rank][1:] for rank in first_of_tp]).view(-1, 2).tolist()
+        return [SampleRef(epoch, index) for epoch, index in refs], any(bool(of_rank[0]) for of_rank in of_ranks)
 
     def leave(self) -> None:
         """Returns when every rank is about to leave. End the process with os._exit after it: gloo's threads may abort an ordinary exit."""

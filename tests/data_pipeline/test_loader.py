@@ -8,7 +8,7 @@ from data_pipeline.config import DataConfig
 from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
 from data_pipeline.loader import Loader, build_loader
 from data_pipeline.object_store import StoreUnavailable
-from data_pipeline.plan import digest_of, samples_of_step
+from data_pipeline.plan import samples_of_step
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 
@@ -34,7 +34,7 @@ def test_rows_are_the_planned_samples_and_labels_the_next_tokens(tmp_path: Path)
         assert batch.tokens_BT.dtype == batch.labels_BT.dtype == torch.int64
         assert batch.tokens_BT.is_contiguous()
         assert batch.labels_BT.is_contiguous()
-        assert loader.digest(5) == digest_of(samples)
+        assert batch.samples == samples
 
 
 def test_an_epoch_holds_every_sample_once_whatever_the_number_of_ranks(tmp_path: Path) -> None:
@@ -53,6 +53,11 @@ def test_an_epoch_holds_every_sample_once_whatever_the_number_of_ranks(tmp_path:
                 parts.append([loader.batch(step).tokens_BT for step in range(1, num_steps + 1)])
         for step in range(num_steps):
             assert torch.equal(torch.cat([part[step] for part in parts]), whole[step])
+
+
+def test_a_rank_names_the_samples_of_its_own_rows(tmp_path: Path) -> None:
+    with closing(load(MemoryStore(), tmp_path, rank_rows=range(2, 4))) as loader:
+        assert loader.batch(5).samples == samples_of_step(5, batch_rows=6, num_samples=loader.num_samples, seed=3)[2:4]
 
 
 def test_resuming_is_asking_for_a_step(tmp_path: Path) -> None:

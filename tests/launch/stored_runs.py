@@ -51,6 +51,7 @@ def put_steps(root: Path, attempt: int, steps: range, samples: Callable[[int], s
             samples=samples(step),
             layout=ParallelConfig(dp_shard=2),
             deterministic=True,
+            setting="default",
         )
         for step in steps
     ]
@@ -70,6 +71,7 @@ def put_checkpoint(root: Path, config: RunConfig, *, attempt: int, step: int) ->
         data_position=DataPosition(epoch=0, index=step),
         layout=config.parallel,
         training_digest=training_digest(config),
+        dataset_digest="0" * 64,
         files=(FileDigest(name="__0_0.distcp", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()),),
         torch_version="2.13.0",
         created_at_s=float(step),

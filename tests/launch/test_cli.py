@@ -1,6 +1,8 @@
 """What a person types and gets, from stores alone: no Ray, no torch."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +12,13 @@ from data_pipeline.object_store import StoreUnavailable
 from data_pipeline.plan import digest_of, samples_of_step
 from launch import cli
 from launch.load import shipped_recipes
-from launch.record import run_store_of
+from launch.record import read_run, recorded_status, run_store_of
+from launch.run import Cluster
+from orchestrator.control.journal import open_journal
 from orchestrator.control.policy import Cause
 from orchestrator.control.state import Event
 from orchestrator.messages import Outcome
+from orchestrator.ray_backend.client import ClusterUnreachable
 from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 from tests.launch.stored_runs import put_checkpoint, put_dataset, put_steps, store_at, stored_run
 
@@ -273,6 +278,77 @@ def test_a_resume_that_would_be_another_run_is_refused(events: tuple[Event, ...]
     done = braid("resume", "first", *overrides)
     assert done.status == 2
     assert done.err.startswith(f"braid: {line}")
+
+
+def test_a_stop_whose_checkpoint_failed_says_so_with_status_1(braid: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = stored_run(braid.root, FINISHED[:4])
+
+    def stopped(events: tuple[Event, ...]) -> object:
+        journal = open_journal(run_store_of(store_at(braid.root), "first"))
+        for event in events:
+            journal.append(event)
+        return recorded_status(read_run(config.storage, "first"), 100.0)
+
+    monkeypatch.setattr("launch.lifecycle.stop", lambda *_, **__: stopped((stop(), failed(1, "b", Cause.STORE, at_step=33), gone(1))))
+    done = braid("stop", "first")
+    assert done.status == 1
+    assert "first: stopped (stopped on request; its last checkpoint failed: it broke), last checkpoint at step 20" in done.err
+
+
+def test_an_unreadable_journal_is_one_line(braid: Braid) -> None:
+    stored_run(braid.root)
+    (braid.root / "runs/first/journal/000000000001.json").write_bytes(b"{")
+    done = braid("status", "first")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "journal/000000000001.json is not JSON" in done.err
+
+
+class Actor:
+    """A controller's actor which answers everything with the same; `remote` as Ray's."""
+
+    def __init__(self, trouble: str | None) -> None:
+        self._trouble = trouble
+
+    @property
+    def trouble(self) -> "Actor":
+        return self
+
+    def remote(self) -> str | None:
+        return self._trouble
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "line"),
+    [
+        (None, 0, "watch it with"),
+        (
+            "AccessDenied: no credentials; trying again in up to 2 s",
+            2,
+            "run first: is submitted, but its controller can't open it: AccessDenied",
+        ),
+        ("ClusterUnreachable", 2, "run first: is submitted, but nothing controls it: did not start"),
+    ],
+)
+def test_a_submission_tells_what_keeps_its_controller_from_working(
+    trouble: str | None, status: int, line: str, braid: Braid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_dataset(braid.root)
+
+    @contextmanager
+    def connected(*_: object, **__: object) -> Iterator[Cluster]:
+        yield Cluster()
+
+    def start_controller(run: str, storage: object) -> Actor:
+        if trouble == "ClusterUnreachable":
+            raise ClusterUnreachable("did not start")
+        return Actor(trouble)
+
+    monkeypatch.setattr("launch.lifecycle.connected", connected)
+    monkeypatch.setattr("orchestrator.ray_backend.client.start_controller", start_controller)
+    monkeypatch.setattr("launch.run.Controller._answer", lambda self, answer, within_s: answer)
+    done = braid("submit", "tiny", "name=first", f"storage.root={braid.root}")
+    assert (done.status, line in done.err) == (status, True), done.err
+    assert json.loads(braid("runs", "--json").out)[0]["state"] == "queued"
 
 
 def test_verify_prints_one_line_and_its_status_is_the_verdict(braid: Braid) -> None:

@@ -18,6 +18,7 @@ from data_pipeline.stores import open_store
 from launch.record import read_run
 from orchestrator.ray_backend.local_cluster import stop_local_cluster
 from orchestrator.ray_backend.processes import kill_all, pids_with_environment
+from tests.ray_backend.listening import LOOPBACK, listening_addresses
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -125,6 +126,9 @@ def test_a_run_is_submitted_watched_stopped_resumed_finished_and_verified(braid:
     assert (status["state"], status["live"], worker["rank"], worker["phase"]) == ("running", True, 0, "training")
     assert "run first, attempt 1" in braid.about("logs", "first")
     assert secrets_in_process_arguments() == []
+    workers = pids_with_environment("BRAID_RUN", "first")
+    assert worker["pid"] in workers
+    assert set() < listening_addresses(workers) <= LOOPBACK
 
     # and stopped, it has a checkpoint of its last step, and no worker
     braid.about("stop", "first")

@@ -10,7 +10,7 @@ from launch.errors import NoSuchRun, RunExists, UserError
 from launch.record import add_config, config_key, create_run, last_record, read_config, read_run, recorded_status, run_names, run_store_of
 from launch.storage import storage_hint, storage_of
 from orchestrator import codec
-from orchestrator.control.journal import open_journal, read_journal
+from orchestrator.control.journal import read_journal
 from orchestrator.control.state import RunSubmitted, terms_of
 from orchestrator.messages import Outcome
 from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
@@ -37,31 +37,33 @@ def test_a_name_is_used_once(tmp_path: Path) -> None:
             create_run(store_at(tmp_path), again, at_s=2.0)
 
 
-def test_a_submission_that_died_half_way_is_completed_by_repeating_it(tmp_path: Path) -> None:
+def test_a_submission_that_died_half_way_does_not_hold_the_name(tmp_path: Path) -> None:
     config = config_at(tmp_path)
     run_store_of(store_at(tmp_path), "first").create(config_key(1), codec.to_json(config))
     with pytest.raises(NoSuchRun):
         read_run(config.storage, "first")
+    other = config_at(tmp_path, "train.num_steps=3")
+    create_run(store_at(tmp_path), other, at_s=1.0)
+    record = read_run(config.storage, "first")
+    assert (record.config, record.version) == (other, 2)
     with pytest.raises(RunExists):
-        create_run(store_at(tmp_path), config_at(tmp_path, "train.num_steps=3"), at_s=1.0)
-    create_run(store_at(tmp_path), config, at_s=1.0)
-    assert read_run(config.storage, "first").config == config
+        create_run(store_at(tmp_path), config, at_s=2.0)
 
 
 def test_of_two_submissions_at_once_one_is_told_that_the_run_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_at(tmp_path)
     run_store = run_store_of(store_at(tmp_path), "first")
-    run_store.create(config_key(1), codec.to_json(config))
+    other = config_at(tmp_path, "train.num_steps=3")
 
-    def open_late(store: ObjectStore) -> object:
-        late = open_journal(store)
-        open_journal(store).append(RunSubmitted(at_s=1.0, terms=terms_of(config, 1)))
-        return late
+    def nobody_yet(store: ObjectStore, name: str) -> None:
+        monkeypatch.undo()
+        create_run(store, other, at_s=1.0)
 
-    monkeypatch.setattr("launch.record.open_journal", open_late)
+    monkeypatch.setattr("launch.record.refuse_existing", nobody_yet)
     with pytest.raises(RunExists):
         create_run(store_at(tmp_path), config, at_s=1.0)
     assert len(read_journal(run_store)) == 1
+    assert read_run(config.storage, "first").config == other
 
 
 def test_an_unknown_run_is_answered_with_the_nearest_names(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launch.errors import NotReachable, UserError
-from launch.follow import EXIT_STATUS, show, statuses
+from launch.errors import NotOpen, NotReachable, UserError
+from launch.follow import EXIT_STATUS, show, status_line, statuses
 from launch.plot import plot, rolling_mean
 from launch.preflight import prepare_dataset
 from launch.record import read_run, recorded_status
@@ -58,6 +58,18 @@ def test_a_controller_that_falls_silent_is_replaced_by_the_journal(tmp_path: Pat
     live = status_of(tmp_path, step=35, live=True)
     view = RunView(read_run(config.storage, "first"), FakeController(answers=[live, None]))
     assert [view.status()["step"], view.status()["step"]] == [35, 30]
+
+
+def test_a_controller_that_cannot_open_its_run_says_why(tmp_path: Path) -> None:
+    config = stored_run(tmp_path)
+
+    class Locked(FakeController):
+        def status(self) -> dict[str, Any]:
+            raise NotOpen("controller of first: AccessDenied: no credentials; trying again in up to 8 s")
+
+    status = RunView(read_run(config.storage, "first"), Locked()).status()
+    assert (status["state"], status["reason"]) == ("queued", "controller of first: AccessDenied: no credentials; trying again in up to 8 s")
+    assert "AccessDenied" in status_line(status)
 
 
 def test_following_ends_with_the_run_and_asks_in_between(tmp_path: Path) -> None:

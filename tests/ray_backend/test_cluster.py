@@ -101,7 +101,9 @@ def test_repeating_an_action_changes_nothing(run: FakeRun, head: str):
     cluster.execute(StopWorkers(attempt=1))
     gone = seen_when(cluster, lambda seen: seen.gone)
     assert [worker.killed_by_agent for worker in gone.reports[0].workers] == [True]
-    assert agents_of(run) == []
+    assert run.pids() == []
+    seen_when(cluster, lambda seen: agents_of(run) == [])
+    assert run.store.get("logs/a0001/rank-00000.log").startswith(b"rank 0 of attempt 1")
 
 
 def test_a_node_that_is_not_there_any_more_shows_as_a_lost_agent(run: FakeRun, head: str):
@@ -124,13 +126,25 @@ def test_an_agent_that_never_starts_shows_as_lost_in_the_end(run: FakeRun, head:
     assert cluster.poll(timeout_s=0.0).lost_agents == (head,)
 
 
-def test_closing_ends_the_agents_of_forgotten_attempts_too(run: FakeRun, head: str):
+def test_agents_that_an_earlier_attempt_left_behind_are_ended(run: FakeRun, head: str):
+    """Their controller was lost with its cluster's head, say, and the run went on elsewhere meanwhile."""
+    lost = controller_of(run, epoch=1)
+    lost.execute(start(head, attempt=1))
+    seen_when(lost, is_training)
+    [left_behind] = agents_of(run)
+
+    cluster = controller_of(run, epoch=2, attempt=0)
+    cluster.execute(start(head, attempt=2))
+    seen_when(cluster, lambda seen: is_training(seen) and left_behind not in agents_of(run))
+
+    assert (len(agents_of(run)), len(run.pids())) == (1, 1)
+
+
+def test_closing_ends_every_agent_of_the_run(run: FakeRun, head: str):
     cluster = controller_of(run, epoch=1)
     cluster.execute(start(head, attempt=1))
     seen_when(cluster, is_training)
     cluster.execute(start(head, attempt=2))
-    seen_when(cluster, is_training)
-    assert (len(agents_of(run)), len(run.pids())) == (2, 2)
 
     cluster.close()
 

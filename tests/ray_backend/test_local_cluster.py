@@ -12,35 +12,9 @@ import pytest
 from orchestrator.ray_backend import local_cluster
 from orchestrator.ray_backend.processes import look_at, pids_with_environment, processes
 from tests.ray_backend.fake_runs import wait_for
+from tests.ray_backend.listening import LOOPBACK, listening_addresses
 
 pytestmark = pytest.mark.xdist_group("ray")
-LISTENING = "0A"
-
-
-def sockets_of(pids: set[int]) -> set[str]:
-    """Inodes of their sockets."""
-    found = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = os.readlink(link)
-            except FileNotFoundError:
-                continue
-            if target.startswith("socket:["):
-                found.add(target[8:-1])
-    return found
-
-
-def listening_addresses(pids: set[int]) -> set[str]:
-    """IP addresses on which the processes listen, as the kernel writes them."""
-    inodes = sockets_of(pids)
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == LISTENING and fields[9] in inodes:
-                found.add(fields[1].partition(":")[0])
-    return found
 
 
 def test_everything_listens_on_loopback_only(home: Path, cluster: str):
@@ -50,9 +24,8 @@ def test_everything_listens_on_loopback_only(home: Path, cluster: str):
 
     addresses = listening_addresses(ours)
 
-    loopback, loopback_in_ipv6 = "0100007F", "0000000000000000FFFF00000100007F"
     assert addresses
-    assert addresses <= {loopback, loopback_in_ipv6}
+    assert addresses <= LOOPBACK
 
 
 def test_the_token_is_for_this_user_only(home: Path, cluster: str):

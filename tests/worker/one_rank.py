@@ -1,5 +1,6 @@
 """An attempt of one rank without a model or a process of its own, over a store in memory."""
 
+from concurrent import futures
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,7 @@ from orchestrator.worker.resume import Resumer
 from tests.fakes.memory_store import MemoryStore
 
 DIGEST = "d" * 64
+DATASET = "a" * 64
 
 
 @dataclass
@@ -45,17 +47,22 @@ class Training:
                 samples="",
                 layout=ParallelConfig(),
                 deterministic=True,
+                setting="",
             )
         )
 
-    def step_until_it_shows(self) -> None:
-        """Steps that find the save still under way go on; the first after its end raises its error."""
-        while True:
-            self.checkpointer.check()
+    def check_after_its_end(self) -> None:
+        """The first step boundary after the end of the save under way."""
+        under_way = self.checkpointer._under_way
+        assert under_way is not None
+        futures.wait([under_way], timeout=30)
+        self.checkpointer.check()
 
-    def load(self, *, into: dict[str, Tensor] | None = None, digest: str = DIGEST) -> tuple[Resumed, dict[str, Tensor]]:
+    def load(
+        self, *, into: dict[str, Tensor] | None = None, digest: str = DIGEST, dataset: str = DATASET
+    ) -> tuple[Resumed, dict[str, Tensor]]:
         state = state_at(-1) if into is None else into
-        resumer = Resumer(store=self.store, group=self.group, attempt=self.attempt, training_digest=digest)
+        resumer = Resumer(store=self.store, group=self.group, attempt=self.attempt, training_digest=digest, dataset_digest=dataset)
         return resumer.load_latest(lambda: state), state
 
 
@@ -73,6 +80,7 @@ def begin(store: MemoryStore, group: dist.ProcessGroup, number: int, *, keep_lat
         attempt=number,
         layout=ParallelConfig(),
         training_digest=DIGEST,
+        dataset_digest=DATASET,
         batch_rows=4,
         num_samples=24,
         keep_latest=keep_latest,

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.object_store import AccessDenied, StoreUnavailable
 from orchestrator.messages import Resumed
 from orchestrator.worker.commit_log import open_commit_log
+from orchestrator.worker.errors import Fenced
 from orchestrator.worker.ledger import read_ledger
 from orchestrator.worker.manifest import directory_of, read_manifest
 from orchestrator.worker.state import prepare_optimizer, training_state
@@ -76,16 +77,51 @@ def test_a_failed_save_shows_at_the_next_step(group: dist.ProcessGroup):
     store = MemoryStore()
     training = begin(store, group, 1)
 
-    def away(operation: str, key: str) -> None:
+    def refuse(operation: str, key: str) -> None:
         if operation == "put":
-            raise StoreUnavailable("no answer")
+            raise AccessDenied("not allowed")
 
+    store.fault = refuse
+    training.checkpointer.save(3, state_at(3))
+
+    with pytest.raises(AccessDenied, match=r"^not allowed$"):
+        training.check_after_its_end()
+    assert training.committed == []
+
+
+def away(operation: str, key: str) -> None:
+    if operation in ("put", "create"):
+        raise StoreUnavailable("no answer")
+
+
+def test_a_store_that_is_away_costs_a_checkpoint_and_not_the_run(group: dist.ProcessGroup, caplog: pytest.LogCaptureFixture):
+    store = MemoryStore()
+    training = begin(store, group, 1)
+    store.fault = away
+    training.record(3)
+    training.checkpointer.save(3, state_at(3))
+    training.check_after_its_end()
+    training.record(6)
+    training.checkpointer.save(6, state_at(6))
+    training.record(9)
+    store.fault = lambda operation, key: away(operation, key) if "/step-000000006-" in key else None
+    training.checkpointer.save(9, state_at(9))  # finds that of step 6 lost as well
+    training.checkpointer.wait()
+
+    assert training.committed == [9]
+    assert caplog.text.count("a checkpoint is LOST, the store is away") == 2
+    assert [record.step for record in read_ledger(store)[1]] == [3, 6, 9]
+    assert begin(store, group, 2).load()[0] == Resumed(step=9)
+
+
+def test_the_last_checkpoint_is_not_dropped(group: dist.ProcessGroup):
+    store = MemoryStore()
+    training = begin(store, group, 1)
     store.fault = away
     training.checkpointer.save(3, state_at(3))
 
     with pytest.raises(StoreUnavailable, match=r"^no answer$"):
-        training.step_until_it_shows()
-    assert training.committed == []
+        training.checkpointer.wait()
 
 
 def test_the_records_of_its_steps_are_durable_before_a_checkpoint_counts(group: dist.ProcessGroup):
@@ -126,6 +162,24 @@ def test_manifests_are_deleted_before_what_they_name(group: dist.ProcessGroup):
 
     assert deleted[0] == directory_of(3, 1) + "manifest.json"
     assert len(deleted) > 2
+
+
+def test_a_frozen_worker_that_wakes_up_removes_nothing(group: dist.ProcessGroup):
+    """It freezes right after its commit; what the newer attempt may fall back on is no longer its business."""
+    store = MemoryStore()
+    zombie = begin(store, group, 1, keep_latest=2)
+    zombie.save(3, 6)
+
+    def begin_a_newer_one(operation: str, key: str) -> None:
+        if operation == "list":
+            store.fault = lambda operation, key: None
+            open_commit_log(store).fence(2)
+
+    store.fault = begin_a_newer_one
+    with pytest.raises(Fenced, match=r"^attempt 2 of this run has begun"):
+        zombie.save(9)
+
+    assert steps_on_store(store) == {f"step-{step:09d}-a0001" for step in (3, 6, 9)}
 
 
 def test_what_a_dead_attempt_left_behind_is_cleared_away(group: dist.ProcessGroup):

@@ -71,14 +71,24 @@ def test_a_commit_that_is_faster_than_the_fence_counts():
     assert newer.entries[-1] == Fence(attempt=2)
 
 
-def test_a_fence_may_be_repeated_but_not_go_back():
+def test_an_attempt_has_one_holder():
+    """A controller's attempt and that of a torchrun by hand may get the same number at the same moment."""
     store = MemoryStore()
-    log = open_commit_log(store)
-    log.fence(2)
-    log.fence(2)
-    assert log.entries == (Fence(attempt=2),)
+    one, other = open_commit_log(store), open_commit_log(store)
+    one.fence(2)
 
-    with pytest.raises(Fenced):
+    for late in (other, open_commit_log(store)):
+        with pytest.raises(Fenced, match=r"^attempt 2 of this run was begun by another process; this worker stops"):
+            late.fence(2)
+
+    assert open_commit_log(store).entries == (Fence(attempt=2),)
+
+
+def test_attempts_do_not_go_back():
+    store = MemoryStore()
+    open_commit_log(store).fence(2)
+
+    with pytest.raises(Fenced, match=r"^attempt 2 of this run has begun; this worker belongs to attempt 1"):
         open_commit_log(store).fence(1)
 
 

@@ -24,6 +24,7 @@ def record(step: int, *, attempt: int = 1, loss: float = 5.5) -> StepRecord:
         samples=f"{step:064x}",
         layout=ParallelConfig(),
         deterministic=True,
+        setting="",
     )
 
 
@@ -101,20 +102,49 @@ def test_the_background_waits_for_a_store_that_is_away():
     assert read_ledger(store)[1] == [record(1), record(2)]
 
 
-def test_a_checkpoint_can_not_go_on_without_the_store():
-    store = MemoryStore()
+def away(operation: str, key: str) -> None:
+    raise StoreUnavailable("no answer")
 
-    def away(operation: str, key: str) -> None:
-        raise StoreUnavailable("no answer")
 
-    store.fault = away
+def test_an_outage_costs_a_checkpoint_but_no_record():
+    store = MemoryStore(fault=away)
     ledger = ledger_of(store)
+    ledger.append(record(1))
+    with pytest.raises(StoreUnavailable):
+        ledger.flush(1)
+    ledger.append(record(2))
+    store.fault = lambda operation, key: None
+
+    ledger.flush(2)
+
+    assert read_ledger(store)[1] == [record(1), record(2)]
+    ledger.close()
+
+
+def test_the_end_can_not_go_on_without_the_store():
+    ledger = ledger_of(MemoryStore(fault=away))
     ledger.append(record(1))
 
     with pytest.raises(StoreUnavailable):
-        ledger.flush(1)
+        ledger.close()
+
+
+def test_an_outage_while_a_lost_answer_is_looked_into_passes():
+    store = MemoryStore()
+    arrived = ledger_of(store)
+    arrived.append(record(1))
+    arrived.close()
+    store.fault = lambda operation, key: away(operation, key) if operation == "get" else None
+    ledger = ledger_of(store)
+    ledger.append(record(1))
     with pytest.raises(StoreUnavailable):
-        ledger.append(record(2))
+        ledger.flush(1)
+    store.fault = lambda operation, key: None
+
+    ledger.flush(1)
+
+    assert read_ledger(store) == {1: [record(1)]}
+    ledger.close()
 
 
 def test_an_error_that_stays_shows_at_the_next_step():

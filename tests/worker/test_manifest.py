@@ -17,6 +17,7 @@ from orchestrator.worker.manifest import (
     directory_of,
     manifest_key,
     read_manifest,
+    still_there,
     write_manifest,
 )
 from tests.fakes.memory_store import MemoryStore
@@ -28,6 +29,7 @@ MANIFEST = CheckpointManifest(
     data_position=DataPosition(epoch=0, index=40),
     layout=ParallelConfig(dp_shard=2),
     training_digest="d" * 64,
+    dataset_digest="a" * 64,
     files=(FileDigest(name=".metadata", size_bytes=3, sha256=hashlib.sha256(b"abc").hexdigest()),),
     torch_version="2.13.0",
     created_at_s=1.5,
@@ -119,6 +121,13 @@ def test_a_rejected_checkpoint_goes_once_enough_newer_good_ones_exist():
     doomed = directories_to_delete(keys((1, 30), (2, 40), (2, 50)), committed=[rejected, *good], trusted=good, keep_latest=2, attempt=2)
 
     assert doomed == [directory_of(30, 1)]
+
+
+def test_what_retention_removed_is_passed_over_but_never_the_newest():
+    trusted = [commit(1, step) for step in (40, 30, 20, 10)]
+
+    assert [one.step for one in still_there(trusted, keys((1, 20), (1, 30)))] == [40, 30, 20]
+    assert still_there([], []) == []
 
 
 def test_debris_goes_only_if_it_is_of_an_older_attempt():

@@ -123,6 +123,27 @@ def test_sigterm_saves_and_stops(tmp_path: Path):
     assert phases[-1] is Phase.DONE
 
 
+def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):
+    """The records tell what was read, not what was planned."""
+    config = tiny_config(tmp_path / "store", num_steps=2, dp_shard=2)
+    create_run(config)
+
+    run_attempt(config, 1, tmp_path, module="tests.worker.same_rows_worker")
+
+    assert verdict_on(config).problems == tuple(f"attempt 1: step {step} trained on other samples than the plan's" for step in (1, 2))
+
+
+def test_an_outage_for_one_rank_costs_all_of_them_that_checkpoint_and_no_more(tmp_path: Path):
+    config = tiny_config(tmp_path / "store", num_steps=8, tp=2)
+    run_store = create_run(config)
+
+    attempt = run_attempt(config, 1, tmp_path, module="tests.worker.outage_worker")
+
+    assert [commit.step for commit in open_commit_log(run_store).trusted()] == [8, 6]
+    assert all("a checkpoint is LOST" in worker.log.read_text() for worker in attempt.workers)
+    assert verdict_on(config).ok
+
+
 def test_a_changed_model_is_one_line_and_exit_status_1(reference: Reference, tmp_path: Path):
     config = replace(reference.config, parallel=ParallelConfig(), optimizer=replace(reference.config.optimizer, lr=0.5))
     run_store_of(config).create("config/0009.json", codec.to_json(config))

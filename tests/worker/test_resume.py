@@ -185,6 +185,31 @@ def test_other_settings_than_the_checkpoints_are_one_line(group: dist.ProcessGro
     )
 
 
+def test_a_rebuilt_dataset_is_one_line(group: dist.ProcessGroup):
+    store = MemoryStore()
+    begin(store, group, 1).save(3)
+
+    with pytest.raises(ConfigMismatch) as caught:
+        begin(store, group, 2).load(dataset="b" * 64)
+
+    assert str(caught.value) == (
+        "run first: its dataset was rebuilt under the same name after the checkpoint of step 3; "
+        "restore the dataset's old manifest and shards, or start a new run under another name"
+    )
+
+
+def test_checkpoints_that_retention_removed_are_not_refused_one_by_one(group: dist.ProcessGroup):
+    store = MemoryStore()
+    begin(store, group, 1, keep_latest=2).save(3, 6, 9, 12)
+    for step in (9, 12):
+        flip_a_byte(store, directory_of(step, 1) + "__0_0.distcp")
+
+    with pytest.raises(NoCheckpoint):
+        begin(store, group, 2).load()
+
+    assert [entry.step for entry in open_commit_log(store).entries if isinstance(entry, Reject)] == [12, 9]
+
+
 MISFITS = {
     "a tensor more": ({"model.bias": torch.zeros(3)}, "checkpoint of step 3: model.bias is missing, the configured model has one"),
     "another shape": ({"model.weight": torch.zeros(3, 4)}, "model.weight is float32[4, 3], the configured model has float32[3, 4]"),

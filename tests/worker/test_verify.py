@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model.config import ParallelConfig
-from orchestrator.verify import Verdict, verify
+from orchestrator.config import RecoveryConfig
+from orchestrator.verify import Verdict, committed_step, verify
 from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject
-from orchestrator.worker.ledger import StepRecord
+from orchestrator.worker.ledger import StepRecord, setting_of
+from tests.worker.tiny_run import tiny_config
 
 TOKENS = 1024
 Tampering = Callable[[dict[int, list[StepRecord]], list[Entry]], Any]
@@ -24,7 +27,7 @@ def steps(attempt: int, first: int, last: int, **changes: Any) -> list[StepRecor
         replace(
             StepRecord(
                 step=step, attempt=attempt, loss=1 / step, grad_norm=step / 7, tokens=TOKENS, samples=digest(step),
-                layout=ParallelConfig(dp_shard=2), deterministic=True,
+                layout=ParallelConfig(dp_shard=2), deterministic=True, setting="two GPUs",
             ),
             **changes,
         )
@@ -79,13 +82,49 @@ def test_an_attempt_that_died_before_its_first_step_counts_but_changes_nothing()
     assert "4 attempts" in verdict.line
 
 
-def test_on_another_layout_bits_can_not_be_compared_and_the_verdict_says_so():
-    records = {1: steps(1, 1, 6), 2: steps(2, 5, 12, layout=ParallelConfig(tp=2), loss=0.5)}
+def test_in_another_setting_bits_can_not_be_compared_and_the_verdict_says_so():
+    """The layout is the same: it was, say, the number of steps and so the learning rate that a resume changed."""
+    records = {1: steps(1, 1, 7), 2: steps(2, 5, 6), 3: steps(3, 5, 12, setting="more steps", loss=0.5)}
 
-    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
+    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2), Fence(attempt=3)])
 
     assert verdict.ok
-    assert "2 replayed with the same samples (another layout or not deterministic: bits can't be compared)" in verdict.line
+    assert (
+        "2 steps replayed bit for bit, 3 replayed with the same samples (other settings or not deterministic: bits can't be compared)"
+        in verdict.line
+    )
+
+
+def test_a_setting_is_what_a_resume_may_change_and_bits_depend_on(tmp_path: Path):
+    config = tiny_config(tmp_path)
+    others = [
+        replace(config, train=replace(config.train, num_steps=9)),
+        replace(config, train=replace(config.train, micro_rows=2)),
+        replace(config, train=replace(config.train, deterministic=False)),
+        replace(config, parallel=ParallelConfig(tp=2)),
+        replace(config, resources=replace(config.resources, device="cuda")),
+    ]
+    settings = {setting_of(other, torch_version="2.13.0") for other in (config, *others)} | {setting_of(config, torch_version="2.11.0")}
+
+    assert len(settings) == 7
+    assert setting_of(replace(config, recovery=RecoveryConfig(max_restarts=1)), torch_version="2.13.0") in settings
+
+
+def test_what_must_be_there_is_what_was_committed():
+    assert committed_step(*interrupted_run()) == 12
+    assert committed_step({1: steps(1, 1, 6)}, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)]) == 4
+    assert committed_step({1: steps(1, 1, 3)}, [Fence(attempt=1)]) == 0
+
+
+def test_what_a_fallback_went_behind_need_not_be_there():
+    """60 and 40 were refused, or 40 was gone; the attempt that continued 20 was stopped at 30."""
+    records = {1: steps(1, 1, 65), 2: steps(2, 21, 30)}
+    begun = [Fence(attempt=1), commit(1, 20), commit(1, 40), commit(1, 60), Fence(attempt=2)]
+    refused_60, refused_40 = (Reject(attempt=1, step=step, reason="corrupt") for step in (60, 40))
+
+    for entries in ([*begun, refused_60, refused_40], [*begun, refused_60]):
+        assert committed_step(records, entries) == 20
+        assert judge(records, entries, num_steps_done=20).ok
 
 
 def test_without_determinism_bits_are_not_compared():
@@ -97,8 +136,8 @@ def test_without_determinism_bits_are_not_compared():
     assert "bit for bit" not in verdict.line
 
 
-def test_coming_back_to_a_layout_is_compared_with_its_first_run_there():
-    other = {"layout": ParallelConfig(tp=2), "loss": 0.5}
+def test_coming_back_to_a_setting_is_compared_with_its_first_run_there():
+    other = {"layout": ParallelConfig(tp=2), "setting": "other", "loss": 0.5}
     entries = [Fence(attempt=1), commit(1, 4), Fence(attempt=2), Fence(attempt=3)]
 
     good = judge({1: steps(1, 1, 6), 2: steps(2, 5, 6, **other), 3: steps(3, 5, 12)}, entries)

@@ -28,6 +28,7 @@ from orchestrator.verify import Verdict, verify
 from orchestrator.worker.commit_log import open_commit_log
 from orchestrator.worker.ledger import read_ledger
 
+WORKER = "orchestrator.worker.main"
 VOCAB_SIZE, SEQ_LEN, BATCH_ROWS = 256, 16, 4
 MODEL = ModelConfig(
     vocab_size=VOCAB_SIZE,
@@ -180,9 +181,7 @@ class Attempt:
         return self.workers[0].log.read_text()
 
 
-def start_attempt(
-    config: RunConfig, number: int, directory: Path, *, config_version: int = 1, module: str = "orchestrator.worker.main"
-) -> Attempt:
+def start_attempt(config: RunConfig, number: int, directory: Path, *, config_version: int = 1, module: str = WORKER) -> Attempt:
     """Worker processes as an agent starts them."""
     port = free_port()
     return Attempt(
@@ -190,9 +189,9 @@ def start_attempt(
     )
 
 
-def run_attempt(config: RunConfig, number: int, directory: Path) -> Attempt:
+def run_attempt(config: RunConfig, number: int, directory: Path, *, module: str = WORKER) -> Attempt:
     """As `start_attempt`, until the end."""
-    with start_attempt(config, number, directory) as attempt:
+    with start_attempt(config, number, directory, module=module) as attempt:
         statuses = attempt.finish()
         assert statuses == [0] * len(statuses), attempt.log
     return attempt

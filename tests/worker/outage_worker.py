@@ -1,0 +1,21 @@
+"""A worker with a fault: for the last rank alone the store is away while step 3's files are written. Started like a worker."""
+
+import os
+
+from data_pipeline.local_store import LocalStore
+from data_pipeline.object_store import StoreUnavailable
+from orchestrator.worker.main import main
+
+put = LocalStore.put
+
+
+def put_unless_step_3(self: LocalStore, key: str, data: bytes) -> None:
+    if "/step-000000003-" in key:
+        raise StoreUnavailable("no answer")
+    put(self, key, data)
+
+
+if __name__ == "__main__":
+    if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
+        LocalStore.put = put_unless_step_3  # type: ignore[method-assign]
+    main()
