@@ -20,12 +20,20 @@ PROBE = b"written by braid doctor"
 def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check]) -> Iterator[Check]:
     """Every check, as soon as it is done. `cluster` looks at the cluster."""
     yield judge_python(sys.version_info[:2])
-    yield from judge_packages(importlib.metadata.requires("braid") or [], _installed())
+    yield from _packages()
     yield _gpus()
     yield judge_disk(str(home), shutil.disk_usage(_existing(home)).free)
     yield judge_memory(_available_bytes())
     yield from check_store(storage)
     yield cluster()
+
+
+def _packages() -> list[Check]:
+    try:
+        required = importlib.metadata.requires("braid") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [Check(name="braid", level="warn", found="runs from its source, not installed", remedy="install it with `make venv`")]
+    return judge_packages(required, _installed())
 
 
 def check_store(storage: StorageConfig) -> list[Check]:
