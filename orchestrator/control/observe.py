@@ -60,7 +60,8 @@ def _nodes(state: RunState, seen: Observation) -> Iterator[Event]:
     if joined or lost:
         workers = located(seen.reports, state.attempt)
         silent_s = min((one.worker.silent_s for one in workers if one.node in lost), default=0.0)
-        yield s.NodesChanged(at_s=seen.at_s, joined=joined, lost=lost, at_step=last_step(workers), silent_s=silent_s)
+        at_step = max(last_step(workers), state.committed_step)
+        yield s.NodesChanged(at_s=seen.at_s, joined=joined, lost=lost, at_step=at_step, silent_s=silent_s)
 
 
 def _progress(state: RunState, workers: list[Located], at_s: float) -> Iterator[Event]:

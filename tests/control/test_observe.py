@@ -12,7 +12,7 @@ from orchestrator.control.placement import Node
 from orchestrator.control.policy import Cause
 from orchestrator.control.state import RunState
 from orchestrator.messages import AgentReport, Ended, Failed, Outcome, Phase, Resumed, WorkerReport
-from tests.control.stories import failed, gone, nodes, play, running, stepped, stop, submitted
+from tests.control.stories import committed, failed, gone, nodes, play, running, stepped, stop, submitted
 
 LIMITS = RecoveryConfig(heartbeat_timeout_s=5.0, progress_timeout_s=60.0, start_timeout_s=300.0)
 STEADY = WorkerReport(rank=0, pid=100, phase=Phase.TRAINING, step=7)
@@ -45,6 +45,13 @@ def test_nothing_new_means_no_event():
 def test_nodes_that_come_and_go():
     (event,) = events_of(steady(), seen(rank(0, silent_s=1.4), rank(1), alive="bcd"))
     assert event == s.NodesChanged(at_s=50.0, joined=(Node(node="d", slots=1),), lost=("a",), at_step=7, silent_s=1.4)
+
+
+def test_of_a_run_whose_cluster_is_gone_the_last_checkpoint_is_known_at_least():
+    state, _ = play(*running(), committed(1, 30))
+    (event,) = events_of(state, seen(alive="xyz"))
+    assert isinstance(event, s.NodesChanged)
+    assert (event.lost, event.at_step) == (("a", "b", "c"), 30)
 
 
 def test_resuming_and_the_first_step_after_it():
