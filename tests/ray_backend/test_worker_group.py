@@ -57,7 +57,7 @@ def reports_when(group: WorkerGroup, condition: Callable[[WorkerReport], bool], 
 
 
 def test_the_last_words_of_a_worker_come_with_its_exit(group: WorkerGroup, spec, ended: list[int]):
-    group.spawn((spec(7, SPEAKS + "say(Failed(error_type='ValueError', text='no')); print('bye'); os._exit(3)"),))
+    group.spawn((spec(7, SPEAKS + "say(Failed(error_type='ValueError', text='no')); print('bye', flush=True); os._exit(3)"),))
 
     [report] = reports_when(group, is_over)
 
