@@ -142,9 +142,7 @@ def _prefix_of(name: str) -> str:
 
 
 def _exists(store: ObjectStore, name: str) -> DatasetExists:
-    return DatasetExists(
-        f"{store.url(manifest_key(name))}: this dataset exists already; choose another --name, or delete this object first"
-    )
+    return DatasetExists(f"{store.url(manifest_key(name))}: this dataset exists already; choose another NAME, or delete this object first")
 
 
 def _tokenized(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:

@@ -52,6 +52,8 @@ class StorageConfig:
         bucket, prefix = self.bucket_and_prefix()
         parts = prefix.split("/") if prefix else []
         is_printable = all(character.isprintable() for character in prefix)
+        if self.is_s3 and bucket and not 3 <= len(bucket) <= 63:
+            raise ValueError(f"storage.root={self.root!r}: a bucket's name has 3 to 63 characters; use s3://bucket/prefix")
         if not self.is_s3 or not _BUCKET.fullmatch(bucket) or any(part in ("", ".", "..") for part in parts) or not is_printable:
             raise ValueError(f"storage.root={self.root!r}: not an S3 location; use s3://bucket/prefix, or a directory without '://'")
 

@@ -130,6 +130,8 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(exist_ok=True)
     except FileExistsError as error:
         raise StoreError(f"{directory}: is an object, and can't be a directory of others too; choose another key") from error
+    except FileNotFoundError as error:  # some file systems, such as /proc, refuse like this
+        raise StoreError(f"{directory}: this directory can't be created; choose another storage.root") from error
     _sync_directory(directory.parent)
 
 

@@ -44,6 +44,6 @@ def with_retries(
         except TransientError as error:
             delay_s = next(delays_s)
             if clock() + delay_s > gives_up_at_s:
-                remedy = "check storage.endpoint_url, the network and the server, or raise storage.deadline_s"
+                remedy = "check storage.endpoint_url, the network and the server"
                 raise StoreUnavailable(f"{error}; gave up after {num_attempts} attempts in {deadline_s:g} s: {remedy}") from error
             sleep(delay_s)

@@ -17,9 +17,9 @@ from rich.console import Console
 from data_pipeline.errors import DataError
 from data_pipeline.object_store import StoreError
 from launch import cli_cluster, cli_data
-from launch.errors import UserError
+from launch.errors import Abandoned, UserError
 from launch.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
-from launch.storage import DEFAULT_ROOT, storage_hint, storage_of
+from launch.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from orchestrator.codec import DecodeError
 from orchestrator.control.journal import JournalBroken, Superseded
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(args=None if arguments is None else list(arguments))
     except KNOWN_ERRORS as error:
         print(f"braid: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, Abandoned) else 2
     return 0
 
 
@@ -98,14 +98,14 @@ def status(
     address: Address = "",
 ) -> None:
     """How a run is doing; exit status 1 when it has failed. Works from the run's journal when the cluster is gone."""
-    from launch.follow import show, statuses
+    from launch.follow import show, show_json, statuses, warned
     from launch.lifecycle import open_view
     from launch.render import status_view
 
-    with open_view(storage_of(storage, endpoint_url), run, address) as view:
+    with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
         if watch:
-            seen = statuses(view.status, poll_s=POLL_S)
-            last = _until_interrupted(lambda: show(seen, Console()))
+            seen = warned(statuses(view.followed_status, poll_s=POLL_S), _tell)
+            last = _until_interrupted(lambda: show_json(seen, typer.echo) if as_json else show(seen, Console()))
         else:
             last = view.status()
             typer.echo(json.dumps(last, indent=1)) if as_json else Console().print(status_view(last))
@@ -126,7 +126,7 @@ def logs(
     from launch.lifecycle import open_view
 
     def show() -> None:
-        with open_view(storage_of(storage, endpoint_url), run, address) as view:
+        with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
             for chunk in view.log(rank, attempt, follow=follow):
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
@@ -178,7 +178,7 @@ def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url:
     from launch.record import read_run, recorded_status, run_names
     from launch.render import runs_table
 
-    where = storage_of(storage, endpoint_url)
+    where = storage_to_look_at(storage, endpoint_url)
     found = [recorded_status(read_run(where, name), time.time()) for name in run_names(open_store(where))]
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -194,7 +194,7 @@ def verify(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint
     from launch.inspect_run import verdict_of
     from launch.record import read_run
 
-    verdict = verdict_of(read_run(storage_of(storage, endpoint_url), run))
+    verdict = verdict_of(read_run(storage_to_look_at(storage, endpoint_url), run))
     typer.echo(verdict.line)
     raise typer.Exit(0 if verdict.ok else 1)
 
@@ -202,7 +202,9 @@ def verify(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint
 @app.command()
 def checkpoints(
     run: RunName,
-    verify_files: Annotated[bool, typer.Option("--verify", help="Read every file and check its digest.")] = False,
+    verify_files: Annotated[
+        bool, typer.Option("--verify", help="Read every file and check its digest; without it, only that each is there in its size.")
+    ] = False,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_ROOT,
     endpoint_url: Endpoint = "",
@@ -212,7 +214,7 @@ def checkpoints(
     from launch.record import read_run
     from launch.render import checkpoints_table
 
-    found = list_checkpoints(read_run(storage_of(storage, endpoint_url), run), verify=verify_files)
+    found = list_checkpoints(read_run(storage_to_look_at(storage, endpoint_url), run), verify=verify_files)
     typer.echo(json.dumps(found, indent=1)) if as_json else Console().print(checkpoints_table(found))
     problems = [one["problem"] for one in found if one["problem"]]
     for problem in problems:
@@ -221,11 +223,12 @@ def checkpoints(
 
 
 def _follow(run: str, root: str, endpoint_url: str, address: str) -> None:
-    from launch.follow import EXIT_STATUS, show, statuses
+    from launch.follow import EXIT_STATUS, show, statuses, warned
     from launch.lifecycle import open_view
 
     with open_view(storage_of(root, endpoint_url), run, address) as view:
-        last = _until_interrupted(lambda: show(statuses(view.status, poll_s=POLL_S), Console(stderr=True)))
+        seen = warned(statuses(view.followed_status, poll_s=POLL_S), _tell)
+        last = _until_interrupted(lambda: show(seen, Console(stderr=True)))
     if last is None:
         _tell(f"detached; {run} goes on")
     else:

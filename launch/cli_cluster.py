@@ -50,7 +50,9 @@ def doctor(storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "", address
     from launch.run import check_cluster
     from orchestrator.ray_backend.places import home_directory
 
-    checks = list(examine(storage_of(storage, endpoint_url), home=home_directory(), cluster=lambda: check_cluster(address)))
+    where = storage_of(storage, endpoint_url)
+    with Console(stderr=True).status(f"looking at this machine, {where.root} and the cluster"):
+        checks = list(examine(where, home=home_directory(), cluster=lambda: check_cluster(address)))
     Console().print(checks_table(checks))
     raise typer.Exit(1 if any(check.level == "fail" for check in checks) else 0)
 

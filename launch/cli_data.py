@@ -7,9 +7,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from data_pipeline.config import check_name
 from launch.budget import human
+from launch.errors import UserError
 from launch.options import Endpoint, Storage
-from launch.storage import DEFAULT_ROOT, storage_hint, storage_of
+from launch.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
 
@@ -36,6 +38,7 @@ def build(
     from data_pipeline.stores import open_store
     from data_pipeline.tokenizer import load_tokenizer, train_tokenizer
 
+    _refuse_bad_name(name)
     where = storage_of(storage, endpoint_url)
     store = open_store(where)
     refuse_existing(store, name)
@@ -67,7 +70,8 @@ def inspect(
     from data_pipeline.inspect import inspect_dataset
     from data_pipeline.stores import open_store
 
-    report = inspect_dataset(store=open_store(storage_of(storage, endpoint_url)), name=name, verify_digests=verify)
+    _refuse_bad_name(name)
+    report = inspect_dataset(store=open_store(storage_to_look_at(storage, endpoint_url)), name=name, verify_digests=verify)
     manifest = report.manifest
     typer.echo(
         f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
@@ -78,3 +82,13 @@ def inspect(
         typer.echo(f"braid: {problem}", err=True)
     if report.problems:
         raise typer.Exit(1)
+    if verify:
+        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests")
+
+
+def _refuse_bad_name(name: str) -> None:
+    """Raises UserError."""
+    try:
+        check_name(name, key="NAME")
+    except ValueError as error:
+        raise UserError(str(error)) from error

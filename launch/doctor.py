@@ -1,5 +1,6 @@
 """`braid doctor`: looks at this machine, the store and the cluster. Every check says what it found and what to do."""
 
+import dataclasses
 import importlib.metadata
 import shutil
 import sys
@@ -15,6 +16,8 @@ from data_pipeline.stores import open_store
 from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_memory, judge_packages, judge_python
 
 PROBE = b"written by braid doctor"
+DEADLINE_S = 5.0
+"""For one operation on the store: a person waits."""
 
 
 def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check]) -> Iterator[Check]:
@@ -40,10 +43,13 @@ def check_store(storage: StorageConfig) -> list[Check]:
     """Writes, reads and removes two small objects below `doctor/`."""
     name = f"store {storage.root}"
     try:
-        store = open_store(storage)
+        store = open_store(dataclasses.replace(storage, deadline_s=DEADLINE_S))
         key = f"doctor/{uuid.uuid4().hex}"
+        before_s = time.time()
+        store.create(key, PROBE)
+        after_s = time.time()
         try:
-            return [Check(name=name, level="ok", found="reachable and writable"), *_check_rules(store, key)]
+            return [Check(name=name, level="ok", found="reachable and writable"), *_check_rules(store, key, before_s, after_s)]
         finally:
             with suppress(StoreError):
                 store.delete(key)
@@ -52,11 +58,8 @@ def check_store(storage: StorageConfig) -> list[Check]:
         return [Check(name=name, level="fail", found=found or str(error), remedy=remedy)]
 
 
-def _check_rules(store: ObjectStore, key: str) -> list[Check]:
-    """What journal and checkpoints rely on. Raises StoreError."""
-    before_s = time.time()
-    store.create(key, PROBE)
-    after_s = time.time()
+def _check_rules(store: ObjectStore, key: str, before_s: float, after_s: float) -> list[Check]:
+    """What journal and checkpoints rely on, tried with an object that was written between two moments. Raises StoreError."""
     rules = [_check_create_if_absent(store, key), _check_ranges(store, key)]
     infos = store.list(key)
     if [info.key for info in infos] != [key]:

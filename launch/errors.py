@@ -25,5 +25,9 @@ class NotReachable(UserError):
     """The cluster that was asked for, or something on it, does not answer."""
 
 
+class Abandoned(UserError):
+    """Nothing has controlled a followed run for a while; ends a command with exit status 1."""
+
+
 class NotOpen(NotReachable):
     """A controller answers, but does not control its run; the message says why."""

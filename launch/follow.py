@@ -1,5 +1,6 @@
 """Watching a run: the same view again and again, until it has ended or the person has seen enough."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 
@@ -22,9 +23,28 @@ def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[floa
         sleep(poll_s)
 
 
+def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:
+    """The same, while each checkpoint that was refused is told once."""
+    told = 0
+    for status in seen:
+        refused = status["rejected_checkpoints"]
+        for line in refused[told:]:
+            tell(f"warning: checkpoint refused: {line}")
+        told = max(told, len(refused))
+        yield status
+
+
 def show(seen: Iterator[Status], console: Console, *, clock: Callable[[], float] = time.monotonic) -> Status:
     """Shows what comes, in place on a terminal and as lines elsewhere; returns the last."""
     return _show_in_place(seen, console) if console.is_terminal else _show_lines(seen, console, clock)
+
+
+def show_json(seen: Iterator[Status], tell: Callable[[str], None]) -> Status:
+    """Tells what comes as JSON, one line each; returns the last."""
+    status: Status = {}
+    for status in seen:
+        tell(json.dumps(status))
+    return status
 
 
 def _show_in_place(seen: Iterator[Status], console: Console) -> Status:

@@ -20,7 +20,8 @@ def verdict_of(record: RunRecord) -> Verdict:
     config = record.config
     entries = open_commit_log(record.run_store).entries
     records = _records(record, last_attempt=last_fence(entries))
-    num_steps_done = config.train.num_steps if record.state.ending is Ending.FINISHED else committed_step(records, entries)
+    has_finished = record.state.ending is Ending.FINISHED
+    num_steps_done = config.train.num_steps if has_finished else committed_step(records, entries)
     if not num_steps_done:
         raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
     num_samples = load_manifest(record.store, config.data.dataset).num_samples(config.data.seq_len)
@@ -35,6 +36,7 @@ def verdict_of(record: RunRecord) -> Verdict:
         expected_digest=functools.cache(expected_digest),
         expected_tokens=config.tokens_per_step,
         num_steps_done=num_steps_done,
+        num_steps_planned=None if has_finished else config.train.num_steps,
     )
 
 
@@ -47,6 +49,7 @@ def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepReco
 def list_checkpoints(record: RunRecord, *, verify: bool) -> list[dict[str, Any]]:
     """The trusted checkpoints that are still there, newest first, as JSON-ready rows; with `verify` every file is read.
 
+    Their state is `committed`, of which only presence and size were looked at, or `verified`, or `damaged`, and then `problem` says why.
     What retention removed is left out, but the newest must be there.
     """
     sizes = {info.key: info.size_bytes for info in record.run_store.list("checkpoints/")}
@@ -64,20 +67,22 @@ def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: 
         "size_bytes": 0,
         "layout": "",
         "created_at_s": None,
+        "state": "verified" if verify else "committed",
+        "problem": "",
     }
     try:
         manifest = read_manifest(run_store, commit)
+        row |= {
+            "files": len(manifest.files),
+            "size_bytes": sum(file.size_bytes for file in manifest.files),
+            "layout": f"dp_shard {manifest.layout.dp_shard} × tp {manifest.layout.tp}",
+            "created_at_s": manifest.created_at_s,
+        }
         for file in manifest.files:
             _check_file(run_store, directory + file.name, sizes.get(directory + file.name), file.size_bytes, file.sha256 if verify else "")
     except CheckpointCorrupt as error:
-        return row | {"problem": str(error)}
-    return row | {
-        "files": len(manifest.files),
-        "size_bytes": sum(file.size_bytes for file in manifest.files),
-        "layout": f"dp_shard {manifest.layout.dp_shard} × tp {manifest.layout.tp}",
-        "created_at_s": manifest.created_at_s,
-        "problem": "",
-    }
+        row |= {"state": "damaged", "problem": str(error)}
+    return row
 
 
 def _check_file(run_store: ObjectStore, key: str, found_bytes: int | None, expected_bytes: int, sha256: str) -> None:

@@ -11,14 +11,15 @@ from data_pipeline.stores import open_store
 from launch.errors import ConfigError, NotOpen, NotReachable, WrongMoment
 from launch.follow import statuses
 from launch.preflight import prepare_dataset
-from launch.record import RunRecord, add_config, create_run, read_run, refuse_existing
+from launch.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
 from launch.render import Status
-from launch.run import Cluster, connected, reachable
+from launch.run import Cluster, Controller, connected, is_there, reachable
 from launch.storage import storage_hint
 from launch.view import RunView
 from orchestrator.config import RunConfig, training_digest
 from orchestrator.control.journal import open_journal
-from orchestrator.control.state import Ending, ResumeRequested, terms_of
+from orchestrator.control.state import Ending, ResumeRequested, Stage, StopRequested, WorkersGone, terms_of
+from orchestrator.control.transition import fold
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -74,23 +75,49 @@ def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
         raise ConfigError(f"{key}: run {name} stays where it is; submit a new run, or leave {key} alone")
     if record.state.ending is Ending.FINISHED and after.train.num_steps <= record.state.committed_step:
         raise WrongMoment(f"run {name}: finished all of its {before.train.num_steps} steps; go on with train.num_steps=MORE")
+    if after.train.num_steps != before.train.num_steps and after.train.num_steps <= record.state.committed_step:
+        raise ConfigError(f"train.num_steps={after.train.num_steps}: the run is at step {record.state.committed_step} already; use more")
     return after
 
 
 def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Tell) -> Status:
     """Returns the status of the ended run. A run without a controller gets one, which finds its workers and ends them.
 
-    Raises WrongMoment, NoSuchRun, NotReachable, StoreError.
+    Where this machine has no cluster, nothing is left of the run but its journal, and the stop is written there.
+    Raises WrongMoment, NoSuchRun, NotReachable, Abandoned, Superseded, StoreError.
     """
     record = read_run(storage, name)
     if record.has_ended:
         raise WrongMoment(f"run {name}: has {record.state.label} already; nothing is left to stop")
+    if not is_there(address):
+        tell(f"no cluster runs here, so {name} has no workers to stop; if it runs on another one, say which with --address")
+        return _stop_in_journal(record)
     with connected(address, record.config, tell=tell) as cluster:
         controller = cluster.find_controller(name) or cluster.start_controller(name, storage)
-        controller.stop(now=now)
+        _ask_to_stop(controller, record, now=now)
         view = RunView(record, controller)
         tell(f"stopping {name} …")
-        return collections.deque(statuses(view.status, poll_s=POLL_S), maxlen=1)[0]
+        return collections.deque(statuses(view.followed_status, poll_s=POLL_S), maxlen=1)[0]
+
+
+def _ask_to_stop(controller: Controller, record: RunRecord, *, now: bool) -> None:
+    """A controller leaves when its run has ended, maybe before it answers; then the journal has the answer. Raises NotReachable."""
+    try:
+        controller.stop(now=now)
+    except NotReachable:
+        state = read_run(record.storage, record.name).state
+        if state.ending is None and (now or state.stage is not Stage.SAVING):
+            raise
+
+
+def _stop_in_journal(record: RunRecord) -> Status:
+    """Stops a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
+    journal = open_journal(record.run_store)
+    journal.append(StopRequested(at_s=time.time(), now=True))
+    stopping = fold(journal.events)
+    if stopping.stage is not Stage.ENDED:
+        journal.append(WorkersGone(at_s=time.time(), attempt=stopping.attempt))
+    return recorded_status(read_run(record.storage, record.name), time.time())
 
 
 @contextmanager

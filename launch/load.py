@@ -133,7 +133,9 @@ def _check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
         if key not in allowed:
             raise ConfigError(f"{where}{key}: no such key{_near(str(key), allowed, where)}; {where or 'a recipe'} has {', '.join(allowed)}")
         hint = hints.get(key)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and value != "???":  # what OmegaConf calls missing
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}{key}={value!r}: {_wanted(f'{where}{key}')}")
             _check_keys(hint, value, f"{where}{key}.")
 
 

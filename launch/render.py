@@ -24,6 +24,7 @@ COLOURS = {
     "queued": "yellow", "starting": "cyan", "running": "green", "recovering": "magenta", "stopping": "yellow",
     "finished": "bold green", "failed": "bold red", "stopped": "yellow",
 }  # fmt: skip
+CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red"}
 
 
 def status_view(status: Status) -> RenderableType:
@@ -37,7 +38,7 @@ def status_view(status: Status) -> RenderableType:
         parts.append(incidents_view(status["incidents"]))
     parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])
     if not status["live"] and status["state"] not in ENDED:
-        parts.append(Text("from the run's journal: no controller of this run answers", style="dim"))
+        parts.append(Text("from the run's journal", style="dim"))
     return Group(*parts)
 
 
@@ -103,7 +104,7 @@ def checkpoints_table(checkpoints: Sequence[dict[str, Any]]) -> Table:
     table = _table("step", "attempt", "files", "size", "layout", "written (UTC)", "state")
     for one in checkpoints:
         written = "–" if one["created_at_s"] is None else f"{datetime.fromtimestamp(one['created_at_s'], UTC):%Y-%m-%d %H:%M:%S}"
-        state = Text("damaged", style="bold red") if one["problem"] else Text("good", style="green")
+        state = Text(one["state"], style=CHECKPOINT_COLOURS[one["state"]])
         table.add_row(
             str(one["step"]), str(one["attempt"]), str(one["files"]), f"{human(one['size_bytes'])}B", one["layout"], written, state
         )

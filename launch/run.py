@@ -36,23 +36,28 @@ class Controller:
     def wait_until_open(self) -> None:
         """Returns when the run is controlled, or when that is not known in time. Raises NotOpen, NotReachable."""
         give_up_at_s = time.monotonic() + OPENS_WITHIN_S
-        while (trouble := self._answer(self._actor.trouble.remote(), ANSWER_WITHIN_S)) == "" and time.monotonic() < give_up_at_s:
+        while (trouble := self._ask("trouble", within_s=ANSWER_WITHIN_S)) == "" and time.monotonic() < give_up_at_s:
             time.sleep(POLL_S)
         if trouble:
             raise NotOpen(trouble)
 
     def status(self) -> Status:
-        status: Status = self._answer(self._actor.status.remote(), STATUS_WITHIN_S)
+        status: Status = self._ask("status", within_s=STATUS_WITHIN_S)
         return status
 
     def stop(self, *, now: bool) -> None:
         """Returns once the wish is durable."""
-        self._answer(self._actor.stop.remote(now), ANSWER_WITHIN_S)
+        self._ask("stop", now, within_s=ANSWER_WITHIN_S)
 
     def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
         """What is new in a live log and the offset after it; None when it is not live any more."""
-        chunk: tuple[bytes, int] | None = self._answer(self._actor.read_log.remote(rank, attempt, offset), ANSWER_WITHIN_S)
+        chunk: tuple[bytes, int] | None = self._ask("read_log", rank, attempt, offset, within_s=ANSWER_WITHIN_S)
         return chunk
+
+    def _ask(self, method: str, *arguments: object, within_s: float) -> Any:
+        if not client.is_connected():
+            raise NotReachable(f"controller of {self._run}: its cluster is gone; see `braid status {self._run}`")
+        return self._answer(getattr(self._actor, method).remote(*arguments), within_s)
 
     def _answer(self, reference: Any, within_s: float) -> Any:
         import ray
@@ -121,11 +126,16 @@ def connected(address: str, config: RunConfig, *, tell: Callable[[str], None]) -
 @contextmanager
 def reachable(address: str) -> Iterator[Cluster | None]:
     """The cluster at `address`, or the local one; None where none answers, since looking starts nothing."""
-    if not address and local_cluster.local_address(home_directory()) is None:
+    if not is_there(address):
         yield None
         return
     with _connection(address) as cluster:
         yield cluster
+
+
+def is_there(address: str) -> bool:
+    """Whether there is a cluster to look for: one was named, or the local one runs."""
+    return bool(address) or local_cluster.local_address(home_directory()) is not None
 
 
 def local_nodes_for(config: RunConfig) -> int:

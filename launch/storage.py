@@ -7,6 +7,8 @@ from data_pipeline.config import StorageConfig
 from launch.errors import ConfigError
 
 DEFAULT_ROOT = "~/.braid/store"
+LOOK_DEADLINE_S = 10.0
+"""A person waits for the answer; nothing is lost by giving up."""
 
 
 def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
@@ -15,6 +17,11 @@ def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
         return absolute_root(StorageConfig(root=root, endpoint_url=endpoint_url))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def storage_to_look_at(root: str, endpoint_url: str = "") -> StorageConfig:
+    """The same for a command that only reports, which gives up early where the store does not answer. Raises ConfigError."""
+    return dataclasses.replace(storage_of(root, endpoint_url), deadline_s=LOOK_DEADLINE_S)
 
 
 def absolute_root(storage: StorageConfig) -> StorageConfig:

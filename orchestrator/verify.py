@@ -44,8 +44,9 @@ def verify(
     expected_digest: Callable[[int], str],
     expected_tokens: int,
     num_steps_done: int,
+    num_steps_planned: int | None = None,
 ) -> Verdict:
-    """The verdict on a run of which `num_steps_done` steps are claimed.
+    """The verdict on a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
     `entries` is the commit log, `expected_digest` gives the digest of a step's samples by the plan, `expected_tokens` a step's tokens.
     """
@@ -62,7 +63,12 @@ def verify(
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Verdict(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    line = _success(run, num_steps_done, num_steps_done * expected_tokens, num_attempts, count_replays(attempts))
+    claim = (
+        f"run {run}: {num_steps_done:,} steps"
+        if num_steps_planned is None
+        else f"so far: run {run}: {num_steps_done:,} of {num_steps_planned:,} steps"
+    )
+    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts))
     return Verdict(ok=True, line=line, problems=())
 
 
@@ -185,10 +191,10 @@ def _all(records: Records) -> Iterator[StepRecord]:
     return (record for its_records in records.values() for record in its_records)
 
 
-def _success(run: str, num_steps: int, num_tokens: int, num_attempts: int, replays: Replays) -> str:
-    parts = [f"{num_steps:,} steps", f"{num_tokens:,} tokens", f"{num_attempts} attempt{'s' * (num_attempts != 1)}"]
+def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays) -> str:
+    parts = [claim, f"{num_tokens:,} tokens", f"{num_attempts} attempt{'s' * (num_attempts != 1)}"]
     if replays.exact:
         parts.append(f"{replays.exact} step{'s' * (replays.exact != 1)} replayed bit for bit")
     if replays.incomparable:
         parts.append(f"{replays.incomparable} replayed with the same samples (other settings or not deterministic: bits can't be compared)")
-    return f"VERIFIED run {run}: {', '.join(parts)}, nothing skipped or repeated"
+    return f"VERIFIED {', '.join(parts)}, nothing skipped or repeated"

@@ -54,6 +54,23 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def is_connected() -> bool:
+    """False once the head refuses connections. This process has left then, since Ray would go on asking for it, loudly and without end."""
+    import ray
+
+    if not ray.is_initialized():
+        return False
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        disconnect()
+        return False
+    except OSError:
+        return True  # slow is not gone; Ray will tell
+    return True
+
+
 def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[str, ...] = WORKER_COMMAND) -> Any:
     """The actor that controls the submitted run: a new one, or the one that does already. Returns when it runs.
 

@@ -110,7 +110,7 @@ def test_progress_is_told(tokenizer: Tokenizer) -> None:
 def test_a_dataset_is_never_built_over(tokenizer: Tokenizer) -> None:
     store = MemoryStore()
     before = build(store, tokenizer)
-    with pytest.raises(DatasetExists, match=r"^memory:datasets/tiny/manifest.json: this dataset exists already; choose another --name"):
+    with pytest.raises(DatasetExists, match=r"^memory:datasets/tiny/manifest.json: this dataset exists already; choose another NAME"):
         build(store, tokenizer, ["other text"])
     assert load_manifest(store, "tiny") == before
 

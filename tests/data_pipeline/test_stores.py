@@ -89,3 +89,8 @@ def test_a_relative_root_stays_where_it_was_opened(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir("/")
     store.put("key", b"1")
     assert (tmp_path / "here" / "key").read_bytes() == b"1"
+
+
+def test_a_root_that_can_not_be_made_is_named() -> None:
+    with pytest.raises(StoreError, match=r"^/proc/nope: this directory can't be created; choose another storage\.root$"):
+        open_store(StorageConfig(root="/proc/nope")).put("a", b"")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.object_store import AccessDenied, ObjectStore
+from data_pipeline.config import StorageConfig
+from data_pipeline.object_store import AccessDenied, ObjectStore, StoreUnavailable
 from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_memory, judge_packages, judge_python
-from launch.doctor import check_store, examine
+from launch.doctor import DEADLINE_S, check_store, examine
 from launch.storage import storage_of
 from tests.fakes.memory_store import MemoryStore
 
@@ -82,6 +83,22 @@ def test_a_store_that_says_no_fails_with_its_own_line(monkeypatch: pytest.Monkey
     monkeypatch.setattr("launch.doctor.open_store", opens(MemoryStore(fault=deny)))
     (check,) = check_store(storage_of(str(tmp_path)))
     assert (check.level, check.remedy) == ("fail", "check AWS_ACCESS_KEY_ID")
+
+
+def test_a_store_that_does_not_answer_is_given_up_early_and_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def silent(operation: str, key: str) -> None:
+        asked.append(operation)
+        raise StoreUnavailable(f"{key}: no answer; check the network")
+
+    def open_store(storage: StorageConfig) -> ObjectStore:
+        assert storage.deadline_s == DEADLINE_S
+        return MemoryStore(fault=silent)
+
+    monkeypatch.setattr("launch.doctor.open_store", open_store)
+    (check,) = check_store(storage_of(str(tmp_path)))
+    assert (check.level, asked) == ("fail", ["create"])
 
 
 def test_the_whole_examination_names_every_part(tmp_path: Path) -> None:

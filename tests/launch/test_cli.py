@@ -42,6 +42,7 @@ FINISHED: tuple[Event, ...] = (
     ended(2, Outcome.FINISHED, 40),
     gone(2),
 )
+STOPPED: tuple[Event, ...] = (*FINISHED[:4], committed(1, 25), stop(), ended(1, Outcome.STOPPED, 25), gone(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def test_a_run_whose_cluster_is_gone_is_still_reported(options: list[str], braid
     stored_run(braid.root, FINISHED[:4])
     done = braid("status", "first", *options)
     assert done.status == 0
-    assert "no controller of this run answers" in done.out
+    assert "no controller answers; `braid resume first --storage " in done.out
 
 
 @pytest.mark.parametrize("command", ["stop", "resume"])
@@ -174,6 +175,12 @@ def test_there_is_no_local_cluster_to_show_before_one_is_started(braid: Braid) -
 def test_watching_an_ended_run_ends(braid: Braid) -> None:
     stored_run(braid.root, FINISHED, "train.num_steps=40")
     assert braid("status", "first", "--watch").status == 0
+
+
+def test_watching_as_json_is_a_line_for_every_look(braid: Braid) -> None:
+    stored_run(braid.root, FINISHED, "train.num_steps=40")
+    (line,) = braid("status", "first", "--watch", "--json").out.splitlines()
+    assert json.loads(line)["state"] == "finished"
 
 
 @pytest.mark.parametrize("command", ["status", "logs", "stop", "resume", "verify", "checkpoints"])
@@ -262,6 +269,7 @@ def test_a_run_that_has_ended_is_not_stopped_again(braid: Braid) -> None:
         ),
         (FINISHED, [], "run first: finished all of its 40 steps; go on with train.num_steps=MORE"),
         (FINISHED, ["train.num_steps=30"], "run first: finished all of its 40 steps"),
+        (STOPPED, ["train.num_steps=20"], "train.num_steps=20: the run is at step 25 already; use more"),
         (FINISHED, ["train.seed=1"], "train.seed=1: decides the numbers of run first and can't change any more"),
         (FINISHED, ["train.batch_rows=16"], "train.batch_rows=16: decides the numbers"),
         (FINISHED, ["model.num_layers=8"], "model.num_layers=8: decides the numbers"),
@@ -345,6 +353,7 @@ def test_a_submission_tells_what_keeps_its_controller_from_working(
 
     monkeypatch.setattr("launch.lifecycle.connected", connected)
     monkeypatch.setattr("orchestrator.ray_backend.client.start_controller", start_controller)
+    monkeypatch.setattr("orchestrator.ray_backend.client.is_connected", lambda: True)
     monkeypatch.setattr("launch.run.Controller._answer", lambda self, answer, within_s: answer)
     done = braid("submit", "tiny", "name=first", f"storage.root={braid.root}")
     assert (done.status, line in done.err) == (status, True), done.err
@@ -378,12 +387,17 @@ def test_there_is_nothing_to_verify_before_the_first_checkpoint(braid: Braid) ->
     assert (done.status, done.err.startswith("braid: run first: has not committed a checkpoint yet")) == (2, True)
 
 
+def states(done: Done) -> list[str]:
+    return [row["state"] for row in json.loads(done.out)]
+
+
 def test_checkpoints_are_listed_newest_first_and_checked_on_request(braid: Braid) -> None:
     config = stored_run(braid.root, FINISHED, "train.num_steps=40")
     put_checkpoint(braid.root, config, attempt=1, step=20)
     put_checkpoint(braid.root, config, attempt=2, step=40)
     assert [row["step"] for row in json.loads(braid("checkpoints", "first", "--json").out)] == [40, 20]
-    assert braid("checkpoints", "first", "--verify").status == 0
+    assert states(braid("checkpoints", "first", "--json")) == ["committed", "committed"]
+    assert states(braid("checkpoints", "first", "--json", "--verify")) == ["verified", "verified"]
     file = braid.root / "runs/first/checkpoints/step-000000040-a0002/__0_0.distcp"
     file.write_bytes(b"F" + file.read_bytes()[1:])
     assert braid("checkpoints", "first").status == 0, "sizes alone do not show it"
@@ -391,6 +405,8 @@ def test_checkpoints_are_listed_newest_first_and_checked_on_request(braid: Braid
     assert done.status == 1
     assert "damaged" in done.out
     assert "__0_0.distcp is not what was written" in done.err
+    damaged = json.loads(braid("checkpoints", "first", "--json", "--verify").out)[0]
+    assert (damaged["state"], damaged["files"], damaged["size_bytes"]) == ("damaged", 1, file.stat().st_size)
     file.unlink()
     assert "is missing" in json.loads(braid("checkpoints", "first", "--json").out)[0]["problem"]
 
@@ -404,9 +420,18 @@ def test_data_is_built_and_looked_into(braid: Braid, tmp_path: Path) -> None:
     done = braid("data", "inspect", "mine", "--verify")
     assert done.status == 0
     assert "begins with: 'the quick brown fox" in done.out
+    assert "verified: all 1 shards match their digests" in done.out
+    assert "verified" not in braid("data", "inspect", "mine").out
     shard = next((braid.root / "datasets/mine/shards").iterdir())
     shard.write_bytes(b"\0" * shard.stat().st_size)
     assert braid("data", "inspect", "mine", "--verify").status == 1
+
+
+@pytest.mark.parametrize("command", ["build", "inspect"])
+def test_a_dataset_name_that_could_reach_outside_is_one_line(command: str, braid: Braid) -> None:
+    done = braid("data", command, "../x")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith("braid: NAME='../x': use up to 100 letters")
 
 
 def test_the_version_is_the_packages(braid: Braid) -> None:

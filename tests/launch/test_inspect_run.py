@@ -72,7 +72,7 @@ def test_a_run_that_goes_on_while_it_is_looked_at_is_verified(tmp_path: Path) ->
 
     verdict = verdict_of(replace(record, run_store=MovesOn(record.run_store, recover)))
 
-    assert verdict.line.startswith("VERIFIED run first: 10 steps, 10,240 tokens, 1 attempt,"), verdict.problems
+    assert verdict.line.startswith("VERIFIED so far: run first: 10 of 40 steps, 10,240 tokens, 1 attempt,"), verdict.problems
 
 
 def test_a_checkpoint_that_is_committed_while_it_is_looked_at_has_its_records(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_stop_after_a_fallback_is_judged_by_what_still_counts(tmp_path: Path) 
     put_steps(tmp_path, 2, range(11, 16), samples)
     stopped = replace(record, state=replace(record.state, committed_step=30))
 
-    assert verdict_of(ended(stopped, Ending.STOPPED)).line.startswith("VERIFIED run first: 10 steps")
+    assert verdict_of(ended(stopped, Ending.STOPPED)).line.startswith("VERIFIED so far: run first: 10 of 40 steps")
 
 
 def test_a_finished_run_must_have_all_its_steps(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from data_pipeline.object_store import KeyExists, KeyMissing, ObjectStore
 from launch.errors import NoSuchRun, RunExists, UserError
 from launch.record import add_config, config_key, create_run, last_record, read_config, read_run, recorded_status, run_names, run_store_of
-from launch.storage import storage_hint, storage_of
+from launch.storage import storage_hint, storage_of, storage_to_look_at
 from orchestrator import codec
 from orchestrator.control.journal import read_journal
 from orchestrator.control.state import RunSubmitted, terms_of
@@ -125,3 +125,7 @@ def test_the_hint_names_a_store_only_where_it_is_not_the_default(tmp_path: Path,
     assert storage_hint(storage_of("~/.braid/store")) == ""
     assert storage_hint(storage_of(str(tmp_path / "x"))) == f" --storage {tmp_path}/x"
     assert storage_hint(storage_of("s3://bucket/p", "http://h:1")) == " --storage s3://bucket/p --endpoint-url http://h:1"
+
+
+def test_a_command_that_only_reports_gives_up_early(tmp_path: Path) -> None:
+    assert storage_to_look_at(str(tmp_path)) == replace(storage_of(str(tmp_path)), deadline_s=10.0)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launch.errors import NotOpen, NotReachable, UserError
-from launch.follow import EXIT_STATUS, show, status_line, statuses
+from launch.errors import Abandoned, NotOpen, NotReachable, UserError
+from launch.follow import EXIT_STATUS, show, status_line, statuses, warned
 from launch.plot import plot, rolling_mean
 from launch.preflight import prepare_dataset
 from launch.record import read_run, recorded_status
@@ -70,6 +70,72 @@ def test_a_controller_that_cannot_open_its_run_says_why(tmp_path: Path) -> None:
     status = RunView(read_run(config.storage, "first"), Locked()).status()
     assert (status["state"], status["reason"]) == ("queued", "controller of first: AccessDenied: no credentials; trying again in up to 8 s")
     assert "AccessDenied" in status_line(status)
+
+
+class Clock:
+    """Moves only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_following_a_run_that_nothing_controls_ends_with_the_remedy(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    clock = Clock()
+    seen: list[dict[str, Any]] = []
+    live = status_of(tmp_path, live=True, reason="")
+    view = RunView(read_run(config.storage, "first"), FakeController(answers=[live, None, None, live]), clock=clock)
+    with pytest.raises(Abandoned, match=r"^no controller of this run answers; continue it with `braid resume first --storage "):
+        seen.extend(statuses(view.followed_status, poll_s=1.0, sleep=clock.sleep))
+    assert [status["live"] for status in seen] == [True, False, False, True] + [False] * 15, "each silence is measured from its own start"
+    assert "no controller answers; `braid resume first" in seen[-1]["reason"]
+    assert clock.now_s == 100.0 + 4 + 15
+
+
+def test_a_controller_that_waits_for_its_store_is_waited_for(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    clock = Clock()
+
+    class Locked(FakeController):
+        def status(self) -> dict[str, Any]:
+            raise NotOpen("controller of first: still reading its journal")
+
+    view = RunView(read_run(config.storage, "first"), Locked(), clock=clock)
+    for _ in range(3):
+        assert view.followed_status()["reason"] == "controller of first: still reading its journal"
+        clock.sleep(20.0)
+
+
+def test_following_a_log_whose_cluster_is_gone_ends_with_the_remedy(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    clock = Clock()
+
+    class Lost(FakeController):
+        def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
+            if offset:
+                raise NotReachable("controller of first: its cluster is gone")
+            return b"one ", 4
+
+    view = RunView(read_run(config.storage, "first"), Lost(), clock=clock)
+    printed: list[bytes] = []
+    with pytest.raises(Abandoned, match="continue it with `braid resume first"):
+        printed.extend(view.log(0, 0, follow=True, sleep=clock.sleep))
+    assert (printed, clock.now_s) == ([b"one "], 115.0)
+
+
+def test_each_refused_checkpoint_is_told_once_when_it_appears(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    refused = ([], ["step 40: bad"], ["step 40: bad"], ["step 40: bad", "step 20: bad"])
+    told: list[str] = []
+    seen = warned((status_of(tmp_path, rejected_checkpoints=lines) for lines in refused), told.append)
+    assert [(status["state"], len(told)) for status in seen] == [("running", 0), ("running", 1), ("running", 1), ("running", 2)]
+    assert told == ["warning: checkpoint refused: step 40: bad", "warning: checkpoint refused: step 20: bad"]
 
 
 def test_following_ends_with_the_run_and_asks_in_between(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from orchestrator.ray_backend.client import ClusterUnreachable, connect
+from orchestrator.ray_backend.client import ClusterUnreachable, connect, is_connected
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once():
@@ -21,3 +21,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once():
 def test_an_address_that_is_none_names_the_form(address: str):
     with pytest.raises(ClusterUnreachable, match="use HOST:PORT"):
         connect(address)
+
+
+def test_a_process_that_has_left_the_cluster_is_not_connected():
+    assert not is_connected()
