@@ -52,10 +52,18 @@ class Controller:
         self._requests.put(event)
 
     def run(self) -> RunState:
-        """Returns the state that the run ended in. Raises Superseded when another controller took over; the workers are then its own."""
-        self._open()
-        while self.view.state.stage is not Stage.ENDED:
-            self._tick()
+        """Returns the state that the run ended in. Raises Superseded when another controller took over; the workers are then its own.
+
+        Where the other one ended the run without reaching this cluster, nobody else can end the workers here.
+        """
+        try:
+            self._open()
+            while self.view.state.stage is not Stage.ENDED:
+                self._tick()
+        except Superseded:
+            if fold(self._journal.reread()).stage is Stage.ENDED:
+                self._cluster.close()
+            raise
         self._cluster.close()
         return self.view.state
 

@@ -83,6 +83,10 @@ class Journal:
     def events(self) -> list[Event]:
         return [entry.event for entry in self._entries]
 
+    def reread(self) -> list[Event]:
+        """The events as they stand in the store, other controllers' included."""
+        return [entry.event for entry in read_journal(self._store)]
+
     def append(self, event: Event) -> None:
         """Returns once the event is durable.
 

@@ -16,7 +16,7 @@ from orchestrator.control.placement import Node
 from orchestrator.control.state import Action
 from orchestrator.messages import AgentReport, Ended, Outcome, Phase, Resumed, WorkerReport
 from tests.control.stories import submitted
-from tests.fakes.memory_store import MemoryStore
+from tests.fakes.memory_store import MemoryStore, no_fault
 
 
 class FakeCluster:
@@ -126,6 +126,38 @@ def test_the_old_controller_steps_down_and_touches_nothing_more():
     with pytest.raises(Superseded):
         old._tick()
     assert cluster.executed == executed
+
+
+def test_a_controller_whose_run_was_ended_from_elsewhere_ends_its_workers():
+    cluster = FakeCluster(store := MemoryStore())
+    controller = build(store, cluster, "here")
+
+    def stop_from_elsewhere(operation: str, key: str) -> None:
+        if cluster.workers and cluster.workers[0].step == 10:
+            store.fault = no_fault
+            elsewhere = open_journal(store, writer="elsewhere")
+            elsewhere.append(s.StopRequested(at_s=5.0, now=True))
+            elsewhere.append(s.WorkersGone(at_s=5.0, attempt=1))
+
+    store.fault = stop_from_elsewhere
+    with pytest.raises(Superseded):
+        controller.run()
+    assert cluster.closed
+
+
+def test_a_controller_that_is_replaced_leaves_the_workers_alone():
+    cluster = FakeCluster(store := MemoryStore())
+    old = build(store, cluster, "old")
+
+    def take_over(operation: str, key: str) -> None:
+        if cluster.workers and cluster.workers[0].step == 10:
+            store.fault = no_fault
+            open_journal(store, writer="new").append(s.ControllerStarted(at_s=5.0, epoch=2))
+
+    store.fault = take_over
+    with pytest.raises(Superseded):
+        old.run()
+    assert not cluster.closed
 
 
 def test_a_stop_that_is_asked_for_is_done():
