@@ -7,6 +7,7 @@ into a `WorkerReport` each; reports are levels, not edges, so that a controller 
 from __future__ import annotations
 
 import json
+import typing
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -80,7 +81,7 @@ class Failed:
 
 
 Message = Beat | Resumed | Committed | Ended | Failed
-_KINDS: dict[str, Any] = {cls.__name__: cls for cls in (Beat, Resumed, Committed, Ended, Failed)}
+_KINDS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

@@ -15,7 +15,7 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 ONLY_IN = {
     "torchtitan": ("model/titan.py",),
-    "fla": ("model/gdn.py", "model/kernels/", "launch/doctor.py"),
+    "fla": ("model/gdn.py",),
     "s3fs": ("data_pipeline/s3.py",),
     "aiobotocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
     "botocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),

@@ -105,6 +105,3 @@ class Controller:
             except StoreUnavailable as error:
                 log.warning("the journal can't be written, trying again: %s", error)
                 self._sleep(1.0)
-
-
-__all__ = ["Controller", "Superseded", "View"]

@@ -11,34 +11,18 @@ from __future__ import annotations
 
 import json
 import logging
+import typing
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.object_store import KeyExists, ObjectStore, StoreError
 from orchestrator import codec
-from orchestrator.control import state as s
 from orchestrator.control.state import Event
 
 SNAPSHOT_EVERY = 500
 log = logging.getLogger(__name__)
-_KINDS: dict[str, Any] = {
-    cls.__name__: cls
-    for cls in (
-        s.RunSubmitted,
-        s.ResumeRequested,
-        s.ControllerStarted,
-        s.NodesChanged,
-        s.TrainingResumed,
-        s.StepReached,
-        s.CheckpointCommitted,
-        s.WorkerFailed,
-        s.WorkersEnded,
-        s.WorkersGone,
-        s.BackoffElapsed,
-        s.StopRequested,
-    )
-}
+_KINDS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Event)}
 
 
 class Superseded(Exception):

@@ -15,8 +15,8 @@ from data_pipeline.object_store import KeyMissing, ObjectStore, StoreError, with
 from data_pipeline.stores import open_store
 from orchestrator import codec
 from orchestrator.config import RunConfig
-from orchestrator.control.controller import Controller, Superseded
-from orchestrator.control.journal import JournalBroken, open_journal
+from orchestrator.control.controller import Controller
+from orchestrator.control.journal import JournalBroken, Superseded, open_journal
 from orchestrator.control.state import ControllerStarted, Event, RunState, Stage, StopRequested
 from orchestrator.control.status import build_status
 from orchestrator.control.transition import fold
