@@ -1,32 +1,35 @@
-"""What a model, its layout and its optimizer are. Pure: importing this costs no torch."""
+"""What a model is, how ranks share it, how it is computed and how it is optimised. Pure: importing this costs no torch."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
-GDN_CHUNK = 64
-"""Tokens per chunk of the delta rule, for the FLOP count; the kernels use the same."""
+LAYER_KINDS = ("gdn", "attn", "window")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """An Olmo Hybrid: gated delta-rule layers with full attention at every `attention_every`-th (arXiv 2604.03444)."""
+    """A decoder of gated delta-rule and attention layers: Olmo Hybrid (arXiv 2604.03444) and Olmo 3 (arXiv 2512.13961)."""
 
     vocab_size: int
     """Rows of the embedding and the head, padding included."""
     d_model: int
     num_layers: int
     num_heads: int
-    """Heads of both layer types."""
+    """Heads of every layer."""
     head_dim: int
     """Width of one attention head; num_heads * head_dim need not be d_model."""
-    gdn_key_dim: int
+    gdn_key_dim: int = 0
     """Key width of one GDN head."""
-    gdn_value_dim: int
+    gdn_value_dim: int = 0
     """Value width of one GDN head."""
     ffn_width: int
-    attention_every: int = 4
-    """Attention at layers i with i % attention_every == attention_every - 1."""
+    layer_pattern: str = "gdn gdn gdn attn"
+    """Kinds of layers, repeated to num_layers: gdn, attn (full causal attention), window (the last `window` tokens only)."""
+    window: int = 4096
+    """Tokens that a window layer attends to, its own included."""
     rope_theta: float = 5e5
+    """Base of the rotary positions; 0 for none (DroPE)."""
     norm_eps: float = 1e-6
     gdn_norm_eps: float = 1e-5
     conv_width: int = 4
@@ -34,136 +37,169 @@ class ModelConfig:
     """auto takes fla's Triton kernels on CUDA and plain torch elsewhere."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "num_layers", "num_heads", "head_dim", "gdn_key_dim", "gdn_value_dim", "ffn_width"):
+        kinds = self.layer_pattern.split()
+        if not kinds or set(kinds) - set(LAYER_KINDS):
+            raise ValueError(f"model.layer_pattern={self.layer_pattern!r}: use words out of {', '.join(LAYER_KINDS)}: 'gdn gdn gdn attn'")
+        positive = ["vocab_size", "d_model", "num_layers", "num_heads", "head_dim", "ffn_width", "window", "norm_eps"]
+        if "gdn" in kinds:
+            positive += ["gdn_key_dim", "gdn_value_dim", "gdn_norm_eps", "conv_width"]
+        for name in positive:
             _require_positive("model", name, getattr(self, name))
-        for name in ("attention_every", "rope_theta", "norm_eps", "gdn_norm_eps", "conv_width"):
-            _require_positive("model", name, getattr(self, name))
+        if self.rope_theta < 0:
+            raise ValueError(f"model.rope_theta={self.rope_theta}: negative; use a positive base, or 0 for no rotary positions")
         if self.head_dim % 2:
             raise ValueError(f"model.head_dim={self.head_dim}: RoPE rotates pairs; use an even number")
         if self.gdn_backend not in ("auto", "torch", "fla"):
             raise ValueError(f"model.gdn_backend={self.gdn_backend}: no such kernel; use auto, torch or fla")
 
-    def is_attention(self, layer: int) -> bool:
-        return layer % self.attention_every == self.attention_every - 1
-
     @property
-    def num_attention_layers(self) -> int:
-        return sum(self.is_attention(layer) for layer in range(self.num_layers))
+    def layer_kinds(self) -> tuple[str, ...]:
+        """Of every layer: gdn, attn or window."""
+        kinds = self.layer_pattern.split()
+        return tuple(kinds[layer % len(kinds)] for layer in range(self.num_layers))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParallelConfig:
-    """How the ranks divide the work: dp_shard × tp, tp the inner axis."""
+    """How the ranks divide the work: dp_replicate × dp_shard × cp × tp, the last the innermost. It never changes the model."""
 
+    dp_replicate: int = 1
+    """Groups of ranks that each hold every parameter once (HSDP); they see different rows."""
     dp_shard: int = 1
     """Ranks that hold different rows and a shard of every parameter (FSDP2)."""
+    cp: int = 1
+    """Ranks that share the tokens of a row, and within a mixer its heads (Ulysses)."""
     tp: int = 1
-    """Ranks that share the heads of every layer."""
+    """Ranks that share the heads of every layer, and between the layers the tokens (sequence parallelism)."""
 
     def __post_init__(self) -> None:
-        _require_positive("parallel", "dp_shard", self.dp_shard)
-        _require_positive("parallel", "tp", self.tp)
+        for name in ("dp_replicate", "dp_shard", "cp", "tp"):
+            _require_positive("parallel", name, getattr(self, name))
+
+    @property
+    def dp(self) -> int:
+        """Ranks that see different rows."""
+        return self.dp_replicate * self.dp_shard
 
     @property
     def world_size(self) -> int:
-        return self.dp_shard * self.tp
+        return self.dp * self.cp * self.tp
+
+    def __str__(self) -> str:
+        sizes = {name: getattr(self, name) for name in ("dp_replicate", "dp_shard", "cp", "tp")}
+        return " × ".join(f"{name} {size}" for name, size in sizes.items() if size > 1) or "one rank"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig:
+    """What is traded between memory and time. It never changes the model."""
+
+    activation_checkpointing: Literal["none", "selective", "full", "memory_budget"] = "none"
+    """What of a block's activations is recomputed in the backward: nothing, what is cheap, everything, or what `memory_budget` asks for."""
+    memory_budget: float = 0.5
+    """For memory_budget: the fraction of a compiled block's activations to keep."""
+    compile: bool = False
+    """torch.compile of every block."""
+    loss_chunk_tokens: int = 1024
+    """Tokens whose logits exist at once on a rank."""
+
+    def __post_init__(self) -> None:
+        modes = ("none", "selective", "full", "memory_budget")
+        if self.activation_checkpointing not in modes:
+            raise ValueError(f"compute.activation_checkpointing={self.activation_checkpointing}: use {', '.join(modes)}")
+        if not 0 <= self.memory_budget <= 1:
+            raise ValueError(f"compute.memory_budget={self.memory_budget}: a fraction; use a number from 0 to 1")
+        if self.activation_checkpointing == "memory_budget" and not self.compile:
+            raise ValueError("compute.activation_checkpointing=memory_budget: the compiler chooses what to keep; set compute.compile=true")
+        _require_positive("compute", "loss_chunk_tokens", self.loss_chunk_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParamGroup:
+    """Parameters with settings of their own."""
+
+    pattern: str
+    """Of parameter names, as in a shell: `embed.weight`, `*norm.weight`, `layers.0.*`."""
+    lr_scale: float = 1.0
+    """Times the learning rate."""
+    weight_decay: float | None = None
+    """Instead of optimizer.weight_decay."""
+
+    def matches(self, name: str) -> bool:
+        return fnmatchcase(name, self.pattern)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW with linear warmup and cosine decay; the defaults are Olmo Hybrid's pretraining recipe."""
+    """AdamW or Muon, and the learning rate's course; the defaults are Olmo Hybrid's pretraining recipe."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon takes the matrices inside the blocks; embedding, head, vectors and convolutions stay with AdamW."""
     lr: float = 3e-4
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1
-    """On everything except the input embedding."""
+    muon_momentum: float = 0.95
+    groups: tuple[ParamGroup, ...] = (ParamGroup(pattern="embed.weight", weight_decay=0.0),)
+    """The first whose pattern matches counts; every pattern must match something."""
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    """After the warmup: a cosine or a line down to the floor at the last step, or constant until a line down over the decay (WSD)."""
     warmup_steps: int = 2000
+    warmup_tokens: int = 0
+    """Instead of warmup_steps."""
+    decay_steps: int = 0
+    """Of wsd."""
+    decay_tokens: int = 0
+    """Instead of decay_steps."""
     lr_floor: float = 0.1
-    """Where the cosine ends, as a fraction of lr."""
+    """Where the schedule ends, as a fraction of lr."""
     clip_norm: float = 1.0
     z_loss: float = 1e-5
     """Weight of the squared log-sum-exp of the logits in the loss."""
+    skip_sigma: float = 0.0
+    """Skip an update whose loss or gradient norm is this many standard deviations above the mean of the last skip_window; 0 never does."""
+    skip_window: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("lr", "eps", "clip_norm"):
+        object.__setattr__(self, "groups", tuple(self.groups))
+        for name in ("lr", "eps", "clip_norm", "skip_window"):
             _require_positive("optimizer", name, getattr(self, name))
-        for name in ("weight_decay", "warmup_steps", "z_loss"):
+        for name in ("weight_decay", "warmup_steps", "warmup_tokens", "decay_steps", "decay_tokens", "z_loss", "skip_sigma"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)}: negative; use 0 to turn it off")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)}: a decay rate; use a number from 0 to below 1")
         if not 0 <= self.lr_floor <= 1:
             raise ValueError(f"optimizer.lr_floor={self.lr_floor}: a fraction of optimizer.lr; use a number from 0 to 1")
 
 
-def num_params(config: ModelConfig) -> int:
-    """Parameters in all, both embeddings included."""
-    embeddings = 2 * config.vocab_size * config.d_model
-    num_gdn = config.num_layers - config.num_attention_layers
-    per_layer = 3 * config.d_model * config.ffn_width + 2 * config.d_model
-    mixers = num_gdn * gdn_params(config) + config.num_attention_layers * attention_params(config)
-    return embeddings + config.num_layers * per_layer + mixers + config.d_model
-
-
-def gdn_params(config: ModelConfig) -> int:
-    """Parameters of one GDN mixer: projections q k v g o a b, convolutions, gates, output norm."""
-    key_width, value_width = config.num_heads * config.gdn_key_dim, config.num_heads * config.gdn_value_dim
-    projections = config.d_model * (2 * key_width + 3 * value_width + 2 * config.num_heads)
-    return projections + config.conv_width * (2 * key_width + value_width) + 2 * config.num_heads + config.gdn_value_dim
-
-
-def attention_params(config: ModelConfig) -> int:
-    """Parameters of one attention mixer: projections q k v o and the full-width QK-norms."""
-    width = config.num_heads * config.head_dim
-    return 4 * config.d_model * width + 2 * width
-
-
-def flops_per_token(config: ModelConfig, seq_len: int) -> float:
-    """Training FLOPs per token at `seq_len`: 3 × forward, with causally averaged attention and the chunked delta rule.
-
-    A parameter costs 6 (multiply and add, once forward and twice backward); the input embedding is a look-up and costs nothing.
-    """
-    matmuls = 6.0 * (num_params(config) - config.vocab_size * config.d_model)
-    attention = 3 * 2 * seq_len * config.num_heads * config.head_dim
-    key, value = config.gdn_key_dim, config.gdn_value_dim
-    delta_rule = 3 * config.num_heads * (2 * GDN_CHUNK * (3 * key + 2 * value) + 6 * key * value)
-    num_gdn = config.num_layers - config.num_attention_layers
-    return matmuls + config.num_attention_layers * attention + num_gdn * delta_rule
-
-
 def validate_layout(model: ModelConfig, parallel: ParallelConfig) -> None:
-    """Raises ValueError when the model can't be cut `parallel.tp` ways: heads are never split."""
+    """Raises ValueError when the model can't be cut cp · tp ways: heads are never split."""
+    divisors = [number for number in range(1, model.num_heads + 1) if model.num_heads % number == 0]
     if model.num_heads % parallel.tp:
-        divisors = [str(tp) for tp in range(1, model.num_heads + 1) if model.num_heads % tp == 0]
-        choices = " or ".join(filter(None, [", ".join(divisors[:-1]), divisors[-1]]))
-        raise ValueError(f"parallel.tp={parallel.tp}: {model.num_heads} heads; use {choices}")
+        raise ValueError(f"parallel.tp={parallel.tp}: {model.num_heads} heads; use {_one_of(divisors)}")
+    left = [number for number in divisors if (model.num_heads // parallel.tp) % number == 0]
+    if parallel.cp not in left:
+        among = f", {model.num_heads // parallel.tp} on each rank of parallel.tp={parallel.tp}" if parallel.tp > 1 else ""
+        raise ValueError(f"parallel.cp={parallel.cp}: {model.num_heads} heads{among}; use {_one_of(left)}")
 
 
 def validate_world(parallel: ParallelConfig, num_ranks: int) -> None:
     """Raises ValueError when the layout is for another number of ranks than there are."""
     if parallel.world_size != num_ranks:
         raise ValueError(
-            f"parallel.dp_shard={parallel.dp_shard}: with parallel.tp={parallel.tp} that is {parallel.world_size} ranks, "
-            f"but there are {num_ranks}; make parallel.dp_shard × parallel.tp equal {num_ranks}"
+            f"parallel.dp_shard={parallel.dp_shard}: {parallel} is {parallel.world_size} ranks, but there are {num_ranks}; "
+            f"make dp_replicate × dp_shard × cp × tp equal {num_ranks}"
         )
+
+
+def _one_of(numbers: list[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _require_positive(section: str, name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{section}.{name}={value}: must be positive; use {'1 or more' if isinstance(value, int) else 'a number above 0'}")
-
-
-PRESETS: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(
-        vocab_size=4096, d_model=128, num_layers=4, num_heads=4, head_dim=32, gdn_key_dim=24, gdn_value_dim=48, ffn_width=352
-    ),
-    "olmo_hybrid_190m": ModelConfig(
-        vocab_size=100352, d_model=768, num_layers=12, num_heads=12, head_dim=64, gdn_key_dim=128, gdn_value_dim=256, ffn_width=3072
-    ),
-    "olmo_hybrid_7b": ModelConfig(
-        vocab_size=100352, d_model=3840, num_layers=32, num_heads=30, head_dim=128, gdn_key_dim=96, gdn_value_dim=192, ffn_width=11008
-    ),
-}
