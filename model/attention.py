@@ -1,19 +1,23 @@
 """Causal attention with full-width QK-norm and rotary positions."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from model.collectives import gather_tokens, heads_to_tokens, scatter_tokens, tokens_to_heads
 from model.config import ModelConfig
+from model.documents import Documents
+from model.kernels.attention import attend
 from model.layers import FullWidthRMSNorm, Linear, widen
-from model.tensor_parallel import copy_to_ranks, sum_over_ranks
+
+Rotary = tuple[Tensor, Tensor]
+"""cos and sin, each (1 or B) × T × 1 × K/2."""
 
 
 class Attention(nn.Module):
-    """x_BTD to out_BTD. q and k are normalised over all heads together, before the split into heads and before RoPE."""
+    """x_BTD to out_BTD of this rank's tokens. q and k are normalised over all heads together, before the split into heads and before RoPE."""
 
-    def __init__(self, config: ModelConfig, tp: DeviceMesh | None) -> None:
+    def __init__(self, config: ModelConfig, *, window: int | None, tp: DeviceMesh | None, cp: DeviceMesh | None) -> None:
         super().__init__()
         width = config.num_heads * config.head_dim
         self.q_proj = Linear(config.d_model, width)
@@ -22,26 +26,33 @@ class Attention(nn.Module):
         self.o_proj = Linear(width, config.d_model)
         self.q_norm = FullWidthRMSNorm(width, config.norm_eps, tp)
         self.k_norm = FullWidthRMSNorm(width, config.norm_eps, tp)
-        self.head_dim, self.rope_theta, self.tp = config.head_dim, config.rope_theta, tp
+        self.head_dim, self.window, self.tp, self.cp = config.head_dim, window, tp, cp
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = copy_to_ranks(x_BTD, self.tp)
-        q_BNTK = rotate(self._split_heads(self.q_norm(self.q_proj(x_BTD))), self.rope_theta)
-        k_BNTK = rotate(self._split_heads(self.k_norm(self.k_proj(x_BTD))), self.rope_theta)
-        out_BNTK = F.scaled_dot_product_attention(q_BNTK, k_BNTK, self._split_heads(self.v_proj(x_BTD)), is_causal=True)
-        return sum_over_ranks(self.o_proj(out_BNTK.transpose(1, 2).flatten(2)), self.tp)
+    def forward(self, x_BTD: Tensor, rotary: Rotary | None, documents: Documents | None) -> Tensor:
+        x_BTD = gather_tokens(x_BTD, self.tp)
+        projected = (self.q_norm(self.q_proj(x_BTD)), self.k_norm(self.k_proj(x_BTD)), self.v_proj(x_BTD))
+        q_BTNK, k_BTNK, v_BTNK = self._exchange(*(x.unflatten(-1, (-1, self.head_dim)) for x in projected))
+        if rotary is not None:
+            q_BTNK, k_BTNK = rotate(q_BTNK, rotary), rotate(k_BTNK, rotary)
+        out_BTNK = attend(q_BTNK=q_BTNK, k_BTNK=k_BTNK, v_BTNK=v_BTNK, window=self.window, documents=documents)
+        return scatter_tokens(self.o_proj(heads_to_tokens(out_BTNK, self.cp).flatten(2)), self.tp)
 
-    def _split_heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+    def _exchange(self, q_BTNK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor) -> tuple[Tensor, ...]:
+        """To all tokens of this rank's heads, in one exchange."""
+        if self.cp is None:
+            return q_BTNK, k_BTNK, v_BTNK
+        return tokens_to_heads(torch.cat([q_BTNK, k_BTNK, v_BTNK], -1), self.cp).chunk(3, -1)
 
 
-def rotate(x_BNTK: Tensor, theta: float) -> Tensor:
-    """RoPE (arXiv 2104.09864) in fp32: channel i and i + K/2 of token t turn by t · theta^(−2i/K)."""
-    num_tokens, head_dim = x_BNTK.shape[-2:]
-    wide = widen(x_BNTK)
-    channels = torch.arange(0, head_dim, 2, device=wide.device, dtype=wide.dtype)
-    tokens = torch.arange(num_tokens, device=wide.device, dtype=wide.dtype)
-    angle_TK = torch.outer(tokens, theta ** (-channels / head_dim))
-    cos_TK, sin_TK = angle_TK.cos(), angle_TK.sin()
-    first, second = wide.chunk(2, dim=-1)
-    return torch.cat([first * cos_TK - second * sin_TK, second * cos_TK + first * sin_TK], dim=-1).to(x_BNTK.dtype)
+def rotary_tables(position: Tensor, *, head_dim: int, theta: float, dtype: torch.dtype) -> Rotary:
+    """Of RoPE (arXiv 2104.09864) at positions (1 or B) × T: channel i of token t turns by t · theta^(−2i/K)."""
+    channels = torch.arange(0, head_dim, 2, device=position.device, dtype=dtype)
+    angle = (position.to(dtype).unsqueeze(-1) * theta ** (-channels / head_dim)).unsqueeze(-2)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BTNK: Tensor, rotary: Rotary) -> Tensor:
+    """Turns the pairs of channels i and i + K/2, in fp32."""
+    cos, sin = rotary
+    first, second = widen(x_BTNK).chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_BTNK.dtype)

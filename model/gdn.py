@@ -5,16 +5,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from model.collectives import gather_tokens, heads_to_tokens, local, local_partial, own_heads, scatter_tokens, tokens_to_heads
 from model.config import ModelConfig
-from model.kernels.chunked import gated_delta_rule_chunked
+from model.documents import Documents
+from model.kernels.delta_rule import gated_delta_rule, resolve_backend
 from model.layers import Linear, widen
-from model.tensor_parallel import copy_to_ranks, local, local_partial, sum_over_ranks
+
+Gate = tuple[Tensor, Tensor]
+"""A_log_N and dt_bias_N of one layer, this rank's heads, fp32 or wider."""
 
 
 class GatedDeltaNet(nn.Module):
-    """x_BTD to out_BTD; the ranks share the heads."""
+    """x_BTD to out_BTD of this rank's tokens; inside, the ranks share the heads."""
 
-    def __init__(self, config: ModelConfig, tp: DeviceMesh | None) -> None:
+    def __init__(self, config: ModelConfig, *, tp: DeviceMesh | None, cp: DeviceMesh | None) -> None:
         super().__init__()
         key_width, value_width = config.num_heads * config.gdn_key_dim, config.num_heads * config.gdn_value_dim
         self.q_proj = Linear(config.d_model, key_width)
@@ -24,55 +28,73 @@ class GatedDeltaNet(nn.Module):
         self.b_proj = Linear(config.d_model, config.num_heads)
         self.g_proj = Linear(config.d_model, value_width)
         self.o_proj = Linear(value_width, config.d_model)
-        self.q_conv = CausalConv(key_width, config.conv_width)
-        self.k_conv = CausalConv(key_width, config.conv_width)
-        self.v_conv = CausalConv(value_width, config.conv_width)
-        self.gates = Gates(config.num_heads)
+        self.q_conv = CausalConv(key_width, config.conv_width, cp)
+        self.k_conv = CausalConv(key_width, config.conv_width, cp)
+        self.v_conv = CausalConv(value_width, config.conv_width, cp)
         self.o_norm = GatedHeadNorm(config.gdn_value_dim, config.gdn_norm_eps)
         self.key_dim, self.value_dim = config.gdn_key_dim, config.gdn_value_dim
-        self.backend, self.tp = config.gdn_backend, tp
+        self.backend, self.tp, self.cp = config.gdn_backend, tp, cp
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = copy_to_ranks(x_BTD, self.tp)
-        q_BTNK = l2_normalise(self._split_heads(self.q_conv(self.q_proj(x_BTD)), self.key_dim), scale=self.key_dim**-0.5)
-        k_BTNK = l2_normalise(self._split_heads(self.k_conv(self.k_proj(x_BTD)), self.key_dim), scale=1.0)
-        v_BTNV = self._split_heads(self.v_conv(self.v_proj(x_BTD)), self.value_dim)
-        log_decay_BTN, beta_BTN = self.gates(self.a_proj(x_BTD), self.b_proj(x_BTD))
-        delta_rule = delta_rule_fla if _uses_fla(self.backend, x_BTD.device) else delta_rule_torch
-        out_BTNV = delta_rule(q=q_BTNK, k=k_BTNK, v=v_BTNV, log_decay=log_decay_BTN, beta=beta_BTN)
-        gated_BTNV = self.o_norm(out_BTNV, self._split_heads(self.g_proj(x_BTD), self.value_dim))
-        return sum_over_ranks(self.o_proj(gated_BTNV.flatten(2)), self.tp)
+    def forward(self, x_BTD: Tensor, gate: Gate, documents: Documents | None) -> Tensor:
+        x_BTD = gather_tokens(x_BTD, self.tp)
+        q_BTC, k_BTC, v_BTC, a_BTN, b_BTN = self._project(x_BTD)
+        q_BTNK = l2_normalise(_split_heads(self.q_conv(q_BTC, documents), self.key_dim), scale=self.key_dim**-0.5)
+        k_BTNK = l2_normalise(_split_heads(self.k_conv(k_BTC, documents), self.key_dim), scale=1.0)
+        v_BTNV = _split_heads(self.v_conv(v_BTC, documents), self.value_dim)
+        log_decay_BTN, beta_BTN = decay_and_beta(a_BTN, b_BTN, (own_heads(gate[0], self.cp), own_heads(gate[1], self.cp)))
+        backend = resolve_backend(self.backend, x_BTD.device)
+        out_BTNV = gated_delta_rule(
+            q=q_BTNK, k=k_BTNK, v=v_BTNV, log_decay=log_decay_BTN, beta=beta_BTN, documents=documents, backend=backend
+        )
+        gated_BTNV = self.o_norm(heads_to_tokens(out_BTNV, self.cp), _split_heads(self.g_proj(x_BTD), self.value_dim))
+        return scatter_tokens(self.o_proj(gated_BTNV.flatten(2)), self.tp)
 
-    def _split_heads(self, x_BTD: Tensor, head_width: int) -> Tensor:
-        return x_BTD.unflatten(-1, (-1, head_width))
+    def _project(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
+        """q, k, v, a and b before the convolutions: all tokens of this rank's heads, in one exchange."""
+        widths = (self.key_dim, self.key_dim, self.value_dim, 1, 1)
+        projections = (self.q_proj, self.k_proj, self.v_proj, self.a_proj, self.b_proj)
+        if self.cp is None:
+            return tuple(projection(x_BTD) for projection in projections)
+        of_heads = [_split_heads(projection(x_BTD), width) for projection, width in zip(projections, widths, strict=True)]
+        exchanged = tokens_to_heads(torch.cat(of_heads, -1), self.cp)
+        return tuple(part.flatten(2) for part in exchanged.split(widths, -1))
 
 
 class CausalConv(nn.Module):
-    """Depthwise convolution over the last `width` tokens, then SiLU. As shifted multiplies: faster than conv1d on a CPU."""
+    """Depthwise convolution over the last `width` tokens of a document, then SiLU. As shifted multiplies: faster than conv1d on a CPU."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, cp: DeviceMesh | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, 1, width))
+        self.cp = cp
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        weight_WC = local(self.weight).squeeze(1).T
+    def forward(self, x_BTC: Tensor, documents: Documents | None) -> Tensor:
+        weight_WC = own_heads(local(self.weight), self.cp).squeeze(1).T
         width, num_tokens = weight_WC.shape[0], x_BTC.shape[1]
         padded = F.pad(x_BTC, (0, 0, width - 1, 0))
-        return F.silu(sum((padded[:, i : i + num_tokens] * weight_WC[i] for i in range(1, width)), padded[:, :num_tokens] * weight_WC[0]))
+        out_BTC = x_BTC * weight_WC[-1]
+        for back in range(1, width):
+            earlier_BTC = padded[:, width - 1 - back : width - 1 - back + num_tokens] * weight_WC[width - 1 - back]
+            if documents is not None:
+                earlier_BTC = earlier_BTC * (documents.position_BT >= back).unsqueeze(-1)
+            out_BTC = out_BTC + earlier_BTC
+        return F.silu(out_BTC)
 
 
-class Gates(nn.Module):
-    """Decay and write strength. A module of its own, so that these parameters stay fp32 where the rest computes in bf16."""
+class GateParameters(nn.Module):
+    """Of one layer: of each head, the logarithm of A and the bias of dt."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.A_log = nn.Parameter(torch.empty(num_heads))
         self.dt_bias = nn.Parameter(torch.empty(num_heads))
 
-    def forward(self, a_BTN: Tensor, b_BTN: Tensor) -> tuple[Tensor, Tensor]:
-        """log_decay_BTN = −exp(A_log)·softplus(a + dt_bias) and beta_BTN = 2·sigmoid(b), in fp32 or wider."""
-        log_decay_BTN = -local(self.A_log).exp() * F.softplus(widen(a_BTN) + local(self.dt_bias))
-        return log_decay_BTN, 2 * widen(b_BTN).sigmoid()
+
+class Gates(nn.ModuleDict):
+    """The gate parameters of every GDN layer, by layer: apart from the blocks, so that they stay fp32 where the rest computes in bf16."""
+
+    def forward(self) -> dict[str, Gate]:
+        return {layer: (local(gate.A_log), local(gate.dt_bias)) for layer, gate in self.items()}
 
 
 class GatedHeadNorm(nn.Module):
@@ -89,23 +111,17 @@ class GatedHeadNorm(nn.Module):
         return (normed * F.silu(widen(gate_BTNV))).to(gate_BTNV.dtype)
 
 
+def decay_and_beta(a_BTN: Tensor, b_BTN: Tensor, gate: Gate) -> tuple[Tensor, Tensor]:
+    """log_decay_BTN = −exp(A_log)·softplus(a + dt_bias) and beta_BTN = 2·sigmoid(b), in fp32 or wider."""
+    A_log_N, dt_bias_N = gate
+    return -A_log_N.exp() * F.softplus(widen(a_BTN) + dt_bias_N), 2 * widen(b_BTN).sigmoid()
+
+
 def l2_normalise(x_BTNK: Tensor, *, scale: float) -> Tensor:
     """x / sqrt(sum x² + 1e-6) · scale over each head's K, in fp32."""
     wide = widen(x_BTNK)
     return (wide * ((wide.square().sum(-1, keepdim=True) + 1e-6).rsqrt() * scale)).to(x_BTNK.dtype)
 
 
-def _uses_fla(backend: str, device: torch.device) -> bool:
-    return backend == "fla" or (backend == "auto" and device.type == "cuda")
-
-
-def delta_rule_torch(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
-    return gated_delta_rule_chunked(q=widen(q), k=widen(k), v=widen(v), log_decay=log_decay, beta=beta)
-
-
-def delta_rule_fla(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
-    """fla's kernel on our gates, norms and scale: its own flags for them change the numbers (allow_neg_eigval alone does nothing)."""
-    from fla.ops.gated_delta_rule import chunk_gated_delta_rule  # Triton: slow to import, and absent on a CPU
-
-    out_BTNV, _ = chunk_gated_delta_rule(q=q, k=k, v=v, g=log_decay, beta=beta, scale=1.0)
-    return out_BTNV
+def _split_heads(x_BTD: Tensor, head_width: int) -> Tensor:
+    return x_BTD.unflatten(-1, (-1, head_width))

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from model.tensor_parallel import copy_to_ranks, local, sum_both_ways, sum_over_ranks
+from model.collectives import gather_tokens, local, local_partial, scatter_tokens, sum_both_ways
 
 
 def widen(x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) · weight, computed in fp32 and multiplied by the weight before the downcast."""
+    """x / rms(x) · weight of this rank's tokens, computed in fp32 and multiplied by the weight before the downcast."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = widen(x)
-        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(local(self.weight))).to(x.dtype)
+        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(local_partial(self.weight))).to(x.dtype)
 
 
 class FullWidthRMSNorm(nn.Module):
@@ -51,7 +51,7 @@ class FullWidthRMSNorm(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) · up(x)), x_BTD to out_BTD; the ranks share the F columns."""
+    """down(silu(gate(x)) · up(x)), x_BTD to out_BTD of this rank's tokens; inside, the ranks share the F columns."""
 
     def __init__(self, d_model: int, ffn_width: int, tp: DeviceMesh | None) -> None:
         super().__init__()
@@ -61,12 +61,15 @@ class SwiGLU(nn.Module):
         self.tp = tp
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = copy_to_ranks(x_BTD, self.tp)
-        return sum_over_ranks(self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)), self.tp)
+        x_BTD = gather_tokens(x_BTD, self.tp)
+        return scatter_tokens(self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)), self.tp)
 
 
 class Embedding(nn.Module):
-    """tokens_BT to x_BTD; each rank holds some rows of the vocabulary and contributes zeros for the others."""
+    """tokens_BT, the same on all ranks, to x_BTD of this rank's tokens.
+
+    Each rank holds some rows of the vocabulary and contributes zeros for the others.
+    """
 
     def __init__(self, vocab_size: int, d_model: int, tp: DeviceMesh | None) -> None:
         super().__init__()
@@ -77,8 +80,7 @@ class Embedding(nn.Module):
         if self.tp is None:
             return F.embedding(tokens_BT, local(self.weight))
         row_BT, is_mine_BT = local_rows(tokens_BT, self.vocab_size, self.tp)
-        x_BTD = F.embedding(row_BT, local(self.weight)) * is_mine_BT.unsqueeze(-1)
-        return sum_over_ranks(x_BTD, self.tp)
+        return scatter_tokens(F.embedding(row_BT, local(self.weight)) * is_mine_BT.unsqueeze(-1), self.tp)
 
 
 def local_rows(ids: Tensor, vocab_size: int, tp: DeviceMesh) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,14 @@
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 
-from model.config import ModelConfig, ParallelConfig, validate_layout
-from model.gdn import Gates
+from model.config import ComputeConfig, ModelConfig, ParallelConfig, validate_layout
 from model.init import init_weights
+from model.mesh import Mesh
 from model.model import HybridLM
+from model.titan import checkpoint_activations
 
 ROW_WISE = ("o_proj", "down_proj")
 REPLICATED = ("norm", "mixer_norm", "ffn_norm", "o_norm")
@@ -17,30 +18,42 @@ REPLICATED = ("norm", "mixer_norm", "ffn_norm", "o_norm")
 
 def build_model(
     config: ModelConfig,
-    parallel: ParallelConfig,
-    mesh: DeviceMesh | None,
+    mesh: Mesh | None,
     *,
     device: torch.device,
     seed: int,
+    compute: ComputeConfig = ComputeConfig(),
     compute_dtype: torch.dtype = torch.float32,
 ) -> HybridLM:
-    """The model on `device`, sharded as `parallel` says over `mesh` (axes dp_shard and tp); the same weights for a seed in every layout.
+    """The model on `device`, sharded over `mesh`, with the initial weights of `seed`: the same in every layout.
 
     Master weights, gradients and reductions are fp32 (fp64 with compute_dtype float64); `compute_dtype` is that of the forward.
     mesh=None is one process without torch.distributed. Raises ValueError for a layout that the model can't have.
     """
-    validate_layout(config, parallel)
-    if mesh is None and (parallel.world_size > 1 or compute_dtype == torch.bfloat16):
-        raise ValueError(f"parallel={parallel}, {compute_dtype}: sharding and mixed precision need a mesh; build one with titan.build_mesh")
-    tp = mesh["tp"] if mesh is not None and parallel.tp > 1 else None
+    model = shard_model(config, mesh, device=device, compute=compute, compute_dtype=compute_dtype)
+    init_weights(model, seed)
+    return model
+
+
+def shard_model(
+    config: ModelConfig, mesh: Mesh | None, *, device: torch.device, compute: ComputeConfig, compute_dtype: torch.dtype
+) -> HybridLM:
+    """As `build_model`, but with memory that nobody has filled yet."""
+    validate_layout(config, mesh.parallel if mesh is not None else ParallelConfig())
+    if mesh is None and compute_dtype == torch.bfloat16:
+        raise ValueError("mixed precision needs a mesh; make one with build_mesh, if only for one rank")
+    tp, cp = (mesh.tp, mesh.cp) if mesh is not None else (None, None)
     with torch.device("meta"):
-        model = HybridLM(config, tp).to(torch.promote_types(compute_dtype, torch.float32))
+        model = HybridLM(config, tp=tp, cp=cp).to(torch.promote_types(compute_dtype, torch.float32))
     if tp is not None:
         _shard_over_heads(model, tp)
+    checkpoint_activations(model, compute)
+    if compute.compile:
+        for block in model.layers:
+            block.compile(fullgraph=True)
     if mesh is not None:
-        _shard_over_data(model, mesh["dp_shard"], compute_dtype)
+        _shard_over_data(model, mesh.fsdp, compute_dtype)
     model.to_empty(device=device)
-    init_weights(model, seed)
     return model
 
 
@@ -59,17 +72,16 @@ def _shard_over_heads(model: nn.Module, tp: DeviceMesh) -> None:
         model.get_submodule(module_name).register_parameter(short_name, nn.Parameter(shard))
 
 
-def _shard_over_data(model: HybridLM, dp: DeviceMesh, compute_dtype: torch.dtype) -> None:
-    """One FSDP group per block, one for embedding, last norm and head, and one per GDN layer for the gates, which compute in fp32."""
+def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
+    """One FSDP group per block, one for embedding, last norm and head, and one for all gates, which compute in fp32."""
     master_dtype = torch.promote_types(compute_dtype, torch.float32)
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=master_dtype)
-    gates_policy = MixedPrecisionPolicy(param_dtype=master_dtype, reduce_dtype=master_dtype, cast_forward_inputs=False)
-    for module in model.modules():
-        if isinstance(module, Gates):
-            fully_shard(module, mesh=dp, mp_policy=gates_policy)
+    if model.gates:
+        fully_shard(model.gates, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=master_dtype), reshard_after_forward=False)
     for block in model.layers:
-        fully_shard(block, mesh=dp, mp_policy=policy)
-    fully_shard(model, mesh=dp, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    register_fsdp_forward_method(model, "loss_sum")
     for module in model.modules():
         if isinstance(module, FSDPModule):  # the loss is already a mean over the global batch: gradients are summed, not averaged
             module.set_gradient_divide_factor(1.0)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 
+from model.batch import Batch
 from model.config import OptimizerConfig
-from model.loss import IGNORED, cross_entropy_sum
+from model.loss import IGNORED
+from model.mesh import Mesh
 from model.model import HybridLM
 from model.titan import clip_grad_norm_
 
@@ -29,22 +31,25 @@ class StepResult:
 def train_step(
     model: HybridLM,
     optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[Batch],
     *,
     lr: float,
     config: OptimizerConfig,
-    mesh: DeviceMesh | None,
+    chunk_tokens: int,
+    mesh: Mesh | None,
 ) -> StepResult:
-    """Accumulates the gradient of the micro-batches (tokens_BT, labels_BT), clips it and steps; one host synchronisation, at the end.
+    """Accumulates the gradient of the micro-batches, clips it and steps; one host synchronisation, at the end.
 
-    Ranks along dp_shard bring different rows, ranks along tp the same; all bring equally many micro-batches. Every valid token of
-    the global batch weighs the same, however the valid ones are spread.
+    Ranks along dp bring different rows, ranks along cp slices of the same rows, ranks along tp the same; all bring equally many
+    micro-batches. Every valid token of the global batch weighs the same, however the valid ones are spread.
     """
-    num_tokens = _sum_over_data(torch.stack([(labels != IGNORED).sum() for _, labels in micro_batches]).sum(), mesh)
+    num_tokens = _sum_over_tokens(torch.stack([(batch.labels_BT != IGNORED).sum() for batch in batches]).sum(), mesh)
     optimizer.zero_grad()
     local_loss = torch.zeros((), dtype=torch.float64, device=num_tokens.device)
-    for tokens, labels in micro_batches:
-        loss_sum, _ = cross_entropy_sum(model(tokens), labels, config.z_loss)
+    for batch in batches:
+        if isinstance(model, FSDPModule):
+            model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
+        loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
         loss = loss_sum / num_tokens.clamp(min=1)
         loss.backward()
         local_loss += loss.detach()
@@ -52,12 +57,13 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
-    loss_value, norm_value, token_value = torch.stack([_sum_over_data(local_loss, mesh), grad_norm.double(), num_tokens.double()]).tolist()
+    loss_value, norm_value, token_value = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()]).tolist()
     return StepResult(loss=loss_value, grad_norm=norm_value, num_tokens=int(token_value))
 
 
-def _sum_over_data(value: Tensor, mesh: DeviceMesh | None) -> Tensor:
-    """The sum over the ranks that hold different rows; `value` itself is overwritten."""
-    if mesh is not None:
-        dist.all_reduce(value, group=mesh.get_group("dp_shard"))
-    return value
+def _sum_over_tokens(value: Tensor, mesh: Mesh | None) -> Tensor:
+    """The sum over the ranks that hold different tokens; `value` itself is overwritten."""
+    if mesh is None:
+        return value
+    dist.all_reduce(value)
+    return value // mesh.parallel.tp if value.dtype == torch.int64 else value / mesh.parallel.tp

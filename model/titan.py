@@ -3,22 +3,30 @@
 import os
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch import nn
 from torchtitan.distributed.utils import clip_grad_norm_ as clip_grad_norm_
 
-from model.config import ParallelConfig, validate_world
+from model.config import ComputeConfig
 
 
-def build_mesh(parallel: ParallelConfig, device_type: str) -> DeviceMesh:
-    """The mesh with axes dp_shard and tp over the initialised default process group; ranks of one tp group are neighbours.
+def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
+    """Makes every block of model.layers recompute in the backward what `compute` does not let it keep."""
+    if compute.activation_checkpointing == "none":
+        return
+    from torchtitan.distributed.activation_checkpoint import FullAC, MemoryBudgetAC, SelectiveAC  # a second to import, and seldom needed
 
-    Raises ValueError when the world has another size than the layout.
-    """
-    validate_world(parallel, torch.distributed.get_world_size())
-    mesh = init_device_mesh(device_type, (parallel.dp_shard, parallel.tp), mesh_dim_names=("dp_shard", "tp"))
-    if parallel.tp > 1:
-        mesh._flatten("world")  # lets the gradient norm be one all-reduce: in two, ranks may differ in the last bit and drift apart
-    return mesh
+    class SelectiveWithDeltaRule(SelectiveAC):
+        """Keeps the delta rule's output as well, beside those of the matrix products and of attention."""
+
+        def get_save_ops(self) -> set:
+            return super().get_save_ops() | {torch.ops.braid.delta_rule_torch.default}
+
+    policies = {
+        "selective": lambda: SelectiveWithDeltaRule(SelectiveAC.Config(preserve_rng_state=False)),
+        "full": lambda: FullAC(FullAC.Config(preserve_rng_state=False)),
+        "memory_budget": lambda: MemoryBudgetAC(MemoryBudgetAC.Config(memory_budget=compute.memory_budget)),
+    }
+    policies[compute.activation_checkpointing]().apply(model)
 
 
 def set_determinism(seed: int) -> None:

@@ -1,27 +1,51 @@
 """One small model and batch, trained under any layout, and its numbers as plain tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from model.config import ModelConfig, OptimizerConfig, ParallelConfig
+from model.batch import Batch, build_batches
+from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from model.loss import IGNORED
+from model.mesh import Mesh, build_mesh
 from model.model import HybridLM
 from model.optim import build_optimizer
 from model.parallelize import build_model
 from model.step import StepResult, train_step
-from model.titan import build_mesh
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(
-    vocab_size=71, d_model=24, num_layers=2, attention_every=2, num_heads=4, head_dim=6, gdn_key_dim=5, gdn_value_dim=7, ffn_width=23
+    vocab_size=71,
+    d_model=24,
+    num_layers=3,
+    layer_pattern="gdn attn window",
+    window=6,
+    num_heads=4,
+    head_dim=6,
+    gdn_key_dim=5,
+    gdn_value_dim=7,
+    ffn_width=23,
 )
-"""One layer of each type, four heads; vocabulary and feed-forward are odd, so that no layout cuts them evenly."""
+"""One layer of each kind, four heads; vocabulary, feed-forward and length are odd, so that no layout cuts them evenly."""
 OPTIMIZER = OptimizerConfig(lr=1e-2, warmup_steps=0, clip_norm=0.5, z_loss=1e-2, eps=1e-4)
 NUM_ROWS, NUM_TOKENS = 8, 19
+OFFSETS = torch.tensor([0, 1, 9, *range(19, 153, 19), 30, 31, 130]).sort().values.int()
+"""Documents of one token and of many, within the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is trained; the layout must not change its numbers."""
+
+    dtype: torch.dtype = torch.float64
+    model: ModelConfig = MODEL
+    optimizer: OptimizerConfig = OPTIMIZER
+    compute: ComputeConfig = ComputeConfig(loss_chunk_tokens=11)
+    is_packed: bool = True
+    micro_rows: int = 1
+    num_steps: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +58,42 @@ class Trained:
     weights: dict[str, Tensor]
 
 
-def train(parallel: ParallelConfig, dtype: torch.dtype, *, num_steps: int, num_micro: int = 2) -> Trained:
+def train(parallel: ParallelConfig, case: Case) -> Trained:
     """Trains on this rank's rows; the last global rows have few valid tokens, so data ranks have unequally many."""
     mesh = build_mesh(parallel, "cpu") if parallel.world_size > 1 else None
-    model = build_model(MODEL, parallel, mesh, device=CPU, seed=3, compute_dtype=dtype)
-    optimizer = build_optimizer(model, OPTIMIZER)
+    model = build_model(case.model, mesh, device=CPU, seed=3, compute=case.compute, compute_dtype=case.dtype)
+    optimizer = build_optimizer(model, case.optimizer)
     initial = full(dict(model.named_parameters()))
-    results = [
-        train_step(model, optimizer, micro_batches(step, parallel, mesh, num_micro), lr=1e-2, config=OPTIMIZER, mesh=mesh)
-        for step in range(1, num_steps + 1)
-    ]
+    results = [step_once(model, optimizer, step, mesh, case) for step in range(1, case.num_steps + 1)]
     return Trained(initial=initial, results=results, gradients=gradients(model), weights=full(dict(model.named_parameters())))
 
 
-def micro_batches(step: int, parallel: ParallelConfig, mesh: DeviceMesh | None, num_micro: int) -> list[tuple[Tensor, Tensor]]:
+def step_once(model: HybridLM, optimizer: torch.optim.Optimizer, step: int, mesh: Mesh | None, case: Case, *, lr: float = 1e-2) -> StepResult:
+    chunk_tokens = case.compute.loss_chunk_tokens
+    return train_step(model, optimizer, batches(step, mesh, case), lr=lr, config=case.optimizer, chunk_tokens=chunk_tokens, mesh=mesh)
+
+
+def batches(step: int, mesh: Mesh | None, case: Case) -> list[Batch]:
     ids = torch.randint(0, MODEL.vocab_size, (NUM_ROWS, NUM_TOKENS + 1), generator=torch.Generator().manual_seed(step))
     tokens, labels = ids[:, :-1], ids[:, 1:].clone()
     labels[NUM_ROWS // 2 :, 2:] = IGNORED
-    dp_rank = mesh.get_local_rank("dp_shard") if mesh is not None else 0
-    mine = slice(dp_rank * NUM_ROWS // parallel.dp_shard, (dp_rank + 1) * NUM_ROWS // parallel.dp_shard)
-    return list(zip(tokens[mine].chunk(num_micro), labels[mine].chunk(num_micro), strict=True))
+    dp, dp_rank = (mesh.parallel.dp, mesh.dp_rank) if mesh is not None else (1, 0)
+    rows = NUM_ROWS // dp
+    mine = slice(dp_rank * rows, (dp_rank + 1) * rows)
+    start, end = mine.start * NUM_TOKENS, mine.stop * NUM_TOKENS
+    offsets = OFFSETS[(start <= OFFSETS) & (end >= OFFSETS)] - start
+    return build_batches(
+        tokens_BT=tokens[mine],
+        labels_BT=labels[mine],
+        offsets_P=offsets if case.is_packed else None,
+        micro_rows=case.micro_rows,
+        mesh=mesh,
+        device=CPU,
+    )
+
+
+def in_fp32(case: Case) -> Case:
+    return replace(case, dtype=torch.float32)
 
 
 def gradients(model: HybridLM) -> dict[str, Tensor]:

@@ -1,0 +1,123 @@
+"""What crosses ranks inside the model, as functions that autograd and torch.compile see through.
+
+Activations are plain local tensors; only parameters (and the vocabulary-sharded logits) are DTensors. `tp` and `cp` are 1-D meshes, or
+None. Between the layers a rank of `tp` holds a slice of the tokens (sequence parallelism, arXiv 2205.05198); inside a mixer or feed-forward
+it holds all tokens and a share of the heads or channels. A rank of `cp` holds a slice of the tokens everywhere but in the middle of a mixer,
+where it has all tokens of a share of the heads (Ulysses, arXiv 2309.14509).
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed._functional_collectives as funcol
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial
+
+TOKENS, HEADS = 1, 2
+"""Dimensions of x_BTD and x_BTNK."""
+
+
+def local(parameter: Tensor) -> Tensor:
+    """This rank's part of `parameter`. If it is replicated, every rank must get the same gradient for it; else `local_partial`."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def local_partial(parameter: Tensor) -> Tensor:
+    """A replicated parameter whose gradient is a sum over the tp ranks, because each applies it to its own heads or tokens."""
+    return parameter.to_local(grad_placements=[Partial()]) if isinstance(parameter, DTensor) else parameter
+
+
+def gather_tokens(x: Tensor, tp: DeviceMesh | None) -> Tensor:
+    """From this rank's tokens to all of them, on the way into sharded heads or channels: the gradient is summed and cut again."""
+    return x if tp is None else _Tokens.apply(x, tp, True)
+
+
+def scatter_tokens(x: Tensor, tp: DeviceMesh | None) -> Tensor:
+    """The sum of the ranks' parts, of which each keeps its own tokens; T must be divisible by the ranks."""
+    return x if tp is None else _Tokens.apply(x, tp, False)
+
+
+def sum_over_ranks(x: Tensor, tp: DeviceMesh | None) -> Tensor:
+    """The sum of the ranks' parts, for a consumer that is the same on all ranks: the gradient passes as it is."""
+    return x if tp is None else _Sum.apply(x, tp, False)
+
+
+def sum_both_ways(x: Tensor, tp: DeviceMesh | None) -> Tensor:
+    """The sum of the ranks' parts, for consumers that differ between the ranks: the gradient is summed as well."""
+    return x if tp is None else _Sum.apply(x, tp, True)
+
+
+def max_over_ranks(x: Tensor, tp: DeviceMesh | None) -> Tensor:
+    """The elementwise maximum of the ranks' parts, without gradient."""
+    return x.detach() if tp is None else _wait(funcol.all_reduce(x.detach().contiguous(), "max", tp))
+
+
+def tokens_to_heads(x_BTNK: Tensor, cp: DeviceMesh | None) -> Tensor:
+    """From a slice of the tokens with all heads to all tokens of a share of the heads."""
+    return x_BTNK if cp is None else _Exchange.apply(x_BTNK, cp, HEADS, TOKENS)
+
+
+def heads_to_tokens(x_BTNK: Tensor, cp: DeviceMesh | None) -> Tensor:
+    """The way back."""
+    return x_BTNK if cp is None else _Exchange.apply(x_BTNK, cp, TOKENS, HEADS)
+
+
+def own_heads(parameter: Tensor, cp: DeviceMesh | None) -> Tensor:
+    """The share of a parameter with heads outermost that `tokens_to_heads` gives this rank; FSDP sums the ranks' gradients."""
+    return parameter if cp is None else parameter.chunk(cp.size())[cp.get_local_rank()]
+
+
+class _Tokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tp: DeviceMesh, gathers: bool) -> Tensor:
+        ctx.tp, ctx.gathers = tp, gathers
+        return _gather(x, tp) if gathers else _scatter(x, tp)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return (_scatter(grad, ctx.tp) if ctx.gathers else _gather(grad, ctx.tp)), None, None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tp: DeviceMesh, both_ways: bool) -> Tensor:
+        ctx.tp, ctx.both_ways = tp, both_ways
+        return _sum(x, tp)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return (_sum(grad, ctx.tp) if ctx.both_ways else grad), None, None
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cp: DeviceMesh, split: int, join: int) -> Tensor:
+        ctx.cp, ctx.split, ctx.join = cp, split, join
+        return _all_to_all(x, cp, split, join)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _all_to_all(grad, ctx.cp, ctx.join, ctx.split), None, None, None
+
+
+def _gather(x: Tensor, tp: DeviceMesh) -> Tensor:
+    return _wait(funcol.all_gather_tensor(x.contiguous(), TOKENS, tp))
+
+
+def _scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
+    return _wait(funcol.reduce_scatter_tensor(x.contiguous(), "sum", TOKENS, tp))
+
+
+def _sum(x: Tensor, tp: DeviceMesh) -> Tensor:
+    return _wait(funcol.all_reduce(x.contiguous(), "sum", tp))
+
+
+def _all_to_all(x: Tensor, cp: DeviceMesh, split: int, join: int) -> Tensor:
+    """Piece i along `split` goes to rank i; what arrives is put together along `join` in the order of the ranks."""
+    pieces = torch.stack(x.chunk(cp.size(), split))
+    return torch.cat(_wait(funcol.all_to_all_single(pieces, None, None, cp)).unbind(), join)
+
+
+def _wait(x: Tensor) -> Tensor:
+    return funcol.wait_tensor(x)
