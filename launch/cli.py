@@ -16,14 +16,26 @@ from rich.console import Console
 
 from data_pipeline.errors import DataError
 from data_pipeline.object_store import StoreError
-from launch import cli_cluster, cli_data
+from launch import cli_cluster, cli_data, cli_model
 from launch.errors import Abandoned, UserError
 from launch.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
 from launch.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from orchestrator.codec import DecodeError
 from orchestrator.control.journal import JournalBroken, Superseded
+from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
 
-KNOWN_ERRORS = (UserError, StoreError, DataError, JournalBroken, Superseded, DecodeError)
+KNOWN_ERRORS = (
+    UserError,
+    StoreError,
+    DataError,
+    JournalBroken,
+    Superseded,
+    DecodeError,
+    CheckpointCorrupt,
+    ConfigMismatch,
+    Fenced,
+    NoCheckpoint,
+)
 POLL_S = 0.5
 T = TypeVar("T")
 
@@ -34,6 +46,10 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_cluster.app, name="cluster")
 app.command()(cli_cluster.doctor)
 app.command()(cli_cluster.demo)
+app.command("model")(cli_model.show_model)
+app.command("import")(cli_model.import_weights)
+app.command("export")(cli_model.export_weights)
+app.command("average")(cli_model.average_weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -173,13 +189,12 @@ def resume(
 
 @app.command()
 def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
-    """Every run in the store, as its journal tells it."""
-    from data_pipeline.stores import open_store
-    from launch.record import read_run, recorded_status, run_names
+    """Every run in the store, as its journal tells it, and imported and averaged weights."""
+    from launch.record import recorded_runs
     from launch.render import runs_table
 
     where = storage_to_look_at(storage, endpoint_url)
-    found = [recorded_status(read_run(where, name), time.time()) for name in run_names(open_store(where))]
+    found = recorded_runs(where, time.time())
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     elif found:
@@ -211,10 +226,10 @@ def checkpoints(
 ) -> None:
     """The checkpoints that a resume may use, newest first; exit status 1 when one is damaged."""
     from launch.inspect_run import list_checkpoints
-    from launch.record import read_run
+    from launch.record import run_store_with_checkpoints
     from launch.render import checkpoints_table
 
-    found = list_checkpoints(read_run(storage_to_look_at(storage, endpoint_url), run), verify=verify_files)
+    found = list_checkpoints(run_store_with_checkpoints(storage_to_look_at(storage, endpoint_url), run), verify=verify_files)
     typer.echo(json.dumps(found, indent=1)) if as_json else Console().print(checkpoints_table(found))
     problems = [one["problem"] for one in found if one["problem"]]
     for problem in problems:

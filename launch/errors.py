@@ -17,6 +17,10 @@ class RunExists(UserError):
     """A run of this name has been submitted before."""
 
 
+class OnlyWeights(UserError):
+    """The run was imported or averaged: there is no training to speak of."""
+
+
 class WrongMoment(UserError):
     """The run can't do this in the state that it is in."""
 

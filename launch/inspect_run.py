@@ -46,15 +46,15 @@ def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepReco
     return {attempt: steps for attempt, steps in records.items() if record.has_ended or attempt <= last_attempt}
 
 
-def list_checkpoints(record: RunRecord, *, verify: bool) -> list[dict[str, Any]]:
+def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, Any]]:
     """The trusted checkpoints that are still there, newest first, as JSON-ready rows; with `verify` every file is read.
 
     Their state is `committed`, of which only presence and size were looked at, or `verified`, or `damaged`, and then `problem` says why.
     What retention removed is left out, but the newest must be there.
     """
-    sizes = {info.key: info.size_bytes for info in record.run_store.list("checkpoints/")}
-    trusted = open_commit_log(record.run_store).trusted()
-    return [_row(record.run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
+    sizes = {info.key: info.size_bytes for info in run_store.list("checkpoints/")}
+    trusted = open_commit_log(run_store).trusted()
+    return [_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
 
 
 def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: 
         row |= {
             "files": len(manifest.files),
             "size_bytes": sum(file.size_bytes for file in manifest.files),
-            "layout": f"dp_shard {manifest.layout.dp_shard} × tp {manifest.layout.tp}",
+            "layout": str(manifest.training.layout) if manifest.training else "weights only",
             "created_at_s": manifest.created_at_s,
         }
         for file in manifest.files:

@@ -10,7 +10,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.stores import open_store
 from launch.errors import ConfigError, NotOpen, NotReachable, WrongMoment
 from launch.follow import statuses
-from launch.preflight import prepare_dataset
+from launch.preflight import prepare_dataset, settle_start
 from launch.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
 from launch.render import Status
 from launch.run import Cluster, Controller, connected, is_there, reachable
@@ -33,6 +33,7 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     """
     store = open_store(config.storage)
     refuse_existing(store, config.name)
+    config = settle_start(config, store)
     prepare_dataset(config, store, tell=tell)
     with connected(address, config, tell=tell) as cluster:
         create_run(store, config, at_s=time.time())
@@ -154,7 +155,7 @@ def _start_controller(cluster: Cluster, name: str, storage: StorageConfig, addre
 
 def _decisive_key(before: RunConfig, after: RunConfig) -> str:
     """The first dotted key that differs among those that training_digest covers."""
-    for section in ("model", "data", "optimizer", "train"):
+    for section in ("model", "data", "optimizer", "start", "train"):
         old, new = getattr(before, section), getattr(after, section)
         names = ("batch_rows", "seed") if section == "train" else tuple(field.name for field in fields(old))
         for name in names:

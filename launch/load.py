@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, GrammarParseError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from launch.errors import ConfigError
+from launch.model_cost import ModelPlan
 from launch.storage import absolute_root
-from model.config import PRESETS
+from model.presets import PRESETS
 from orchestrator.config import RunConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -27,16 +28,29 @@ _PRESET = "preset"
 def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
     """The run that a recipe describes: a YAML file, or the name of one shipped in launch/recipes, with `key.path=value` overrides on top.
 
-    `model.preset` names the model in model.config.PRESETS that the other model keys change. A directory as storage.root becomes absolute.
+    `model.preset` names the model in model.presets that the other model keys change. A directory as storage.root becomes absolute.
     Raises ConfigError.
     """
     settings = _merge_plain(_read_recipe(find_recipe(recipe)), overrides)
-    return _build(OmegaConf.structured(RunConfig), settings)
+    return _as_run(_build(OmegaConf.structured(RunConfig), settings))
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """`config` with overrides on top. Raises ConfigError."""
-    return _build(OmegaConf.structured(config), _merge_plain(OmegaConf.create({}), overrides))
+    return _as_run(_build(OmegaConf.structured(config), _merge_plain(OmegaConf.create({}), overrides)))
+
+
+def load_model_plan(preset: str, overrides: Sequence[str]) -> ModelPlan:
+    """What `braid model` is asked about: a model of model.presets with overrides on top. Raises ConfigError."""
+    settings = _merge_plain(OmegaConf.create({"model": {_PRESET: preset}}), overrides)
+    plan = _build(OmegaConf.structured(ModelPlan), settings)
+    assert isinstance(plan, ModelPlan)
+    return plan
+
+
+def _as_run(config: object) -> RunConfig:
+    assert isinstance(config, RunConfig)
+    return dataclasses.replace(config, storage=absolute_root(config.storage))
 
 
 def dump_yaml(config: RunConfig) -> str:
@@ -85,18 +99,20 @@ def _merge_plain(settings: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return settings
 
 
-def _build(base: DictConfig, settings: DictConfig) -> RunConfig:
-    """`settings`, checked, on top of `base`."""
+def _build(base: DictConfig, settings: DictConfig) -> object:
+    """`settings`, checked, on top of `base`, as what `base` is a structure of."""
     try:
         plain = OmegaConf.to_container(settings, resolve=True)
     except InterpolationResolutionError as error:
         raise ConfigError(f"{error.full_key}: {_one_line(error)}; fix the ${{…}} reference or set {error.full_key}=VALUE") from error
     assert isinstance(plain, dict)
-    _check_keys(RunConfig, plain, "")
+    cls = OmegaConf.get_type(base)
+    assert cls is not None, "a structured config"
+    _check_keys(cls, plain, "")
     try:
         model = _preset(plain)
-        merged = OmegaConf.merge(base, {"model": model} if model else {}, _with_every_section(base, plain))
-        config = OmegaConf.to_object(merged)
+        merged = OmegaConf.merge(base, {"model": model} if model else {}, _with_every_section(cls, base, plain))
+        return OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
         raise ConfigError(
             f"{error.full_key}: missing; set it in the recipe, or with {error.full_key}=VALUE{_hint_of_missing(str(error.full_key))}"
@@ -105,8 +121,6 @@ def _build(base: DictConfig, settings: DictConfig) -> RunConfig:
         raise _wrong_value(error, plain) from error
     except ValueError as error:  # raised by the configs themselves, which name the key and the remedy
         raise ConfigError(_one_line(error)) from error
-    assert isinstance(config, RunConfig)
-    return dataclasses.replace(config, storage=absolute_root(config.storage))
 
 
 def _preset(plain: dict[Any, Any]) -> Any:
@@ -119,9 +133,9 @@ def _preset(plain: dict[Any, Any]) -> Any:
     return PRESETS[name]
 
 
-def _with_every_section(base: DictConfig, plain: dict[Any, Any]) -> dict[Any, Any]:
+def _with_every_section(cls: type, base: DictConfig, plain: dict[Any, Any]) -> dict[Any, Any]:
     """A section that is left out is an empty one: its defaults count, and what it must have is missed by its own key."""
-    sections = [field.name for field in dataclasses.fields(RunConfig) if field.name != "name"]
+    sections = [field.name for field in dataclasses.fields(cls) if field.name != "name"]
     return {section: {} for section in sections if OmegaConf.is_missing(base, section)} | plain
 
 
@@ -132,11 +146,36 @@ def _check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
     for key, value in plain.items():
         if key not in allowed:
             raise ConfigError(f"{where}{key}: no such key{_near(str(key), allowed, where)}; {where or 'a recipe'} has {', '.join(allowed)}")
+        if value == "???":  # what OmegaConf calls missing
+            continue
         hint = hints.get(key)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and value != "???":  # what OmegaConf calls missing
+        if typing.get_origin(hint) is tuple:
+            plain[key] = _sections(typing.get_args(hint)[0], value, f"{where}{key}")
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}{key}={value!r}: {_wanted(f'{where}{key}')}")
             _check_keys(hint, value, f"{where}{key}.")
+
+
+def _sections(cls: type, value: Any, key: str) -> list[Any]:
+    """A list of sections, each checked and typed, since OmegaConf takes the items of a list as they come."""
+    if not isinstance(value, list):
+        raise ConfigError(f"{key}={value!r}: {_wanted(key)}")
+    return [_section(cls, item, f"{key}[{index}]") for index, item in enumerate(value)]
+
+
+def _section(cls: type, item: Any, key: str) -> Any:
+    if not isinstance(item, dict):
+        raise ConfigError(f"{key}={item!r}: {_wanted(key.rpartition('[')[0])}")
+    _check_keys(cls, item, f"{key}.")
+    try:
+        section = OmegaConf.merge(OmegaConf.structured(cls), item)
+    except OmegaConfBaseException as error:
+        wrong = f"{key}.{error.full_key}"
+        raise ConfigError(f"{wrong}={item[error.full_key]!r}: {_wanted(wrong)}") from error
+    for missing in sorted(OmegaConf.missing_keys(section)):
+        raise ConfigError(f"{key}.{missing}: missing; {_wanted(key.rpartition('[')[0])}")
+    return section
 
 
 def _wrong_value(error: OmegaConfBaseException, plain: dict[Any, Any]) -> ConfigError:
@@ -153,10 +192,16 @@ def _wanted(key: str) -> str:
     """What the field at a dotted key takes, in words."""
     hint: Any = RunConfig
     for part in key.split("."):
-        hint = typing.get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else None
+        name, bracket, _ = part.partition("[")
+        hint = typing.get_type_hints(hint).get(name) if dataclasses.is_dataclass(hint) else None
+        hint = typing.get_args(hint)[0] if bracket else hint
+    if typing.get_origin(hint) is tuple:
+        return f"use a list of sections, such as {key}=[{{{dataclasses.fields(typing.get_args(hint)[0])[0].name}: VALUE}}]"
     if dataclasses.is_dataclass(hint):
         example = _PRESET if key == "model" else dataclasses.fields(hint)[0].name
         return f"a section, not a value; set its keys, such as {key}.{example}=VALUE"
+    if type(None) in typing.get_args(hint):
+        hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is typing.Literal:
         return f"use one of {', '.join(map(str, typing.get_args(hint)))}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):

@@ -1,5 +1,6 @@
 """What can be known to be wrong before a single worker starts. The dataset is looked at, and where it is the default one, built."""
 
+import dataclasses
 from collections.abc import Callable
 
 from data_pipeline.errors import DatasetExists, DatasetMissing
@@ -7,6 +8,8 @@ from data_pipeline.manifest import DatasetManifest, build_sample_table, load_man
 from data_pipeline.object_store import ObjectStore
 from launch.errors import ConfigError
 from orchestrator.config import RunConfig
+from orchestrator.worker.errors import ConfigMismatch, NoCheckpoint
+from orchestrator.worker.start import find_start
 
 DEFAULT_DATASET = "python-stdlib"
 
@@ -41,3 +44,14 @@ def check_dataset(config: RunConfig, manifest: DatasetManifest) -> None:
             f"use at least {manifest.vocab_size}, or another data.dataset"
         )
     build_sample_table(manifest, config.data.seq_len)
+
+
+def settle_start(config: RunConfig, store: ObjectStore) -> RunConfig:
+    """The run with the step that it begins from, where it only says: the newest. Raises ConfigError where it can't, StoreError."""
+    if not config.start.run:
+        return config
+    try:
+        step = find_start(store, config).step
+    except (ConfigMismatch, NoCheckpoint) as error:
+        raise ConfigError(str(error)) from error
+    return dataclasses.replace(config, start=dataclasses.replace(config.start, step=step))

@@ -1,26 +1,29 @@
 """A run as the object store knows it: what every command that reports can rely on, cluster or not.
 
-runs/<name>/config/0001.json, journal/…      see docs
+runs/<name>/config/0001.json, journal/…      see docs; imported and averaged weights have a checkpoint only
 run-names/<name>                             empty; so that listing runs does not list their checkpoints
 """
 
 import difflib
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.object_store import KeyExists, KeyMissing, ObjectStore, with_prefix
 from data_pipeline.stores import open_store
-from launch.errors import NoSuchRun, RunExists, UserError
+from launch.errors import NoSuchRun, OnlyWeights, RunExists, UserError
 from orchestrator import codec
 from orchestrator.config import RUN_NAME, RunConfig
 from orchestrator.control.journal import Journal, Superseded, read_journal
 from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
 from orchestrator.control.status import Recorded, build_status
 from orchestrator.control.transition import fold
+from orchestrator.worker.commit_log import open_commit_log
 from orchestrator.worker.ledger import StepRecord
+from orchestrator.worker.manifest import CheckpointManifest, read_manifest
 
 NAMES = "run-names/"
 _CONFIG = re.compile(r"config/(\d{4})\.json")
@@ -71,8 +74,36 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
 
 def refuse_existing(store: ObjectStore, name: str) -> None:
     """Before any work is done in vain. Raises RunExists."""
-    if read_journal(run_store_of(store, name)):
+    run_store = run_store_of(store, name)
+    if read_journal(run_store):
         raise _exists(name)
+    if (weights := only_weights(run_store)) is not None:
+        raise RunExists(f"name={name}: holds weights only ({weights.origin}); train from them with start.run={name} and another name=…")
+
+
+def reserve_name(store: ObjectStore, name: str) -> ObjectStore:
+    """The place for a run of nothing but weights. Raises RunExists."""
+    run_store = run_store_of(store, name)
+    if read_journal(run_store) or open_commit_log(run_store).trusted():
+        raise RunExists(f"run {name}: exists already; choose another name with --name")
+    store.put(NAMES + name, b"")
+    return run_store
+
+
+def only_weights(run_store: ObjectStore) -> CheckpointManifest | None:
+    """What a run that was never submitted has instead: imported or averaged weights. None for any other."""
+    trusted = open_commit_log(run_store).trusted()
+    manifest = read_manifest(run_store, trusted[0]) if trusted else None
+    return manifest if manifest is not None and manifest.training is None else None
+
+
+def run_store_with_checkpoints(storage: StorageConfig, name: str) -> ObjectStore:
+    """The part of the store of a run of any kind. Raises NoSuchRun where nothing of it is there."""
+    store = open_store(storage)
+    run_store = run_store_of(store, name)
+    if not open_commit_log(run_store).entries and not read_journal(run_store):
+        raise NoSuchRun(_no_such_run(store, storage, name))
+    return run_store
 
 
 def _exists(name: str) -> RunExists:
@@ -80,11 +111,13 @@ def _exists(name: str) -> RunExists:
 
 
 def read_run(storage: StorageConfig, name: str) -> RunRecord:
-    """Raises NoSuchRun, StoreError, JournalBroken."""
+    """A run that was submitted. Raises NoSuchRun, OnlyWeights, StoreError, JournalBroken."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
     state = fold([entry.event for entry in read_journal(run_store)])
     if state.terms is None:
+        if (weights := only_weights(run_store)) is not None:
+            raise OnlyWeights(f"run {name}: holds weights only ({weights.origin}), no training; begin one from them with start.run={name}")
         raise NoSuchRun(_no_such_run(store, storage, name))
     config = read_config(run_store, state.terms.config_version)
     return RunRecord(
@@ -95,6 +128,12 @@ def read_run(storage: StorageConfig, name: str) -> RunRecord:
 def read_config(run_store: ObjectStore, version: int) -> RunConfig:
     """Raises KeyMissing, codec.DecodeError."""
     return codec.from_json(RunConfig, run_store.get(config_key(version)), config_key(version))
+
+
+def newest_config(run_store: ObjectStore) -> RunConfig | None:
+    """What a run was last started with, under a controller or under torchrun; None where it never was. Raises codec.DecodeError."""
+    keys = [info.key for info in run_store.list("config/")]
+    return codec.from_json(RunConfig, run_store.get(keys[-1]), keys[-1]) if keys else None
 
 
 def add_config(run_store: ObjectStore, config: RunConfig) -> int:
@@ -140,3 +179,39 @@ def last_record(record: RunRecord) -> Recorded | None:
 def recorded_status(record: RunRecord, now_s: float) -> dict[str, Any]:
     """The status of a run from the store alone."""
     return build_status(record.name, record.config, record.state, None, now_s, last_record(record))
+
+
+def recorded_runs(storage: StorageConfig, now_s: float) -> list[dict[str, Any]]:
+    """The status of every run, imported and averaged ones too; what a submission that died left of one is passed over."""
+    found = []
+    for name in run_names(open_store(storage)):
+        with suppress(NoSuchRun):
+            found.append(_recorded_run(storage, name, now_s))
+    return found
+
+
+def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, Any]:
+    try:
+        return recorded_status(read_run(storage, name), now_s)
+    except OnlyWeights:
+        weights = only_weights(run_store_of(open_store(storage), name))
+        assert weights is not None, "it holds only weights"
+        return weights_status(weights)
+
+
+def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
+    """As `recorded_status`, of a run that is nothing but weights."""
+    nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, "loss": None, "tokens_per_s": None, "restarts": 0}
+    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "workers": []}
+    return {
+        "run": weights.run,
+        "state": "weights",
+        "reason": weights.origin,
+        "attempt": weights.attempt,
+        "step": weights.step,
+        "last_committed_step": weights.step,
+        "rejected_checkpoints": [],
+        "incidents": [],
+        **nothing,
+        **nobody,
+    }

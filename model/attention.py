@@ -15,7 +15,7 @@ Rotary = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    """x_BTD to out_BTD of this rank's tokens. q and k are normalised over all heads together, before the split into heads and before RoPE."""
+    """x_BTD to out_BTD of this rank's tokens. q and k are normalised over all heads together, before they are split and rotated."""
 
     def __init__(self, config: ModelConfig, *, window: int | None, tp: DeviceMesh | None, cp: DeviceMesh | None) -> None:
         super().__init__()

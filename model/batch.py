@@ -32,14 +32,15 @@ def build_batches(
     num_rows, num_tokens = tokens_BT.shape
     num_slices = mesh.parallel.cp * mesh.parallel.tp if mesh is not None else 1
     padded = -(-num_tokens // num_slices) * num_slices
+    micro_batches = [range(num_rows)[first : first + micro_rows] for first in range(0, num_rows, micro_rows)]
     tokens, labels = F.pad(tokens_BT, (0, padded - num_tokens)), F.pad(labels_BT, (0, padded - num_tokens), value=IGNORED)
     return [
         Batch(
-            tokens_BT=_own_slice(tokens[first : first + micro_rows], mesh).to(device, non_blocking=True),
-            labels_BT=_own_slice(labels[first : first + micro_rows], mesh).to(device, non_blocking=True),
-            documents=None if offsets_P is None else _documents_of(range(first, first + micro_rows), offsets_P, num_tokens, padded, device),
+            tokens_BT=_own_slice(tokens[rows.start : rows.stop], mesh).to(device, non_blocking=True),
+            labels_BT=_own_slice(labels[rows.start : rows.stop], mesh).to(device, non_blocking=True),
+            documents=None if offsets_P is None else _documents_of(rows, offsets_P, num_tokens, padded, device),
         )
-        for first in range(0, num_rows, micro_rows)
+        for rows in micro_batches
     ]
 
 

@@ -1,19 +1,19 @@
 """What crosses ranks inside the model, as functions that autograd and torch.compile see through.
 
 Activations are plain local tensors; only parameters (and the vocabulary-sharded logits) are DTensors. `tp` and `cp` are 1-D meshes, or
-None. Between the layers a rank of `tp` holds a slice of the tokens (sequence parallelism, arXiv 2205.05198); inside a mixer or feed-forward
-it holds all tokens and a share of the heads or channels. A rank of `cp` holds a slice of the tokens everywhere but in the middle of a mixer,
-where it has all tokens of a share of the heads (Ulysses, arXiv 2309.14509).
+None. Between the layers a rank of `tp` holds a slice of the tokens (sequence parallelism, arXiv 2205.05198); inside a mixer or
+feed-forward it holds all tokens and a share of the heads or channels. A rank of `cp` holds a slice of the tokens everywhere but in the
+middle of a mixer, where it has all tokens of a share of the heads (Ulysses, arXiv 2309.14509).
 """
 
 from typing import Any
 
 import torch
-import torch.distributed._functional_collectives as funcol
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial
 
+_ops = torch.ops._c10d_functional  # the functional collectives, which torch.compile keeps in its graph
 TOKENS, HEADS = 1, 2
 """Dimensions of x_BTD and x_BTNK."""
 
@@ -50,7 +50,7 @@ def sum_both_ways(x: Tensor, tp: DeviceMesh | None) -> Tensor:
 
 def max_over_ranks(x: Tensor, tp: DeviceMesh | None) -> Tensor:
     """The elementwise maximum of the ranks' parts, without gradient."""
-    return x.detach() if tp is None else _wait(funcol.all_reduce(x.detach().contiguous(), "max", tp))
+    return x.detach() if tp is None else _all_reduce(x.detach(), "max", tp)
 
 
 def tokens_to_heads(x_BTNK: Tensor, cp: DeviceMesh | None) -> Tensor:
@@ -83,11 +83,11 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, tp: DeviceMesh, both_ways: bool) -> Tensor:
         ctx.tp, ctx.both_ways = tp, both_ways
-        return _sum(x, tp)
+        return _all_reduce(x, "sum", tp)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return (_sum(grad, ctx.tp) if ctx.both_ways else grad), None, None
+        return (_all_reduce(grad, "sum", ctx.tp) if ctx.both_ways else grad), None, None
 
 
 class _Exchange(torch.autograd.Function):
@@ -101,23 +101,26 @@ class _Exchange(torch.autograd.Function):
         return _all_to_all(grad, ctx.cp, ctx.join, ctx.split), None, None, None
 
 
-def _gather(x: Tensor, tp: DeviceMesh) -> Tensor:
-    return _wait(funcol.all_gather_tensor(x.contiguous(), TOKENS, tp))
+def _gather(x_BTD: Tensor, tp: DeviceMesh) -> Tensor:
+    ranks_B_TD = _ops.all_gather_into_tensor(x_BTD.contiguous(), tp.size(), _name(tp))
+    return _ops.wait_tensor(ranks_B_TD).unflatten(0, (tp.size(), -1)).movedim(0, TOKENS).flatten(TOKENS, TOKENS + 1)
 
 
-def _scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
-    return _wait(funcol.reduce_scatter_tensor(x.contiguous(), "sum", TOKENS, tp))
+def _scatter(x_BTD: Tensor, tp: DeviceMesh) -> Tensor:
+    ranks_B_TD = x_BTD.unflatten(TOKENS, (tp.size(), -1)).movedim(TOKENS, 0).flatten(0, 1).contiguous()
+    return _ops.wait_tensor(_ops.reduce_scatter_tensor(ranks_B_TD, "sum", tp.size(), _name(tp)))
 
 
-def _sum(x: Tensor, tp: DeviceMesh) -> Tensor:
-    return _wait(funcol.all_reduce(x.contiguous(), "sum", tp))
+def _all_reduce(x: Tensor, how: str, tp: DeviceMesh) -> Tensor:
+    return _ops.wait_tensor(_ops.all_reduce(x.contiguous(), how, _name(tp)))
 
 
 def _all_to_all(x: Tensor, cp: DeviceMesh, split: int, join: int) -> Tensor:
     """Piece i along `split` goes to rank i; what arrives is put together along `join` in the order of the ranks."""
     pieces = torch.stack(x.chunk(cp.size(), split))
-    return torch.cat(_wait(funcol.all_to_all_single(pieces, None, None, cp)).unbind(), join)
+    one_each = [1] * cp.size()
+    return torch.cat(_ops.wait_tensor(_ops.all_to_all_single(pieces, one_each, one_each, _name(cp))).unbind(), join)
 
 
-def _wait(x: Tensor) -> Tensor:
-    return funcol.wait_tensor(x)
+def _name(ranks: DeviceMesh) -> str:
+    return ranks.get_group().group_name

@@ -168,6 +168,14 @@ class OptimizerConfig:
         for name in ("weight_decay", "warmup_steps", "warmup_tokens", "decay_steps", "decay_tokens", "z_loss", "skip_sigma"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)}: negative; use 0 to turn it off")
+        if self.schedule == "wsd" and not (self.decay_steps or self.decay_tokens):
+            raise ValueError("optimizer.schedule=wsd: no decay; set optimizer.decay_steps or optimizer.decay_tokens")
+        if self.skip_sigma and self.skip_window < 2:
+            raise ValueError(f"optimizer.skip_window={self.skip_window}: a deviation needs values; use 2 or more, such as 128")
+        for index, group in enumerate(self.groups):
+            for name in ("lr_scale", "weight_decay"):
+                if (getattr(group, name) or 0) < 0:
+                    raise ValueError(f"optimizer.groups[{index}].{name}={getattr(group, name)}: negative; use 0 to turn it off")
         for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)}: a decay rate; use a number from 0 to below 1")

@@ -28,10 +28,11 @@ def build_documents(offsets_P: Tensor, *, num_rows: int, num_tokens: int, device
     """
     offsets = offsets_P.to(torch.int64)
     lengths = offsets.diff()
-    row_starts = torch.arange(num_rows + 1) * num_tokens
-    if offsets[0] != 0 or offsets[-1] != num_rows * num_tokens or bool((lengths <= 0).any()) or not bool(torch.isin(row_starts, offsets).all()):
-        raise ValueError(f"document offsets {offsets.tolist()[:8]}…: not ascending from 0 to {num_rows * num_tokens} over every row's start")
-    position = torch.arange(num_rows * num_tokens) - offsets[:-1].repeat_interleave(lengths)
+    row_starts, end = torch.arange(num_rows + 1) * num_tokens, num_rows * num_tokens
+    is_whole = offsets[0] == 0 and offsets[-1] == end and bool(torch.isin(row_starts, offsets).all())
+    if not is_whole or bool((lengths <= 0).any()):
+        raise ValueError(f"document offsets {offsets.tolist()[:8]}…: not ascending from 0 to {end} over every row's start")
+    position = torch.arange(end) - offsets[:-1].repeat_interleave(lengths)
     cpu = offsets.to(torch.int32)
     return Documents(
         offsets_P=cpu.to(device),

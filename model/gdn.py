@@ -12,7 +12,7 @@ from model.kernels.delta_rule import gated_delta_rule, resolve_backend
 from model.layers import Linear, widen
 
 Gate = tuple[Tensor, Tensor]
-"""A_log_N and dt_bias_N of one layer, this rank's heads, fp32 or wider."""
+"""A_log_N and dt_bias_N of one layer as parameters, fp32 or wider."""
 
 
 class GatedDeltaNet(nn.Module):
@@ -41,7 +41,7 @@ class GatedDeltaNet(nn.Module):
         q_BTNK = l2_normalise(_split_heads(self.q_conv(q_BTC, documents), self.key_dim), scale=self.key_dim**-0.5)
         k_BTNK = l2_normalise(_split_heads(self.k_conv(k_BTC, documents), self.key_dim), scale=1.0)
         v_BTNV = _split_heads(self.v_conv(v_BTC, documents), self.value_dim)
-        log_decay_BTN, beta_BTN = decay_and_beta(a_BTN, b_BTN, (own_heads(gate[0], self.cp), own_heads(gate[1], self.cp)))
+        log_decay_BTN, beta_BTN = decay_and_beta(a_BTN, b_BTN, *(own_heads(local(parameter), self.cp) for parameter in gate))
         backend = resolve_backend(self.backend, x_BTD.device)
         out_BTNV = gated_delta_rule(
             q=q_BTNK, k=k_BTNK, v=v_BTNV, log_decay=log_decay_BTN, beta=beta_BTN, documents=documents, backend=backend
@@ -89,12 +89,15 @@ class GateParameters(nn.Module):
         self.A_log = nn.Parameter(torch.empty(num_heads))
         self.dt_bias = nn.Parameter(torch.empty(num_heads))
 
+    def forward(self) -> Gate:
+        return self.A_log, self.dt_bias
+
 
 class Gates(nn.ModuleDict):
     """The gate parameters of every GDN layer, by layer: apart from the blocks, so that they stay fp32 where the rest computes in bf16."""
 
     def forward(self) -> dict[str, Gate]:
-        return {layer: (local(gate.A_log), local(gate.dt_bias)) for layer, gate in self.items()}
+        return {layer: gate() for layer, gate in self.items()}
 
 
 class GatedHeadNorm(nn.Module):
@@ -111,9 +114,8 @@ class GatedHeadNorm(nn.Module):
         return (normed * F.silu(widen(gate_BTNV))).to(gate_BTNV.dtype)
 
 
-def decay_and_beta(a_BTN: Tensor, b_BTN: Tensor, gate: Gate) -> tuple[Tensor, Tensor]:
+def decay_and_beta(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
     """log_decay_BTN = −exp(A_log)·softplus(a + dt_bias) and beta_BTN = 2·sigmoid(b), in fp32 or wider."""
-    A_log_N, dt_bias_N = gate
     return -A_log_N.exp() * F.softplus(widen(a_BTN) + dt_bias_N), 2 * widen(b_BTN).sigmoid()
 
 

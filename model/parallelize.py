@@ -12,6 +12,7 @@ from model.mesh import Mesh
 from model.model import HybridLM
 from model.titan import checkpoint_activations
 
+PLAIN = ComputeConfig()
 ROW_WISE = ("o_proj", "down_proj")
 REPLICATED = ("norm", "mixer_norm", "ffn_norm", "o_norm")
 
@@ -22,7 +23,7 @@ def build_model(
     *,
     device: torch.device,
     seed: int,
-    compute: ComputeConfig = ComputeConfig(),
+    compute: ComputeConfig = PLAIN,
     compute_dtype: torch.dtype = torch.float32,
 ) -> HybridLM:
     """The model on `device`, sharded over `mesh`, with the initial weights of `seed`: the same in every layout.

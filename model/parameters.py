@@ -62,7 +62,7 @@ def num_params(config: ModelConfig) -> int:
 
 
 def params_by_part(config: ModelConfig) -> dict[str, int]:
-    """Parameters of the embedding, the GDN mixers (their gates included), the attention mixers, the feed-forwards, the norms and the head."""
+    """Parameters of the embedding, the GDN mixers with their gates, the attention mixers, the feed-forwards, the norms and the head."""
     num_gdn = config.layer_kinds.count("gdn")
     num_attention = config.num_layers - num_gdn
     return {

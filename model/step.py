@@ -13,6 +13,7 @@ from model.config import OptimizerConfig
 from model.loss import IGNORED
 from model.mesh import Mesh
 from model.model import HybridLM
+from model.spikes import SpikeGuard
 from model.titan import clip_grad_norm_
 
 
@@ -26,6 +27,8 @@ class StepResult:
     """Global L2 norm before clipping."""
     num_tokens: int
     """Valid tokens of the global batch."""
+    skipped: bool
+    """The update was left out as a spike: parameters and optimizer are as before."""
 
 
 def train_step(
@@ -37,8 +40,11 @@ def train_step(
     config: OptimizerConfig,
     chunk_tokens: int,
     mesh: Mesh | None,
+    spikes: SpikeGuard | None = None,
 ) -> StepResult:
     """Accumulates the gradient of the micro-batches, clips it and steps; one host synchronisation, at the end.
+
+    With `spikes` there is another before the update, which they may skip.
 
     Ranks along dp bring different rows, ranks along cp slices of the same rows, ranks along tp the same; all bring equally many
     micro-batches. Every valid token of the global batch weighs the same, however the valid ones are spread.
@@ -50,15 +56,18 @@ def train_step(
         if isinstance(model, FSDPModule):
             model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
         loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
-        loss = loss_sum / num_tokens.clamp(min=1)
-        loss.backward()
-        local_loss += loss.detach()
+        mean_loss = loss_sum / num_tokens.clamp(min=1)
+        mean_loss.backward()
+        local_loss += mean_loss.detach()
     grad_norm = clip_grad_norm_(model.parameters(), config.clip_norm)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    loss_value, norm_value, token_value = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()]).tolist()
-    return StepResult(loss=loss_value, grad_norm=norm_value, num_tokens=int(token_value))
+    numbers = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()])
+    skipped = spikes is not None and spikes.skips(*numbers[:2].tolist())
+    if not skipped:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        optimizer.step()
+    loss, norm, tokens = numbers.tolist()
+    return StepResult(loss=loss, grad_norm=norm, num_tokens=int(tokens), skipped=skipped)
 
 
 def _sum_over_tokens(value: Tensor, mesh: Mesh | None) -> Tensor:

@@ -7,6 +7,7 @@ from torch import nn
 from torchtitan.distributed.utils import clip_grad_norm_ as clip_grad_norm_
 
 from model.config import ComputeConfig
+from model.kernels.delta_rule import FORWARD_OPERATORS
 
 
 def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
@@ -19,7 +20,7 @@ def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
         """Keeps the delta rule's output as well, beside those of the matrix products and of attention."""
 
         def get_save_ops(self) -> set:
-            return super().get_save_ops() | {torch.ops.braid.delta_rule_torch.default}
+            return super().get_save_ops() | FORWARD_OPERATORS
 
     policies = {
         "selective": lambda: SelectiveWithDeltaRule(SelectiveAC.Config(preserve_rng_state=False)),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from data_pipeline.config import DataConfig, StorageConfig
-from model.config import ModelConfig, OptimizerConfig, ParallelConfig, validate_layout
+from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout
+from model.groups import validate_groups
+from model.parameters import parameter_shapes
+from model.schedule import validate_schedule
 from orchestrator import codec
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -27,6 +31,28 @@ class TrainConfig:
         _at_least("train.num_steps", self.num_steps, 1)
         _at_least("train.batch_rows", self.batch_rows, 1)
         _at_least("train.micro_rows", self.micro_rows, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartConfig:
+    """What a run begins from instead of fresh weights; its steps, its data and its schedule begin anew."""
+
+    run: str = ""
+    """Another run of the same storage: one that was trained, imported or averaged."""
+    step: int = -1
+    """Of its checkpoint; -1 for the newest, which `braid submit` makes the step that it is at that moment."""
+    optimizer: Literal["reset", "keep"] = "reset"
+    """keep takes the optimizer's state along, moments and step counts."""
+
+    def __post_init__(self) -> None:
+        if self.run and not RUN_NAME.fullmatch(self.run):
+            raise ValueError(f"start.run={self.run!r}: not the name of a run; see `braid runs`")
+        if self.step < -1:
+            raise ValueError(f"start.step={self.step}: use the step of a checkpoint, or -1 for the newest")
+        if self.optimizer not in ("reset", "keep"):
+            raise ValueError(f"start.optimizer={self.optimizer}: use reset or keep")
+        if not self.run and (self.step, self.optimizer) != (-1, "reset"):
+            raise ValueError("start.run: missing, and without it start has no meaning; set start.run=RUN")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +117,8 @@ class RunConfig:
     optimizer: OptimizerConfig
     train: TrainConfig
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    start: StartConfig = field(default_factory=StartConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
@@ -98,18 +126,22 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not RUN_NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r}: use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+        if self.start.run == self.name:
+            raise ValueError(f"start.run={self.start.run}: is this run itself; name another, or give this one another name")
         validate_layout(self.model, self.parallel)
-        rows_at_once = self.parallel.dp_shard * self.train.micro_rows
+        validate_groups(parameter_shapes(self.model), self.optimizer)
+        validate_schedule(self.optimizer, num_steps=self.train.num_steps, tokens_per_step=self.tokens_per_step)
+        rows_at_once = self.parallel.dp * self.train.micro_rows
         if self.train.batch_rows % rows_at_once:
             raise ValueError(
-                f"train.batch_rows={self.train.batch_rows}: not divisible by parallel.dp_shard × train.micro_rows = "
-                f"{self.parallel.dp_shard} × {self.train.micro_rows}; use a multiple of {rows_at_once}"
+                f"train.batch_rows={self.train.batch_rows}: not divisible by parallel.dp_replicate × parallel.dp_shard × train.micro_rows "
+                f"= {self.parallel.dp_replicate} × {self.parallel.dp_shard} × {self.train.micro_rows}; use a multiple of {rows_at_once}"
             )
         world_size, per_node = self.parallel.world_size, self.resources.workers_per_node
         if world_size > per_node and world_size % per_node:
             raise ValueError(
                 f"resources.workers_per_node={per_node}: {world_size} workers do not fill whole nodes; "
-                f"use a divisor of {world_size} or change parallel.dp_shard / parallel.tp"
+                f"use a divisor of {world_size} or change the layout"
             )
 
     @property
@@ -122,8 +154,8 @@ class RunConfig:
 
 
 def training_digest(config: RunConfig) -> str:
-    """Digest of what decides the numbers of a run: model, data, optimizer, batch and seed; not its length, layout or machines."""
-    decisive = (config.model, config.data, config.optimizer, config.train.batch_rows, config.train.seed)
+    """Digest of what decides the numbers of a run: model, data, optimizer, start, batch and seed; not its length, layout or machines."""
+    decisive = (config.model, config.data, config.optimizer, config.start, config.train.batch_rows, config.train.seed)
     return codec.digest(decisive)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject, trusted_commits
 from orchestrator.worker.ledger import StepRecord
 
+MANY = 8
+"""Steps to name one by one."""
 Records = Mapping[int, Sequence[StepRecord]]
 """By attempt, in the order of writing."""
 
@@ -68,7 +70,8 @@ def verify(
         if num_steps_planned is None
         else f"so far: run {run}: {num_steps_done:,} of {num_steps_planned:,} steps"
     )
-    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts))
+    spikes = [step for step, record in _history(attempts).items() if record.skipped and step <= num_steps_done]
+    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), spikes)
     return Verdict(ok=True, line=line, problems=())
 
 
@@ -147,12 +150,18 @@ def _commits_are_recorded(records: Records, entries: Sequence[Entry]) -> Iterato
 
 def _history_is_complete(records: Records, num_steps_done: int) -> Iterator[str]:
     """Steps 1 … num_steps_done are on the history that the last attempt continues."""
-    history: set[int] = set()
-    for its_records in records.values():
-        history = {step for step in history if step < its_records[0].step} | {record.step for record in its_records}
-    missing = sorted(set(range(1, num_steps_done + 1)) - history)
+    missing = sorted(set(range(1, num_steps_done + 1)) - set(_history(records)))
     if missing:
         yield f"step {missing[0]} never ran" if len(missing) == 1 else f"{len(missing)} steps never ran, the first is step {missing[0]}"
+
+
+def _history(records: Records) -> dict[int, StepRecord]:
+    """By step, in order, on the history that the last attempt continues."""
+    history: dict[int, StepRecord] = {}
+    for its_records in records.values():
+        before = {step: record for step, record in history.items() if step < its_records[0].step}
+        history = before | {record.step: record for record in its_records}
+    return history
 
 
 def _samples_are_the_plans(records: Records, expected_digest: Callable[[int], str], expected_tokens: int) -> Iterator[str]:
@@ -171,7 +180,7 @@ def _replays_agree(records: Records) -> Iterator[str]:
     firsts: dict[tuple[object, ...], StepRecord] = {}
     for record in _all(records):
         first = firsts.setdefault(_setting(record), record) if record.deterministic else record
-        for name in ("loss", "grad_norm"):
+        for name in ("loss", "grad_norm", "skipped"):
             mine, its = getattr(record, name), getattr(first, name)
             if _bits(mine) != _bits(its):
                 yield f"step {record.step}: {name} {mine!r} in attempt {record.attempt} is not {its!r} as in attempt {first.attempt}"
@@ -191,10 +200,13 @@ def _all(records: Records) -> Iterator[StepRecord]:
     return (record for its_records in records.values() for record in its_records)
 
 
-def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays) -> str:
+def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays, spikes: Sequence[int]) -> str:
     parts = [claim, f"{num_tokens:,} tokens", f"{num_attempts} attempt{'s' * (num_attempts != 1)}"]
     if replays.exact:
         parts.append(f"{replays.exact} step{'s' * (replays.exact != 1)} replayed bit for bit")
     if replays.incomparable:
         parts.append(f"{replays.incomparable} replayed with the same samples (other settings or not deterministic: bits can't be compared)")
-    return f"VERIFIED {', '.join(parts)}, nothing skipped or repeated"
+    if spikes:
+        steps = f"step{'s' * (len(spikes) != 1)} {', '.join(map(str, spikes[:MANY]))}{', …' * (len(spikes) > MANY)}"
+        parts.append(f"{len(spikes)} update{'s' * (len(spikes) != 1)} skipped as {'spikes' if len(spikes) != 1 else 'a spike'} ({steps})")
+    return f"VERIFIED {', '.join(parts)}, {'no sample' if spikes else 'nothing'} skipped or repeated"

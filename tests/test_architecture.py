@@ -15,7 +15,7 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 ONLY_IN = {
     "torchtitan": ("model/titan.py",),
-    "fla": ("model/gdn.py",),
+    "fla": ("model/kernels/delta_rule.py",),
     "s3fs": ("data_pipeline/s3.py",),
     "aiobotocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
     "botocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
@@ -29,7 +29,14 @@ ONLY_IN = {
 MAY_IMPORT = {
     "model/": ("model",),
     "data_pipeline/": ("data_pipeline",),
-    "orchestrator/config.py": ("orchestrator.codec", "model.config", "data_pipeline.config"),
+    "orchestrator/config.py": (
+        "orchestrator.codec",
+        "model.config",
+        "model.groups",
+        "model.parameters",
+        "model.schedule",
+        "data_pipeline.config",
+    ),
     "orchestrator/codec.py": (),
     "orchestrator/messages.py": ("orchestrator.codec",),
     "orchestrator/verify.py": ("orchestrator.codec", "orchestrator.worker.commit_log", "orchestrator.worker.ledger"),

@@ -4,11 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import GDN_CHUNK
+from model.documents import Documents
+from model.parameters import GDN_CHUNK
+
+FORGET_ALL = -1000.0
+"""A log decay whose exp is 0 in fp64 too, and small enough that the sums over a chunk stay exact to 1e-11."""
 
 
 def gated_delta_rule_chunked(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = GDN_CHUNK) -> Tensor:
-    """Same contract as `gated_delta_rule_reference`; the state has the inputs' dtype, so give it fp32 or wider.
+    """Same contract as `gated_delta_rule_reference` on rows without documents; the state has the inputs' dtype, so give it fp32 or wider.
 
     Inside a chunk the updates u solve (I + A) u = beta·(v − decayed Sᵀk), A strictly lower triangular, for all tokens at once;
     only the state goes from chunk to chunk (WY form, arXiv 2406.06484; C is the token within a chunk, Z the chunk).
@@ -36,6 +40,13 @@ def gated_delta_rule_chunked(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tens
         chunk_decay=from_start[..., -1:, :],
     )
     return out_BNZCV.flatten(2, 3)[:, :, :num_tokens].transpose(1, 2)
+
+
+def forget_at_starts(log_decay_BTN: Tensor, documents: Documents | None) -> Tensor:
+    """The log decay with which each document starts from an empty state; no gradient reaches the starts' own decays."""
+    if documents is None:
+        return log_decay_BTN
+    return log_decay_BTN.masked_fill((documents.position_BT == 0).unsqueeze(-1), FORGET_ALL)
 
 
 def _split(x_BTNK: Tensor, chunk: int) -> Tensor:

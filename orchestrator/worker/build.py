@@ -15,17 +15,18 @@ from data_pipeline.object_store import ObjectStore, with_prefix
 from model.model import HybridLM
 from model.optim import build_optimizer
 from model.parallelize import build_model
+from model.spikes import build_spike_guard
 from model.titan import set_determinism
 from orchestrator import codec
-from orchestrator.config import RunConfig, training_digest
-from orchestrator.messages import Committed, Phase
+from orchestrator.config import RunConfig, StartConfig, training_digest
+from orchestrator.messages import Committed, Phase, Resumed
 from orchestrator.worker.attempt import Attempt, begin_attempt
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
 from orchestrator.worker.errors import ConfigMismatch
 from orchestrator.worker.ledger import setting_of
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.resume import Resumer
-from orchestrator.worker.state import prepare_optimizer, training_state
+from orchestrator.worker.resume import Resumer, load_start
+from orchestrator.worker.state import training_state
 from orchestrator.worker.trainer import Throughput, Trainer
 from orchestrator.worker.world import World
 
@@ -52,15 +53,17 @@ def build_trainer(
     log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
     loader = _build_loader(config, world, store, cache_dir)
     model, optimizer = _build_model(config, world)
-    resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(lambda: _state_to_load(model, optimizer))
-    reporter.resumed_at(resumed.step)
-    if world.is_first:
-        reporter.send(resumed)
+    spikes = build_spike_guard(config.optimizer)
+    resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(lambda: training_state(model, optimizer, spikes))
+    if resumed.step == 0 and config.start.run:
+        load_start(store, world.group, config, _state_to_begin_with(config.start, model, optimizer))
+    _tell(resumed, world, reporter)
     return Trainer(
         config=config,
         world=world,
         model=model,
         optimizer=optimizer,
+        spikes=spikes,
         loader=loader,
         attempt=attempt,
         checkpointer=_build_checkpointer(config, world, run_store, attempt, loader, reporter),
@@ -70,6 +73,12 @@ def build_trainer(
         start_step=resumed.step,
         setting=setting_of(config, torch_version=torch.__version__),
     )
+
+
+def _tell(resumed: Resumed, world: World, reporter: Reporter) -> None:
+    reporter.resumed_at(resumed.step)
+    if world.is_first:
+        reporter.send(resumed)
 
 
 def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir: Path) -> Loader:
@@ -91,10 +100,10 @@ def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, torch.optim
         set_determinism(config.train.seed)
     model = build_model(
         config.model,
-        config.parallel,
         world.mesh,
         device=world.device,
         seed=config.train.seed,
+        compute=config.compute,
         compute_dtype=torch.bfloat16 if world.device.type == "cuda" else torch.float32,
     )
     return model, build_optimizer(model, config.optimizer)
@@ -110,8 +119,9 @@ def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, atte
     )
 
 
-def _state_to_load(model: HybridLM, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    prepare_optimizer(model, optimizer)
+def _state_to_begin_with(start: StartConfig, model: HybridLM, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    if start.optimizer == "reset":
+        return {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     return training_state(model, optimizer)
 
 
@@ -123,6 +133,7 @@ def _build_checkpointer(
         terms = CheckpointTerms(
             run=config.name,
             attempt=attempt.number,
+            model=config.model,
             layout=config.parallel,
             training_digest=training_digest(config),
             dataset_digest=codec.digest(loader.reader.manifest),

@@ -14,7 +14,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from data_pipeline.object_store import ObjectStore, StoreError, StoreUnavailable
-from model.config import ParallelConfig
+from model.config import ModelConfig, ParallelConfig
 from orchestrator.worker.agreement import on_first_rank, unwrapped
 from orchestrator.worker.checkpoint_store import StoreWriter
 from orchestrator.worker.commit_log import Commit, CommitLog
@@ -22,6 +22,7 @@ from orchestrator.worker.ledger import Ledger
 from orchestrator.worker.manifest import (
     CheckpointManifest,
     FileDigest,
+    TrainingTerms,
     data_position,
     directories_to_delete,
     write_manifest,
@@ -38,6 +39,7 @@ class CheckpointTerms:
 
     run: str
     attempt: int
+    model: ModelConfig
     layout: ParallelConfig
     training_digest: str
     dataset_digest: str
@@ -67,10 +69,14 @@ class Committer:
             run=terms.run,
             attempt=terms.attempt,
             step=step,
-            data_position=data_position(step, batch_rows=terms.batch_rows, num_samples=terms.num_samples),
-            layout=terms.layout,
-            training_digest=terms.training_digest,
-            dataset_digest=terms.dataset_digest,
+            origin="trained",
+            model=terms.model,
+            training=TrainingTerms(
+                data_position=data_position(step, batch_rows=terms.batch_rows, num_samples=terms.num_samples),
+                layout=terms.layout,
+                training_digest=terms.training_digest,
+                dataset_digest=terms.dataset_digest,
+            ),
             files=tuple(sorted(files, key=lambda file: file.name)),
             torch_version=torch.__version__,
             created_at_s=time.time(),

@@ -78,8 +78,9 @@ class _KeptOpen(io.BufferedIOBase):
 class StoreWriter(FileSystemWriter):
     """Writes one checkpoint; `digests` are those of the files of this rank."""
 
-    def __init__(self, store: ObjectStore, *, step: int, attempt: int) -> None:
+    def __init__(self, store: ObjectStore, *, step: int, attempt: int, file_size_bytes: int = FILE_SIZE_BYTES) -> None:
         super().__init__("", sync_files=False, per_thread_copy_ahead=0)
+        self._file_size_bytes = file_size_bytes
         self.path = self._directory = directory_of(step, attempt)
         self.fs = self._files = UploadedFiles(store)
 
@@ -93,7 +94,7 @@ class StoreWriter(FileSystemWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """One file after the other, so that only one is held in memory beside the snapshot."""
-        num_files = max(1, -(-sum(map(_size_bytes, plan.items)) // FILE_SIZE_BYTES))
+        num_files = max(1, -(-sum(map(_size_bytes, plan.items)) // self._file_size_bytes))
         files: queue.Queue[tuple[str, str, list[WriteItem]]] = queue.Queue()
         for number, items in enumerate(_split_by_size_and_type(num_files, plan.items)):
             if items:
@@ -167,6 +168,21 @@ def check_fits(metadata: Metadata, state: Mapping[str, torch.Tensor], *, step: i
         found, wanted = _describe_saved(saved[name]), _describe(tensor.dtype, tensor.shape)
         if found != wanted:
             raise ConfigMismatch(_mismatch(step, name, f"is {found}", f"has {wanted}"))
+
+
+def check_begins(metadata: Metadata, state: Mapping[str, torch.Tensor], *, start: str) -> None:
+    """The checkpoint holds every tensor of `state` in its shape, exactly representable in its dtype, or ConfigMismatch. It may hold more.
+
+    `start` names the checkpoint in the message.
+    """
+    for name, tensor in state.items():
+        saved = metadata.state_dict_metadata.get(name)
+        wanted = _describe(tensor.dtype, tensor.shape)
+        if not isinstance(saved, TensorStorageMetadata):
+            remedy = "set optimizer.name as it was there, or start.optimizer=reset" if name.startswith("optimizer.") else "name another run"
+            raise ConfigMismatch(f"{start}: has no {name}, this run needs {wanted}; {remedy}")
+        if saved.size != tensor.shape or torch.promote_types(saved.properties.dtype, tensor.dtype) != tensor.dtype:
+            raise ConfigMismatch(f"{start}: {name} is {_describe_saved(saved)}, this run needs {wanted}; set model.* as it was there")
 
 
 def _mismatch(step: int, name: str, found: str, wanted: str) -> str:

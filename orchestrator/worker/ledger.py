@@ -38,12 +38,15 @@ class StepRecord:
     deterministic: bool
     setting: str
     """See `setting_of`: only steps of the same setting can agree to the bit."""
+    skipped: bool = False
+    """Its update was left out as a spike (see `model.spikes`)."""
 
 
 def setting_of(config: RunConfig, *, torch_version: str) -> str:
-    """Short digest of what a resume may change and bits depend on: layout, number of steps (the learning rate's schedule), … . Pure."""
+    """Short digest of what a resume may change and bits depend on: layout, compute, number of steps (the schedule), … . Pure."""
     train = config.train
-    decisive = (config.parallel, train.num_steps, train.micro_rows, train.deterministic, config.resources.device, torch_version)
+    computed = (config.parallel, config.compute, train.micro_rows, train.deterministic, config.resources.device, torch_version)
+    decisive = (*computed, train.num_steps)
     return codec.digest(decisive)[:12]
 
 

@@ -1,4 +1,6 @@
-"""What a checkpoint consists of. Written last: what no manifest names is never read. No torch.
+"""What a checkpoint consists of: a model's weights, and where training wrote it, the rest of its state. No torch.
+
+The manifest is written last: what no manifest names is never read.
 
 The commit log holds the manifest's own digest, the manifest those of the files: nothing is unpickled that this run did not commit.
 """
@@ -6,17 +8,18 @@ The commit log holds the manifest's own digest, the manifest those of the files:
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.object_store import KeyMissing, ObjectStore
-from model.config import ParallelConfig
+from model.config import ModelConfig, ParallelConfig
 from orchestrator import codec
-from orchestrator.worker.commit_log import Commit
-from orchestrator.worker.errors import CheckpointCorrupt
+from orchestrator.worker.commit_log import Commit, open_commit_log
+from orchestrator.worker.errors import CheckpointCorrupt, NoCheckpoint
 
-VERSION = 2
+VERSION = 3
 _DIRECTORY = re.compile(r"checkpoints/step-(\d{9,})-a(\d{4,})/")
 
 
@@ -37,12 +40,9 @@ class FileDigest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointManifest:
-    version: int = VERSION
-    run: str
-    attempt: int
-    step: int
-    """Last step that went into the weights; the next to run is one more."""
+class TrainingTerms:
+    """What a checkpoint of training belongs to; only under the same terms can it be resumed."""
+
     data_position: DataPosition
     layout: ParallelConfig
     """That wrote it; any other can read it."""
@@ -50,6 +50,20 @@ class CheckpointManifest:
     """orchestrator.config.training_digest of the run."""
     dataset_digest: str
     """SHA-256 of the dataset's manifest as canonical JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointManifest:
+    version: int = VERSION
+    run: str
+    attempt: int
+    step: int
+    """Last step that went into the weights; the next to run is one more."""
+    origin: str
+    """How the weights came to be, for people: `trained`, `imported from …`, `average of …`."""
+    model: ModelConfig
+    training: TrainingTerms | None
+    """None where there are weights only: no optimizer state, nothing to resume."""
     files: tuple[FileDigest, ...]
     torch_version: str
     created_at_s: float
@@ -79,9 +93,24 @@ def write_manifest(store: ObjectStore, manifest: CheckpointManifest) -> Commit:
 
 
 def read_manifest(store: ObjectStore, commit: Commit) -> CheckpointManifest:
-    """The manifest that was committed. Raises CheckpointCorrupt when it is missing or another."""
+    """The manifest that was committed. Raises CheckpointCorrupt when it is missing or another, codec.DecodeError for another version's."""
     data = read_verified(store, commit.manifest_key, commit.manifest_sha256)
-    return codec.from_json(CheckpointManifest, data, store.url(commit.manifest_key))
+    where = store.url(commit.manifest_key)
+    version = json.loads(data).get("version")
+    if version != VERSION:
+        raise codec.DecodeError(f"{where}: is of version {version}, this braid reads {VERSION}; use the braid that wrote it")
+    return codec.from_json(CheckpointManifest, data, where)
+
+
+def find_checkpoint(run_store: ObjectStore, step: int, *, who: str) -> CheckpointManifest:
+    """The checkpoint of a step, the newest for -1. `who` names the run in messages. Raises NoCheckpoint, CheckpointCorrupt, StoreError."""
+    trusted = still_there(open_commit_log(run_store).trusted(), {info.key for info in run_store.list("checkpoints/")})
+    if not trusted:
+        raise NoCheckpoint(f"{who}: there is no committed checkpoint of it; see `braid runs` for the runs that there are")
+    found = trusted[0] if step == -1 else next((commit for commit in trusted if commit.step == step), None)
+    if found is None:
+        raise NoCheckpoint(f"{who}: has no checkpoint of step {step}; use one of {', '.join(str(commit.step) for commit in trusted)}")
+    return read_manifest(run_store, found)
 
 
 def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:

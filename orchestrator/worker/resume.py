@@ -1,4 +1,4 @@
-"""Loading: the newest committed checkpoint that verifies, or the one before, loudly."""
+"""Loading: the newest committed checkpoint that verifies, or the one before, loudly; or another run's, to begin from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from functools import partial
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.metadata import Metadata
 
 from data_pipeline.object_store import ObjectStore
+from orchestrator.config import RunConfig
 from orchestrator.messages import Resumed
 from orchestrator.worker.agreement import on_every_rank, on_first_rank, unwrapped
 from orchestrator.worker.attempt import Attempt
-from orchestrator.worker.checkpoint_store import StoreReader, check_fits, open_checkpoint
+from orchestrator.worker.checkpoint_store import StoreReader, check_begins, check_fits, open_checkpoint
 from orchestrator.worker.commit_log import Commit
 from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.worker.manifest import CheckpointManifest, read_manifest, still_there
+from orchestrator.worker.start import find_start, start_store
 
 log = logging.getLogger(__name__)
 
@@ -69,27 +72,58 @@ class Resumer:
 
     def _load(self, commit: Commit, state: dict[str, Tensor]) -> None:
         manifest = on_first_rank(self.group, lambda: self._read_manifest(commit))
-        reader = on_every_rank(self.group, lambda: self._open(manifest, state))
-        unwrapped(lambda: dcp.load(state, storage_reader=reader, process_group=self.group))
+        load_state(self.store, self.group, manifest, state, lambda metadata: check_fits(metadata, state, step=manifest.step))
 
     def _read_manifest(self, commit: Commit) -> CheckpointManifest:
         manifest = read_manifest(self.store, commit)
-        if manifest.training_digest != self.training_digest:
+        if manifest.training is None:
             raise ConfigMismatch(
-                f"run {manifest.run}: model, data, optimizer, train.batch_rows or train.seed differs from what the checkpoint of step "
-                f"{manifest.step} was trained with; restore them, or start a new run under another name"
+                f"run {manifest.run}: holds weights only ({manifest.origin}); "
+                f"train from them with start.run={manifest.run} under another name"
             )
-        if manifest.dataset_digest != self.dataset_digest:
+        if manifest.training.training_digest != self.training_digest:
+            raise ConfigMismatch(
+                f"run {manifest.run}: model, data, optimizer, start, train.batch_rows or train.seed differs from what the checkpoint "
+                f"of step {manifest.step} was trained with; restore them, or start a new run under another name"
+            )
+        if manifest.training.dataset_digest != self.dataset_digest:
             raise ConfigMismatch(
                 f"run {manifest.run}: its dataset was rebuilt under the same name after the checkpoint of step {manifest.step}; "
                 "restore the dataset's old manifest and shards, or start a new run under another name"
             )
         return manifest
 
-    def _open(self, manifest: CheckpointManifest, state: dict[str, Tensor]) -> StoreReader:
-        reader = open_checkpoint(self.store, manifest)
-        check_fits(reader.metadata, state, step=manifest.step)
+
+def load_start(store: ObjectStore, group: dist.ProcessGroup, config: RunConfig, state: dict[str, Tensor]) -> None:
+    """Every rank's part in beginning from another run: loads into all of `state`. `store` is the storage root, `group` a gloo group.
+
+    Raises NoCheckpoint, ConfigMismatch, StoreError, the same on every rank.
+    """
+    manifest = on_first_rank(group, lambda: find_start(store, config))
+    start = f"start.run={manifest.run}, step {manifest.step}"
+    try:
+        load_state(start_store(store, config), group, manifest, state, lambda metadata: check_begins(metadata, state, start=start))
+    except CheckpointCorrupt as error:
+        raise NoCheckpoint(f"{start}: {error}; choose another checkpoint with start.step=N") from error
+    log.info("begins from step %d of run %s (%s), %d tensors", manifest.step, manifest.run, manifest.origin, len(state))
+
+
+def load_state(
+    run_store: ObjectStore,
+    group: dist.ProcessGroup,
+    manifest: CheckpointManifest,
+    state: dict[str, Tensor],
+    check: Callable[[Metadata], None],
+) -> None:
+    """Every rank's part: into the tensors of `state`, sharded or not, once `check` found no fault. Raises CheckpointCorrupt, StoreError."""
+
+    def open_checked() -> StoreReader:
+        reader = open_checkpoint(run_store, manifest)
+        check(reader.metadata)
         return reader
+
+    reader = on_every_rank(group, open_checked)
+    unwrapped(lambda: dcp.load(state, storage_reader=reader, process_group=group))
 
 
 def _none_left(why: str) -> str:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from data_pipeline.loader import Loader, TokenBatch
 from data_pipeline.plan import SampleRef, digest_of
+from model.batch import Batch, build_batches
 from model.model import HybridLM
-from model.optim import lr_at
+from model.schedule import lr_at
+from model.spikes import SpikeGuard
 from model.step import StepResult, train_step
 from orchestrator.config import RunConfig
 from orchestrator.messages import Ended, Outcome, Phase
@@ -51,6 +52,7 @@ class Trainer:
     world: World
     model: HybridLM
     optimizer: torch.optim.Optimizer
+    spikes: SpikeGuard | None
     loader: Loader
     attempt: Attempt
     checkpointer: Checkpointer
@@ -84,21 +86,28 @@ class Trainer:
         return Ended(outcome=outcome, step=step)
 
     def _train(self, step: int, batch: TokenBatch) -> StepResult:
-        train = self.config.train
+        config = self.config
         return train_step(
             self.model,
             self.optimizer,
             self._micro_batches(batch),
-            lr=lr_at(step, self.config.optimizer, train.num_steps),
-            config=self.config.optimizer,
+            lr=lr_at(step, config.optimizer, num_steps=config.train.num_steps, tokens_per_step=config.tokens_per_step),
+            config=config.optimizer,
+            chunk_tokens=config.compute.loss_chunk_tokens,
             mesh=self.world.mesh,
+            spikes=self.spikes,
         )
 
-    def _micro_batches(self, batch: TokenBatch) -> list[tuple[Tensor, Tensor]]:
+    def _micro_batches(self, batch: TokenBatch) -> list[Batch]:
         """This rank's rows of the step, cut for gradient accumulation, on the device."""
-        device, rows = self.world.device, self.config.train.micro_rows
-        tokens, labels = (whole.to(device, non_blocking=True).split(rows) for whole in (batch.tokens_BT, batch.labels_BT))
-        return list(zip(tokens, labels, strict=True))
+        return build_batches(
+            tokens_BT=batch.tokens_BT,
+            labels_BT=batch.labels_BT,
+            offsets_P=batch.document_offsets_P if self.config.data.document_masking else None,
+            micro_rows=self.config.train.micro_rows,
+            mesh=self.world.mesh,
+            device=self.world.device,
+        )
 
     def _report(self, step: int, result: StepResult) -> float:
         """Tokens per second. Before anything waits for other ranks, so that the one which hangs shows."""
@@ -119,14 +128,17 @@ class Trainer:
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
             setting=self.setting,
+            skipped=result.skipped,
         )
         self.attempt.ledger.append(record)
         total = self.config.train.num_steps
         log.info("step %d/%d  loss %.5f  grad norm %.4f  %.0f tokens/s", step, total, result.loss, result.grad_norm, tokens_per_s)
+        if result.skipped:
+            log.warning("step %d: a spike, its update is skipped", step)
 
     def _save(self, step: int, *, phase: Phase) -> None:
         self.reporter.enter(phase)
-        self.checkpointer.save(step, training_state(self.model, self.optimizer))
+        self.checkpointer.save(step, training_state(self.model, self.optimizer, self.spikes))
 
     def _finish(self) -> None:
         self.checkpointer.wait()

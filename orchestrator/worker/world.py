@@ -10,10 +10,9 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh
 
 from data_pipeline.plan import SampleRef
-from model.titan import build_mesh
+from model.mesh import Mesh, build_mesh
 from orchestrator.config import RunConfig
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -23,8 +22,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
 class World:
     rank: int
     device: torch.device
-    mesh: DeviceMesh
-    """Axes dp_shard and tp."""
+    mesh: Mesh
     group: dist.ProcessGroup
     """Every rank, on the CPU; for the main thread."""
     save_group: dist.ProcessGroup
@@ -35,21 +33,21 @@ class World:
         return self.rank == 0
 
     def rank_rows(self, batch_rows: int) -> range:
-        """The rows of the global batch that this rank trains on; ranks along tp share theirs."""
-        rows = batch_rows // self.mesh["dp_shard"].size()
-        first = self.mesh.get_local_rank("dp_shard") * rows
+        """The rows of the global batch that this rank trains on; ranks along cp and tp share theirs."""
+        rows = batch_rows // self.mesh.parallel.dp
+        first = self.mesh.dp_rank * rows
         return range(first, first + rows)
 
     def exchange(self, samples: Sequence[SampleRef], *, stop: bool) -> tuple[list[SampleRef], bool]:
         """(the samples that the ranks read, in the order of the global batch; whether any rank is to stop), in one small collective.
 
-        Every rank gives equally many. Ranks along tp share their rows: the first of them speaks for all.
+        Every rank gives equally many. Ranks along cp and tp share their rows: the first of them speaks for all.
         """
         mine = torch.tensor([int(stop), *(number for sample in samples for number in (sample.epoch, sample.index))])
         of_ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size(self.group))]
         dist.all_gather(of_ranks, mine, group=self.group)
-        first_of_tp: list[int] = self.mesh.mesh[:, 0].tolist()
-        refs = torch.cat([of_ranks[rank][1:] for rank in first_of_tp]).view(-1, 2).tolist()
+        num_sharing = self.mesh.parallel.cp * self.mesh.parallel.tp
+        refs = torch.cat([of_rank[1:] for of_rank in of_ranks[::num_sharing]]).view(-1, 2).tolist()
         return [SampleRef(epoch, index) for epoch, index in refs], any(bool(of_rank[0]) for of_rank in of_ranks)
 
     def leave(self) -> None:

@@ -18,7 +18,7 @@ from orchestrator.control.journal import open_journal
 from orchestrator.control.state import Event
 from orchestrator.worker.commit_log import open_commit_log
 from orchestrator.worker.ledger import StepRecord, segment_key
-from orchestrator.worker.manifest import CheckpointManifest, DataPosition, FileDigest, directory_of, write_manifest
+from orchestrator.worker.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, directory_of, write_manifest
 
 
 def config_at(root: Path, *overrides: str) -> RunConfig:
@@ -68,10 +68,14 @@ def put_checkpoint(root: Path, config: RunConfig, *, attempt: int, step: int) ->
         run=config.name,
         attempt=attempt,
         step=step,
-        data_position=DataPosition(epoch=0, index=step),
-        layout=config.parallel,
-        training_digest=training_digest(config),
-        dataset_digest="0" * 64,
+        origin="trained",
+        model=config.model,
+        training=TrainingTerms(
+            data_position=DataPosition(epoch=0, index=step),
+            layout=config.parallel,
+            training_digest=training_digest(config),
+            dataset_digest="0" * 64,
+        ),
         files=(FileDigest(name="__0_0.distcp", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()),),
         torch_version="2.13.0",
         created_at_s=float(step),

@@ -7,7 +7,8 @@ import pytest
 from launch.budget import budget_lines, human
 from launch.errors import ConfigError
 from launch.load import change_config, dump_yaml, find_recipe, load_config, shipped_recipes
-from model.config import PRESETS
+from model.config import ParamGroup
+from model.presets import PRESETS
 from orchestrator.config import training_digest
 
 
@@ -40,13 +41,26 @@ def test_the_seven_billion_recipe_is_the_published_one() -> None:
     assert config.tokens_per_step == 4_194_304
     assert config.model == PRESETS["olmo_hybrid_7b"]
     assert (config.optimizer.lr, config.optimizer.warmup_steps, config.optimizer.weight_decay) == (3e-4, 2000, 0.1)
-    assert "model: 7,430,870,688 parameters, 32 layers, 8 of them attention" in budget_lines(config)
+    assert "model: 7,430,870,688 parameters, 32 layers (24 gdn, 8 attn)" in budget_lines(config)
 
 
 def test_overrides_win_over_the_recipe_and_later_ones_over_earlier() -> None:
     config = load_config("tiny", ["train.num_steps=7", "optimizer.lr=1e-4", "train.num_steps=9", "name=second", "model.num_layers=8"])
     assert (config.train.num_steps, config.optimizer.lr, config.name) == (9, 1e-4, "second")
     assert (config.model.num_layers, config.model.d_model) == (8, PRESETS["tiny"].d_model)
+
+
+def test_parameter_groups_are_a_list_of_sections_in_a_recipe_and_on_the_command_line(tmp_path: Path) -> None:
+    norms = ParamGroup(pattern="*norm.weight", weight_decay=0.0)
+    assert load_config("tiny", []).optimizer.groups == (ParamGroup(pattern="embed.weight", weight_decay=0.0),)
+    config = load_config("tiny", ['optimizer.groups=[{pattern: "*norm.weight", weight_decay: 0.0}]'])
+    assert config.optimizer.groups == (norms,)
+
+    (tmp_path / "again.yaml").write_text(dump_yaml(config))
+    again = load_config(tmp_path / "again.yaml", [])
+    assert again == config
+    assert change_config(again, ["optimizer.lr=1e-4"]).optimizer.groups == (norms,)
+    assert change_config(again, ["optimizer.groups=[]"]).optimizer.groups == ()
 
 
 def test_nothing_after_the_equals_sign_is_an_empty_text() -> None:
@@ -88,7 +102,7 @@ MISTAKES = {
     "trian.num_steps=3": "trian: no such key, did you mean train?",
     "zzz=3": "zzz: no such key; a recipe has name, model, data",
     "model.prset=tiny": "model.prset: no such key, did you mean model.preset?",
-    "model.preset=tinny": "model.preset='tinny': no such model; use one of tiny, olmo_hybrid_190m, olmo_hybrid_7b, did you mean tiny?",
+    "model.preset=tinny": f"model.preset='tinny': no such model; use one of {', '.join(PRESETS)}, did you mean tiny?",
     "model.gdn_backend=cuda": "model.gdn_backend='cuda': use one of auto, torch, fla",
     "train.num_steps=abc": "train.num_steps='abc': use a whole number",
     "train.num_steps=1.5": "train.num_steps=1.5: use a whole number",
@@ -97,6 +111,18 @@ MISTAKES = {
     "train.num_steps=true": "train.num_steps=True: use a whole number",
     "train.num_steps=0": "train.num_steps=0: must be at least 1",
     "optimizer.lr=fast": "optimizer.lr='fast': use a number",
+    "optimizer.groups=[{patern: embed.weight}]": "optimizer.groups[0].patern: no such key, did you mean optimizer.groups[0].pattern?",
+    "optimizer.groups=[{pattern: head.weight, lr_scale: fast}]": "optimizer.groups[0].lr_scale='fast': use a number",
+    "optimizer.groups=[{pattern: head.weight, weight_decay: much}]": "optimizer.groups[0].weight_decay='much': use a number",
+    "optimizer.groups=[{pattern: head.weight, lr_scale: -1}]": "optimizer.groups[0].lr_scale=-1.0: negative; use 0 to turn it off",
+    "optimizer.groups=[{pattern: embed.weigth}]": "optimizer.groups[0].pattern='embed.weigth': matches no parameter; did you mean embed",
+    "optimizer.groups=[{lr_scale: 2}]": "optimizer.groups[0].pattern: missing; use a list of sections, such as optimizer.groups=[{",
+    "optimizer.groups=[3]": "optimizer.groups[0]=3: use a list of sections, such as optimizer.groups=[{pattern: VALUE}]",
+    "optimizer.groups=null": "optimizer.groups=None: use a list of sections",
+    "optimizer.groups={pattern: head.weight}": "optimizer.groups={'pattern': 'head.weight'}: use a list of sections",
+    "optimizer.groups[0].lr_scale=2": "optimizer.groups={'0': {'lr_scale': 2}}: use a list of sections",
+    "optimizer.schedule=wsd": "optimizer.schedule=wsd: no decay; set optimizer.decay_steps or optimizer.decay_tokens",
+    "optimizer={schedule: wsd, decay_steps: 300}": "optimizer.decay_steps=300: 300 steps of decay after ",
     "train.deterministic=perhaps": "train.deterministic='perhaps': use true or false",
     "name=[1]": "name=[1]: use a text",
     "name=../../etc": "name='../../etc': use up to 63 letters",
@@ -106,7 +132,9 @@ MISTAKES = {
     "checkpoint=3": "checkpoint=3: a section, not a value; set its keys, such as checkpoint.",
     "storage.root=s3://b": "storage.root='s3://b': a bucket's name has 3 to 63 characters",
     "parallel.tp=3": "parallel.tp=3: 4 heads; use 1, 2 or 4",
-    "train.micro_rows=3": "train.batch_rows=8: not divisible by parallel.dp_shard × train.micro_rows = 2 × 3; use a multiple of 6",
+    "train.micro_rows=3": (
+        "train.batch_rows=8: not divisible by parallel.dp_replicate × parallel.dp_shard × train.micro_rows = 1 × 2 × 3; use a multiple of 6"
+    ),
     "data.dataset=../x": "data.dataset='../x': use up to 100 letters",
     "storage.root=ftp://x": "storage.root='ftp://x': not an S3 location; use s3://bucket/prefix",
     "storage.endpoint_url=http://localhost:1": "storage.endpoint_url='http://localhost:1': only goes with an s3:// storage.root",

@@ -30,6 +30,7 @@ MODEL = ModelConfig(
 )
 """One layer of each kind, four heads; vocabulary, feed-forward and length are odd, so that no layout cuts them evenly."""
 OPTIMIZER = OptimizerConfig(lr=1e-2, warmup_steps=0, clip_norm=0.5, z_loss=1e-2, eps=1e-4)
+COMPUTE = ComputeConfig(loss_chunk_tokens=11)
 NUM_ROWS, NUM_TOKENS = 8, 19
 OFFSETS = torch.tensor([0, 1, 9, *range(19, 153, 19), 30, 31, 130]).sort().values.int()
 """Documents of one token and of many, within the rows."""
@@ -42,7 +43,7 @@ class Case:
     dtype: torch.dtype = torch.float64
     model: ModelConfig = MODEL
     optimizer: OptimizerConfig = OPTIMIZER
-    compute: ComputeConfig = ComputeConfig(loss_chunk_tokens=11)
+    compute: ComputeConfig = COMPUTE
     is_packed: bool = True
     micro_rows: int = 1
     num_steps: int = 2
@@ -68,13 +69,16 @@ def train(parallel: ParallelConfig, case: Case) -> Trained:
     return Trained(initial=initial, results=results, gradients=gradients(model), weights=full(dict(model.named_parameters())))
 
 
-def step_once(model: HybridLM, optimizer: torch.optim.Optimizer, step: int, mesh: Mesh | None, case: Case, *, lr: float = 1e-2) -> StepResult:
+def step_once(
+    model: HybridLM, optimizer: torch.optim.Optimizer, step: int, mesh: Mesh | None, case: Case, *, lr: float = 1e-2
+) -> StepResult:
     chunk_tokens = case.compute.loss_chunk_tokens
     return train_step(model, optimizer, batches(step, mesh, case), lr=lr, config=case.optimizer, chunk_tokens=chunk_tokens, mesh=mesh)
 
 
 def batches(step: int, mesh: Mesh | None, case: Case) -> list[Batch]:
-    ids = torch.randint(0, MODEL.vocab_size, (NUM_ROWS, NUM_TOKENS + 1), generator=torch.Generator().manual_seed(step))
+    ids = torch.randint(0, MODEL.vocab_size, (COMPUTE = ComputeConfig(loss_chunk_tokens=11)
+NUM_ROWS, NUM_TOKENS + 1), generator=torch.Generator().manual_seed(step))
     tokens, labels = ids[:, :-1], ids[:, 1:].clone()
     labels[NUM_ROWS // 2 :, 2:] = IGNORED
     dp, dp_rank = (mesh.parallel.dp, mesh.dp_rank) if mesh is not None else (1, 0)

@@ -12,7 +12,8 @@ def naive_logits(weights: dict[str, Tensor], config: ModelConfig, tokens: list[i
     """logits_TX of one row."""
     stream = [weights["embed.weight"][token] for token in tokens]
     for layer in range(config.num_layers):
-        part = {name.removeprefix(f"layers.{layer}."): w for name, w in weights.items() if name.startswith(f"layers.{layer}.")}
+        mine = (f"layers.{layer}.", f"gates.{layer}.")
+        part = {name.split(".", 2)[2]: weight for name, weight in weights.items() if name.startswith(mine)}
         if layer % 4 == 3:
             mixed = _attention(part, config, stream)
             stream = [x + _rms(y, part["mixer_norm.weight"], 1e-6) for x, y in zip(stream, mixed, strict=True)]
@@ -76,8 +77,8 @@ def _gdn(part: dict[str, Tensor], config: ModelConfig, xs: list[Tensor]) -> list
             q, k, v = q_all[t][key_part], k_all[t][key_part], v_all[t][value_part]
             q = q / torch.sqrt((q * q).sum() + 1e-6) / math.sqrt(config.gdn_key_dim)
             k = k / torch.sqrt((k * k).sum() + 1e-6)
-            softplus = torch.log(1 + torch.exp(a[head] + part["mixer.gates.dt_bias"][head]))
-            decayed = torch.exp(-torch.exp(part["mixer.gates.A_log"][head]) * softplus) * states[head]
+            softplus = torch.log(1 + torch.exp(a[head] + part["dt_bias"][head]))
+            decayed = torch.exp(-torch.exp(part["A_log"][head]) * softplus) * states[head]
             beta = 2 / (1 + torch.exp(-b[head]))
             states[head] = decayed + torch.outer(k, beta * (v - decayed.T @ k))
             heads.append(_rms(states[head].T @ q, part["mixer.o_norm.weight"], 1e-5) * _silu(gate[value_part]))

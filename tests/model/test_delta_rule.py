@@ -1,13 +1,19 @@
-"""The chunked delta rule against the step-by-step definition, forward and every gradient."""
+"""The chunked delta rule against the step-by-step definition, forward and every gradient; documents; the operators."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_fla import FakeFla, install
+from packed_rows import ODD_STARTS, Starts, packed, spans
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from model.documents import Documents
 from model.kernels.chunked import gated_delta_rule_chunked
+from model.kernels.delta_rule import FORWARD_OPERATORS, Backend, gated_delta_rule, resolve_backend
 from model.kernels.reference import gated_delta_rule_reference
 
 NUM_ROWS, NUM_HEADS, KEY, VALUE = 2, 3, 8, 12
@@ -83,3 +89,133 @@ def test_a_beta_of_two_reflects_what_a_key_held() -> None:
     beta = torch.tensor([1.0, 2.0]).view(1, 2, 1)
     out = gated_delta_rule_chunked(q=key, k=key, v=value, log_decay=torch.zeros(1, 2, 1), beta=beta)
     assert out.flatten().tolist() == [1.0, -1.0]
+
+
+@pytest.fixture
+def fla(monkeypatch: pytest.MonkeyPatch) -> FakeFla:
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def one_document_at_a_time(**parts: Tensor) -> Tensor:
+    outputs = [
+        gated_delta_rule_reference(**{name: x[row : row + 1, start:end] for name, x in parts.items()}).squeeze(0)
+        for row, start, end in spans(ODD_STARTS, 83)
+    ]
+    return torch.cat(outputs).view_as(parts["v"])
+
+
+PACKED = packed(ODD_STARTS, 83)
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 3e-6)])
+def test_a_packed_document_computes_what_it_does_alone(dtype: torch.dtype, tolerance: float, decay: str) -> None:
+    alone = forward_and_gradients(one_document_at_a_time, inputs(83, decay, torch.float64))
+    packed = forward_and_gradients(partial(gated_delta_rule, documents=PACKED, backend="torch"), inputs(83, decay, dtype))
+    assert_close(packed, alone, tolerance)
+
+
+def test_the_definition_resets_at_documents() -> None:
+    alone = forward_and_gradients(one_document_at_a_time, inputs(83, "usual decay", torch.float64))
+    packed = forward_and_gradients(partial(gated_delta_rule_reference, documents=PACKED), inputs(83, "usual decay", torch.float64))
+    assert_close(packed, alone, 1e-13)
+
+
+@pytest.mark.parametrize("backend", ["torch", "fla"])
+def test_no_gradient_crosses_into_another_document(fla: FakeFla, backend: Backend) -> None:
+    parts = inputs(83, "no decay", torch.float32)
+    out = gated_delta_rule(**parts, documents=PACKED, backend=backend)
+    row, start, end = spans(ODD_STARTS, 83)[4]
+    for name, gradient in zip(parts, torch.autograd.grad(out[row, start:end].sum(), list(parts.values())), strict=True):
+        gradient[row, start:end] = 0
+        assert not gradient.any(), name
+
+
+@pytest.mark.parametrize("documents", [None, PACKED], ids=["whole rows", "documents"])
+def test_fla_is_asked_for_the_same(fla: FakeFla, documents: Documents | None) -> None:
+    exact = forward_and_gradients(partial(gated_delta_rule_reference, documents=documents), inputs(83, "usual decay", torch.float64))
+    ours = forward_and_gradients(
+        partial(gated_delta_rule, documents=documents, backend="fla"), transposed_in_memory(inputs(83, "usual decay", torch.float32))
+    )
+    assert_close(ours, exact, 3e-6)
+    assert (fla.num_forwards, fla.num_backwards) == (1, 1)
+
+
+def transposed_in_memory(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same values as a view of heads before tokens."""
+    return {name: x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for name, x in parts.items()}
+
+
+@pytest.mark.parametrize("backend", ["torch", "fla"])
+def test_sixteen_bits_in_and_out_with_gates_in_fp32(fla: FakeFla, backend: Backend) -> None:
+    exact = inputs(40, "usual decay", torch.float64)
+    half = {name: x.detach().to(torch.float32 if name in ("log_decay", "beta") else torch.bfloat16) for name, x in exact.items()}
+    got = forward_and_gradients(
+        partial(gated_delta_rule, documents=None, backend=backend), {k: x.requires_grad_() for k, x in half.items()}
+    )
+    assert {name: x.dtype for name, x in got.items()} == {"out": torch.bfloat16} | {name: x.dtype for name, x in half.items()}
+    assert_close(got, forward_and_gradients(gated_delta_rule_reference, exact), 2e-2)
+
+
+@pytest.mark.parametrize(("num_tokens", "num_heads"), [(1, 1), (70, 3)])
+def test_the_operators_keep_pytorchs_rules(fla: FakeFla, num_tokens: int, num_heads: int) -> None:
+    """Fakes with the true shapes and strides, no output that is an input, a backward that autograd and the compiler see alike."""
+    parts = transposed_in_memory({name: x[:, :, :num_heads] for name, x in inputs(num_tokens, "usual decay", torch.float32).items()})
+    torch.library.opcheck(torch.ops.braid.delta_rule_torch.default, tuple(parts.values()))
+    torch.library.opcheck(torch.ops.braid.delta_rule_fla.default, (*parts.values(), None, None))
+    documents = packed(((0,), (0,)), num_tokens)
+    torch.library.opcheck(torch.ops.braid.delta_rule_fla.default, (*parts.values(), documents.offsets_P, documents.offsets_cpu_P))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("backend", ["torch", "fla"])
+def test_a_compiled_step_is_the_eager_one_however_the_rows_are_packed(fla: FakeFla, backend: Backend) -> None:
+    """Without a graph break; a number of documents that changes from batch to batch compiles once more at most."""
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, examples)
+
+    def rule(documents: Documents, parts: dict[str, Tensor]) -> Tensor:
+        return gated_delta_rule(**parts, documents=documents, backend=backend)
+
+    def run(rule: Callable[..., Tensor], starts: Starts) -> dict[str, Tensor]:
+        return forward_and_gradients(lambda **parts: rule(packed(starts, 83), parts), inputs(83, "usual decay", torch.float32))
+
+    compiled = torch.compile(rule, fullgraph=True, backend=keep)
+    for starts in (ODD_STARTS, ((0,), (0,)), ((0, 5, 9), (0,)), ((0,), (0, 3, 80, 81, 82)), ((0, 50), (0,))):
+        assert_close(run(compiled, starts), run(rule, starts), 1e-6)
+    assert len(graphs) <= 2
+    assert all(f"braid.delta_rule_{backend}" in graph.code for graph in graphs)
+
+
+@pytest.mark.parametrize(("policy", "num_forwards"), [(CheckpointPolicy.MUST_SAVE, 1), (CheckpointPolicy.PREFER_RECOMPUTE, 2)])
+def test_checkpointing_saves_the_operator_or_runs_it_again(fla: FakeFla, policy: CheckpointPolicy, num_forwards: int) -> None:
+    def choose(ctx: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
+        return policy if op in FORWARD_OPERATORS else CheckpointPolicy.PREFER_RECOMPUTE
+
+    def rule(**parts: Tensor) -> Tensor:
+        return gated_delta_rule(**parts, documents=PACKED, backend="fla")
+
+    contexts = partial(create_selective_checkpoint_contexts, choose)
+    plain = forward_and_gradients(rule, inputs(83, "usual decay", torch.float32))
+    fla.num_forwards = 0
+    checkpointed = forward_and_gradients(
+        lambda **parts: checkpoint(rule, use_reentrant=False, context_fn=contexts, **parts), inputs(83, "usual decay", torch.float32)
+    )
+    assert fla.num_forwards == num_forwards
+    assert_close(checkpointed, plain, 1e-6)
+
+
+def test_auto_is_fla_on_a_gpu_alone() -> None:
+    assert resolve_backend("auto", torch.device("cuda")) == "fla"
+    assert resolve_backend("auto", torch.device("cpu")) == "torch"
+    assert resolve_backend("torch", torch.device("cuda")) == "torch"

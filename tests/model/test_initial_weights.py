@@ -2,13 +2,13 @@
 
 import torch
 
-from model.config import PRESETS, ParallelConfig
 from model.init import initial_weight
 from model.parallelize import build_model
+from model.presets import PRESETS
 
 
 def test_every_parameter_follows_the_recipe() -> None:
-    model = build_model(PRESETS["tiny"], ParallelConfig(), None, device=torch.device("cpu"), seed=7)
+    model = build_model(PRESETS["tiny"], None, device=torch.device("cpu"), seed=7)
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.float32
         assert parameter.isfinite().all(), name
@@ -26,11 +26,11 @@ def test_matrices_are_truncated_normal() -> None:
 
 def test_gates_start_in_their_ranges() -> None:
     shape = torch.Size([100_000])
-    decay_rate = initial_weight("layers.0.mixer.gates.A_log", shape, seed=0).exp()
+    decay_rate = initial_weight("gates.0.A_log", shape, seed=0).exp()
     assert decay_rate.min() > 0
     assert abs(decay_rate.mean().item() - 8) < 0.1
     assert decay_rate.max() < 16.001
-    dt = torch.nn.functional.softplus(initial_weight("layers.0.mixer.gates.dt_bias", shape, seed=0))
+    dt = torch.nn.functional.softplus(initial_weight("gates.0.dt_bias", shape, seed=0))
     assert 0.999e-3 < dt.min() < 1.01e-3
     assert 0.99e-1 < dt.max() < 1.001e-1
     assert abs(dt.log10().mean().item() + 2) < 0.01  # log-uniform: centred on 1e-2

@@ -7,36 +7,76 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.config import PRESETS, ModelConfig, OptimizerConfig, ParallelConfig, flops_per_token, num_params, validate_layout, validate_world
+from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout, validate_world
 from model.model import HybridLM
+from model.parameters import flops_per_token, num_params, parameter_shapes, params_by_part
+from model.presets import PRESETS
+
+LADDER = {  # the published sizes in millions, without the input embedding: Olmo 3, hybrid
+    "60m": (57, 73),
+    "100m": (102, 130),
+    "190m": (190, 254),
+    "370m": (371, 523),
+    "600m": (548, 722),
+    "760m": (758, 948),
+    "1b": (1280, 1480),
+}
 
 
-def test_the_7b_has_the_published_parameters_and_flops() -> None:
-    config = PRESETS["olmo_hybrid_7b"]
-    assert num_params(config) == 7_430_870_688
-    assert num_params(config) - config.vocab_size * config.d_model == 7_045_519_008
-    assert flops_per_token(config, 8192) == pytest.approx(44.2e9, rel=1e-3)
-    assert flops_per_token(config, 65536) == pytest.approx(54.8e9, rel=1e-3)
+def test_the_7bs_have_the_published_parameters_and_flops() -> None:
+    hybrid = PRESETS["olmo_hybrid_7b"]
+    assert num_params(hybrid) == 7_430_870_688
+    assert num_params(hybrid) - hybrid.vocab_size * hybrid.d_model == 7_045_519_008
+    assert flops_per_token(hybrid, 8192) == pytest.approx(44.2e9, rel=1e-3)
+    assert flops_per_token(hybrid, 65536) == pytest.approx(54.8e9, rel=1e-3)
+    assert num_params(PRESETS["olmo3_7b"]) == 7_298_617_344
+
+
+@pytest.mark.parametrize("size", LADDER)
+def test_the_ladder_has_the_published_sizes(size: str) -> None:
+    for family, millions in zip(("olmo3", "olmo_hybrid"), LADDER[size], strict=True):
+        config = PRESETS[f"{family}_{size}"]
+        without_embedding = num_params(config) - config.vocab_size * config.d_model
+        assert without_embedding == pytest.approx(millions * 1e6, rel=1e-2), family
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_formula_counts_what_is_built(preset: str) -> None:
+def test_the_formulas_know_every_parameter_that_is_built(preset: str) -> None:
     with torch.device("meta"):
-        model = HybridLM(PRESETS[preset], tp=None)
-    assert sum(parameter.numel() for parameter in model.parameters()) == num_params(PRESETS[preset])
+        model = HybridLM(PRESETS[preset])
+    built = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    assert parameter_shapes(PRESETS[preset]) == built
+    assert num_params(PRESETS[preset]) == sum(parameter.numel() for parameter in model.parameters())
+    assert sum(params_by_part(PRESETS[preset]).values()) == num_params(PRESETS[preset])
+
+
+def test_windows_and_full_rows_cost_what_they_attend_to() -> None:
+    """Score by score: a window layer's FLOPs are those of its visible pairs of tokens."""
+    full = replace(PRESETS["tiny"], layer_pattern="attn", num_layers=1)
+    for window, seq_len in ((3, 8), (8, 8), (20, 8)):
+        pairs = sum(min(token + 1, window) for token in range(seq_len))
+        matmuls = 6 * (num_params(full) - full.vocab_size * full.d_model)
+        attention = flops_per_token(replace(full, layer_pattern="window", window=window), seq_len) - matmuls
+        per_pair = 3 * 4 * full.num_heads * full.head_dim
+        assert attention == pytest.approx(per_pair * pairs / seq_len, rel=0.15)  # the formula counts half of the diagonal
 
 
 def test_attention_is_every_fourth_layer_and_the_last() -> None:
-    config = PRESETS["olmo_hybrid_7b"]
-    assert [layer for layer in range(config.num_layers) if config.is_attention(layer)] == [3, 7, 11, 15, 19, 23, 27, 31]
+    for preset, other in (("olmo_hybrid_7b", "gdn"), ("olmo3_7b", "window")):
+        kinds = PRESETS[preset].layer_kinds
+        assert [layer for layer, kind in enumerate(kinds) if kind == "attn"] == [3, 7, 11, 15, 19, 23, 27, 31]
+        assert set(kinds) == {other, "attn"}
 
 
 def test_a_layout_that_splits_heads_is_refused_with_the_ones_that_work() -> None:
+    hybrid = PRESETS["olmo_hybrid_7b"]
     with pytest.raises(ValueError, match=r"^parallel\.tp=4: 30 heads; use 1, 2, 3, 5, 6, 10, 15 or 30$"):
-        validate_layout(PRESETS["olmo_hybrid_7b"], ParallelConfig(dp_shard=2, tp=4))
+        validate_layout(hybrid, ParallelConfig(dp_shard=2, tp=4))
+    with pytest.raises(ValueError, match=r"^parallel\.cp=2: 30 heads, 15 on each rank of parallel\.tp=2; use 1, 3, 5 or 15$"):
+        validate_layout(hybrid, ParallelConfig(cp=2, tp=2))
     with pytest.raises(ValueError, match=r"^parallel\.tp=2: 1 heads; use 1$"):
         validate_layout(replace(PRESETS["tiny"], num_heads=1), ParallelConfig(tp=2))
-    validate_layout(PRESETS["olmo_hybrid_7b"], ParallelConfig(tp=5))
+    validate_layout(hybrid, ParallelConfig(cp=3, tp=5))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +85,9 @@ def test_a_layout_that_splits_heads_is_refused_with_the_ones_that_work() -> None
         ({"num_heads": 0}, r"^model\.num_heads=0: must be positive; use 1 or more$"),
         ({"norm_eps": -1.0}, r"^model\.norm_eps=-1\.0: must be positive; use a number above 0$"),
         ({"head_dim": 7}, r"^model\.head_dim=7: .*; use an even number$"),
+        ({"layer_pattern": "gdn mamba"}, r"^model\.layer_pattern='gdn mamba': use words out of gdn, attn, window"),
+        ({"gdn_key_dim": 0}, r"^model\.gdn_key_dim=0: must be positive; use 1 or more$"),
+        ({"rope_theta": -1.0}, r"^model\.rope_theta=-1\.0: negative; .* or 0 for no rotary positions$"),
         ({"gdn_backend": "triton"}, r"^model\.gdn_backend=triton: .*; use auto, torch or fla$"),
     ],
 )
@@ -72,15 +115,29 @@ def test_a_layout_needs_as_many_ranks_as_its_product() -> None:
     with pytest.raises(ValueError, match=r"^parallel\.dp_shard=0"):
         ParallelConfig(dp_shard=0)
     validate_world(ParallelConfig(dp_shard=3, tp=2), 6)
-    with pytest.raises(ValueError, match=r"^parallel\.dp_shard=3: with parallel\.tp=2 that is 6 ranks, but there are 2; make .* equal 2$"):
+    with pytest.raises(ValueError, match=r"^parallel\.dp_shard=3: dp_shard 3 × tp 2 is 6 ranks, but there are 2; make .* equal 2$"):
         validate_world(ParallelConfig(dp_shard=3, tp=2), 2)
 
 
-def test_configs_cost_no_torch() -> None:
-    code = "import sys, model.config; assert 'torch' not in sys.modules"
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation_checkpointing": "some"}, r"^compute\.activation_checkpointing=some: use none, selective, full, memory_budget$"),
+        ({"activation_checkpointing": "memory_budget"}, r"memory_budget: the compiler chooses what to keep; set compute\.compile=true$"),
+        ({"memory_budget": 2.0}, r"^compute\.memory_budget=2\.0: a fraction; use a number from 0 to 1$"),
+        ({"loss_chunk_tokens": 0}, r"^compute\.loss_chunk_tokens=0: must be positive; use 1 or more$"),
+    ],
+)
+def test_an_impossible_way_to_compute_is_one_line_with_key_and_remedy(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ComputeConfig(**change)
+
+
+def test_configs_and_formulas_cost_no_torch() -> None:
+    code = "import sys, model.config, model.presets, model.parameters; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_the_tiny_preset_is_three_gdn_layers_and_one_attention_layer() -> None:
     tiny: ModelConfig = PRESETS["tiny"]
-    assert (tiny.num_layers, tiny.num_attention_layers) == (4, 1)
+    assert tiny.layer_kinds == ("gdn", "gdn", "gdn", "attn")

@@ -1,47 +1,119 @@
-"""Learning rate and weight decay."""
+"""Which settings each parameter is optimised with."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from model.config import PRESETS, OptimizerConfig, ParallelConfig
-from model.optim import build_optimizer, lr_at
-from model.parallelize import build_model
+from model.config import OptimizerConfig, ParamGroup
+from model.groups import validate_groups
+from model.optim import build_optimizer, initial_state
+from model.parameters import parameter_shapes
+from model.presets import PRESETS
 
-CONFIG = OptimizerConfig(lr=1.0, warmup_steps=10, lr_floor=0.1)
-
-
-def test_the_rate_warms_up_then_follows_a_cosine_to_its_floor() -> None:
-    assert lr_at(1, CONFIG, num_steps=110) == pytest.approx(0.1)
-    assert lr_at(10, CONFIG, num_steps=110) == pytest.approx(1.0)
-    assert lr_at(60, CONFIG, num_steps=110) == pytest.approx(0.55)
-    assert lr_at(110, CONFIG, num_steps=110) == pytest.approx(0.1)
+CONFIG = OptimizerConfig(lr=0.1, weight_decay=0.5)
 
 
-def test_the_rate_never_rises_after_the_warmup_nor_falls_below_its_floor() -> None:
-    rates = [lr_at(step, CONFIG, num_steps=50) for step in range(10, 60)]
-    assert rates == sorted(rates, reverse=True)
-    assert min(rates) == pytest.approx(0.1)
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Embedding(5, 4), nn.RMSNorm(4), nn.Linear(4, 5, bias=False)
+        self.layers = nn.ModuleList([nn.Linear(4, 4, bias=False)])
 
 
-def test_without_warmup_the_first_step_is_already_on_the_cosine() -> None:
-    assert 0.9 < lr_at(1, replace(CONFIG, warmup_steps=0), num_steps=10) < 1.0
-
-
-def test_a_run_shorter_than_its_warmup_only_warms_up() -> None:
-    assert lr_at(5, CONFIG, num_steps=5) == pytest.approx(0.5)
-
-
-def test_only_the_input_embedding_is_not_decayed() -> None:
-    model = build_model(PRESETS["tiny"], ParallelConfig(), None, device=torch.device("cpu"), seed=0)
+def shrunk(config: OptimizerConfig) -> dict[str, float]:
+    """By what factor one step without a gradient shrinks each parameter: 1 - lr · weight_decay."""
+    model = Toy()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = build_optimizer(model, replace(CONFIG, lr=0.1, weight_decay=0.5))
-
+    optimizer = build_optimizer(model, config)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * group["lr_scale"]
     optimizer.step()
+    return {name: factor(parameter.detach(), before[name]) for name, parameter in model.named_parameters()}
 
-    for name, parameter in model.named_parameters():
-        kept = 1.0 if name == "embed.weight" else 0.95
-        torch.testing.assert_close(parameter.detach(), before[name] * kept, msg=name)
+
+def factor(after: Tensor, before: Tensor) -> float:
+    torch.testing.assert_close(after, before * (after.sum() / before.sum()))
+    return float(after.sum() / before.sum())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_only_the_input_embedding_is_not_decayed_by_default(name: str) -> None:
+    factors = shrunk(replace(CONFIG, name=name))
+    assert factors == pytest.approx({"embed.weight": 1.0, "norm.weight": 0.95, "head.weight": 0.95, "layers.0.weight": 0.95})
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_first_group_whose_pattern_matches_counts(name: str) -> None:
+    groups = (
+        ParamGroup(pattern="norm.*", weight_decay=0.0),
+        ParamGroup(pattern="layers.*", lr_scale=2.0, weight_decay=1.0),
+        ParamGroup(pattern="*.weight", lr_scale=0.5),
+    )
+    factors = shrunk(replace(CONFIG, name=name, groups=groups))
+    assert factors == pytest.approx({"embed.weight": 0.975, "norm.weight": 1.0, "head.weight": 0.975, "layers.0.weight": 0.8})
+
+
+def test_no_groups_at_all_treat_all_parameters_alike() -> None:
+    assert list(shrunk(replace(CONFIG, groups=())).values()) == pytest.approx([0.95] * 4)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_built_optimizer_has_the_state_that_its_first_step_starts_from(name: str) -> None:
+    config = replace(CONFIG, name=name)
+    model = Toy()
+    optimizer = build_optimizer(model, config)
+    assert set(optimizer.state) == set(model.parameters())
+    keys = {frozenset(state) for state in optimizer.state.values()}
+    assert keys == {frozenset({"step", "exp_avg", "exp_avg_sq"})} | ({frozenset({"momentum_buffer"})} if name == "muon" else set())
+    assert all(not tensor.any() for state in initial_state(optimizer).values() for tensor in state.values())
+
+
+def test_adamw_steps_from_it_as_from_none() -> None:
+    ours, theirs = Toy(), Toy()
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = [build_optimizer(ours, CONFIG), torch.optim.AdamW(theirs.parameters(), lr=0.1, betas=(0.9, 0.95), fused=True)]
+    optimizers[1].param_groups[0]["weight_decay"] = 0.5
+    for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+        for step in (1, 2):
+            for parameter in model.parameters():
+                parameter.grad = torch.sin(torch.arange(parameter.numel()) + step).view_as(parameter)
+            optimizer.step()
+    assert torch.equal(ours.head.weight, theirs.head.weight)
+    assert optimizers[0].state[ours.head.weight]["step"] == 2
+
+
+NAMES = parameter_shapes(PRESETS["tiny"])
+MISTAKES = {
+    "embed.weigth": "optimizer.groups[1].pattern='embed.weigth': matches no parameter; did you mean embed.weight?",
+    "bias": "optimizer.groups[1].pattern='bias': matches no parameter; use a name or a pattern of names, such as embed.weight",
+    "layers.0.mixer.A_log": "optimizer.groups[1].pattern='layers.0.mixer.A_log': matches no parameter; did you mean layers.0.mixer.",
+    "layers.3.*": "optimizer.groups[1].pattern='layers.3.*': earlier groups take all that it matches, such as layers.3.mixer.q_proj.weight",
+}
+
+
+@pytest.mark.parametrize("pattern", MISTAKES)
+def test_a_group_without_effect_is_one_line_with_key_and_remedy(pattern: str) -> None:
+    config = replace(CONFIG, groups=(ParamGroup(pattern="layers.*"), ParamGroup(pattern=pattern)))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the line is compared below
+        validate_groups(NAMES, config)
+    assert str(caught.value).startswith(MISTAKES[pattern])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_built_model_is_asked_as_well() -> None:
+    with pytest.raises(ValueError, match=r"^optimizer\.groups\[0\]\.pattern='gates\.\*': matches no parameter"):
+        build_optimizer(Toy(), replace(CONFIG, groups=(ParamGroup(pattern="gates.*"),)))
+
+
+@pytest.mark.parametrize("pattern", ["gates.*", "*.A_log", "*norm.weight", "layers.?.ffn.*", "head.weight"])
+def test_patterns_are_those_of_a_shell(pattern: str) -> None:
+    validate_groups(NAMES, replace(CONFIG, groups=(ParamGroup(pattern=pattern),)))
+
+
+def test_negative_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^optimizer\.groups\[1\]\.weight_decay=-1\.0: negative; use 0 to turn it off$"):
+        OptimizerConfig(groups=(ParamGroup(pattern="a"), ParamGroup(pattern="b", weight_decay=-1.0)))

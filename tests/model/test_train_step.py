@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partialmethod
+from typing import Literal
 
 import pytest
 import torch
-from layout_cases import CPU, MODEL, OPTIMIZER, micro_batches, train, worst_difference
+import torch._dynamo
+from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, in_fp32, step_once, train, worst_difference
 
-from model.config import ParallelConfig
+from model.config import ComputeConfig, ParallelConfig
 from model.loss import IGNORED, cross_entropy_sum
 from model.optim import build_optimizer
 from model.parallelize import build_model
-from model.step import train_step
 from model.titan import set_determinism
 
 ONE = ParallelConfig()
+CASE = in_fp32(Case(micro_rows=8))
 
 
 @pytest.fixture
@@ -29,49 +32,70 @@ def deterministic() -> Iterator[None]:
 
 @pytest.mark.usefixtures("deterministic")
 def test_two_identical_runs_agree_bit_for_bit() -> None:
-    first, second = train(ONE, torch.float32, num_steps=4), train(ONE, torch.float32, num_steps=4)
+    first, second = train(ONE, replace(CASE, num_steps=4)), train(ONE, replace(CASE, num_steps=4))
     assert first.results == second.results
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
 
 
 def test_micro_batches_with_unequal_valid_tokens_are_one_batch() -> None:
-    whole = train(ONE, torch.float64, num_steps=2, num_micro=1)
-    parts = train(ONE, torch.float64, num_steps=2, num_micro=4)
+    whole = train(ONE, Case(micro_rows=8))
+    parts = train(ONE, Case(micro_rows=3))
     assert [step.loss for step in parts.results] == pytest.approx([step.loss for step in whole.results], rel=1e-12)
     assert worst_difference(parts.weights, whole.weights)[0] < 1e-12
 
 
 def test_the_loss_is_the_mean_per_valid_token_before_the_update() -> None:
-    model = build_model(MODEL, ONE, None, device=CPU, seed=3)
-    [(tokens, labels)] = micro_batches(1, ONE, None, 1)
+    model = build_model(MODEL, None, device=CPU, seed=3)
+    [batch] = batches(1, None, CASE)
     with torch.no_grad():
-        loss_sum, num_valid = cross_entropy_sum(model(tokens), labels, OPTIMIZER.z_loss)
+        loss_sum, num_valid = cross_entropy_sum(model(batch.tokens_BT, batch.documents), batch.labels_BT, OPTIMIZER.z_loss)
 
-    result = train_step(model, build_optimizer(model, OPTIMIZER), [(tokens, labels)], lr=1e-2, config=OPTIMIZER, mesh=None)
+    result = step_once(model, build_optimizer(model, OPTIMIZER), 1, None, CASE)
 
     assert result.loss == pytest.approx((loss_sum / num_valid).item(), rel=1e-6)
-    assert result.num_tokens == (labels != IGNORED).sum()
+    assert result.num_tokens == (batch.labels_BT != IGNORED).sum()
 
 
 def test_gradients_are_clipped_to_the_norm_and_reported_before() -> None:
-    model = build_model(MODEL, ONE, None, device=CPU, seed=3)
-    config = replace(OPTIMIZER, clip_norm=1e-3)
-    result = train_step(model, build_optimizer(model, config), micro_batches(1, ONE, None, 1), lr=0.0, config=config, mesh=None)
+    model = build_model(MODEL, None, device=CPU, seed=3)
+    case = replace(CASE, optimizer=replace(OPTIMIZER, clip_norm=1e-3))
+    result = step_once(model, build_optimizer(model, case.optimizer), 1, None, case, lr=0.0)
     clipped = torch.stack([parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]).norm()
     assert result.grad_norm > 1e-2
     assert clipped.item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_a_rate_of_zero_changes_nothing() -> None:
-    model = build_model(MODEL, ONE, None, device=CPU, seed=3)
+    model = build_model(MODEL, None, device=CPU, seed=3)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    train_step(model, build_optimizer(model, OPTIMIZER), micro_batches(1, ONE, None, 1), lr=0.0, config=OPTIMIZER, mesh=None)
+    step_once(model, build_optimizer(model, OPTIMIZER), 1, None, CASE, lr=0.0)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
 def test_a_batch_is_learnt_by_heart() -> None:
-    model = build_model(MODEL, ONE, None, device=CPU, seed=3)
+    model = build_model(MODEL, None, device=CPU, seed=3)
     optimizer = build_optimizer(model, OPTIMIZER)
-    batch = micro_batches(1, ONE, None, 1)
-    losses = [train_step(model, optimizer, batch, lr=2e-2, config=OPTIMIZER, mesh=None).loss for _ in range(60)]
+    losses = [step_once(model, optimizer, 1, None, CASE, lr=2e-2).loss for _ in range(60)]
     assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_what_is_recomputed_in_the_backward_is_what_it_was(mode: Literal["selective", "full"]) -> None:
+    kept = train(ONE, CASE)
+    recomputed = train(ONE, replace(CASE, compute=replace(CASE.compute, activation_checkpointing=mode)))
+    assert recomputed.results == kept.results
+    assert all(torch.equal(recomputed.weights[name], weight) for name, weight in kept.weights.items())
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks, and hides it
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_every_block_compiles_whole_and_layers_of_a_kind_share_their_graph() -> None:
+    """With the compiler's own backend left out: it is slow on a CPU, and what may break a graph comes before it."""
+    case = Case(model=replace(MODEL, num_layers=6), micro_rows=8)
+    eager = train(ONE, case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+        compiled = train(ONE, replace(case, compute=ComputeConfig(compile=True, loss_chunk_tokens=11)))
+    assert worst_difference(compiled.weights, eager.weights)[0] < 1e-12
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
+    assert not torch._dynamo.utils.counters["graph_break"]

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data_pipeline.object_store import ObjectStore
 from model.config import ParallelConfig
 from orchestrator.messages import Resumed
 from orchestrator.worker.attempt import Attempt, begin_attempt
@@ -14,6 +15,7 @@ from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Commit
 from orchestrator.worker.ledger import StepRecord
 from orchestrator.worker.resume import Resumer
 from tests.fakes.memory_store import MemoryStore
+from tests.worker.tiny_run import MODEL
 
 DIGEST = "d" * 64
 DATASET = "a" * 64
@@ -23,7 +25,7 @@ DATASET = "a" * 64
 class Training:
     """An attempt without a model: its state at step n is a tensor full of n."""
 
-    store: MemoryStore
+    store: ObjectStore
     group: dist.ProcessGroup
     attempt: Attempt
     checkpointer: Checkpointer
@@ -70,7 +72,7 @@ def state_at(step: int) -> dict[str, Tensor]:
     return {"model.weight": torch.full((4, 3), float(step)), "optimizer.weight.step": torch.tensor(float(step))}
 
 
-def begin(store: MemoryStore, group: dist.ProcessGroup, number: int, *, keep_latest: int = 2) -> Training:
+def begin(store: ObjectStore, group: dist.ProcessGroup, number: int, *, keep_latest: int = 2) -> Training:
     attempt = begin_attempt(store, group, number)
     assert attempt.commit_log is not None
     assert attempt.ledger is not None
@@ -78,6 +80,7 @@ def begin(store: MemoryStore, group: dist.ProcessGroup, number: int, *, keep_lat
     terms = CheckpointTerms(
         run="first",
         attempt=number,
+        model=MODEL,
         layout=ParallelConfig(),
         training_digest=DIGEST,
         dataset_digest=DATASET,

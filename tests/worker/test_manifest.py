@@ -12,6 +12,7 @@ from orchestrator.worker.manifest import (
     CheckpointManifest,
     DataPosition,
     FileDigest,
+    TrainingTerms,
     data_position,
     directories_to_delete,
     directory_of,
@@ -21,15 +22,20 @@ from orchestrator.worker.manifest import (
     write_manifest,
 )
 from tests.fakes.memory_store import MemoryStore
+from tests.worker.tiny_run import MODEL
 
 MANIFEST = CheckpointManifest(
     run="first",
     attempt=1,
     step=10,
-    data_position=DataPosition(epoch=0, index=40),
-    layout=ParallelConfig(dp_shard=2),
-    training_digest="d" * 64,
-    dataset_digest="a" * 64,
+    origin="trained",
+    model=MODEL,
+    training=TrainingTerms(
+        data_position=DataPosition(epoch=0, index=40),
+        layout=ParallelConfig(dp_shard=2),
+        training_digest="d" * 64,
+        dataset_digest="a" * 64,
+    ),
     files=(FileDigest(name=".metadata", size_bytes=3, sha256=hashlib.sha256(b"abc").hexdigest()),),
     torch_version="2.13.0",
     created_at_s=1.5,

@@ -152,6 +152,6 @@ def test_a_changed_model_is_one_line_and_exit_status_1(reference: Reference, tmp
         assert attempt.finish() == [1]
 
     assert attempt.failed.error_type == "ConfigMismatch"
-    assert attempt.failed.text.startswith("run first: model, data, optimizer, train.batch_rows or train.seed differs")
+    assert attempt.failed.text.startswith("run first: model, data, optimizer, start, train.batch_rows or train.seed differs")
     assert "Traceback" not in attempt.log
     assert attempt.log.count(attempt.failed.text) == 1

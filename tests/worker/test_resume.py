@@ -180,8 +180,8 @@ def test_other_settings_than_the_checkpoints_are_one_line(group: dist.ProcessGro
         begin(store, group, 2).load(digest="e" * 64)
 
     assert str(caught.value) == (
-        "run first: model, data, optimizer, train.batch_rows or train.seed differs from what the checkpoint of step 3 was trained with; "
-        "restore them, or start a new run under another name"
+        "run first: model, data, optimizer, start, train.batch_rows or train.seed differs from what the checkpoint of step 3 was "
+        "trained with; restore them, or start a new run under another name"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.config import ParallelConfig
+from model.config import ComputeConfig, ParallelConfig
 from orchestrator.config import RecoveryConfig
 from orchestrator.verify import Verdict, committed_step, verify
 from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject
@@ -69,6 +69,27 @@ def test_an_interrupted_run_is_verified_with_what_it_replayed():
     )
 
 
+def test_updates_that_were_skipped_as_spikes_are_told():
+    """Each once, though step 10 was replayed; and not those that only an attempt that was lost skipped."""
+    records, entries = interrupted_run()
+    for attempt, step in ((1, 3), (2, 10), (3, 10), (3, 11)):
+        change(attempt, step, skipped=True)(records, entries)
+    change(2, 11, skipped=True, setting="other")(records, entries)
+
+    assert judge(records, entries).line == (
+        "VERIFIED run first: 12 steps, 12,288 tokens, 3 attempts, 4 steps replayed bit for bit, "
+        "1 replayed with the same samples (other settings or not deterministic: bits can't be compared), "
+        "3 updates skipped as spikes (steps 3, 10, 11), no sample skipped or repeated"
+    )
+    assert "1 update skipped as a spike (step 3), no sample" in judge(records, entries, num_steps_done=8).line
+
+
+def test_many_skipped_updates_are_counted_and_the_first_ones_named():
+    verdict = judge({1: steps(1, 1, 20, skipped=True)}, [Fence(attempt=1), commit(1, 20)], num_steps_done=20)
+
+    assert "20 updates skipped as spikes (steps 1, 2, 3, 4, 5, 6, 7, 8, …), no sample" in verdict.line
+
+
 def test_a_run_may_be_verified_while_it_goes_on():
     assert judge(*interrupted_run(), num_steps_done=8).ok
 
@@ -102,11 +123,12 @@ def test_a_setting_is_what_a_resume_may_change_and_bits_depend_on(tmp_path: Path
         replace(config, train=replace(config.train, micro_rows=2)),
         replace(config, train=replace(config.train, deterministic=False)),
         replace(config, parallel=ParallelConfig(tp=2)),
+        replace(config, compute=ComputeConfig(compile=True)),
         replace(config, resources=replace(config.resources, device="cuda")),
     ]
     settings = {setting_of(other, torch_version="2.13.0") for other in (config, *others)} | {setting_of(config, torch_version="2.11.0")}
 
-    assert len(settings) == 7
+    assert len(settings) == 8
     assert setting_of(replace(config, recovery=RecoveryConfig(max_restarts=1)), torch_version="2.13.0") in settings
 
 
@@ -178,6 +200,7 @@ TAMPERINGS: dict[str, tuple[Tampering, str]] = {
     "fewer tokens": (change(2, 7, tokens=1000), "attempt 2: step 7 trained on 1,000 tokens instead of 1,024"),
     "a replayed loss differs in its last bit": (change(2, 5, loss=0.2 + 2**-55), "step 5: loss 0.20000000000000004 in attempt 2"),
     "a replayed grad norm differs": (change(3, 10, grad_norm=1.5), "step 10: grad_norm 1.5 in attempt 3 is not 1.4285714285714286"),
+    "a replayed update is skipped": (change(2, 5, skipped=True), "step 5: skipped True in attempt 2 is not False as in attempt 1"),
     "a replayed loss is not a number": (change(2, 5, loss=float("nan")), "step 5: loss nan in attempt 2 is not 0.2 as in attempt 1"),
     "a start from a step that was not committed": (lambda _, entries: entries.remove(commit(2, 8)), "attempt 3 starts with step 9"),
     "a start from a rejected checkpoint": (

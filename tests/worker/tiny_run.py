@@ -39,7 +39,7 @@ MODEL = ModelConfig(
     gdn_key_dim=12,
     gdn_value_dim=24,
     ffn_width=48,
-    attention_every=2,
+    layer_pattern="gdn attn",
 )
 
 

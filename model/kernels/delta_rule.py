@@ -1,0 +1,196 @@
+"""The gated delta rule's front door, and its two backends as operators that torch.compile and checkpointing see whole.
+
+Each operator has a fake, which knows its outputs' shapes, and a backward operator.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from model.documents import Documents
+from model.kernels.chunked import forget_at_starts, gated_delta_rule_chunked
+from model.parameters import GDN_CHUNK
+
+Backend = Literal["torch", "fla"]
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of q, k, v, log_decay and beta."""
+
+
+def resolve_backend(backend: Literal["auto", "torch", "fla"], device: torch.device) -> Backend:
+    """What "auto" is on this device: fla's Triton kernels on a GPU, plain torch elsewhere."""
+    if backend == "auto":
+        return "fla" if device.type == "cuda" else "torch"
+    return backend
+
+
+def gated_delta_rule(
+    *, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, documents: Documents | None, backend: Backend
+) -> Tensor:
+    """out_BTNV in v's dtype, as `gated_delta_rule_reference` defines it, from q_BTNK, k_BTNK, v_BTNV, log_decay_BTN and beta_BTN.
+
+    log_decay and beta are fp32 or wider: the torch backend computes in their dtype, fla's in q's with sums and state in fp32.
+    """
+    if backend == "fla":
+        offsets_P, offsets_cpu_P = (documents.offsets_P, documents.offsets_cpu_P) if documents is not None else (None, None)
+        return _fla(q, k, v, log_decay, beta, offsets_P, offsets_cpu_P)[0]
+    # The operator's backward computes the forward again, half as much work more: it is for torch.compile alone.
+    rule = _torch if torch.compiler.is_compiling() else _chunked
+    return rule(q, k, v, forget_at_starts(log_decay, documents), beta)
+
+
+def _chunked(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
+    wide_q, wide_k, wide_v = (x.to(log_decay.dtype) for x in (q, k, v))
+    return gated_delta_rule_chunked(q=wide_q, k=wide_k, v=wide_v, log_decay=log_decay, beta=beta).to(v.dtype)
+
+
+@torch.library.custom_op("braid::delta_rule_torch", mutates_args=())
+def _torch(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
+    return _copy(_chunked(q, k, v, log_decay, beta))
+
+
+@torch.library.custom_op("braid::delta_rule_torch_backward", mutates_args=())
+def _torch_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Gradients:
+    pull_back = torch.func.vjp(_chunked, q, k, v, log_decay, beta)[1]  # torch.autograd records nothing inside an operator
+    grad_q, grad_k, grad_v, grad_log_decay, grad_beta = pull_back(grad_out)
+    return _copy(grad_q), _copy(grad_k), _copy(grad_v), _copy(grad_log_decay), _copy(grad_beta)
+
+
+@torch.library.custom_op("braid::delta_rule_fla", mutates_args=())
+def _fla(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_P: Tensor | None, offsets_cpu_P: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """out_BTNV; for the backward also the decay's sums within chunks (fp32, BTN) and the chunks' inverses (k's dtype, BTNC)."""
+    from fla.ops.gated_delta_rule.chunk import chunk_gated_delta_rule_fwd  # Triton: slow to import, and absent on a CPU
+
+    with torch.cuda.device_of(q):
+        # fla's own flags for gates, norms and scale change the numbers: all that is done before.
+        decay_sum, out, inverse, *_ = chunk_gated_delta_rule_fwd(
+            q=_packed(q, offsets_P),
+            k=_packed(k, offsets_P),
+            v=_packed(v, offsets_P),
+            g=_packed(log_decay, offsets_P),
+            beta=_packed(beta, offsets_P),
+            scale=1.0,
+            initial_state=None,
+            output_final_state=False,
+            cu_seqlens=offsets_P,
+            chunk_indices=_chunk_indices(offsets_P, offsets_cpu_P),
+            chunk_size=GDN_CHUNK,
+        )
+    return out.to(v.dtype).view(v.shape), decay_sum.view(log_decay.shape), inverse.view(*log_decay.shape, GDN_CHUNK)
+
+
+@torch.library.custom_op("braid::delta_rule_fla_backward", mutates_args=())
+def _fla_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    decay_sum: Tensor,
+    inverse: Tensor,
+    offsets_P: Tensor | None,
+    offsets_cpu_P: Tensor | None,
+) -> Gradients:
+    from fla.ops.gated_delta_rule.chunk import chunk_gated_delta_rule_bwd
+
+    with torch.cuda.device_of(q):
+        grad_q, grad_k, grad_v, grad_beta, grad_log_decay, *_ = chunk_gated_delta_rule_bwd(
+            q=_packed(q, offsets_P),
+            k=_packed(k, offsets_P),
+            v=_packed(v, offsets_P),
+            g=_packed(decay_sum, offsets_P),
+            beta=_packed(beta, offsets_P),
+            A=_packed(inverse, offsets_P),
+            scale=1.0,
+            initial_state=None,
+            do=_packed(grad_out, offsets_P),
+            dht=None,
+            cu_seqlens=offsets_P,
+            chunk_indices=_chunk_indices(offsets_P, offsets_cpu_P),
+            chunk_size=GDN_CHUNK,
+        )
+    return grad_q.view(q.shape), grad_k.view(k.shape), grad_v.view(v.shape), grad_log_decay.view(beta.shape), grad_beta.view(beta.shape)
+
+
+def _packed(x_BT: Tensor, offsets_P: Tensor | None) -> Tensor:
+    """As fla reads it: contiguous, and rows with documents as one long row."""
+    x_BT = x_BT.contiguous()
+    return x_BT if offsets_P is None else x_BT.flatten(0, 1).unsqueeze(0)
+
+
+def _chunk_indices(offsets_P: Tensor | None, offsets_cpu_P: Tensor | None) -> Tensor | None:
+    """fla's plan of the documents' chunks: (document, chunk in it). Planned on the CPU and copied without waiting for the GPU."""
+    if offsets_P is None:
+        return None
+    from fla.ops.utils.index import prepare_chunk_indices
+
+    return prepare_chunk_indices(offsets_cpu_P, GDN_CHUNK).to(offsets_P.device, non_blocking=True)
+
+
+def _copy(x: Tensor) -> Tensor:
+    """A contiguous tensor that shares memory with nothing: what an operator may return."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_torch.register_fake
+def _torch_fake(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
+    return _like(v)
+
+
+@_torch_backward.register_fake
+def _torch_backward_fake(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Gradients:
+    return _like(q), _like(k), _like(v), _like(log_decay), _like(beta)
+
+
+@_fla.register_fake
+def _fla_fake(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_P: Tensor | None, offsets_cpu_P: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(v), _like(log_decay).float(), k.new_empty(*log_decay.shape, GDN_CHUNK)
+
+
+@_fla_backward.register_fake
+def _fla_backward_fake(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    decay_sum: Tensor,
+    inverse: Tensor,
+    offsets_P: Tensor | None,
+    offsets_cpu_P: Tensor | None,
+) -> Gradients:
+    return _like(q), _like(k), _like(v), _like(decay_sum), _like(beta)
+
+
+def _keep_for_torch(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_torch(ctx: Any, grad_out: Tensor) -> Gradients:
+    return _torch_backward(grad_out, *ctx.saved_tensors)
+
+
+def _keep_for_fla(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    q, k, v, _, beta, offsets_P, offsets_cpu_P = inputs
+    _, decay_sum, inverse = output
+    ctx.save_for_backward(q, k, v, beta, decay_sum, inverse, offsets_P, offsets_cpu_P)
+    ctx.set_materialize_grads(False)  # nothing flows back into the sums and inverses
+
+
+def _differentiate_fla(ctx: Any, grad_out: Tensor, _grad_decay_sum: None, _grad_inverse: None) -> tuple[Tensor | None, ...]:
+    return *_fla_backward(grad_out, *ctx.saved_tensors), None, None
+
+
+_torch.register_autograd(_differentiate_torch, setup_context=_keep_for_torch)
+_fla.register_autograd(_differentiate_fla, setup_context=_keep_for_fla)
+
+FORWARD_OPERATORS = frozenset({torch.ops.braid.delta_rule_torch.default, torch.ops.braid.delta_rule_fla.default})
+"""What selective checkpointing keeps the outputs of, rather than run it again."""

@@ -1,0 +1,89 @@
+"""The memory of a layout by formula; that real steps take so much is tests/bench/test_memory.py's."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from model.groups import takes_muon
+from model.memory import CUT_IN_COLUMNS, NOT_CUT, MemoryPrediction, predict_memory
+from model.parallelize import REPLICATED, ROW_WISE
+from model.parameters import num_params, parameter_shapes
+from model.presets import PRESETS
+
+HYBRID_7B = PRESETS["olmo_hybrid_7b"]
+
+
+def predict(
+    model: ModelConfig = HYBRID_7B, mode: str = "none", *, seq_len: int = 8192, optimizer: str = "adamw", budget: float = 0.5, **layout: int
+) -> MemoryPrediction:
+    compute = ComputeConfig(activation_checkpointing=mode, memory_budget=budget, compile=mode == "memory_budget")
+    return predict_memory(model, ParallelConfig(**layout), compute, OptimizerConfig(name=optimizer), micro_rows=1, seq_len=seq_len)
+
+
+def test_one_gpu_holds_sixteen_bytes_of_every_parameter() -> None:
+    held = predict()
+    assert (held.parameters, held.gradients, held.optimizer) == tuple(size * num_params(HYBRID_7B) for size in (4, 4, 8))
+    assert held.total == sum((held.parameters, held.gradients, held.optimizer, held.activations, held.unsharded, held.working))
+
+
+def test_shards_divide_what_is_held_and_replicas_do_not() -> None:
+    whole, sharded = predict(), predict(dp_shard=128)
+    assert whole.parameters / 128 <= sharded.parameters < 1.005 * whole.parameters / 128  # rows are dealt whole
+    assert predict(dp_shard=128, dp_replicate=4) == sharded
+    assert predict(dp_shard=64, cp=2).optimizer == sharded.optimizer
+
+
+def test_tp_divides_everything_but_the_norms() -> None:
+    norms = 4 * sum(shape[0] for name, shape in parameter_shapes(HYBRID_7B).items() if name.split(".")[-2] in NOT_CUT)
+    assert predict(tp=2).parameters == (predict().parameters + norms) / 2
+    assert (set(CUT_IN_COLUMNS), set(NOT_CUT)) == (set(ROW_WISE), set(REPLICATED))
+
+
+def test_the_fullest_rank_counts_where_rows_do_not_divide() -> None:
+    odd = replace(PRESETS["tiny"], vocab_size=101)
+    even = replace(odd, vocab_size=102)
+    assert predict(odd, tp=2).parameters == predict(even, tp=2).parameters
+    assert predict(odd, dp_shard=2).gradients == predict(even, dp_shard=2).gradients
+
+
+def test_muon_keeps_one_number_for_a_matrix_inside_a_block() -> None:
+    matrices = sum(shape[0] * shape[1] for name, shape in parameter_shapes(HYBRID_7B).items() if takes_muon(name, len(shape)))
+    assert predict().optimizer - predict(optimizer="muon").optimizer == 4 * matrices
+
+
+def test_checkpointing_keeps_less_the_more_is_recomputed() -> None:
+    none, selective, full = (predict(mode=mode, dp_shard=128) for mode in ("none", "selective", "full"))
+    assert none.activations > 3 * selective.activations > 9 * full.activations
+    assert none.total > selective.total > full.total
+
+
+def test_a_memory_budget_lies_between_full_checkpointing_and_none() -> None:
+    least, half, most = (predict(mode="memory_budget", budget=budget).activations for budget in (0.0, 0.5, 1.0))
+    assert (least, most) == (predict(mode="full").activations, predict(mode="none").activations)
+    assert half == pytest.approx((least + most) / 2)
+
+
+@pytest.mark.parametrize("axis", ["tp", "cp"])
+def test_ranks_that_share_a_row_share_its_activations(axis: str) -> None:
+    alone, shared = predict(), predict(**{axis: 2})
+    assert 0.5 <= shared.activations / alone.activations < 0.53
+
+
+def test_activations_grow_with_the_row_and_the_logits_do_not() -> None:
+    short, long = predict(mode="none"), predict(mode="none", seq_len=65536)
+    assert long.activations == pytest.approx(8 * short.activations, rel=1e-3)
+    logits_in_fp32 = 4 * 65536 * HYBRID_7B.vocab_size
+    assert predict(mode="full", seq_len=65536).working < logits_in_fp32 + predict(mode="full", seq_len=65536).activations
+
+
+def test_a_layout_that_cuts_heads_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"parallel\.tp=4: 30 heads; use 1, 2, 3, 5, 6, 10, 15 or 30"):
+        predict(tp=4)
+
+
+def test_a_prediction_costs_no_torch() -> None:
+    code = "import sys, model.memory; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
