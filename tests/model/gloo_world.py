@@ -1,4 +1,4 @@
-"""Runs a check on every rank of a small gloo world of real processes."""
+"""Runs a check on every rank of a small world of real processes."""
 
 import os
 import sys
@@ -10,15 +10,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def run_in_world(num_ranks: int, check: Callable[[Path], None], directory: Path) -> None:
+def run_in_world(num_ranks: int, check: Callable[[Path], None], directory: Path, *, backend: str = "gloo") -> None:
     """Calls `check(directory)` on each rank; an assertion that fails on one of them fails the caller, with its traceback."""
     directory.mkdir(exist_ok=True)
-    mp.spawn(_run_rank, args=(num_ranks, check, directory), nprocs=num_ranks)
+    mp.spawn(_run_rank, args=(num_ranks, check, directory, backend), nprocs=num_ranks)
 
 
-def _run_rank(rank: int, num_ranks: int, check: Callable[[Path], None], directory: Path) -> None:
+def _run_rank(rank: int, num_ranks: int, check: Callable[[Path], None], directory: Path, backend: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=num_ranks)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(backend, init_method=f"file://{directory}/rendezvous", rank=rank, world_size=num_ranks)
     check(directory)
     dist.barrier()
     dist.destroy_process_group()

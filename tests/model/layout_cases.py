@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -47,6 +48,11 @@ class Case:
     is_packed: bool = True
     micro_rows: int = 1
     num_steps: int = 2
+    device_type: str = "cpu"
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.device_type, dist.get_rank() if self.device_type == "cuda" else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +67,8 @@ class Trained:
 
 def train(parallel: ParallelConfig, case: Case) -> Trained:
     """Trains on this rank's rows; the last global rows have few valid tokens, so data ranks have unequally many."""
-    mesh = build_mesh(parallel, "cpu") if parallel.world_size > 1 else None
-    model = build_model(case.model, mesh, device=CPU, seed=3, compute=case.compute, compute_dtype=case.dtype)
+    mesh = build_mesh(parallel, case.device_type) if parallel.world_size > 1 or case.dtype == torch.bfloat16 else None
+    model = build_model(case.model, mesh, device=case.device, seed=3, compute=case.compute, compute_dtype=case.dtype)
     optimizer = build_optimizer(model, case.optimizer)
     initial = full(dict(model.named_parameters()))
     results = [step_once(model, optimizer, step, mesh, case) for step in range(1, case.num_steps + 1)]
@@ -77,7 +83,7 @@ def step_once(
 
 
 def batches(step: int, mesh: Mesh | None, case: Case) -> list[Batch]:
-    ids = torch.randint(0, MODEL.vocab_size, (COMPUTE = ComputeConfig(loss_chunk_tokens=11)
+    ids = torch.randint(0, case.model.vocab_size, (COMPUTE = ComputeConfig(loss_chunk_tokens=11)
 NUM_ROWS, NUM_TOKENS + 1), generator=torch.Generator().manual_seed(step))
     tokens, labels = ids[:, :-1], ids[:, 1:].clone()
     labels[NUM_ROWS // 2 :, 2:] = IGNORED
@@ -92,7 +98,7 @@ NUM_ROWS, NUM_TOKENS + 1), generator=torch.Generator().manual_seed(step))
         offsets_P=offsets if case.is_packed else None,
         micro_rows=case.micro_rows,
         mesh=mesh,
-        device=CPU,
+        device=case.device,
     )
 
 
