@@ -86,18 +86,25 @@ class CudaAllocator(nullcontext):
 
 
 def measure(
-    config: ModelConfig, compute: ComputeConfig, *, device: torch.device, dtype: torch.dtype, rows: int, seq_len: int
+    config: ModelConfig,
+    parallel: ParallelConfig,
+    compute: ComputeConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    rows: int,
+    seq_len: int,
 ) -> dict[str, int]:
-    """Bytes of one rank by the parts of `MemoryPrediction` that can be told apart, and the most in a micro-batch that is not the first.
+    """Bytes of this rank by the parts of `MemoryPrediction` that can be told apart, and the most in a micro-batch that is not the first.
 
-    bf16 needs an initialised default process group of one rank.
+    Where there is a default process group, over its ranks; bf16 needs one, if only of one rank.
     """
-    mesh = build_mesh(ParallelConfig(), device.type) if dtype == torch.bfloat16 else None
+    mesh = build_mesh(parallel, device.type) if dist.is_initialized() else None
     meter = CudaAllocator() if device.type == "cuda" else LiveStorages()
     with meter:
         model = build_model(config, mesh, device=device, seed=0, compute=compute, compute_dtype=dtype)
         optimizer = build_optimizer(model, OptimizerConfig())
-        tokens_BT = torch.randint(config.vocab_size, (rows, seq_len), device=device)
+        tokens_BT = torch.randint(config.vocab_size, (rows, seq_len // parallel.cp), device=device)
         _accumulate(model, tokens_BT, compute)
         with torch.no_grad():
             idle = _allocated_after_forward(model, tokens_BT, meter)
@@ -132,14 +139,21 @@ def _bytes_of(tensors: Sequence[Tensor | None]) -> int:
 
 
 def compare(
-    config: ModelConfig, mode: Mode, *, device: torch.device, dtype: torch.dtype, rows: int, seq_len: int
+    config: ModelConfig,
+    mode: Mode,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    rows: int,
+    seq_len: int,
+    parallel: ParallelConfig = ParallelConfig(),
 ) -> dict[str, tuple[int, int]]:
     """By part, the bytes predicted and measured."""
     compute = ComputeConfig(activation_checkpointing=mode, loss_chunk_tokens=256)
-    measured = measure(config, compute, device=device, dtype=dtype, rows=rows, seq_len=seq_len)
+    measured = measure(config, parallel, compute, device=device, dtype=dtype, rows=rows, seq_len=seq_len)
     predicted = predict_memory(
         config if device.type == "cuda" else replace(config, gdn_backend="torch"),
-        ParallelConfig(),
+        parallel,
         compute,
         OptimizerConfig(),
         micro_rows=rows,

@@ -31,7 +31,7 @@ class MemoryPrediction:
     activations: int
     """What the forward keeps for the backward."""
     unsharded: int
-    """Parameters that FSDP has gathered, and gradients that it has yet to scatter."""
+    """Parameters that FSDP has gathered, and gradients that it has yet to scatter, beyond what room the activations have left."""
     working: int
     """What comes and goes: a chunk of logits and the head's gradient, or what one block's backward computes."""
 
@@ -75,36 +75,30 @@ def predict_memory(
     share = Share(model=model, parallel=parallel, compute=compute, rows=micro_rows, seq_len=seq_len, narrow=compute_bytes)
     shapes = {name: _cut_by_tp(name, shape, parallel.tp) for name, shape in parameter_shapes(model).items()}
     shard = {name: _cut_by_fsdp(shape, parallel.dp_shard * parallel.cp) for name, shape in shapes.items()}
-    return max(
-        (
-            MemoryPrediction(
-                parameters=WIDE * sum(shard.values()),
-                gradients=WIDE * sum(shard.values()),
-                optimizer=sum(size * _state_bytes(name, shapes[name], optimizer) for name, size in shard.items()),
-                **moment,
-            )
-            for moment in _moments(share, *_group_sizes(shapes))
-        ),
-        key=lambda prediction: prediction.total,
+    activations = activation_bytes(share)
+    unsharded, working = max(_moments(share, activations, *_group_sizes(shapes)), key=sum)
+    return MemoryPrediction(
+        parameters=WIDE * sum(shard.values()),
+        gradients=WIDE * sum(shard.values()),
+        optimizer=sum(size * _state_bytes(name, shapes[name], optimizer) for name, size in shard.items()),
+        activations=activations,
+        unsharded=unsharded,
+        working=working,
     )
 
 
-def _moments(share: Share, block: int, root: int) -> list[dict[str, int]]:
-    """What comes and goes, where it may be most; FSDP gathers `block` elements, and `root` that are in no block."""
+def _moments(share: Share, activations: int, block: int, root: int) -> list[tuple[int, int]]:
+    """`unsharded` and `working` where they may be most; FSDP gathers a `block` of so many elements, and `root` that are in no block."""
     narrow = share.narrow if share.parallel.world_size > 1 or share.narrow < WIDE else 0
     wide = WIDE if narrow else 0
-    activations = activation_bytes(share)
-    while_the_loss_is_computed = {"activations": activations, "unsharded": narrow * root, "working": _loss_bytes(share)}
+    loss = narrow * root, _loss_bytes(share)
     # This block and the next, this one's gradients, the last one's on their way to their shards, and the head's gradient.
-    while_a_block_goes_backward = {
-        "activations": activations,
-        "unsharded": narrow * (root + 3 * block + _elements_of_head(share)) + wide * block,
-        "working": max(_block_bytes(kind, share) for kind in set(share.model.layer_kinds)),
-    }
-    # Its parameters, their gradients, and these once more in fp32: all of them, and this rank's shard.
+    blocks = narrow * (root + 3 * block + _elements_of_head(share)) + wide * block
+    backward = blocks, max(_block_bytes(kind, share) for kind in set(share.model.layer_kinds))
+    # The root's parameters, their gradients, and these once more in fp32, all of them and this rank's shard; the activations are gone.
     its_shard = root // (share.parallel.dp_shard * share.parallel.cp)
-    while_the_root_is_scattered = {"activations": 0, "unsharded": 2 * narrow * root + wide * (root + its_shard), "working": 0}
-    return [while_the_loss_is_computed, while_a_block_goes_backward, while_the_root_is_scattered]
+    end = 2 * narrow * root + wide * (root + its_shard) - activations, 0
+    return [loss, backward, end]
 
 
 def activation_bytes(share: Share) -> int:
@@ -164,10 +158,14 @@ def _delta_rule_bytes(share: Share) -> int:
 
 
 def _attention_bytes(kind: str, share: Share) -> int:
-    """Inside the mixer: the QK-norms; q, k, v and the output; a logarithm per head and token. fp32 masks a window densely."""
+    """Inside the mixer: the QK-norms; q, k, v and the output; a logarithm per head and token. fp32 masks a window densely.
+
+    With cp, v holds on to what was exchanged with it, q and k before they were rotated, and the output is there a second time.
+    """
     model, narrow = share.model, share.narrow
     width = model.num_heads * model.head_dim
-    kept = share.of_tokens(2 * _norm(width) + 4 * width * narrow + model.num_heads * WIDE)
+    exchanged = (3 if model.rope_theta else 1) * width if share.parallel.cp > 1 else 0
+    kept = share.of_tokens(2 * _norm(width) + (4 * width + exchanged) * narrow + model.num_heads * WIDE)
     masked = kind == "window" and model.window < share.seq_len and narrow == WIDE
     return kept + masked * share.seq_len**2 * WIDE
 

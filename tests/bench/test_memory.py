@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bench.memory import SMALL, Mode, compare, is_close, main
+from model.config import ParallelConfig
 from model.presets import HYBRID, OLMO3
 from tests.model.gloo_world import run_in_world
 
@@ -29,14 +30,22 @@ def test_without_rotary_positions_too() -> None:
     assert is_close(compared), compared
 
 
-def test_a_step_in_bf16_takes_what_is_predicted_for_fsdp(tmp_path: Path) -> None:
-    run_in_world(1, check_bf16, tmp_path / "world")
+def test_ranks_of_a_layout_take_what_is_predicted(tmp_path: Path) -> None:
+    run_in_world(2, check_layouts, tmp_path / "world")
 
 
-def check_bf16(directory: Path) -> None:
-    for mode, seq_len in (("none", 128), ("full", 128), ("full", 16)):
-        compared = compare(replace(SMALL, layer_pattern=HYBRID), mode, device=CPU, dtype=torch.bfloat16, rows=1, seq_len=seq_len)
-        assert is_close(compared), (mode, seq_len, compared)
+def check_layouts(directory: Path) -> None:
+    cases: list[tuple[dict[str, int], str, Mode, torch.dtype, int]] = [
+        ({"dp_shard": 2}, HYBRID, "full", torch.bfloat16, 128),
+        ({"dp_shard": 2}, "attn", "none", torch.bfloat16, 16),  # short: the root's gradients are the most
+        ({"tp": 2}, HYBRID, "none", torch.bfloat16, 128),
+        ({"cp": 2}, HYBRID, "none", torch.float32, 128),
+        ({"cp": 2}, "attn", "none", torch.float32, 128),
+    ]
+    for layout, pattern, mode, dtype, seq_len in cases:
+        config = replace(SMALL, layer_pattern=pattern)
+        compared = compare(config, mode, device=CPU, dtype=dtype, rows=1, seq_len=seq_len, parallel=ParallelConfig(**layout))
+        assert is_close(compared), (layout, pattern, mode, compared)
 
 
 def test_a_prediction_off_by_more_than_a_tenth_is_not_close() -> None:

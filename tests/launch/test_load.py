@@ -25,7 +25,14 @@ def test_every_shipped_recipe_describes_a_run(recipe: str) -> None:
 
 
 def test_the_shipped_recipes_are_those_that_the_readme_promises() -> None:
-    assert shipped_recipes() == ["eight_gpus", "olmo_hybrid_7b", "olmo_hybrid_7b_long_context", "olmo_hybrid_7b_midtrain", "one_gpu", "tiny"]
+    assert shipped_recipes() == [
+        "eight_gpus",
+        "olmo_hybrid_7b",
+        "olmo_hybrid_7b_long_context",
+        "olmo_hybrid_7b_midtrain",
+        "one_gpu",
+        "tiny",
+    ]
 
 
 def test_tiny_needs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,7 @@ def step_once(
 
 
 def batches(step: int, mesh: Mesh | None, case: Case) -> list[Batch]:
-    ids = torch.randint(0, case.model.vocab_size, (COMPUTE = ComputeConfig(loss_chunk_tokens=11)
-NUM_ROWS, NUM_TOKENS + 1), generator=torch.Generator().manual_seed(step))
+    ids = torch.randint(0, case.model.vocab_size, (NUM_ROWS, NUM_TOKENS + 1), generator=torch.Generator().manual_seed(step))
     tokens, labels = ids[:, :-1], ids[:, 1:].clone()
     labels[NUM_ROWS // 2 :, 2:] = IGNORED
     dp, dp_rank = (mesh.parallel.dp, mesh.dp_rank) if mesh is not None else (1, 0)
