@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.timing import medians_s, print_ratios
-from model.gdn import delta_rule_fla, delta_rule_torch
+from model.kernels.delta_rule import gated_delta_rule
 from model.kernels.reference import gated_delta_rule_reference
 
 SHAPES = {"cpu": (1, 256, 4, 32, 64), "cuda": (1, 8192, 30, 96, 192)}
@@ -48,9 +49,9 @@ def main() -> None:
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = make_inputs(device)
-    candidates = {"chunked, torch": forward_backward(delta_rule_torch, parts)}
+    candidates = {"chunked, torch": forward_backward(partial(gated_delta_rule, documents=None, backend="torch"), parts)}
     if device == "cuda":
-        candidates["fla"] = forward_backward(delta_rule_fla, parts)
+        candidates["fla"] = forward_backward(partial(gated_delta_rule, documents=None, backend="fla"), parts)
     else:
         candidates = {"step by step, torch": forward_backward(gated_delta_rule_reference, parts)} | candidates
     rows, tokens, heads, key_dim, value_dim = SHAPES[device]

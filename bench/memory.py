@@ -127,6 +127,8 @@ def _accumulate(model: HybridLM, tokens_BT: Tensor, compute: ComputeConfig) -> N
 
 def _allocated_after_forward(model: HybridLM, tokens_BT: Tensor, meter: LiveStorages | CudaAllocator) -> int:
     logits_BTX = model(tokens_BT)
+    if dist.is_initialized():
+        dist.barrier()  # the threads of gloo let go of what they sent a little later
     allocated = meter.allocated()
     del logits_BTX
     return allocated
@@ -139,14 +141,7 @@ def _bytes_of(tensors: Sequence[Tensor | None]) -> int:
 
 
 def compare(
-    config: ModelConfig,
-    mode: Mode,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    rows: int,
-    seq_len: int,
-    parallel: ParallelConfig = ParallelConfig(),
+    config: ModelConfig, parallel: ParallelConfig, mode: Mode, *, device: torch.device, dtype: torch.dtype, rows: int, seq_len: int
 ) -> dict[str, tuple[int, int]]:
     """By part, the bytes predicted and measured."""
     compute = ComputeConfig(activation_checkpointing=mode, loss_chunk_tokens=256)
@@ -183,7 +178,7 @@ def check() -> bool:
         for mode in MODES:
             if (name, mode) == ("transformer", "selective"):
                 continue  # of the kernels for attention, it keeps the outputs of a GPU's alone
-            compared = compare(config, mode, device=device, dtype=dtype, rows=rows, seq_len=seq_len)
+            compared = compare(config, ParallelConfig(), mode, device=device, dtype=dtype, rows=rows, seq_len=seq_len)
             print(f"{name}, {rows} × {seq_len} tokens, {device}, {dtype}, checkpointing {mode}")
             for part, (predicted, measured) in compared.items():
                 print(f"  {part:<12}{predicted / 2**20:12.2f} MiB predicted {measured / 2**20:12.2f} measured {predicted / measured:8.3f}")

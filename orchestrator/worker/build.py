@@ -12,9 +12,10 @@ from torch import Tensor
 from data_pipeline.loader import Loader, build_loader
 from data_pipeline.manifest import load_manifest
 from data_pipeline.object_store import ObjectStore, with_prefix
+from model.init import init_weights
 from model.model import HybridLM
 from model.optim import build_optimizer
-from model.parallelize import build_model
+from model.parallelize import shard_model
 from model.spikes import build_spike_guard
 from model.titan import set_determinism
 from orchestrator import codec
@@ -55,8 +56,8 @@ def build_trainer(
     model, optimizer = _build_model(config, world)
     spikes = build_spike_guard(config.optimizer)
     resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(lambda: training_state(model, optimizer, spikes))
-    if resumed.step == 0 and config.start.run:
-        load_start(store, world.group, config, _state_to_begin_with(config.start, model, optimizer))
+    if resumed.step == 0:
+        _begin(config, world, store, model, optimizer)
     _tell(resumed, world, reporter)
     return Trainer(
         config=config,
@@ -95,14 +96,13 @@ def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir
 
 
 def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, torch.optim.Optimizer]:
-    """bf16 in the forward on a GPU, fp32 on the CPU; master weights are fp32 on both."""
+    """bf16 in the forward on a GPU, fp32 on the CPU; master weights are fp32 on both, and hold nothing yet."""
     if config.train.deterministic:
         set_determinism(config.train.seed)
-    model = build_model(
+    model = shard_model(
         config.model,
         world.mesh,
         device=world.device,
-        seed=config.train.seed,
         compute=config.compute,
         compute_dtype=torch.bfloat16 if world.device.type == "cuda" else torch.float32,
     )
@@ -117,6 +117,14 @@ def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, atte
         training_digest=training_digest(config),
         dataset_digest=codec.digest(loader.reader.manifest),
     )
+
+
+def _begin(config: RunConfig, world: World, store: ObjectStore, model: HybridLM, optimizer: torch.optim.Optimizer) -> None:
+    """The weights of step 0: another run's, or the seed's."""
+    if config.start.run:
+        load_start(store, world.group, config, _state_to_begin_with(config.start, model, optimizer))
+    else:
+        init_weights(model, config.train.seed)
 
 
 def _state_to_begin_with(start: StartConfig, model: HybridLM, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -19,14 +19,15 @@ CPU = torch.device("cpu")
 )
 def test_a_step_takes_what_is_predicted(pattern: str, mode: Mode) -> None:
     config = replace(SMALL, layer_pattern=pattern)
-    compared = compare(config, mode, device=CPU, dtype=torch.float32, rows=2, seq_len=100)
+    compared = compare(config, ParallelConfig(), mode, device=CPU, dtype=torch.float32, rows=2, seq_len=100)
     assert is_close(compared), compared
     assert compared["parameters"][0] == compared["parameters"][1]
     assert compared["gradients"][0] == compared["gradients"][1]
 
 
 def test_without_rotary_positions_too() -> None:
-    compared = compare(replace(SMALL, layer_pattern="attn", rope_theta=0.0), "none", device=CPU, dtype=torch.float32, rows=1, seq_len=130)
+    config = replace(SMALL, layer_pattern="attn", rope_theta=0.0)
+    compared = compare(config, ParallelConfig(), "none", device=CPU, dtype=torch.float32, rows=1, seq_len=130)
     assert is_close(compared), compared
 
 
@@ -44,7 +45,7 @@ def check_layouts(directory: Path) -> None:
     ]
     for layout, pattern, mode, dtype, seq_len in cases:
         config = replace(SMALL, layer_pattern=pattern)
-        compared = compare(config, mode, device=CPU, dtype=dtype, rows=1, seq_len=seq_len, parallel=ParallelConfig(**layout))
+        compared = compare(config, ParallelConfig(**layout), mode, device=CPU, dtype=dtype, rows=1, seq_len=seq_len)
         assert is_close(compared), (layout, pattern, mode, compared)
 
 

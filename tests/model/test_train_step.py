@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 import torch
 import torch._dynamo
+import torch._functorch.config
 from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, in_fp32, step_once, train, worst_difference
 
 from model.config import ComputeConfig, ParallelConfig
@@ -99,3 +100,21 @@ def test_every_block_compiles_whole_and_layers_of_a_kind_share_their_graph() -> 
     assert worst_difference(compiled.weights, eager.weights)[0] < 1e-12
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_memory_budget_makes_the_compiler_keep_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiler's own partitioner, which decides, but not its code generator."""
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager_decomp_partition"))
+    monkeypatch.setattr(torch._functorch.config, "activation_memory_budget", 1.0)
+    [batch] = batches(1, None, CASE)
+    num_kept = {}
+    for budget in (1.0, 0.0):
+        torch._dynamo.reset()
+        compute = ComputeConfig(compile=True, activation_checkpointing="memory_budget", memory_budget=budget)
+        model = build_model(MODEL, None, device=CPU, seed=3, compute=compute)
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda saved, kept=kept: kept.append(saved.numel()) or saved, lambda saved: saved):
+            model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=0.0, chunk_tokens=50).backward()
+        num_kept[budget] = sum(kept)
+    assert num_kept[0.0] < 0.4 * num_kept[1.0]
