@@ -28,8 +28,9 @@ from model.optim import build_optimizer
 from model.parallelize import build_model
 from model.presets import HYBRID, OLMO3, PRESETS
 
-Mode = Literal["none", "selective", "full"]
+Mode = Literal["none", "selective", "full", "memory_budget"]
 MODES: tuple[Mode, ...] = ("none", "selective", "full")
+"""Those that need no compiler."""
 GIB = 2**30
 TOLERANCE = 0.1
 """How far a prediction may be off."""
@@ -183,6 +184,8 @@ def check() -> bool:
             for part, (predicted, measured) in compared.items():
                 print(f"  {part:<12}{predicted / 2**20:12.2f} MiB predicted {measured / 2**20:12.2f} measured {predicted / measured:8.3f}")
             all_close &= is_close(compared)
+    if dist.is_initialized():
+        dist.destroy_process_group()
     return all_close
 
 
@@ -190,8 +193,9 @@ def table(model: ModelConfig, layout: ParallelConfig, optimizer: OptimizerConfig
     """GiB of the fullest GPU by part, a line for each mode of activation checkpointing. Raises ValueError for a wrong layout."""
     sharing = layout.cp * layout.tp
     lines = [f"{layout}: {rows} × {seq_len} tokens at once on {f'every {sharing} GPUs' if sharing > 1 else 'every GPU'}; GiB of each GPU"]
-    for mode in MODES:
-        compute = ComputeConfig(activation_checkpointing=mode, loss_chunk_tokens=chunk_tokens)
+    modes: tuple[Mode, ...] = (*MODES, "memory_budget")
+    for mode in modes:
+        compute = ComputeConfig(activation_checkpointing=mode, compile=mode == "memory_budget", loss_chunk_tokens=chunk_tokens)
         predicted = predict_memory(model, layout, compute, optimizer, micro_rows=rows, seq_len=seq_len)
         parts = asdict(predicted) | {"total": predicted.total}
         if mode == MODES[0]:
