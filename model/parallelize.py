@@ -74,11 +74,19 @@ def _shard_over_heads(model: nn.Module, tp: DeviceMesh) -> None:
 
 
 def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
-    """One FSDP group per block, one for embedding, last norm and head, and one for all gates, which compute in fp32."""
+    """One FSDP group per block, one for embedding, last norm and head, and one for all gates, which compute in fp32.
+
+    Inputs are not cast: the blocks' are in `compute_dtype` from the embedding on, but for gates and rotary tables, which stay fp32.
+    """
     master_dtype = torch.promote_types(compute_dtype, torch.float32)
-    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=master_dtype)
+    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=master_dtype, cast_forward_inputs=False)
     if model.gates:
-        fully_shard(model.gates, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=master_dtype), reshard_after_forward=False)
+        fully_shard(
+            model.gates,
+            mesh=mesh,
+            mp_policy=MixedPrecisionPolicy(reduce_dtype=master_dtype, cast_forward_inputs=False),
+            reshard_after_forward=False,
+        )
     for block in model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)

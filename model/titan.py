@@ -17,10 +17,10 @@ def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
     from torchtitan.distributed.activation_checkpoint import FullAC, MemoryBudgetAC, SelectiveAC  # a second to import, and seldom needed
 
     class SelectiveWithDeltaRule(SelectiveAC):
-        """Keeps the delta rule's output as well, beside those of the matrix products and of attention."""
+        """Keeps the delta rule's output as well, beside those of the matrix products and of attention, also a CPU's."""
 
         def get_save_ops(self) -> set:
-            return super().get_save_ops() | FORWARD_OPERATORS
+            return super().get_save_ops() | FORWARD_OPERATORS | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default}
 
     policies = {
         "selective": lambda: SelectiveWithDeltaRule(SelectiveAC.Config(preserve_rng_state=False)),

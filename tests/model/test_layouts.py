@@ -12,11 +12,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from gloo_world import run_in_world
 from layout_cases import CPU, MODEL, OPTIMIZER, Case, Trained, full, gradients, in_fp32, step_once, train, worst_difference
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from model.config import ParallelConfig
-from model.gdn import Gate, Gates
 from model.mesh import Mesh, build_mesh
 from model.model import HybridLM
 from model.optim import build_optimizer
@@ -58,7 +57,7 @@ def test_a_checkpoint_of_one_layout_continues_under_another(tmp_path: Path) -> N
     run_in_world(2, _saved_under_dp2_continues_under_the_others, tmp_path)
 
 
-def test_gates_stay_fp32_where_the_rest_computes_in_bf16(tmp_path: Path) -> None:
+def test_gates_and_rotary_tables_stay_fp32_where_the_rest_computes_in_bf16(tmp_path: Path) -> None:
     run_in_world(2, _bf16_compute_with_fp32_gates, tmp_path)
 
 
@@ -180,11 +179,11 @@ def _bf16_compute_with_fp32_gates(_: Path) -> None:
 
 
 def _watch(model: HybridLM, gate_dtypes: set[torch.dtype], computed_in: set[torch.dtype]) -> None:
-    """Notes the dtypes of the gates that the blocks get, and of what the blocks put out."""
+    """Notes the dtypes of the gates and rotary tables that arrive in the mixers, and of what the blocks put out."""
 
-    def note_gates(_gates: Gates, _inputs: object, output: dict[str, Gate]) -> None:
-        gate_dtypes.update(tensor.dtype for gate in output.values() for tensor in gate)
+    def note_tables(_mixer: nn.Module, inputs: tuple[Tensor, tuple[Tensor, Tensor], object]) -> None:
+        gate_dtypes.update(table.dtype for table in inputs[1])
 
-    model.gates.register_forward_hook(note_gates)
     for block in model.layers:
+        block.mixer.register_forward_pre_hook(note_tables)
         block.register_forward_hook(lambda _block, _inputs, output: computed_in.add(output.dtype))

@@ -5,7 +5,7 @@ from orchestrator.worker.world import World
 
 
 def first_ranks_rows(self: World, batch_rows: int) -> range:
-    return range(batch_rows // self.mesh["dp_shard"].size())
+    return range(batch_rows // self.mesh.parallel.dp)
 
 
 if __name__ == "__main__":
