@@ -90,7 +90,7 @@ class GateParameters(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(num_heads))
 
     def forward(self) -> Gate:
-        return self.A_log, self.dt_bias
+        return self.A_log.clone(), self.dt_bias.clone()  # FSDP leaves a hook on what it returns: for a parameter, one more each time
 
 
 class Gates(nn.ModuleDict):

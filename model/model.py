@@ -45,12 +45,17 @@ class HybridLM(nn.Module):
     def loss_sum(
         self, tokens_BT: Tensor, labels_BT: Tensor, documents: Documents | None = None, *, z_loss: float, chunk_tokens: int
     ) -> Tensor:
-        """The sum of `loss.cross_entropy_sum` over this rank's tokens, without the logits of more than `chunk_tokens` at once."""
+        """The sum of `loss.cross_entropy_sum` over this rank's tokens, without the logits of more than `chunk_tokens` at once.
+
+        For training: under FSDP a backward must follow.
+        """
         x_BTD = self._hidden(tokens_BT, documents)
         return head_loss_sum(x_BTD, local(self.head.weight), labels_BT, z_loss=z_loss, chunk_tokens=chunk_tokens, tp=self.tp)
 
     def _hidden(self, tokens_BT: Tensor, documents: Documents | None) -> Tensor:
         """x_BTD of all tokens before the head."""
+        if tokens_BT.ndim != 2:
+            raise ValueError(f"tokens_BT: rows × tokens are wanted, found the shape {list(tokens_BT.shape)}; add a dimension of one row")
         if self.tp is not None and tokens_BT.shape[1] % self.tp.size():
             raise ValueError(f"{tokens_BT.shape[1]} tokens over parallel.tp={self.tp.size()}: not divisible; pad the rows, see model.batch")
         x_BTD = self.embed(tokens_BT)

@@ -48,10 +48,13 @@ def shard_model(
         model = HybridLM(config, tp=tp, cp=cp).to(torch.promote_types(compute_dtype, torch.float32))
     if tp is not None:
         _shard_over_heads(model, tp)
+    # The compiler can't trace a whole block's recomputation under tensor parallelism; recomputing a compiled block is as good.
+    compiles_first = compute.activation_checkpointing == "full"
+    if compute.compile and compiles_first:
+        _compile_blocks(model)
     checkpoint_activations(model, compute)
-    if compute.compile:
-        for block in model.layers:
-            block.compile(fullgraph=True)
+    if compute.compile and not compiles_first:
+        _compile_blocks(model)
     if mesh is not None:
         _shard_over_data(model, mesh.fsdp, compute_dtype)
     model.to_empty(device=device)
@@ -64,6 +67,13 @@ def tp_placement(parameter_name: str) -> Placement:
     if module_name in REPLICATED:
         return Replicate()
     return Shard(1) if module_name in ROW_WISE else Shard(0)
+
+
+def _compile_blocks(model: HybridLM) -> None:
+    """All blocks share a cache: a graph for each kind of layer, and for each of the few shapes and modes that a run has."""
+    torch._dynamo.config.recompile_limit = 64
+    for block in model.layers:
+        block.compile(fullgraph=True)
 
 
 def _shard_over_heads(model: nn.Module, tp: DeviceMesh) -> None:
@@ -85,13 +95,19 @@ def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dty
             model.gates,
             mesh=mesh,
             mp_policy=MixedPrecisionPolicy(reduce_dtype=master_dtype, cast_forward_inputs=False),
-            reshard_after_forward=False,
         )
     for block in model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "loss_sum")
+    model.register_forward_hook(_reshard_after_evaluation)
     for module in model.modules():
         if isinstance(module, FSDPModule):  # the loss is already a mean over the global batch: gradients are summed, not averaged
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _reshard_after_evaluation(model: nn.Module, _inputs: object, _logits: object) -> None:
+    """FSDP keeps the root's parameters gathered for the backward; where none follows, they must not be what a load or save sees."""
+    if not torch.is_grad_enabled() and isinstance(model, FSDPModule):
+        model.reshard()

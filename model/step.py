@@ -61,6 +61,8 @@ def train_step(
         local_loss += mean_loss.detach()
     grad_norm = clip_grad_norm_(model.parameters(), config.clip_norm)
     numbers = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()])
+    if spikes is not None and mesh is not None:
+        dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
     skipped = spikes is not None and spikes.skips(*numbers[:2].tolist())
     if not skipped:
         for group in optimizer.param_groups:

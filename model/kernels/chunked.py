@@ -21,7 +21,9 @@ def gated_delta_rule_chunked(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tens
     q_BNZCK, k_BNZCK, v_BNZCV = (_split(x, chunk) for x in (q, k, v))
     beta_BNZC1 = _split(beta.unsqueeze(-1), chunk)
     # fp64: in fp32 the differences below lose a small decay behind a large one (1e-5 in the output, 1e-7 so).
-    decay_sum_BNZC1 = _split(log_decay.double().unsqueeze(-1), chunk).cumsum(-2)
+    # By a product: a cumsum has no deterministic kernel on a GPU.
+    up_to_CC = torch.ones(chunk, chunk, dtype=torch.float64, device=log_decay.device).tril()
+    decay_sum_BNZC1 = up_to_CC @ _split(log_decay.double().unsqueeze(-1), chunk)
     from_start = decay_sum_BNZC1.to(q.dtype).exp()
     to_end = (decay_sum_BNZC1[..., -1:, :] - decay_sum_BNZC1).to(q.dtype).exp()
     decay_BNZCC = _pairwise_decay(decay_sum_BNZC1, q.dtype)

@@ -4,18 +4,21 @@ Losses alone would not do: a forgotten reduction of a partial gradient leaves th
 """
 
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from gloo_world import run_in_world
-from layout_cases import CPU, MODEL, OPTIMIZER, Case, Trained, full, gradients, in_fp32, step_once, train, worst_difference
+from layout_cases import CPU, MODEL, OPTIMIZER, Case, Trained, batches, full, gradients, in_fp32, step_once, train, worst_difference
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import FSDPModule
 
-from model.config import ParallelConfig
+from model.config import ComputeConfig, ParallelConfig
 from model.mesh import Mesh, build_mesh
 from model.model import HybridLM
 from model.optim import build_optimizer
@@ -49,6 +52,14 @@ def test_layouts_stay_together_over_ten_optimizer_steps(tmp_path: Path) -> None:
     run_in_world(2, _ten_steps_agree, tmp_path)
 
 
+def test_compiled_blocks_give_the_same_numbers_however_much_they_recompute(tmp_path: Path) -> None:
+    run_in_world(2, _compiled_layouts_agree, tmp_path)
+
+
+def test_steps_leave_nothing_behind_and_a_load_after_an_evaluation_counts(tmp_path: Path) -> None:
+    run_in_world(2, _hooks_stay_few_and_loads_count, tmp_path)
+
+
 def test_a_layout_repeats_itself_bit_for_bit(tmp_path: Path) -> None:
     run_in_world(2, _twice_the_same_bits, tmp_path)
 
@@ -66,7 +77,11 @@ def _each_layout_agrees(_: Path) -> None:
     for case in (Case(), in_fp32(Case()), UNPACKED) if num_ranks == 2 else (Case(num_steps=1),):
         alone = train(ParallelConfig(), case)
         for layout in TWO_WAY if num_ranks == 2 else FOUR_WAY:
-            _assert_same_training(train(layout, case), alone, case, f"{layout}, {case.dtype}, packed: {case.is_packed}")
+            ours = train(layout, case)
+            _assert_same_training(ours, alone, case, f"{layout}, {case.dtype}, packed: {case.is_packed}")
+            everywhere: list[object] = [None] * num_ranks
+            dist.all_gather_object(everywhere, ours.results)
+            assert all(theirs == ours.results for theirs in everywhere), f"{layout}: the ranks report different bits"
 
 
 def _three_axes_agree(_: Path) -> None:
@@ -83,6 +98,42 @@ def _ten_steps_agree(_: Path) -> None:
         together = train(layout, case)
         assert [step.loss for step in together.results] == pytest.approx([step.loss for step in alone.results], rel=1e-12), layout
         assert worst_difference(together.weights, alone.weights)[0] < 1e-11, layout
+
+
+def _compiled_layouts_agree(_: Path) -> None:
+    """With the compiler's own backend left out, as in test_train_step."""
+    compiled = partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    torch.nn.Module.compile = compiled  # type: ignore[method-assign, assignment] # in this process alone
+    for layout, modes in zip(TWO_WAY, (("selective",), ("none", "selective", "full"), ("full",)), strict=False):
+        eager = train(layout, Case(num_steps=1))
+        for mode in modes:
+            torch._dynamo.reset()
+            compute = ComputeConfig(compile=True, activation_checkpointing=mode, loss_chunk_tokens=11)
+            ours = train(layout, Case(num_steps=1, compute=compute))
+            assert worst_difference(ours.gradients, eager.gradients)[0] < 1e-13, f"{layout}, {mode}"
+
+
+def _hooks_stay_few_and_loads_count(_: Path) -> None:
+    case = in_fp32(Case(num_steps=1))
+    for layout in (TWO_WAY[0], TWO_WAY[1]):
+        model, optimizer, mesh = _build(layout, seed=3)
+        other, _optimizer, _mesh = _build(layout, seed=4)
+        for step in range(1, 4):
+            step_once(model, optimizer, step, mesh, case)
+        assert {len(parameter._backward_hooks or {}) for group in _groups(model) for parameter in group} == {0}
+
+        [batch] = batches(1, mesh, replace(case, micro_rows=8))
+        with torch.no_grad():
+            model(batch.tokens_BT, batch.documents)
+            for parameter, theirs in zip(model.parameters(), other.parameters(), strict=True):
+                parameter.copy_(theirs)
+        assert step_once(model, optimizer, 1, mesh, case, lr=0.0).loss == step_once(other, _optimizer, 1, mesh, case, lr=0.0).loss, layout
+
+
+def _groups(model: HybridLM) -> list[list[Tensor]]:
+    """The tensors that each FSDP group computes with."""
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    return [[p._unsharded_param for p in module._get_fsdp_state()._fsdp_param_group.fsdp_params] for module in modules]
 
 
 def _assert_same_training(ours: Trained, theirs: Trained, case: Case, name: str) -> None:
