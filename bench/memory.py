@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -128,6 +129,8 @@ def _accumulate(model: HybridLM, tokens_BT: Tensor, compute: ComputeConfig) -> N
 
 def _allocated_after_forward(model: HybridLM, tokens_BT: Tensor, meter: LiveStorages | CudaAllocator) -> int:
     logits_BTX = model(tokens_BT)
+    if isinstance(model, FSDPModule):
+        model.reshard()  # what it has gathered are no activations
     if dist.is_initialized():
         dist.barrier()  # the threads of gloo let go of what they sent a little later
     allocated = meter.allocated()
@@ -204,11 +207,13 @@ def table(model: ModelConfig, layout: ParallelConfig, optimizer: OptimizerConfig
 
 def parse_layout(text: str) -> ParallelConfig:
     """From `tp=2,dp_shard=64`. Raises ValueError for anything else."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for part in text.split(","):
         axis, _, size = part.strip().partition("=")
         if axis not in ("dp_replicate", "dp_shard", "cp", "tp") or not size.isdigit():
             raise ValueError(f"--layout {text}: {part!r} is no axis and size; use dp_replicate, dp_shard, cp and tp: tp=2,dp_shard=64")
+        if axis in sizes:
+            raise ValueError(f"--layout {text}: {axis} is there twice; give each axis once")
         sizes[axis] = int(size)
     return ParallelConfig(**sizes)
 

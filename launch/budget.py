@@ -1,8 +1,9 @@
-"""What a configuration amounts to: layout, tokens, parameters, compute, memory. Pure."""
+"""What a configuration amounts to: layout, tokens, schedule, parameters, compute, memory. Pure."""
 
 from model.config import LAYER_KINDS, ModelConfig
 from model.memory import predict_memory
 from model.parameters import flops_per_token, num_params
+from model.schedule import decay_steps, warmup_steps
 from orchestrator.config import RunConfig
 
 CHECKPOINT_BYTES_PER_PARAM = 12
@@ -23,12 +24,42 @@ def budget_lines(config: RunConfig) -> list[str]:
         f"batch: {train.batch_rows} rows × {config.data.seq_len} tokens = {config.tokens_per_step:,} tokens a step; "
         f"{_count(passes, 'pass')} of {_count(train.micro_rows, 'row')} on each data-parallel rank",
         f"tokens: {train.num_steps:,} steps × {config.tokens_per_step:,} = {tokens:,} ({tokens / params:.3g} for each parameter)",
+        _schedule_line(config),
         f"model: {params:,} parameters, {_layers(config.model)}",
         f"compute: {human(flops)}FLOP in all",
         _memory_line(config),
         f"checkpoints: up to {human(params * CHECKPOINT_BYTES_PER_PARAM)}B each, every {_count(config.checkpoint.every_steps, 'step')}; "
         f"the newest {config.checkpoint.keep_latest} are kept",
     ]
+
+
+def warnings_of(config: RunConfig) -> list[str]:
+    """What can be run, but is hardly meant; one line each."""
+    warmup, num_steps = warmup_steps(config.optimizer, config.tokens_per_step), config.train.num_steps
+    if warmup < num_steps:
+        return []
+    key = "warmup_tokens" if config.optimizer.warmup_tokens else "warmup_steps"
+    return [
+        f"the run ends within its warmup: {_count(warmup, 'step')} of it, and train.num_steps={num_steps}; "
+        f"lower optimizer.{key}, or train longer"
+    ]
+
+
+def _schedule_line(config: RunConfig) -> str:
+    optimizer, num_steps = config.optimizer, config.train.num_steps
+    warmup = warmup_steps(optimizer, config.tokens_per_step)
+    skipping = "no update is skipped"
+    if optimizer.skip_sigma:
+        skipping = f"updates {optimizer.skip_sigma:g}σ above the last {optimizer.skip_window} are skipped"
+    if warmup >= num_steps:
+        reached = optimizer.lr * num_steps / warmup
+        return f"schedule: {num_steps:,} of {_count(warmup, 'step')} of warmup, up to lr {reached:.3g} of {optimizer.lr:g}; {skipping}"
+    start = f"{_count(warmup, 'step')} of warmup to lr {optimizer.lr:g}" if warmup else f"lr {optimizer.lr:g} without warmup"
+    floor = f"{100 * optimizer.lr_floor:g} % at step {num_steps:,}"
+    if optimizer.schedule != "wsd":
+        return f"schedule: {start}, {optimizer.schedule} to {floor}; {skipping}"
+    decay = _count(decay_steps(optimizer, config.tokens_per_step), "step")
+    return f"schedule: {start}, wsd: constant, then in the last {decay} linear to {floor}; {skipping}"
 
 
 def _memory_line(config: RunConfig) -> str:
@@ -42,7 +73,11 @@ def _memory_line(config: RunConfig) -> str:
         compute_bytes=2 if config.resources.device == "cuda" else 4,
     )
     state = memory.parameters + memory.gradients + memory.optimizer
-    return f"memory: {human(memory.total)}B a worker, {human(state)}B of it for weights, gradients and optimizer, the rest for activations"
+    unit, its_bytes = memory_unit(memory.total)
+    return (
+        f"memory: {memory.total / its_bytes:,.2f} {unit} a worker, {state / its_bytes:,.2f} {unit} of it for weights, gradients "
+        "and optimizer, the rest for activations"
+    )
 
 
 def _layers(model: ModelConfig) -> str:
@@ -58,5 +93,10 @@ def human(number: float) -> str:
     return f"{number:.3g} "
 
 
+def memory_unit(largest_bytes: int) -> tuple[str, int]:
+    """Name and bytes of the unit that sizes up to this are told in."""
+    return ("GiB", 2**30) if largest_bytes >= 2**30 else ("MiB", 2**20)
+
+
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}es" if noun.endswith("s") else f"{number:,} {noun}s"

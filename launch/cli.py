@@ -15,12 +15,14 @@ import typer
 from rich.console import Console
 
 from data_pipeline.errors import DataError
-from data_pipeline.object_store import StoreError
+from data_pipeline.object_store import AccessDenied, BucketMissing, StoreError, StoreUnavailable
+from data_pipeline.stores import open_store
 from launch import cli_cluster, cli_data, cli_model
 from launch.errors import Abandoned, UserError
 from launch.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
 from launch.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from orchestrator.codec import DecodeError
+from orchestrator.config import RunConfig
 from orchestrator.control.journal import JournalBroken, Superseded
 from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
 
@@ -88,12 +90,14 @@ def submit(
     address: Address = "",
 ) -> None:
     """Start a run. Its name is printed alone on stdout."""
-    from launch.budget import budget_lines
-    from launch.load import dump_yaml, load_config
+    from launch.budget import warnings_of
+    from launch.load import load_config
 
     config = load_config(recipe, overrides or [])
+    for warning in warnings_of(config):
+        _tell(f"warning: {warning}")
     if dry_run:
-        typer.echo(dump_yaml(config) + "".join(f"# {line}\n" for line in budget_lines(config)), nl=False)
+        _show_plan(config)
         return
     from launch.lifecycle import submit as submit_run
 
@@ -235,6 +239,21 @@ def checkpoints(
     for problem in problems:
         _tell(f"braid: {problem}")
     raise typer.Exit(1 if problems else 0)
+
+
+def _show_plan(config: RunConfig) -> None:
+    """What a submission would do, and where the run would begin, with the same checks if the store can be asked."""
+    from launch.budget import budget_lines
+    from launch.load import dump_yaml
+    from launch.preflight import start_line
+
+    typer.echo(dump_yaml(config) + "".join(f"# {line}\n" for line in budget_lines(config)), nl=False)
+    if config.start.run:
+        store = open_store(storage_to_look_at(config.storage.root, config.storage.endpoint_url))
+        try:
+            typer.echo(f"# {start_line(config, store)}")
+        except (AccessDenied, BucketMissing, StoreUnavailable) as error:
+            _tell(f"warning: start.run={config.start.run}: not checked: {error}")
 
 
 def _follow(run: str, root: str, endpoint_url: str, address: str) -> None:

@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from launch.errors import UserError
-from launch.options import AsJson, Endpoint, Overrides, RunName, Storage
+from launch.options import AsJson, Endpoint, ModelOverrides, RunName, Storage
 from launch.storage import DEFAULT_ROOT, storage_hint, storage_of
+from model.presets import PRESETS
 
 NewName = Annotated[str, typer.Option("--name", help="Of the run that holds the weights.")]
 
 
 def show_model(
-    preset: Annotated[str, typer.Argument(metavar="PRESET", help="A model by name, such as olmo_hybrid_7b.")],
-    overrides: Overrides = None,
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help=f"A model by name: {', '.join(PRESETS)}.")],
+    overrides: ModelOverrides = None,
     as_json: AsJson = False,
 ) -> None:
     """What a model holds and costs: parameters, FLOPs per token, and memory of each GPU in a layout."""

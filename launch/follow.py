@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.live import Live
 
-from launch.render import ENDED, Status, status_view
+from launch.render import ENDED, Status, skipped, status_view
 
 EXIT_STATUS = {"finished": 0, "failed": 1, "stopped": 3}
 _LINE_EVERY_S = 10.0
@@ -71,4 +71,6 @@ def _show_lines(seen: Iterator[Status], console: Console, clock: Callable[[], fl
 def status_line(status: Status) -> str:
     loss = "" if status["loss"] is None else f", loss {status['loss']:.4f}"
     reason = f" ({status['reason']})" if status["reason"] else ""
-    return f"{status['run']}: {status['state']}{reason}, attempt {status['attempt']}, step {status['step']}/{status['num_steps']}{loss}"
+    spikes = f", {skipped(status)}" if status["skipped_updates"] else ""
+    at = f"attempt {status['attempt']}, step {status['step']}/{status['num_steps']}"
+    return f"{status['run']}: {status['state']}{reason}, {at}{loss}{spikes}"

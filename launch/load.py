@@ -129,7 +129,7 @@ def _preset(plain: dict[Any, Any]) -> Any:
         return None
     name = plain["model"].pop(_PRESET)
     if name not in PRESETS:
-        raise ConfigError(f"model.preset={name!r}: no such model; use one of {', '.join(PRESETS)}{_near(str(name), list(PRESETS))}")
+        raise ConfigError(f"model.preset={name!r}: no such model{_near(str(name), list(PRESETS))}; use one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -142,10 +142,11 @@ def _with_every_section(cls: type, base: DictConfig, plain: dict[Any, Any]) -> d
 def _check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
     """Every key must be a field; the first that is not is told with its nearest neighbours."""
     hints = typing.get_type_hints(cls)
-    allowed = [field.name for field in dataclasses.fields(cls)] + ([_PRESET] if where == "model." else [])
+    allowed = _keys(cls, where)
     for key, value in plain.items():
         if key not in allowed:
-            raise ConfigError(f"{where}{key}: no such key{_near(str(key), allowed, where)}; {where or 'a recipe'} has {', '.join(allowed)}")
+            meant = ("" if where else _in_a_section(cls, str(key))) or _near(str(key), allowed, where)
+            raise ConfigError(f"{where}{key}: no such key{meant}; {where or 'a recipe'} has {', '.join(allowed)}")
         if value == "???":  # what OmegaConf calls missing
             continue
         hint = hints.get(key)
@@ -155,6 +156,19 @@ def _check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}{key}={value!r}: {_wanted(f'{where}{key}')}")
             _check_keys(hint, value, f"{where}{key}.")
+
+
+def _keys(cls: type, where: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)] + ([_PRESET] if where == "model." else [])
+
+
+def _in_a_section(cls: type, key: str) -> str:
+    """What was meant by a key of a section that is said without it."""
+    sections = {
+        name: hint for name, hint in typing.get_type_hints(cls).items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
+    meant = [f"{name}.{key}" for name, section in sections.items() if key in _keys(section, f"{name}.")]
+    return f", did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def _sections(cls: type, value: Any, key: str) -> list[Any]:

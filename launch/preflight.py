@@ -7,9 +7,11 @@ from data_pipeline.errors import DatasetExists, DatasetMissing
 from data_pipeline.manifest import DatasetManifest, build_sample_table, load_manifest
 from data_pipeline.object_store import ObjectStore
 from launch.errors import ConfigError
+from launch.record import newest_config
 from orchestrator.config import RunConfig
 from orchestrator.worker.errors import ConfigMismatch, NoCheckpoint
-from orchestrator.worker.start import find_start
+from orchestrator.worker.manifest import CheckpointManifest
+from orchestrator.worker.start import find_start, start_store
 
 DEFAULT_DATASET = "python-stdlib"
 
@@ -48,10 +50,34 @@ def check_dataset(config: RunConfig, manifest: DatasetManifest) -> None:
 
 def settle_start(config: RunConfig, store: ObjectStore) -> RunConfig:
     """The run with the step that it begins from, where it only says: the newest. Raises ConfigError where it can't, StoreError."""
+    manifest = checked_start(config, store)
+    return config if manifest is None else dataclasses.replace(config, start=dataclasses.replace(config.start, step=manifest.step))
+
+
+def checked_start(config: RunConfig, store: ObjectStore) -> CheckpointManifest | None:
+    """The checkpoint that the run begins from; None where it begins anew. Raises ConfigError where it can't begin from it, StoreError."""
     if not config.start.run:
-        return config
+        return None
     try:
-        step = find_start(store, config).step
+        manifest = find_start(store, config)
     except (ConfigMismatch, NoCheckpoint) as error:
         raise ConfigError(str(error)) from error
-    return dataclasses.replace(config, start=dataclasses.replace(config.start, step=step))
+    if config.start.optimizer == "keep":
+        _refuse_other_optimizer(config, newest_config(start_store(store, config)))
+    return manifest
+
+
+def _refuse_other_optimizer(config: RunConfig, theirs: RunConfig | None) -> None:
+    if theirs is not None and theirs.optimizer.name != config.optimizer.name:
+        raise ConfigError(
+            f"start.optimizer=keep: start.run={config.start.run} was trained with optimizer.name={theirs.optimizer.name}, "
+            f"and this run has {config.optimizer.name}; use start.optimizer=reset, or the same optimizer.name"
+        )
+
+
+def start_line(config: RunConfig, store: ObjectStore) -> str:
+    """Where a run with start.run begins, in words. Raises as `checked_start` does."""
+    manifest = checked_start(config, store)
+    assert manifest is not None, "there is a start.run"
+    optimizer = "its optimizer's state too" if config.start.optimizer == "keep" else "the optimizer anew"
+    return f"start: the weights of run {manifest.run}, step {manifest.step} ({manifest.origin}); {optimizer}"

@@ -15,6 +15,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.object_store import KeyExists, KeyMissing, ObjectStore, with_prefix
 from data_pipeline.stores import open_store
 from launch.errors import NoSuchRun, OnlyWeights, RunExists, UserError
+from launch.storage import storage_hint
 from orchestrator import codec
 from orchestrator.config import RUN_NAME, RunConfig
 from orchestrator.control.journal import Journal, Superseded, read_journal
@@ -158,8 +159,12 @@ def run_names(store: ObjectStore) -> list[str]:
 
 def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
     names = run_names(store)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
-    there = f"did you mean {' or '.join(near)}?" if near else "it holds none; choose another store with --storage"
+    if near := difflib.get_close_matches(name, names):
+        there = f"did you mean {' or '.join(near)}?"
+    elif names:
+        there = f"`braid runs{storage_hint(storage)}` lists those that are; or choose another store with --storage"
+    else:
+        there = "it holds none; choose another store with --storage"
     return f"run {name!r}: not in {storage.root}; {there}"
 
 
@@ -201,7 +206,7 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
     """As `recorded_status`, of a run that is nothing but weights."""
-    nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, "loss": None, "tokens_per_s": None, "restarts": 0}
+    nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, "loss": None, "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
     nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "workers": []}
     return {
         "run": weights.run,

@@ -62,7 +62,15 @@ def _facts(status: Status) -> list[str]:
         facts.insert(0, f"loss {status['loss']:.4f}")
     if status["tokens_per_s"] is not None:
         facts.append(f"{status['tokens_per_s']:,.0f} tokens/s")
+    if status["skipped_updates"]:
+        facts.append(skipped(status))
     return facts
+
+
+def skipped(status: Status) -> str:
+    """Of the updates of this attempt, those that were left out because of a spike."""
+    number = status["skipped_updates"]
+    return f"{number:,} update{'s' * (number != 1)} skipped"
 
 
 def _workers(workers: Sequence[dict[str, Any]]) -> Table:
@@ -92,11 +100,16 @@ def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
 
 
 def runs_table(runs: Sequence[Status]) -> Table:
+    """One line each: what room the rest leaves has the beginning of the reason, which `braid status` tells in full."""
     table = _table("run", "state", "step", "loss", "restarts", "reason")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    table.columns[-1].header = Text("reason", no_wrap=True, overflow="ellipsis")
     for run in runs:
         state = Text(run["state"], style=COLOURS.get(run["state"], ""))
         loss = "–" if run["loss"] is None else f"{run['loss']:.4f}"
-        table.add_row(run["run"], state, f"{run['step']}/{run['num_steps']}", loss, str(run["restarts"]), run["reason"])
+        reason = Text(run["reason"], no_wrap=True, overflow="ellipsis")
+        table.add_row(run["run"], state, f"{run['step']}/{run['num_steps']}", loss, str(run["restarts"]), reason)
     return table
 
 

@@ -1,6 +1,7 @@
 """Weights in and out of the store: Hugging Face directories, checkpoints, averages."""
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,13 +58,14 @@ def import_hf(storage: StorageConfig, directory: Path, name: str, *, stage: Stag
     """Makes the run `name` of a Hugging Face directory. Raises UserError, RunExists, Fenced, StoreError."""
     with _hf_errors():
         source = open_hf(directory)
+        companions = {file: _read_companion(directory / file) for file in COMPANIONS if os.path.lexists(directory / file)}
         return write_weights(
             reserve_name(open_store(storage), name),
             Watched(source, stage("importing")),
             run=name,
             model=source.config,
             origin=f"imported from {directory.resolve()}",
-            companions={file: (directory / file).read_bytes() for file in COMPANIONS if (directory / file).is_file()},
+            companions=companions,
         )
 
 
@@ -75,8 +77,10 @@ def average(
     Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, RunExists, Fenced, DataError, StoreError.
     """
     found = [_find(storage, run, step) for run, step in sources]
-    for other in found[1:]:
+    for number, other in enumerate(found):
         _refuse_other_model(found[0], other)
+        if str(other) in map(str, found[:number]):
+            raise UserError(f"{other}: is among the checkpoints twice; name each once")
     store = open_store(storage)
     companions = _companions(store, found[0], tell)
     run_store = reserve_name(store, name)
@@ -99,15 +103,15 @@ def export_hf(
 
     Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, DataError, StoreError.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already; name a directory that does not exist yet")
     found = _find(storage, run, step)
+    _require_writable(out)
     companions = _companions(open_store(storage), found, tell)
     serving = _serving(found.manifest.model, companions.pop(HF_CONFIG, None))
     with ExitStack() as opened:
         opened.enter_context(_hf_errors())
         weights = opened.enter_context(_opened(found, scratch, stage))
         files = opened.enter_context(_as_files(companions))
+        opened.enter_context(_write_errors(out))
         write_hf(out, Watched(weights, stage("writing")), found.manifest.model, dtype=dtype, serving=serving, other_files=files)
     return found.manifest
 
@@ -162,6 +166,41 @@ def _companions(store: ObjectStore, found: _Found, tell: Tell) -> dict[str, byte
 
 def _serving(model: ModelConfig, hf_config: bytes | None) -> Serving:
     return default_serving(model) if hf_config is None else serving_from_hf(json.loads(hf_config))
+
+
+def _read_companion(path: Path) -> bytes:
+    """Raises UserError for what could not be read again, in a directory that was exported."""
+    if not path.is_file():
+        raise UserError(f"{path}: not a file; put the model's own there, or remove it")
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".json":
+            json.loads(data)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); give a file that you may read, or remove it") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); download it again, or remove it") from error
+    return data
+
+
+def _require_writable(out: Path) -> None:
+    """Before a large checkpoint is fetched in vain. Raises UserError where `out` is there already or can't be made."""
+    with _write_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out}: is there already; name a directory that does not exist yet")
+        parent = out.resolve().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=parent).cleanup()
+
+
+@contextmanager
+def _write_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{out}: a part of this path is a file and no directory; choose another place with --out") from error
+    except OSError as error:
+        raise UserError(f"{out}: can't be written ({error.strerror or error}); choose another place with --out") from error
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a model is, how ranks share it, how it is computed and how it is optimised. Pure: importing this costs no torch."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -43,12 +44,14 @@ class ModelConfig:
         positive = ["vocab_size", "d_model", "num_layers", "num_heads", "head_dim", "ffn_width", "window", "norm_eps"]
         if "gdn" in kinds:
             positive += ["gdn_key_dim", "gdn_value_dim", "gdn_norm_eps", "conv_width"]
+        for field in fields(self):
+            _require_finite("model", field.name, getattr(self, field.name))
         for name in positive:
             _require_positive("model", name, getattr(self, name))
         if self.rope_theta < 0:
             raise ValueError(f"model.rope_theta={self.rope_theta}: negative; use a positive base, or 0 for no rotary positions")
-        if self.head_dim % 2:
-            raise ValueError(f"model.head_dim={self.head_dim}: RoPE rotates pairs; use an even number")
+        if self.rope_theta and self.head_dim % 2:
+            raise ValueError(f"model.head_dim={self.head_dim}: RoPE rotates pairs; use an even number, or model.rope_theta=0")
         if self.gdn_backend not in ("auto", "torch", "fla"):
             raise ValueError(f"model.gdn_backend={self.gdn_backend}: no such kernel; use auto, torch or fla")
 
@@ -168,8 +171,7 @@ class OptimizerConfig:
         for name in ("weight_decay", "warmup_steps", "warmup_tokens", "decay_steps", "decay_tokens", "z_loss", "skip_sigma"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)}: negative; use 0 to turn it off")
-        if self.schedule == "wsd" and not (self.decay_steps or self.decay_tokens):
-            raise ValueError("optimizer.schedule=wsd: no decay; set optimizer.decay_steps or optimizer.decay_tokens")
+        _check_decay(self)
         if self.skip_sigma and self.skip_window < 2:
             raise ValueError(f"optimizer.skip_window={self.skip_window}: a deviation needs values; use 2 or more, such as 128")
         for index, group in enumerate(self.groups):
@@ -183,11 +185,28 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.lr_floor={self.lr_floor}: a fraction of optimizer.lr; use a number from 0 to 1")
 
 
+def _check_decay(optimizer: OptimizerConfig) -> None:
+    """wsd has one decay, the others have none."""
+    if optimizer.schedule == "wsd" and not (optimizer.decay_steps or optimizer.decay_tokens):
+        raise ValueError("optimizer.schedule=wsd: no decay; set optimizer.decay_steps or optimizer.decay_tokens")
+    for name in ("decay_steps", "decay_tokens"):
+        if optimizer.schedule != "wsd" and getattr(optimizer, name):
+            raise ValueError(f"optimizer.{name}={getattr(optimizer, name)}: only wsd has a decay; use 0, or optimizer.schedule=wsd")
+    if optimizer.decay_steps and optimizer.decay_tokens:
+        raise ValueError(
+            f"optimizer.decay_tokens={optimizer.decay_tokens}: optimizer.decay_steps={optimizer.decay_steps} too; set one of them to 0"
+        )
+
+
 def validate_layout(model: ModelConfig, parallel: ParallelConfig) -> None:
     """Raises ValueError when the model can't be cut cp · tp ways: heads are never split."""
     divisors = [number for number in range(1, model.num_heads + 1) if model.num_heads % number == 0]
     if model.num_heads % parallel.tp:
         raise ValueError(f"parallel.tp={parallel.tp}: {model.num_heads} heads; use {_one_of(divisors)}")
+    for name in ("ffn_width", "vocab_size"):
+        size = getattr(model, name)
+        if -(-size // parallel.tp) * (parallel.tp - 1) >= size:
+            raise ValueError(f"parallel.tp={parallel.tp}: leaves a rank without any of model.{name}={size}; use a smaller tp")
     left = [number for number in divisors if (model.num_heads // parallel.tp) % number == 0]
     if parallel.cp not in left:
         among = f", {model.num_heads // parallel.tp} on each rank of parallel.tp={parallel.tp}" if parallel.tp > 1 else ""
@@ -206,6 +225,11 @@ def validate_world(parallel: ParallelConfig, num_ranks: int) -> None:
 def _one_of(numbers: list[int]) -> str:
     *first, last = map(str, numbers)
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _require_finite(section: str, name: str, value: float | str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{section}.{name}={value}: must be finite; use an ordinary number")
 
 
 def _require_positive(section: str, name: str, value: float) -> None:

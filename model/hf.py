@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from math import isfinite
+from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,20 +39,21 @@ class HFWeights:
     """Of every key in the checkpoint."""
 
     def read(self, name: str) -> Tensor:
-        """One tensor in memory of its own."""
+        """One tensor in memory of its own. Raises HFFormatError for one with values that are not finite."""
         place = self.places[name]
-        parts = [_read(self.files[key], key) for key in place.keys]
+        parts = [_read_finite(self.files[key], key) for key in place.keys]
         return parts[0] if place.rows is None else torch.cat(parts)[place.rows].clone()
 
 
 def open_hf(directory: Path) -> HFWeights:
     """The released spelling, the spec's alternatives, and what transformers' save_pretrained writes.
 
-    Raises HFFormatError, naming the key: for another architecture, and for a tensor that is missing, unexpected or of another shape.
+    Raises HFFormatError, naming the key: for another architecture, and for a tensor that is missing, unexpected or of another shape;
+    naming the file: for one that can't be read, is damaged, or is not what the index says.
     """
     hf = _read_json(directory / CONFIG)
     config = config_from_hf(hf)
-    found = {key: (path, info) for path in _weight_files(directory) for key, info in _header(path).items()}
+    found = _find_tensors(directory)
     places = place_tensors(config, {key: info.shape for key, (_, info) in found.items()})
     return HFWeights(
         config=config,
@@ -76,7 +78,8 @@ def write_hf(
 
     Tensors are cast to `dtype`, or stay what they are; A_log and dt_bias stay fp32 if they are. `serving` is for vocabularies other
     than dolma2's. One shard is in memory at a time. The directory appears complete or not at all. Raises HFFormatError for a model that
-    their format can't hold, WeightsMismatch when `source` isn't this model's, FileExistsError when something is there already.
+    their format can't hold, WeightsMismatch when `source` isn't this model's, FileExistsError when something is there already, and
+    another OSError when it can't be written.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"{directory} is not empty; name a directory that doesn't exist yet")
@@ -94,8 +97,12 @@ def write_hf(
 def load_pretrained(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HybridLM:
     """The model of a Hugging Face directory in one process: module(tokens_BT) gives logits_BTX.
 
-    Weights and activations are of `dtype`; A_log and dt_bias are fp32. Raises HFFormatError as `open_hf` does.
+    Weights and activations are of `dtype`; A_log and dt_bias are fp32. The module comes in training mode and its parameters with
+    gradients on, which changes no logit: there is no dropout; to generate, call it under torch.inference_mode().
+    Raises HFFormatError as `open_hf` does, TypeError for a `dtype` that is none of floating-point numbers.
     """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype={dtype!r}: no torch.dtype of floating-point numbers; use torch.bfloat16 or torch.float32")
     source = open_hf(Path(path))
     with torch.device("meta"):
         module = HybridLM(source.config).to(dtype)
@@ -128,11 +135,18 @@ def _write_shards(
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file_name = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file({keys[name]: source.read(name).to(dtypes[name]).contiguous() for name in names}, directory / file_name, {"format": "pt"})
-        (directory / file_name).chmod(directory.stat().st_mode & 0o666)  # safetensors leaves it to its writer alone
+        _save({keys[name]: source.read(name).to(dtypes[name]).contiguous() for name in names}, directory / file_name)
         weight_map |= {keys[name]: file_name for name in names}
     if len(shards) > 1:
         _write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes_bytes.values())}, "weight_map": weight_map})
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors leaves it to its writer alone
 
 
 def _stored_dtype(name: str, own: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
@@ -155,18 +169,41 @@ def _appearing_at_once(directory: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    if (directory / INDEX).exists():
-        weight_map = _read_json(directory / INDEX).get("weight_map", {})
-        return [directory / name for name in sorted(set(weight_map.values()))]
-    if (directory / WEIGHTS).exists():
-        return [directory / WEIGHTS]
-    raise HFFormatError(f"{directory}: neither {WEIGHTS} nor {INDEX}; name a Hugging Face directory with safetensors")
+def _find_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
+    """Every key in the checkpoint, and the file that has it: the one that the index says, where there is an index."""
+    if not (directory / INDEX).exists():
+        if not (directory / WEIGHTS).exists():
+            raise HFFormatError(f"{directory}: neither {WEIGHTS} nor {INDEX}; name a Hugging Face directory with safetensors")
+        return {key: (directory / WEIGHTS, info) for key, info in _header(directory / WEIGHTS).items()}
+    weight_map = _read_weight_map(directory / INDEX)
+    found = {}
+    for name in sorted(set(weight_map.values())):
+        for key, info in _header(directory / name).items():
+            if weight_map.get(key) != name:
+                said = f"has it in {weight_map[key]}" if key in weight_map else "does not have it"
+                raise HFFormatError(f"{key}: is in {name}, but {INDEX} {said}; download both again")
+            found[key] = directory / name, info
+    for key, name in weight_map.items():
+        if key not in found:
+            raise HFFormatError(f"{key}: not in {name}, where {INDEX} has it; download both again")
+    return found
+
+
+def _read_weight_map(path: Path) -> dict[str, str]:
+    """Every key → the name of its file, below the directory of the index."""
+    weight_map = _read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise HFFormatError(f"{path}: weight_map={weight_map!r}: not what has each tensor's file; download it again")
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise HFFormatError(f"{path}: {key} is in {name!r}, which names no file beside it; download it again")
+    return weight_map
 
 
 def _header(path: Path) -> dict[str, TensorInfo]:
     infos = {}
     try:
+        path.open("rb").close()  # safe_open says of every trouble that there is no such file
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 -- safe_open is no mapping
                 tensor = file.get_slice(key)
@@ -175,9 +212,18 @@ def _header(path: Path) -> dict[str, TensorInfo]:
                 infos[key] = TensorInfo(tuple(tensor.get_shape()), DTYPES[tensor.get_dtype()])
     except FileNotFoundError as error:
         raise HFFormatError(f"{path}: named by {INDEX}, but not there; download it again") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except SafetensorError as error:
         raise HFFormatError(f"{path}: damaged ({error}); download it again") from error
     return infos
+
+
+def _read_finite(path: Path, key: str) -> Tensor:
+    tensor = _read(path, key)
+    if not all(map(isfinite, tensor.aminmax())):  # NaN among them makes both NaN
+        raise HFFormatError(f"{key}: has values that are not finite, in {path}; get a checkpoint of a sound model")
+    return tensor
 
 
 def _read(path: Path, key: str) -> Tensor:
@@ -191,11 +237,19 @@ def _read_json(path: Path) -> Json:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise HFFormatError(f"{path}: not there; name a directory with a Hugging Face model") from error
+    except NotADirectoryError as error:
+        raise HFFormatError(f"{path.parent}: not a directory; name the one that holds {path.name}") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except ValueError as error:
         raise HFFormatError(f"{path}: damaged ({error}); download it again") from error
     if not isinstance(content, dict):
         raise HFFormatError(f"{path}: not a JSON object; download it again")
     return content
+
+
+def _unreadable(path: Path, error: OSError) -> HFFormatError:
+    return HFFormatError(f"{path}: can't be read ({error.strerror or error}); give a file that you may read")
 
 
 def _write_json(path: Path, content: Json) -> None:

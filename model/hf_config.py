@@ -1,5 +1,6 @@
 """Hugging Face's config.json ⇄ ModelConfig, for `olmo_hybrid` and `olmo3`. Pure."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,14 +57,17 @@ def default_serving(config: ModelConfig) -> Serving:
 def config_from_hf(hf: Json) -> ModelConfig:
     """Raises HFFormatError, naming the key, for anything that changes the model and can't be said with ModelConfig."""
     model_type = hf.get("model_type")
-    if model_type not in KIND_OF:
+    if not isinstance(model_type, str) or model_type not in KIND_OF:
         raise HFFormatError(f"config.json model_type={model_type!r}: not known here; use {HYBRID} or {OLMO3}")
+    ours = ARCHITECTURE_OF[model_type]
+    if hf.get("architectures") not in (None, [], [ours]):
+        raise HFFormatError(f"config.json architectures={hf['architectures']!r}: {model_type} here is {ours}; get a checkpoint of that")
     for key, value in FIXED.items():
-        if hf.get(key, value) != value:
+        if key in hf and not _is(hf[key], value):
             raise HFFormatError(f"config.json {key}={hf[key]!r}: this model has {value!r}; such a checkpoint can't be imported")
     num_heads = _int(hf, "num_attention_heads")
     for key in ("num_key_value_heads", "linear_num_key_heads", "linear_num_value_heads"):
-        if hf.get(key, num_heads) not in (num_heads, None):
+        if _int(hf, key, num_heads) != num_heads:
             raise HFFormatError(f"config.json {key}={hf[key]!r}: all layers here have num_attention_heads={num_heads} heads of each kind")
     layer_kinds = _layer_kinds(hf, model_type)
     try:
@@ -76,22 +80,23 @@ def config_from_hf(hf: Json) -> ModelConfig:
             ffn_width=_int(hf, "intermediate_size"),
             layer_pattern=" ".join(_shortest_period(layer_kinds)),
             rope_theta=_rope_theta(hf, model_type),
-            norm_eps=float(hf.get("rms_norm_eps", 1e-6 if model_type == HYBRID else 1e-5)),
+            norm_eps=_number(hf, "rms_norm_eps", 1e-6 if model_type == HYBRID else 1e-5),
             gdn_norm_eps=GDN_NORM_EPS,
             **(_gdn_sizes(hf, num_heads) if model_type == HYBRID else _window_sizes(hf, layer_kinds)),
         )
     except HFFormatError:
         raise
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise HFFormatError(f"config.json makes a model that can't be: {error}") from error
 
 
 def serving_from_hf(hf: Json) -> Serving:
+    """Raises HFFormatError, naming the key, for what is no token or length."""
     eos = hf.get("eos_token_id")
     return Serving(
-        eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
-        pad_token_id=hf.get("pad_token_id"),
-        max_position_embeddings=hf.get("max_position_embeddings", 65536 if hf.get("model_type") == HYBRID else 2048),
+        eos_token_id=tuple(_token("eos_token_id", token) for token in eos) if isinstance(eos, list) else _token_or_none(hf, "eos_token_id"),
+        pad_token_id=_token_or_none(hf, "pad_token_id"),
+        max_position_embeddings=_int(hf, "max_position_embeddings", 65536 if hf.get("model_type") == HYBRID else 2048),
     )
 
 
@@ -161,10 +166,14 @@ def _check_representable(config: ModelConfig, model_type: str) -> None:
 def _layer_kinds(hf: Json, model_type: str) -> tuple[str, ...]:
     num_layers, kind_of = _int(hf, "num_hidden_layers"), KIND_OF[model_type]
     usual = next(iter(kind_of))
-    layer_types = hf.get("layer_types") or ["full_attention" if layer % 4 == 3 else usual for layer in range(num_layers)]
+    layer_types = hf.get("layer_types")
+    if layer_types is None:
+        layer_types = ["full_attention" if layer % 4 == 3 else usual for layer in range(num_layers)]
+    if not isinstance(layer_types, list):
+        raise HFFormatError(f"config.json layer_types={layer_types!r}: give a list of {' and '.join(kind_of)}")
     if len(layer_types) != num_layers:
         raise HFFormatError(f"config.json layer_types: {len(layer_types)} of them for num_hidden_layers={num_layers}; make them as many")
-    unknown = sorted(set(layer_types) - set(kind_of))
+    unknown = [layer_type for layer_type in layer_types if not isinstance(layer_type, str) or layer_type not in kind_of]
     if unknown:
         raise HFFormatError(f"config.json layer_types: {unknown[0]!r} in {model_type}; only {' and '.join(kind_of)} can be imported")
     return tuple(kind_of[layer_type] for layer_type in layer_types)
@@ -176,7 +185,7 @@ def _shortest_period(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _gdn_sizes(hf: Json, num_heads: int) -> dict[str, Any]:
-    key_dim = _int(hf, "linear_key_head_dim", int(0.75 * _int(hf, "hidden_size") / num_heads))
+    key_dim = _int(hf, "linear_key_head_dim", 3 * _int(hf, "hidden_size") // (4 * num_heads))
     return {
         "gdn_key_dim": key_dim,
         "gdn_value_dim": _int(hf, "linear_value_head_dim", 2 * key_dim),
@@ -194,26 +203,62 @@ def _window_sizes(hf: Json, layer_kinds: tuple[str, ...]) -> dict[str, Any]:
 
 def _rope_theta(hf: Json, model_type: str) -> float:
     """One base for all layers, 0 for no rotary positions; said flat or by layer type, or in the older spelling."""
-    found = hf.get("rope_parameters") or {}
-    by_type = [rope for layer_type, rope in found.items() if layer_type in KIND_OF[model_type] and rope is not None]
-    ropes = [{**rope, **(hf.get("rope_scaling") or {})} for rope in by_type or [found]]
+    found = _object(hf, "rope_parameters")
+    by_type = [_object(found, layer_type) for layer_type in KIND_OF[model_type] if found.get(layer_type) is not None]
+    otherwise = {key: hf[key] for key in ("rope_theta", "partial_rotary_factor") if key in hf}
+    ropes = [{**otherwise, **rope, **_object(hf, "rope_scaling")} for rope in by_type or [found]]
     for rope in ropes:
-        _check_rotates_plainly(rope, hf)
-    otherwise = hf.get("rope_theta", OLMO3_ROPE_THETA if model_type == OLMO3 else "unsaid")
-    thetas = {rope.get("rope_theta", otherwise) for rope in ropes}
-    if "unsaid" in thetas:
+        _check_rotates_plainly(rope)
+    if model_type == HYBRID and not all("rope_theta" in rope for rope in ropes):
         raise HFFormatError('config.json rope_parameters: no rope_theta; write {"rope_theta": null} for no rotary positions, or their base')
+    thetas = {_theta(rope) for rope in ropes}
     if len(thetas) > 1 or (thetas == {None} and model_type == OLMO3):
         raise HFFormatError(f"config.json rope_parameters: rope_theta {sorted(map(str, thetas))}; all layers here need the same, a number")
-    return float(thetas.pop() or 0)
+    return thetas.pop() or 0.0
 
 
-def _check_rotates_plainly(rope: Json, hf: Json) -> None:
+def _theta(rope: Json) -> float | None:
+    return None if rope.get("rope_theta", OLMO3_ROPE_THETA) is None else _number(rope, "rope_theta", OLMO3_ROPE_THETA)
+
+
+def _check_rotates_plainly(rope: Json) -> None:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise HFFormatError(f"config.json rope_parameters: rope_type={kind!r}; only 'default' positions can be imported")
-    if rope.get("partial_rotary_factor", hf.get("partial_rotary_factor")) not in (1, None):
-        raise HFFormatError("config.json partial_rotary_factor: here every pair of a head rotates; such a checkpoint can't be imported")
+    factor = rope.get("partial_rotary_factor")
+    if factor is not None and not _is(factor, 1.0):
+        raise HFFormatError(
+            f"config.json partial_rotary_factor={factor!r}: here all of a head rotates, which is 1; such a checkpoint can't be imported"
+        )
+
+
+def _is(found: object, value: object) -> bool:
+    """Equal; but True is not 1."""
+    return found == value and isinstance(found, bool) == isinstance(value, bool)
+
+
+def _object(hf: Json, key: str) -> Json:
+    value = hf.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise HFFormatError(f'config.json {key}={value!r}: give an object, such as {{"rope_theta": 500000.0}}')
+    return value or {}
+
+
+def _number(hf: Json, key: str, default: float) -> float:
+    value = hf.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
+        raise HFFormatError(f"config.json {key}={value!r}: give a number above 0")
+    return float(value)
+
+
+def _token_or_none(hf: Json, key: str) -> int | None:
+    return None if hf.get(key) is None else _token(key, hf[key])
+
+
+def _token(key: str, value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise HFFormatError(f"config.json {key}: {value!r} is no token; give whole numbers of 0 or more")
+    return value
 
 
 def _int(hf: Json, key: str, default: int | None = None) -> int:

@@ -8,7 +8,8 @@ from model.config import OptimizerConfig
 def lr_at(step: int, config: OptimizerConfig, *, num_steps: int, tokens_per_step: int) -> float:
     """Learning rate of `step` (1 … num_steps): linear to lr at the end of the warmup, then as `config.schedule` says to lr · lr_floor.
 
-    The floor is reached exactly at num_steps; cosine and linear go down from the warmup's end, wsd over its decay only.
+    The floor is reached exactly at num_steps; cosine and linear go down from the warmup's end, wsd over its decay only. A run of no more
+    steps than its warmup has only that, and never comes to the floor.
     """
     warmup = warmup_steps(config, tokens_per_step)
     if step <= warmup:

@@ -46,6 +46,8 @@ class Beat:
     """Last finished step."""
     loss: float | None = None
     tokens_per_s: float | None = None
+    num_skipped: int = 0
+    """Updates that this attempt has skipped because of a spike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +112,7 @@ class WorkerReport:
     step: int = 0
     loss: float | None = None
     tokens_per_s: float | None = None
+    num_skipped: int = 0
     silent_s: float = 0.0
     """Since its last message of any kind."""
     last_progress_s: float = 0.0

@@ -78,7 +78,13 @@ def _ended(state: RunState, workers: list[Located], at_s: float) -> Iterator[Eve
     assert state.terms is not None
     ended = [one.worker.ended for one in workers if one.worker.ended is not None]
     if len(ended) == state.terms.world_size and len({end.outcome for end in ended}) == 1:
-        yield s.WorkersEnded(at_s=at_s, attempt=state.attempt, outcome=ended[0].outcome, step=max(end.step for end in ended))
+        yield s.WorkersEnded(
+            at_s=at_s,
+            attempt=state.attempt,
+            outcome=ended[0].outcome,
+            step=max(end.step for end in ended),
+            num_skipped=max(one.worker.num_skipped for one in workers),
+        )
 
 
 def _failures(state: RunState, workers: list[Located], seen: Observation) -> Iterator[Event]:

@@ -198,6 +198,8 @@ class WorkersEnded:
     attempt: int
     outcome: Outcome
     step: int
+    num_skipped: int = 0
+    """Updates that the attempt skipped because of a spike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,6 +37,7 @@ def build_status(
         "tokens": step * config.tokens_per_step,
         "loss": lead.loss if lead else (recorded.loss if recorded else None),
         "tokens_per_s": lead.tokens_per_s if lead else None,
+        "skipped_updates": max(one.worker.num_skipped for one in workers) if workers else None,
         "last_committed_step": state.committed_step,
         "restarts": state.restarts,
         "live": seen is not None,

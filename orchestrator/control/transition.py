@@ -90,13 +90,10 @@ def _workers_ended(state: RunState, event: s.WorkersEnded) -> Result:
         return state, ()
     ended = close_incidents(state, event.at_s)
     if event.outcome is Outcome.FINISHED:
-        return _drain(
-            replace(
-                ended, ending=Ending.FINISHED, reason=f"finished at step {event.step}", committed_step=max(state.committed_step, event.step)
-            )
-        )
+        committed_step = max(state.committed_step, event.step)
+        return _drain(replace(ended, ending=Ending.FINISHED, reason=f"finished at {_last_step(event)}", committed_step=committed_step))
     if state.stage is Stage.SAVING:
-        return _drain(replace(ended, ending=Ending.STOPPED, reason=f"stopped on request at step {event.step}"))
+        return _drain(replace(ended, ending=Ending.STOPPED, reason=f"stopped on request at {_last_step(event)}"))
     unasked = s.WorkerFailed(
         at_s=event.at_s,
         attempt=event.attempt,
@@ -108,6 +105,12 @@ def _workers_ended(state: RunState, event: s.WorkersEnded) -> Result:
         silent_s=0.0,
     )
     return _worker_failed(state, unasked)
+
+
+def _last_step(event: s.WorkersEnded) -> str:
+    """And how many updates are missing in what looks like a healthy run."""
+    updates = f"; {event.num_skipped:,} update{'s' * (event.num_skipped != 1)} skipped in attempt {event.attempt}"
+    return f"step {event.step}{updates if event.num_skipped else ''}"
 
 
 def _workers_gone(state: RunState, event: s.WorkersGone) -> Result:

@@ -31,13 +31,14 @@ def heard(record: WorkerRecord, message: Message, now_s: float) -> WorkerRecord:
 
 def _absorb(report: WorkerReport, message: Message) -> WorkerReport:
     match message:
-        case Beat(phase=phase, step=step, loss=loss, tokens_per_s=speed):
+        case Beat(phase=phase, step=step, loss=loss, tokens_per_s=speed, num_skipped=num_skipped):
             return replace(
                 report,
                 phase=phase,
                 step=step,
                 loss=report.loss if loss is None else loss,
                 tokens_per_s=report.tokens_per_s if speed is None else speed,
+                num_skipped=num_skipped,
             )
         case Resumed():
             return replace(report, resumed=message)

@@ -40,9 +40,10 @@ class Reporter:
         """Steps are counted from here."""
         self._set(replace(self._beat, step=step))
 
-    def finished(self, step: int, *, phase: Phase, loss: float, tokens_per_s: float) -> None:
-        """A step is done."""
-        self._set(Beat(phase=phase, step=step, loss=loss, tokens_per_s=tokens_per_s))
+    def finished(self, step: int, *, phase: Phase, loss: float, tokens_per_s: float, skipped: bool = False) -> None:
+        """A step is done, its update applied or skipped."""
+        num_skipped = self._beat.num_skipped + skipped
+        self._set(Beat(phase=phase, step=step, loss=loss, tokens_per_s=tokens_per_s, num_skipped=num_skipped))
 
     def send(self, message: Message) -> None:
         """After the beats so far; returns at once."""

@@ -112,7 +112,7 @@ class Trainer:
     def _report(self, step: int, result: StepResult) -> float:
         """Tokens per second. Before anything waits for other ranks, so that the one which hangs shows."""
         tokens_per_s = self.throughput.after_step(time.monotonic())
-        self.reporter.finished(step, phase=Phase.TRAINING, loss=result.loss, tokens_per_s=tokens_per_s)
+        self.reporter.finished(step, phase=Phase.TRAINING, loss=result.loss, tokens_per_s=tokens_per_s, skipped=result.skipped)
         return tokens_per_s
 
     def _record(self, step: int, result: StepResult, samples: Sequence[SampleRef], tokens_per_s: float) -> None:

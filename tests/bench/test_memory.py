@@ -71,6 +71,7 @@ def test_the_table_has_every_layout_and_mode(capsys: pytest.CaptureFixture[str])
         ("tp=2,cp=4", "parallel.cp=4: 30 heads, 15 on each rank of parallel.tp=2; use 1, 3, 5 or 15\n"),
         ("dp=8", "--layout dp=8: 'dp=8' is no axis and size; use dp_replicate, dp_shard, cp and tp: tp=2,dp_shard=64\n"),
         ("tp=two", "--layout tp=two: 'tp=two' is no axis and size; use dp_replicate, dp_shard, cp and tp: tp=2,dp_shard=64\n"),
+        ("tp=2,tp=5", "--layout tp=2,tp=5: tp is there twice; give each axis once\n"),
         ("tp=0", "parallel.tp=0: must be positive; use 1 or more\n"),
     ],
 )

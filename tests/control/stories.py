@@ -69,8 +69,8 @@ def waited(at_s: float) -> Event:
     return s.BackoffElapsed(at_s=at_s)
 
 
-def ended(attempt: int, outcome: Outcome, step: int) -> Event:
-    return s.WorkersEnded(at_s=0.0, attempt=attempt, outcome=outcome, step=step)
+def ended(attempt: int, outcome: Outcome, step: int, num_skipped: int = 0) -> Event:
+    return s.WorkersEnded(at_s=0.0, attempt=attempt, outcome=outcome, step=step, num_skipped=num_skipped)
 
 
 def stop(now: bool = False, at_s: float = 0.0) -> Event:

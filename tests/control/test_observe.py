@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator import codec
 from orchestrator.config import RecoveryConfig
 from orchestrator.control import state as s
 from orchestrator.control.cluster import Observation
@@ -106,6 +107,18 @@ def test_the_run_has_ended_when_every_worker_says_so():
     assert list(events_of(steady(), seen(rank(0, ended=finished, exit_code=0), rank(1)))) == []
     everyone = seen(rank(0, ended=finished, exit_code=0), rank(1, ended=finished))
     assert list(events_of(steady(), everyone)) == [s.WorkersEnded(at_s=50.0, attempt=1, outcome=Outcome.FINISHED, step=1000)]
+
+
+def test_the_end_tells_how_many_updates_were_skipped():
+    done = Ended(outcome=Outcome.FINISHED, step=1000)
+    (event,) = events_of(steady(), seen(rank(0, ended=done, num_skipped=3), rank(1, ended=done, num_skipped=3)))
+    assert isinstance(event, s.WorkersEnded)
+    assert event.num_skipped == 3
+
+
+def test_an_end_that_was_journaled_without_skipped_updates_can_still_be_read():
+    old = {"at_s": 1.0, "attempt": 1, "outcome": "finished", "step": 9}
+    assert codec.from_plain(s.WorkersEnded, old) == s.WorkersEnded(at_s=1.0, attempt=1, outcome=Outcome.FINISHED, step=9)
 
 
 def test_a_run_that_is_done_does_not_miss_a_node():

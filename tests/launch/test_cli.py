@@ -11,7 +11,7 @@ import pytest
 from data_pipeline.object_store import StoreUnavailable
 from data_pipeline.plan import digest_of, samples_of_step
 from launch import cli
-from launch.load import shipped_recipes
+from launch.load import load_config, shipped_recipes
 from launch.record import read_run, recorded_status, run_store_of
 from launch.run import Cluster
 from orchestrator.control.journal import open_journal
@@ -24,7 +24,7 @@ from tests.launch.stored_runs import put_checkpoint, put_dataset, put_steps, sto
 
 STATUS_KEYS = {
     "run", "state", "attempt", "step", "num_steps", "tokens", "loss", "tokens_per_s", "last_committed_step", "restarts",
-    "workers", "incidents",
+    "workers", "incidents", "skipped_updates",
 }  # fmt: skip
 INCIDENT_KEYS = {
     "attempt", "cause", "node", "rank", "at_step", "detected_after_s", "recovered_after_s", "resumed_from_step", "steps_replayed",
@@ -80,13 +80,72 @@ def braid(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 @pytest.mark.parametrize("recipe", shipped_recipes())
 def test_a_dry_run_prints_a_recipe_that_loads_again_and_starts_nothing(recipe: str, braid: Braid, tmp_path: Path) -> None:
     done = braid("submit", recipe, "--dry-run")
-    assert done.status == 0
+    start = load_config(recipe, []).start.run
+    assert (done.status, done.err[:30]) == ((2, f"braid: start.run={start}: there is"[:30]) if start else (0, ""))
     assert "# layout: " in done.out
     assert "# tokens: " in done.out
     again = tmp_path / "again.yaml"
     again.write_text(done.out)
     assert braid("submit", str(again), "--dry-run").out == done.out
     assert not braid.root.exists()
+
+
+def test_a_dry_run_tells_the_schedule_and_warns_of_one_that_is_all_warmup(braid: Braid) -> None:
+    done = braid("submit", "tiny", "--dry-run", "optimizer.skip_sigma=6")
+    assert (done.status, done.err) == (0, "")
+    line = "# schedule: 20 steps of warmup to lr 0.003, cosine to 10 % at step 200; updates 6σ above the last 128 are skipped\n"
+    assert line in done.out
+    wsd = braid("submit", "tiny", "--dry-run", "optimizer.schedule=wsd", "optimizer.decay_tokens=10241", "optimizer.lr_floor=0")
+    assert "lr 0.003, wsd: constant, then in the last 11 steps linear to 0 % at step 200; no update is skipped\n" in wsd.out
+
+    short = braid("submit", "tiny", "--dry-run", "train.num_steps=10")
+    assert short.status == 0
+    assert "# schedule: 10 of 20 steps of warmup, up to lr 0.0015 of 0.003; no update is skipped\n" in short.out
+    warning = (
+        "warning: the run ends within its warmup: 20 steps of it, and train.num_steps=10; lower optimizer.warmup_steps, or train longer\n"
+    )
+    assert short.err == warning
+    taken = stored_run(braid.root).name
+    assert braid("submit", "tiny", "train.num_steps=10", f"name={taken}").err.startswith(warning)
+
+
+def test_a_dry_run_tells_where_the_run_begins_or_why_it_can_not(braid: Braid) -> None:
+    put_checkpoint(braid.root, stored_run(braid.root), attempt=1, step=5)
+    start = ("submit", "tiny", "--dry-run", "name=second", "start.run=first")
+
+    assert "# start: the weights of run first, step 5 (trained); the optimizer anew\n" in braid(*start).out
+    assert "step 5 (trained); its optimizer's state too\n" in braid(*start, "start.optimizer=keep").out
+    for override, line in {
+        "start.step=4": "start.run=first: has no checkpoint of step 4; use one of 5",
+        "start.run=gone": "start.run=gone: there is no committed checkpoint of it",
+        "model.ffn_width=400": "start.run=first, step 5: layers.0.ffn.gate_proj.weight is [352, 128] there and [400, 128] in this run's",
+    }.items():
+        done = braid(*start, override)
+        assert done.status == 2
+        assert done.err.startswith(f"braid: {line}")
+
+
+def test_a_dry_run_goes_without_a_store_that_does_not_answer(braid: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object) -> None:
+        raise StoreUnavailable("s3://bucket: no answer")
+
+    monkeypatch.setattr("launch.preflight.find_start", silent)
+    done = braid("submit", "tiny", "--dry-run", "name=second", "start.run=first")
+    assert (done.status, done.err) == (0, "warning: start.run=first: not checked: s3://bucket: no answer\n")
+    assert "# layout: " in done.out
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_moments_are_kept_for_the_same_optimizer_only(dry_run: list[str], braid: Braid) -> None:
+    put_checkpoint(braid.root, stored_run(braid.root), attempt=1, step=5)
+
+    done = braid("submit", "tiny", "name=second", "start.run=first", "start.optimizer=keep", "optimizer.name=muon", *dry_run)
+
+    assert done.status == 2
+    assert done.err == (
+        "braid: start.optimizer=keep: start.run=first was trained with optimizer.name=adamw, and this run has muon; "
+        "use start.optimizer=reset, or the same optimizer.name\n"
+    )
 
 
 def test_a_mistake_ends_with_status_2_and_one_line(braid: Braid) -> None:
@@ -197,6 +256,28 @@ def test_runs_lists_every_run_of_the_store(braid: Braid) -> None:
     stored_run(braid.root, (), "name=second")
     assert [run["run"] for run in json.loads(braid("runs", "--json").out)] == ["first", "second"]
     assert "queued" in braid("runs").out
+
+
+def test_a_run_is_listed_on_one_line_however_long_its_reason(braid: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stored_run(braid.root, (nodes("ab"), failed(1, "a", Cause.CONFIG), gone(1)), f"name={'long-' * 8}name")
+    _, line = braid("runs").out.splitlines()
+    assert line.startswith(f"{'long-' * 8}name  failed  0/200")
+    assert line.rstrip().endswith("…")
+
+
+def test_a_run_that_skips_its_updates_does_not_look_healthy(braid: Braid) -> None:
+    stored_run(braid.root, (*FINISHED[:-2], ended(2, Outcome.FINISHED, 40, num_skipped=17), gone(2)), "train.num_steps=40")
+    assert "finished at step 40; 17 updates skipped in attempt 2" in braid("status", "first").out
+
+
+def test_a_stranger_is_answered_with_where_to_look(braid: Braid) -> None:
+    stored_run(braid.root)
+    done = braid("status", "olmo-hybrid")
+    assert done.err == (
+        f"braid: run 'olmo-hybrid': not in {braid.root}; `braid runs --storage {braid.root}` lists those that are; "
+        "or choose another store with --storage\n"
+    )
 
 
 def test_the_store_can_be_named_instead_of_the_default(braid: Braid, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from launch.record import run_store_of
 from launch.weights import name_from
 from model.hf import write_hf
 from model.hf_config import Serving
+from model.presets import PRESETS
 from orchestrator.worker.commit_log import open_commit_log
 from orchestrator.worker.manifest import read_manifest, write_manifest
 from tests.launch.stored_runs import config_at, put_checkpoint, put_dataset, store_at, stored_run
@@ -105,19 +107,54 @@ def test_an_export_can_be_of_another_dtype(braid: Braid, tmp_path: Path) -> None
         (["average", "hf", "hf@x", "--name", "mean"], "hf@x: the step is not a number; write RUN@STEP"),
         (["average", "hf@0", "--name", "mean"], "braid average: 1 checkpoint is its own mean; name two or more"),
         (["average", "hf@0", "gone@2", "--name", "mean"], "run 'gone': not in {root}"),
-        (["average", "hf@0", "hf@0", "--name", "hf"], "run hf: exists already"),
+        (["average", "hf@0", "other@0", "--name", "hf"], "run hf: exists already"),
+        (["average", "hf@0", "other", "hf", "--name", "mean"], "hf@0: is among the checkpoints twice; name each once"),
+        (["export", "hf", "--out", "hf/config.json/x"], "hf/config.json/x: a part of this path is a file and no directory; choose another"),
+        (["export", "hf", "--out", "/proc/nowhere/x"], "/proc/nowhere/x: can't be written (No such file or directory); choose another"),
+        (["export", "hf", "--out", "hf/config.json"], "hf/config.json: is there already; name a directory"),
+        (["import", "{hf}/config.json"], "{hf}/config.json: not a directory; name the one that holds config.json"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], line: str, braid: Braid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     hf = released(tmp_path / "hf")
     braid("import", str(hf))
+    braid("import", str(hf), "--name", "other")
 
     done = braid(*(argument.format(hf=hf) for argument in arguments))
 
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("braid: " + line.format(root=braid.root))
+    assert done.err.startswith("braid: " + line.format(root=braid.root, hf=hf))
     assert done.err.count("\n") == 1
+
+
+def test_a_companion_that_could_not_be_read_again_is_refused(braid: Braid, tmp_path: Path) -> None:
+    hf = released(tmp_path / "hf")
+    tokenizer = hf / "tokenizer.json"
+    for spoil, said in (
+        (lambda: tokenizer.write_text("{"), "tokenizer.json: not JSON ("),
+        (tokenizer.unlink, ""),
+        (lambda: tokenizer.symlink_to("gone"), "tokenizer.json: not a file; put the model's own there, or remove it"),
+    ):
+        spoil()
+        if said:
+            done = braid("import", str(hf))
+            assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+            assert said in done.err
+    assert json.loads(braid("runs", "--json").out or "[]") == []
+
+
+def test_weights_that_are_not_finite_make_no_run(braid: Braid, tmp_path: Path) -> None:
+    """A_log is −∞ where an initialisation drew a rate of nought: it trains to NaN."""
+    source = random_weights(1)
+    source.held["gates.0.A_log"][1] = -torch.inf
+    hf = released(tmp_path / "hf", source)
+
+    done = braid("import", str(hf))
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("braid: model.layers.0.linear_attn.A_log: has values that are not finite, in ")
+    assert json.loads(braid("runs", "--json").out or "[]") == []
 
 
 def test_a_directory_that_is_not_a_model_is_one_line_and_makes_no_run(braid: Braid, tmp_path: Path) -> None:
@@ -312,14 +349,37 @@ def test_a_models_cost_for_people(braid: Braid) -> None:
     assert "7,298,617,344" in out
     assert "at 4,096 tokens" in out
     assert "memory of each GPU: tp 8, 2 × 4,096 tokens at once" in out
-    assert "activations" in out
+    none, selective, full = (float(size.replace(",", "")) for size in re.search(r"^total +(\S+) +(\S+) +(\S+)", out, re.M).groups())
+    assert none > selective > full
+    assert "adamw, bf16\nin GiB, by activation checkpointing:" in out
+    assert "choose with compute.activation_checkpointing=…; here: none" in out
+
+
+def test_a_small_models_memory_is_told_in_a_smaller_unit(braid: Braid) -> None:
+    cost = json.loads(braid("model", "tiny", "data.seq_len=128", "compute.activation_checkpointing=full", "--json").out)
+    out = braid("model", "tiny", "data.seq_len=128").out
+
+    assert cost["bytes_per_gpu"] == cost["bytes_per_gpu_by_checkpointing"]["full"]
+    assert "in MiB, by" in out
+    assert f"{cost['bytes_per_gpu']['total'] / 2**20:.2f}" in out
+
+
+def test_the_help_names_every_preset_and_a_key_that_the_command_takes(braid: Braid) -> None:
+    out = braid("model", "--help").out
+
+    assert all(name in out for name in PRESETS)
+    example = re.search(r"such as ([a-z_.]+=\d+)", out)
+    assert example is not None
+    assert braid("model", "tiny", example[1]).status == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["olmo_hybrid_7b", "parallel.tp=4"], "parallel.tp=4: 30 heads; use 1, 2, 3, 5, 6, 10, 15 or 30"),
-        (["olmo_hybrid_8b"], "model.preset='olmo_hybrid_8b': no such model; use one of tiny, "),
+        (["olmo_hybrid_8b"], "model.preset='olmo_hybrid_8b': no such model, did you mean olmo_hybrid_7b?; use one of tiny, "),
+        (["tiny", "seq_len=128"], "seq_len: no such key, did you mean data.seq_len?"),
+        (["tiny", "num_layers=3"], "num_layers: no such key, did you mean model.num_layers?"),
         (["tiny", "model.d_modl=3"], "model.d_modl: no such key, did you mean model.d_model?"),
         (["tiny", "train.num_steps=3"], "train.num_steps: no such key; train. has micro_rows"),
         (["tiny", "data.seq_len=0"], "data.seq_len=0: must be positive; use 1 or more"),

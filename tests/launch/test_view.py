@@ -16,7 +16,9 @@ from launch.preflight import prepare_dataset
 from launch.record import read_run, recorded_status
 from launch.render import ENDED, incidents_view, status_view
 from launch.view import RunView
-from orchestrator.messages import Outcome
+from orchestrator.control.cluster import Observation
+from orchestrator.control.status import build_status
+from orchestrator.messages import AgentReport, Outcome, WorkerReport
 from tests.control.stories import committed, ended, gone, nodes, resumed, stepped
 from tests.launch.stored_runs import config_at, put_dataset, put_steps, store_at, stored_run
 
@@ -209,6 +211,18 @@ def test_a_status_shows_workers_incidents_and_refused_checkpoints(tmp_path: Path
     ):
         assert part in text, text
     assert "f" * 9 not in text
+
+
+def test_skipped_updates_are_told_while_a_run_goes_on(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    workers = tuple(WorkerReport(rank=rank, pid=rank, step=60, loss=2.0, num_skipped=41) for rank in range(2))
+    seen = Observation(at_s=9.0, nodes=(), attempt=1, reports=(AgentReport(attempt=1, node="a", workers=workers),))
+    status = build_status("first", config, read_run(config.storage, "first").state, seen, 10.0)
+
+    assert status["skipped_updates"] == 41
+    assert "41 updates skipped" in text_of(status_view(status))
+    assert status_line(status).endswith("step 60/200, loss 2.0000, 41 updates skipped")
+    assert "skipped" not in status_line(status | {"skipped_updates": 0}) + status_line(status | {"skipped_updates": None})
 
 
 def test_incidents_fit_a_narrow_terminal() -> None:

@@ -1,6 +1,7 @@
 """What is accepted as a Hugging Face directory, what is refused and how it is said, and what is written."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.hf import load_pretrained, open_hf, plan_shards, write_hf
-from model.hf_config import HFFormatError, Serving, config_from_hf, config_to_hf, default_serving
+from model.hf_config import HFFormatError, Serving, config_from_hf, config_to_hf, default_serving, serving_from_hf
 from model.hf_names import checkpoint_keys
 from model.presets import PRESETS
 from model.weights import WeightsMismatch
@@ -113,9 +114,18 @@ def test_a_pattern_without_a_period_is_written_out() -> None:
         (RELEASED_7B, {"rope_parameters": None}, 'write {"rope_theta": null}'),
         (RELEASED_7B, {"rope_parameters": {"rope_theta": 5e5, "rope_type": "yarn"}}, "rope_type='yarn'"),
         (RELEASED_7B, {"rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        (RELEASED_7B, {"head_dim": 127}, "model.head_dim=127"),
+        (RELEASED_7B, {"head_dim": 127, "rope_parameters": {"rope_theta": 5e5}}, "model.head_dim=127"),
         (RELEASED_7B, {"hidden_size": "wide"}, "hidden_size='wide'"),
-        (RELEASED_7B, {"rms_norm_eps": None}, "config.json makes a model that can't be"),
+        (RELEASED_7B, {"rms_norm_eps": None}, "rms_norm_eps=None: give a number above 0"),
+        (RELEASED_7B, {"model_type": ["olmo3"]}, "model_type=['olmo3']: not known here; use olmo_hybrid or olmo3"),
+        (RELEASED_7B, {"layer_types": 5}, "layer_types=5: give a list of linear_attention and full_attention"),
+        (RELEASED_7B, {"layer_types": [["linear_attention"]] * 32}, "layer_types: ['linear_attention'] in olmo_hybrid"),
+        (RELEASED_7B, {"layer_types": [5, *["full_attention"] * 31]}, "layer_types: 5 in olmo_hybrid"),
+        (RELEASED_7B, {"rope_parameters": [1]}, "rope_parameters=[1]: give an object"),
+        (OLDER_OLMO3_7B, {"rope_parameters": {"full_attention": "x"}}, "full_attention='x': give an object"),
+        (OLDER_OLMO3_7B, {"rope_scaling": 8.0}, "rope_scaling=8.0: give an object"),
+        (OLDER_OLMO3_7B, {"rope_theta": 0}, "rope_theta=0: give a number above 0"),
+        (OLDER_OLMO3_7B, {"rope_theta": 10**400}, ": give a number above 0"),
         (OLDER_OLMO3_7B, {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}}, "rope_type='yarn'"),
         (OLDER_OLMO3_7B, {"rope_theta": None}, "rope_theta ['None']"),
         (OLDER_OLMO3_7B, {"sliding_window": None}, "sliding_window=null"),
@@ -132,6 +142,31 @@ def test_another_architecture_is_refused_by_the_key_that_makes_it_one(base: dict
         config_from_hf({**base, **change})
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+NUMBERS = {
+    "olmo_hybrid": [*(key for key, value in RELEASED_7B.items() if type(value) in (int, float)), "head_dim", "attention_dropout"],
+    "olmo3": ["head_dim", "rope_theta", "sliding_window", "rms_norm_eps", "num_key_value_heads", "partial_rotary_factor"],
+}
+
+
+@pytest.mark.parametrize("value", ['"8"', "[8]", "true", "{}", "NaN", "Infinity", "-Infinity", "-8"])
+@pytest.mark.parametrize(("model_type", "key"), [(model_type, key) for model_type, keys in NUMBERS.items() for key in keys])
+def test_what_is_no_number_is_one_line_with_the_key_and_what_is_wanted(model_type: str, key: str, value: str) -> None:
+    hf = RELEASED_7B if model_type == "olmo_hybrid" else OLDER_OLMO3_7B
+    with pytest.raises(HFFormatError) as refused:
+        config_from_hf({**hf, key: json.loads(value)})
+    assert re.fullmatch(rf"config\.json {key}=.*(: give a|: this model has 0\.0;|, which is 1;).*", str(refused.value))
+
+
+@pytest.mark.parametrize("value", ['"8"', "true", "{}", "NaN", "Infinity", "-8", "8.5"])
+@pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id", "max_position_embeddings"])
+def test_what_is_no_token_or_length_is_too(key: str, value: str) -> None:
+    for given in [value, f"[{value}]"]:
+        with pytest.raises(
+            HFFormatError, match=rf"^config\.json {key}.*(; give whole numbers of 0 or more|: give a positive whole number)$"
+        ):
+            serving_from_hf({**RELEASED_7B, key: json.loads(given)})
 
 
 @pytest.mark.parametrize(

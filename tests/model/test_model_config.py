@@ -1,5 +1,6 @@
 """Counts, presets and refusals of the pure configs."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ import torch
 
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout, validate_world
 from model.model import HybridLM
+from model.parallelize import build_model
 from model.parameters import flops_per_token, num_params, parameter_shapes, params_by_part
 from model.presets import PRESETS
 
@@ -79,12 +81,18 @@ def test_a_layout_that_splits_heads_is_refused_with_the_ones_that_work() -> None
     validate_layout(hybrid, ParallelConfig(cp=3, tp=5))
 
 
+def test_a_layout_that_leaves_a_rank_without_a_share_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^parallel\.tp=4: leaves a rank without any of model\.ffn_width=9; use a smaller tp$"):
+        validate_layout(replace(PRESETS["tiny"], ffn_width=9), ParallelConfig(tp=4))
+    validate_layout(replace(PRESETS["tiny"], ffn_width=10), ParallelConfig(tp=4))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_heads": 0}, r"^model\.num_heads=0: must be positive; use 1 or more$"),
         ({"norm_eps": -1.0}, r"^model\.norm_eps=-1\.0: must be positive; use a number above 0$"),
-        ({"head_dim": 7}, r"^model\.head_dim=7: .*; use an even number$"),
+        ({"head_dim": 7}, r"^model\.head_dim=7: RoPE rotates pairs; use an even number, or model\.rope_theta=0$"),
         ({"layer_pattern": "gdn mamba"}, r"^model\.layer_pattern='gdn mamba': use words out of gdn, attn, window"),
         ({"gdn_key_dim": 0}, r"^model\.gdn_key_dim=0: must be positive; use 1 or more$"),
         ({"rope_theta": -1.0}, r"^model\.rope_theta=-1\.0: negative; .* or 0 for no rotary positions$"),
@@ -94,6 +102,19 @@ def test_a_layout_that_splits_heads_is_refused_with_the_ones_that_work() -> None
 def test_an_impossible_model_is_one_line_with_key_and_remedy(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(PRESETS["tiny"], **change)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["rope_theta", "norm_eps", "gdn_norm_eps", "d_model", "window"])
+def test_a_number_that_is_not_finite_is_no_size_of_a_model(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^model\.{name}={value}: must be finite; use an ordinary number$"):
+        replace(PRESETS["tiny"], **{name: value})
+
+
+def test_heads_that_do_not_rotate_may_be_of_odd_width() -> None:
+    config = replace(PRESETS["tiny"], head_dim=7, rope_theta=0.0)
+    model = build_model(config, None, device=torch.device("cpu"), seed=0)
+    assert model(torch.tensor([[1, 2, 3]])).isfinite().all()
 
 
 @pytest.mark.parametrize(

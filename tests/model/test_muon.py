@@ -1,6 +1,7 @@
 """Muon: torch.optim.Muon's update for the matrices inside blocks, to the bit, however they are sharded; AdamW for the rest."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,16 +90,19 @@ def outcome(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
 
 
 def test_one_process_does_what_torch_does_to_the_bit() -> None:
+    """With settings that are nobody's defaults."""
     model = toy()
     theirs = copy.deepcopy(model)
-    train(model, build_optimizer(model, CONFIG))
+    train(model, build_optimizer(model, replace(CONFIG, beta1=0.8, beta2=0.7, eps=0.01, muon_momentum=0.6)))
 
     matrices, others = [], []
     for name, parameter in theirs.named_parameters():
         settings = {"lr_scale": 0.5 if ".down." in name else 1.0, "weight_decay": 0.0 if name == "embed.weight" else 0.1}
         in_block = name.startswith("layers.") and parameter.ndim == 2
         (matrices if in_block else others).append({"params": [parameter], **settings})
-    for optimizer in (Muon(matrices, momentum=0.95, adjust_lr_fn="match_rms_adamw"), AdamW(others, betas=(0.9, 0.95), fused=True)):
+    muon = Muon(matrices, momentum=0.6, adjust_lr_fn="match_rms_adamw")
+    adamw = AdamW(others, betas=(0.8, 0.7), eps=0.01, fused=True)
+    for optimizer in (muon, adamw):
         train(theirs, optimizer)
 
     for (name, ours), torchs in zip(model.named_parameters(), theirs.parameters(), strict=True):

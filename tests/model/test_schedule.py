@@ -61,7 +61,7 @@ def test_a_run_shorter_than_its_warmup_only_warms_up() -> None:
 
 
 def test_tokens_count_up_to_whole_steps_and_win_over_steps() -> None:
-    config = replace(WSD, warmup_tokens=4001, decay_tokens=6000)
+    config = replace(WSD, warmup_tokens=4001, decay_steps=0, decay_tokens=6000)
     assert (warmup_steps(config, TOKENS), decay_steps(config, TOKENS)) == (5, 6)
     assert warmup_steps(replace(config, warmup_tokens=1), TOKENS) == 1
     assert rate(5, config) == rate(104, config) == 1.0
@@ -76,7 +76,10 @@ def test_tokens_count_up_to_whole_steps_and_win_over_steps() -> None:
             WSD,
             "optimizer.decay_steps=20: 20 steps of decay after 10 of warmup are more than train.num_steps=29; shorten them, or train 30 ",
         ),
-        (replace(WSD, decay_tokens=19_500), "optimizer.decay_tokens=19500: 20 steps of decay after 10 of warmup are more than "),
+        (
+            replace(WSD, decay_steps=0, decay_tokens=19_500),
+            "optimizer.decay_tokens=19500: 20 steps of decay after 10 of warmup are more than ",
+        ),
     ],
 )
 def test_a_wsd_that_does_not_fit_its_run_is_refused(config: OptimizerConfig, line: str) -> None:

@@ -1,20 +1,24 @@
 """One process training: what a step reports, and that it is a function of its inputs."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partialmethod
+from functools import partial, partialmethod
 from typing import Literal
 
 import pytest
 import torch
 import torch._dynamo
 import torch._functorch.config
-from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, in_fp32, step_once, train, worst_difference
+from fake_fla import install
+from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, step_once, train, worst_difference
 
-from model.config import ComputeConfig, ParallelConfig
+from model.config import ComputeConfig, ParallelConfig, ParamGroup
 from model.loss import IGNORED, cross_entropy_sum
 from model.optim import build_optimizer
 from model.parallelize import build_model
+from model.spikes import SpikeGuard
+from model.step import train_step
 from model.titan import set_determinism
 
 ONE = ParallelConfig()
@@ -73,6 +77,42 @@ def test_a_rate_of_zero_changes_nothing() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_rate_of_a_group_is_the_steps_times_its_scale(name: Literal["adamw", "muon"]) -> None:
+    groups = (ParamGroup(pattern="layers.1.*", lr_scale=0.0), ParamGroup(pattern="head.weight", lr_scale=0.5))
+    case = replace(CASE, optimizer=replace(OPTIMIZER, name=name, groups=groups))
+    model = build_model(MODEL, None, device=CPU, seed=3)
+    optimizer = build_optimizer(model, case.optimizer)
+    before = full(dict(model.named_parameters()))
+    step_once(model, optimizer, 1, None, case, lr=3e-3)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved == {name for name in before if not name.startswith("layers.1.")}
+    assert {group["lr_scale"]: group["lr"] for group in optimizer.param_groups} == {0.0: 0.0, 0.5: 1.5e-3, 1.0: 3e-3}
+
+
+@pytest.mark.parametrize("spike", ["loss", "grad_norm"])
+def test_a_spike_changes_neither_parameters_nor_optimizer(spike: Literal["loss", "grad_norm"]) -> None:
+    """The optimizer has state of its own by then; the step after, which is no spike, is taken."""
+    model = build_model(MODEL, None, device=CPU, seed=3)
+    optimizer = build_optimizer(model, OPTIMIZER)
+    step_once(model, optimizer, 1, None, CASE)
+    usual = torch.tensor([100.0, 100.0], dtype=torch.float64)
+    usual[["loss", "grad_norm"].index(spike)] = 0.0
+    before = full(dict(model.named_parameters())), copy.deepcopy(optimizer.state_dict())
+    guarded = partial(train_step, model, optimizer, lr=1e-2, config=OPTIMIZER, chunk_tokens=11, mesh=None)
+
+    skipped = guarded(batches(2, None, CASE), spikes=SpikeGuard(sigma=3.0, history=usual.repeat(4, 1)))
+
+    assert skipped.skipped
+    assert skipped.loss > 0
+    assert skipped.grad_norm > 0
+    torch.testing.assert_close((full(dict(model.named_parameters())), optimizer.state_dict()), before, rtol=0.0, atol=0.0)
+
+    taken = guarded(batches(2, None, CASE), spikes=SpikeGuard(sigma=3.0, history=torch.full((4, 2), 100.0, dtype=torch.float64)))
+    assert taken == replace(skipped, skipped=False)
+    assert not torch.equal(model.head.weight, before[0]["head.weight"])
+
+
 def test_a_batch_is_learnt_by_heart() -> None:
     model = build_model(MODEL, None, device=CPU, seed=3)
     optimizer = build_optimizer(model, OPTIMIZER)
@@ -86,6 +126,17 @@ def test_what_is_recomputed_in_the_backward_is_what_it_was(mode: Literal["select
     recomputed = train(ONE, replace(CASE, compute=replace(CASE.compute, activation_checkpointing=mode)))
     assert recomputed.results == kept.results
     assert all(torch.equal(recomputed.weights[name], weight) for name, weight in kept.weights.items())
+
+
+@pytest.mark.parametrize(("mode", "num_forwards"), [("none", 1), ("selective", 1), ("full", 2)])
+def test_only_full_checkpointing_runs_the_delta_rule_again(
+    monkeypatch: pytest.MonkeyPatch, mode: Literal["none", "selective", "full"], num_forwards: int
+) -> None:
+    fla = install(monkeypatch)
+    config = replace(MODEL, num_layers=4, layer_pattern="gdn attn", gdn_backend="fla")
+    model = build_model(config, None, device=CPU, seed=3, compute=ComputeConfig(activation_checkpointing=mode))
+    step_once(model, build_optimizer(model, OPTIMIZER), 1, None, CASE)
+    assert (fla.num_forwards, fla.num_backwards) == (2 * num_forwards, 2)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks, and hides it

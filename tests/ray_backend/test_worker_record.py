@@ -28,6 +28,10 @@ def test_a_beat_that_says_no_loss_keeps_the_last_one():
     assert told(training(5, loss=2.5), training(5)).report.loss == 2.5
 
 
+def test_skipped_updates_are_those_of_the_last_beat():
+    assert told(training(5), Beat(phase=Phase.TRAINING, step=6, num_skipped=2)).report.num_skipped == 2
+
+
 def test_the_first_failure_counts():
     first, second = Failed(error_type="First", text="a"), Failed(error_type="Second", text="b")
 

@@ -50,6 +50,20 @@ def test_a_step_is_told_at_once():
     reporter.close()
 
 
+def test_skipped_updates_are_counted():
+    reporter, reading = open_reporter()
+    heard(reading, 1)
+
+    for step, skipped in ((7, True), (8, False), (9, True)):
+        reporter.finished(step, phase=Phase.TRAINING, loss=2.5, tokens_per_s=100.0, skipped=skipped)
+    reporter.enter(Phase.SAVING)
+    reporter.close()
+
+    *_, last = heard(reading, 1)
+    assert isinstance(last, Beat)
+    assert (last.phase, last.num_skipped) == (Phase.SAVING, 2)
+
+
 def test_a_message_comes_after_the_step_that_it_is_about():
     reporter, reading = open_reporter()
     heard(reading, 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data_pipeline.object_store import ObjectStore
 from model.config import OptimizerConfig
+from orchestrator.messages import Beat
 from orchestrator.worker.checkpoint_store import open_checkpoint
 from orchestrator.worker.commit_log import open_commit_log
 from orchestrator.worker.ledger import read_ledger
@@ -58,6 +59,7 @@ def test_a_spike_changes_nothing_and_is_decided_alike_when_it_is_replayed(tmp_pa
     attempt = run_attempt(config, 2, tmp_path, module="tests.worker.spike_worker")
 
     assert attempt.resumed.step == SPIKE_STEP - 1
+    assert [max(message.num_skipped for message in worker.said if isinstance(message, Beat)) for worker in attempt.workers] == [1, 1]
     verdict = verdict_on(config)
     assert verdict.ok, verdict.line
     assert f"3 steps replayed bit for bit, 1 update skipped as a spike (step {SPIKE_STEP}), no sample skipped" in verdict.line
