@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.kernels.chunk_plan import ChunkPlan, max_chunks, plan_chunks
 from model.kernels.triton_chunks import prepare_chunks
-from model.kernels.triton_config import KernelConfig, choose_config, power_of_two_in
+from model.kernels.triton_config import KernelConfig, choose_config
 from model.kernels.triton_gradients import chunk_gradients
 from model.kernels.triton_scan import scan_backward, scan_forward
 from model.parameters import GDN_CHUNK
@@ -53,7 +53,7 @@ def delta_rule_forward(
     scan_forward[(plan.num_documents * v.shape[2] * v.shape[3] // config.scan_value_block,)](
         q, k, v, inverse, scores, gates, plan.first_chunk_P, plan.start_Z,
         None if initial_state is None else initial_state.contiguous(), out, updates, states,
-        final_state if output_final_state else None, num_tokens, **problem.constants, BV=config.scan_value_block,
+        final_state if output_final_state else None, num_tokens, **problem.constants, V=v.shape[3], BV=config.scan_value_block,
         STAGES=config.forward.stages, num_warps=config.forward.warps,
     )  # fmt: skip
     return out, final_state, inverse, scores, gates, updates, states
@@ -87,7 +87,7 @@ def delta_rule_backward(
     scan_backward[(plan.num_documents * num_heads * value_dim // config.scan_value_block,)](
         q, k, inverse, scores, gates, plan.first_chunk_P, plan.start_Z, grad_out,
         None if grad_final_state is None else grad_final_state.contiguous(), grad_v, grad_states,
-        grad_initial_state if has_initial_state else None, num_tokens, **problem.constants, BV=config.scan_value_block,
+        grad_initial_state if has_initial_state else None, num_tokens, **problem.constants, V=value_dim, BV=config.scan_value_block,
         STAGES=config.backward.stages, num_warps=config.backward.warps,
     )  # fmt: skip
     group = num_heads // q.shape[2]
@@ -95,7 +95,7 @@ def delta_rule_backward(
     grad_log_decay, grad_beta = torch.empty_like(log_decay), torch.empty_like(log_decay)
     chunk_gradients[(plan.num_chunks * num_heads,)](
         q, k, log_decay, beta, gates, plan.start_Z, updates, states, grad_out, grad_v, grad_states,
-        grad_q, grad_k, grad_log_decay, grad_beta, num_tokens, **problem.constants, BV=config.gradient_value_block,
+        grad_q, grad_k, grad_log_decay, grad_beta, num_tokens, **problem.constants, V=value_dim, BV=config.gradient_value_block,
         STAGES=config.gradients.stages, num_warps=config.gradients.warps,
     )  # fmt: skip
     if group > 1:
@@ -144,14 +144,12 @@ class _Problem:
 def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None) -> _Problem:
     (num_rows, num_tokens, num_key_heads, key_dim), (num_heads, value_dim) = q.shape, v.shape[2:]
     is_exact = q.dtype == torch.float32
-    key_block = power_of_two_in(key_dim, 64)
-    constants: dict[str, int | str] = {"N": num_key_heads, "M": num_heads, "V": value_dim, "C": GDN_CHUNK}
     major, minor = torch.cuda.get_device_capability(q.device) if q.is_cuda else (0, 0)
     return _Problem(
         plan=plan_chunks(num_rows=num_rows, num_tokens=num_tokens, offsets_cpu_P=offsets_cpu_P, device=q.device),
         config=choose_config(architecture=10 * major + minor, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact),
         num_tokens=num_rows * num_tokens,
-        constants=constants | {"NK": key_dim // key_block, "BK": key_block, "PRECISION": "ieee" if is_exact else "tf32"},
+        constants={"N": num_key_heads, "M": num_heads, "K": key_dim, "C": GDN_CHUNK, "PRECISION": "ieee" if is_exact else "tf32"},
         invert_precision="bf16x3" if q.is_cuda and not is_exact else "ieee",
     )
 

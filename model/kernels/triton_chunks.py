@@ -1,6 +1,7 @@
 """What each chunk needs before the state passes through: its triangular inverse, its scores and its decays.
 
-Letters: C tokens of a chunk, K key dim in NK tiles of BK (powers of two, so that nothing is padded: 96 = 3 × 32), V value dim.
+Letters: C tokens of a chunk, N key heads, M value heads, K key dim, V value dim, BV of it at a time. What is K wide is a tuple of tiles,
+one for each power of two in K (96 = 64 + 32), so that nothing is padded.
 """
 
 import triton
@@ -15,21 +16,42 @@ def load_beta(beta, is_valid):
     return tl.maximum(tl.load(beta, mask=is_valid, other=0.0).to(tl.float32), SMALLEST_BETA)
 
 
+@triton.constexpr_function
+def num_tiles(K):
+    return K.bit_count()
+
+
+@triton.constexpr_function
+def tile_start(K, i):
+    """Of tile i, the widest being tile 0."""
+    rest = K
+    for _ in range(i):
+        rest -= 1 << (rest.bit_length() - 1)
+    return K - rest
+
+
+@triton.constexpr_function
+def tile_width(K, i):
+    for _ in range(i):
+        K -= 1 << (K.bit_length() - 1)
+    return 1 << (K.bit_length() - 1)
+
+
 @triton.jit
-def load_tiles(matrix, row, is_valid, stride, NK: tl.constexpr, BK: tl.constexpr):
-    """These rows of a matrix NK · BK wide as NK tiles; zeros where a row is not valid. Offsets are 32 bits wide."""
+def load_tiles(matrix, row, is_valid, stride, K: tl.constexpr):
+    """These rows of a matrix K wide, with zeros where a row is not valid."""
     tiles = ()
-    place = row[:, None] * stride + tl.arange(0, BK)[None, :]
-    for i in tl.static_range(NK):
-        tiles = tiles + (tl.load(matrix + i * BK + place, mask=is_valid[:, None], other=0.0),)
+    for i in tl.static_range(num_tiles(K)):
+        column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
+        tiles = tiles + (tl.load(matrix + row[:, None] * stride + column[None, :], mask=is_valid[:, None], other=0.0),)
     return tiles
 
 
 @triton.jit
-def products(left, right, NK: tl.constexpr, PRECISION: tl.constexpr):
+def products(left, right, K: tl.constexpr, PRECISION: tl.constexpr):
     """left · rightᵀ in fp32, summed over the tiles."""
     total = tl.dot(left[0], tl.trans(right[0]), input_precision=PRECISION)
-    for i in tl.static_range(1, NK):
+    for i in tl.static_range(1, num_tiles(K)):
         total = tl.dot(left[i], tl.trans(right[i]), total, input_precision=PRECISION)
     return total
 
@@ -53,7 +75,7 @@ def invert(below, C: tl.constexpr, LOG_C: tl.constexpr, PRECISION: tl.constexpr)
 @triton.jit
 def prepare_chunks(
     q, k, log_decay, beta, start_Z, inverse, scores, gates, num_tokens,
-    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, LOG_C: tl.constexpr, NK: tl.constexpr, BK: tl.constexpr,
+    N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, LOG_C: tl.constexpr, K: tl.constexpr,
     PRECISION: tl.constexpr, INVERT_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Per chunk and value head `scores` and `inverse` (times beta), C × C, [T, M, C]; `gates`, fp32, [2, M, T]: each token's decay
@@ -77,11 +99,11 @@ def prepare_chunks(
     column = within[None, :]
     # Masked before exp: above the diagonal it would overflow.
     between = tl.exp(tl.where(row >= column, (decay_sum[:, None] - decay_sum[None, :]).to(tl.float32), float("-inf")))
-    narrow = start * (N * NK * BK) + head // (M // N) * (NK * BK)
-    keys = load_tiles(k + narrow, within, is_valid, N * NK * BK, NK, BK)
-    queries = load_tiles(q + narrow, within, is_valid, N * NK * BK, NK, BK)
+    narrow = start * (N * K) + head // (M // N) * K
+    keys = load_tiles(k + narrow, within, is_valid, N * K, K)
+    queries = load_tiles(q + narrow, within, is_valid, N * K, K)
     tile = row * (M * C) + column
-    tl.store(scores + (start * (M * C) + head * C) + tile, products(queries, keys, NK, PRECISION) * between, mask=is_valid[:, None])
-    below = tl.where(row > column, products(keys, keys, NK, PRECISION) * between * strength[:, None], 0.0)
+    tl.store(scores + (start * (M * C) + head * C) + tile, products(queries, keys, K, PRECISION) * between, mask=is_valid[:, None])
+    below = tl.where(row > column, products(keys, keys, K, PRECISION) * between * strength[:, None], 0.0)
     solved = invert(below, C, LOG_C, INVERT_PRECISION) * strength[None, :]
     tl.store(inverse + (start * (M * C) + head * C) + tile, solved, mask=is_valid[:, None])

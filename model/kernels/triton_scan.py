@@ -7,47 +7,47 @@ as the left factor straight from registers, and as the right factor a tile as it
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import load_tiles, products
+from model.kernels.triton_chunks import load_tiles, num_tiles, products, tile_start, tile_width
 
 
 @triton.jit
-def load_state(state, head, row, V: tl.constexpr, NK: tl.constexpr, BK: tl.constexpr):
-    """The rows of the transpose of a K × V state, fp32, as NK tiles."""
+def load_state(state, head, row, V: tl.constexpr, K: tl.constexpr):
+    """The rows of the transpose of a K × V state, fp32, as tiles."""
     tiles = ()
-    for i in tl.static_range(NK):
-        column = i * BK + tl.arange(0, BK)
-        tiles = tiles + (tl.load(state + head * (NK * BK * V) + column[None, :] * V + row[:, None]),)
+    for i in tl.static_range(num_tiles(K)):
+        column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
+        tiles = tiles + (tl.load(state + head * (K * V) + column[None, :] * V + row[:, None]),)
     return tiles
 
 
 @triton.jit
-def store_state(state, tiles, head, row, V: tl.constexpr, NK: tl.constexpr, BK: tl.constexpr):
-    for i in tl.static_range(NK):
-        column = i * BK + tl.arange(0, BK)
-        tl.store(state + head * (NK * BK * V) + column[None, :] * V + row[:, None], tiles[i])
+def store_state(state, tiles, head, row, V: tl.constexpr, K: tl.constexpr):
+    for i in tl.static_range(num_tiles(K)):
+        column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
+        tl.store(state + head * (K * V) + column[None, :] * V + row[:, None], tiles[i])
 
 
 @triton.jit
-def store_tiles(matrix, tiles, row, NK: tl.constexpr, BK: tl.constexpr):
-    """Tiles as rows of a matrix NK · BK wide, in its dtype."""
-    place = row[:, None] * (NK * BK) + tl.arange(0, BK)[None, :]
-    for i in tl.static_range(NK):
-        tl.store(matrix + i * BK + place, tiles[i].to(matrix.dtype.element_ty))
+def store_tiles(matrix, tiles, row, K: tl.constexpr):
+    """Tiles as rows of a matrix K wide, in its dtype."""
+    for i in tl.static_range(num_tiles(K)):
+        column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
+        tl.store(matrix + row[:, None] * K + column[None, :], tiles[i].to(matrix.dtype.element_ty))
 
 
 @triton.jit
-def cast(tiles, dtype: tl.constexpr, NK: tl.constexpr):
+def cast(tiles, dtype: tl.constexpr, K: tl.constexpr):
     narrow = ()
-    for i in tl.static_range(NK):
+    for i in tl.static_range(num_tiles(K)):
         narrow = narrow + (tiles[i].to(dtype),)
     return narrow
 
 
 @triton.jit
-def zero_tiles(ROWS: tl.constexpr, NK: tl.constexpr, BK: tl.constexpr):
+def zero_tiles(ROWS: tl.constexpr, K: tl.constexpr):
     tiles = ()
-    for _ in tl.static_range(NK):
-        tiles = tiles + (tl.zeros((ROWS, BK), tl.float32),)
+    for i in tl.static_range(num_tiles(K)):
+        tiles = tiles + (tl.zeros((ROWS, tile_width(K, i)), tl.float32),)
     return tiles
 
 
@@ -64,94 +64,96 @@ def place(first_chunk_P, start_Z, M: tl.constexpr, V: tl.constexpr, BV: tl.const
 @triton.jit
 def scan_forward(
     q, k, v, inverse, scores, gates, first_chunk_P, start_Z, initial_state, out, updates, states, final_state, num_tokens,
-    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, NK: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """`out` and `updates`, [T, M, V], of a document's chunks one after the other; `states`, [Z, M, V, K], as each chunk finds it."""
     unit, head, row, first, num_chunks, begin, end = place(first_chunk_P, start_Z, M, V, BV)
-    key_head = head // (M // N) * (NK * BK)
+    key_head = head // (M // N) * K
     dtype: tl.constexpr = k.dtype.element_ty
     if initial_state is not None:
-        state = load_state(initial_state, unit, row, V, NK, BK)
+        state = load_state(initial_state, unit, row, V, K)
     else:
-        state = zero_tiles(BV, NK, BK)
+        state = zero_tiles(BV, K)
     within = tl.arange(0, C)
     for i in tl.range(num_chunks, num_stages=STAGES):
         start = begin + i * C
-        is_valid = start + within < end
-        keys = load_tiles(k + start * (N * NK * BK) + key_head, within, is_valid, N * NK * BK, NK, BK)
-        queries = load_tiles(q + start * (N * NK * BK) + key_head, within, is_valid, N * NK * BK, NK, BK)
-        square = within[:, None] * (M * C) + within[None, :]
-        solve = tl.load(inverse + (start * (M * C) + head * C) + square, mask=is_valid[:, None], other=0.0)
-        score = tl.load(scores + (start * (M * C) + head * C) + square, mask=is_valid[:, None], other=0.0)
-        tall = within[:, None] * (M * V) + row[None, :]
-        values = tl.load(v + (start * (M * V) + head * V) + tall, mask=is_valid[:, None], other=0.0)
-        gate = gates + head.to(tl.int64) * num_tokens + start + within
+        token = start + within
+        is_valid = token < end
+        keys = load_tiles(k + key_head, token, is_valid, N * K, K)
+        queries = load_tiles(q + key_head, token, is_valid, N * K, K)
+        square = token[:, None] * (M * C) + (head * C + within[None, :])
+        solve = tl.load(inverse + square, mask=is_valid[:, None], other=0.0)
+        score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
+        tall = token[:, None] * (M * V) + (head * V + row[None, :])
+        values = tl.load(v + tall, mask=is_valid[:, None], other=0.0)
+        gate = gates + head.to(tl.int64) * num_tokens + token
         from_start = tl.load(gate, mask=is_valid, other=0.0)
         to_end = tl.load(gate + M * num_tokens, mask=is_valid, other=0.0)
         whole = tl.load(gates + head.to(tl.int64) * num_tokens + tl.minimum(start + C, end) - 1)
 
-        narrow = cast(state, dtype, NK)
-        store_tiles(states + ((first + i).to(tl.int64) * M + head) * (V * NK * BK), narrow, row, NK, BK)
-        recalled = products(narrow, keys, NK, PRECISION)
+        narrow = cast(state, dtype, K)
+        store_tiles(states + ((first + i).to(tl.int64) * M + head) * (V * K), narrow, row, K)
+        recalled = products(narrow, keys, K, PRECISION)
         wanted = tl.trans(values).to(tl.float32) - from_start[None, :] * recalled
         update = tl.dot(wanted.to(dtype), tl.trans(solve), input_precision=PRECISION)
-        answer = products(narrow, queries, NK, PRECISION) * from_start[None, :]
+        answer = products(narrow, queries, K, PRECISION) * from_start[None, :]
         answer = tl.dot(update.to(dtype), tl.trans(score), answer, input_precision=PRECISION)
         kept = (update * to_end[None, :]).to(dtype)
         next_state = ()
-        for j in tl.static_range(NK):
+        for j in tl.static_range(num_tiles(K)):
             next_state = next_state + (tl.dot(kept, keys[j], state[j] * whole, input_precision=PRECISION),)
         state = next_state
-        tl.store(updates + (start * (M * V) + head * V) + tall, tl.trans(update).to(dtype), mask=is_valid[:, None])
-        tl.store(out + (start * (M * V) + head * V) + tall, tl.trans(answer).to(dtype), mask=is_valid[:, None])
+        tl.store(updates + tall, tl.trans(update).to(dtype), mask=is_valid[:, None])
+        tl.store(out + tall, tl.trans(answer).to(dtype), mask=is_valid[:, None])
     if final_state is not None:
-        store_state(final_state, state, unit, row, V, NK, BK)
+        store_state(final_state, state, unit, row, V, K)
 
 
 @triton.jit
 def scan_backward(
     q, k, inverse, scores, gates, first_chunk_P, start_Z, grad_out, grad_final_state, grad_v, grad_states, grad_initial_state, num_tokens,
-    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, NK: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """`grad_v` and, [Z, M, V, K], the gradient `grad_states` of the state that each chunk leaves, from the last chunk to the first."""
     unit, head, row, first, num_chunks, begin, end = place(first_chunk_P, start_Z, M, V, BV)
-    key_head = head // (M // N) * (NK * BK)
+    key_head = head // (M // N) * K
     dtype: tl.constexpr = k.dtype.element_ty
     if grad_final_state is not None:
-        state = load_state(grad_final_state, unit, row, V, NK, BK)
+        state = load_state(grad_final_state, unit, row, V, K)
     else:
-        state = zero_tiles(BV, NK, BK)
+        state = zero_tiles(BV, K)
     within = tl.arange(0, C)
     for i in tl.range(num_chunks, num_stages=STAGES):
         chunk = num_chunks - 1 - i
         start = begin + chunk * C
-        is_valid = start + within < end
-        keys = load_tiles(k + start * (N * NK * BK) + key_head, within, is_valid, N * NK * BK, NK, BK)
-        queries = load_tiles(q + start * (N * NK * BK) + key_head, within, is_valid, N * NK * BK, NK, BK)
-        square = within[:, None] * (M * C) + within[None, :]
-        solve = tl.load(inverse + (start * (M * C) + head * C) + square, mask=is_valid[:, None], other=0.0)
-        score = tl.load(scores + (start * (M * C) + head * C) + square, mask=is_valid[:, None], other=0.0)
-        tall = within[:, None] * (M * V) + row[None, :]
-        answer = tl.trans(tl.load(grad_out + (start * (M * V) + head * V) + tall, mask=is_valid[:, None], other=0.0))
-        gate = gates + head.to(tl.int64) * num_tokens + start + within
+        token = start + within
+        is_valid = token < end
+        keys = load_tiles(k + key_head, token, is_valid, N * K, K)
+        queries = load_tiles(q + key_head, token, is_valid, N * K, K)
+        square = token[:, None] * (M * C) + (head * C + within[None, :])
+        solve = tl.load(inverse + square, mask=is_valid[:, None], other=0.0)
+        score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
+        tall = token[:, None] * (M * V) + (head * V + row[None, :])
+        answer = tl.trans(tl.load(grad_out + tall, mask=is_valid[:, None], other=0.0))
+        gate = gates + head.to(tl.int64) * num_tokens + token
         from_start = tl.load(gate, mask=is_valid, other=0.0)
         to_end = tl.load(gate + M * num_tokens, mask=is_valid, other=0.0)
         whole = tl.load(gates + head.to(tl.int64) * num_tokens + tl.minimum(start + C, end) - 1)
 
-        narrow = cast(state, dtype, NK)
-        store_tiles(grad_states + ((first + chunk).to(tl.int64) * M + head) * (V * NK * BK), narrow, row, NK, BK)
-        update = products(narrow, keys, NK, PRECISION) * to_end[None, :]
+        narrow = cast(state, dtype, K)
+        store_tiles(grad_states + ((first + chunk).to(tl.int64) * M + head) * (V * K), narrow, row, K)
+        update = products(narrow, keys, K, PRECISION) * to_end[None, :]
         update = tl.dot(answer, score, update, input_precision=PRECISION)
         wanted = tl.dot(update.to(dtype), solve, input_precision=PRECISION)
         asked = (answer.to(tl.float32) * from_start[None, :]).to(dtype)
         recalled = (wanted * -from_start[None, :]).to(dtype)
         next_state = ()
-        for j in tl.static_range(NK):
+        for j in tl.static_range(num_tiles(K)):
             carried = tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION)
             next_state = next_state + (tl.dot(recalled, keys[j], carried, input_precision=PRECISION),)
         state = next_state
-        tl.store(grad_v + (start * (M * V) + head * V) + tall, tl.trans(wanted).to(dtype), mask=is_valid[:, None])
+        tl.store(grad_v + tall, tl.trans(wanted).to(dtype), mask=is_valid[:, None])
     if grad_initial_state is not None:
-        store_state(grad_initial_state, state, unit, row, V, NK, BK)
+        store_state(grad_initial_state, state, unit, row, V, K)
