@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.chunk_plan import ChunkPlan, max_chunks, plan_chunks
-from model.kernels.triton_chunks import prepare_chunks
 from model.kernels.triton_config import KernelConfig, choose_config
-from model.kernels.triton_gradients import chunk_gradients
-from model.kernels.triton_scan import scan_backward, scan_forward
 from model.parameters import GDN_CHUNK
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -26,15 +23,9 @@ VALUE_DIMS = range(16, 257, 16)
 
 
 def delta_rule_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
-    offsets_cpu_P: Tensor | None,
-    initial_state: Tensor | None,
-    output_final_state: bool,
-) -> Forward:
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor,
+    offsets_cpu_P: Tensor | None, initial_state: Tensor | None, output_final_state: bool,
+) -> Forward:  # fmt: skip
     """out_BTMV and final_state_DMKV, then what the backward needs.
 
     q_BTNK and k_BTNK come L2-normalised and q scaled; they and v_BTMV are all bf16 or all fp32. log_decay_BTM (≤ 0) and beta_BTM
@@ -42,6 +33,9 @@ def delta_rule_forward(
     its initial_state_DMKV in fp32, or from zero. The final states are fp32; where they are not asked for, D is 0.
     """
     _check(q, v)
+    from model.kernels.triton_chunks import prepare_chunks  # Triton: absent on a CPU
+    from model.kernels.triton_scan import scan_forward
+
     q, k, v, log_decay, beta = (x.contiguous() for x in (q, k, v, log_decay, beta))
     problem = _problem(q, v, offsets_cpu_P)
     plan, config, num_tokens = problem.plan, problem.config, problem.num_tokens
@@ -60,24 +54,17 @@ def delta_rule_forward(
 
 
 def delta_rule_backward(
-    grad_out: Tensor,
-    grad_final_state: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
-    inverse: Tensor,
-    scores: Tensor,
-    gates: Tensor,
-    updates: Tensor,
-    states: Tensor,
-    offsets_cpu_P: Tensor | None,
-    has_initial_state: bool,
-) -> Backward:
+    grad_out: Tensor, grad_final_state: Tensor | None, q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor,
+    inverse: Tensor, scores: Tensor, gates: Tensor, updates: Tensor, states: Tensor,
+    offsets_cpu_P: Tensor | None, has_initial_state: bool,
+) -> Backward:  # fmt: skip
     """From grad_out_BTMV and grad_final_state_DMKV (fp32), the forward's inputs and what it left: v is not among them.
 
     The gradient of the initial state is fp32; without such a state its D is 0.
     """
+    from model.kernels.triton_gradients import chunk_gradients
+    from model.kernels.triton_scan import scan_backward
+
     grad_out, q, k, log_decay, beta = (x.contiguous() for x in (grad_out, q, k, log_decay, beta))
     problem = _problem(q, grad_out, offsets_cpu_P)
     plan, config, num_tokens = problem.plan, problem.config, problem.num_tokens
@@ -91,16 +78,19 @@ def delta_rule_backward(
         STAGES=config.backward.stages, num_warps=config.backward.warps,
     )  # fmt: skip
     group = num_heads // q.shape[2]
-    grad_q, grad_k = (q.new_empty(*log_decay.shape, q.shape[-1], dtype=q.dtype if group == 1 else torch.float32) for _ in range(2))
-    grad_log_decay, grad_beta = torch.empty_like(log_decay), torch.empty_like(log_decay)
+    per_head = [q.new_empty(*log_decay.shape, q.shape[-1], dtype=q.dtype if group == 1 else torch.float32) for _ in range(2)]
+    grad_log_decay, grad_beta = torch.empty_like(log_decay), torch.empty_like(beta)
     chunk_gradients[(plan.num_chunks * num_heads,)](
         q, k, log_decay, beta, gates, plan.start_Z, updates, states, grad_out, grad_v, grad_states,
-        grad_q, grad_k, grad_log_decay, grad_beta, num_tokens, **problem.constants, V=value_dim, BV=config.gradient_value_block,
-        STAGES=config.gradients.stages, num_warps=config.gradients.warps,
+        per_head[0], per_head[1], grad_log_decay, grad_beta, num_tokens, **problem.constants, V=value_dim,
+        BV=config.gradient_value_block, STAGES=config.gradients.stages, num_warps=config.gradients.warps,
     )  # fmt: skip
-    if group > 1:
-        grad_q, grad_k = (x.unflatten(2, (-1, group)).sum(3).to(q.dtype) for x in (grad_q, grad_k))
+    grad_q, grad_k = _sum_groups(per_head[0], group, q.dtype), _sum_groups(per_head[1], group, q.dtype)
     return grad_q, grad_k, grad_v, grad_log_decay, grad_beta, grad_initial_state
+
+
+def _sum_groups(x_BTMK: Tensor, group: int, dtype: torch.dtype) -> Tensor:
+    return x_BTMK if group == 1 else x_BTMK.unflatten(2, (-1, group)).sum(3).to(dtype)
 
 
 def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_final_state: bool) -> Forward:

@@ -1,3 +1,5 @@
+# mypy: allow-untyped-defs, disable-error-code="assignment"
+# ruff: noqa: RUF005 (Triton knows no unpacking)
 """What each chunk needs before the state passes through: its triangular inverse, its scores and its decays.
 
 Letters: C tokens of a chunk, N key heads, M value heads, K key dim, V value dim, BV of it at a time. What is K wide is a tuple of tiles,

@@ -45,8 +45,8 @@ def choose_config(*, architecture: int, key_dim: int, value_dim: int, is_exact: 
         scan_value_block=power_of_two_in(value_dim, largest),
         gradient_value_block=power_of_two_in(value_dim, 32 if is_exact or key_dim > 128 else 64),
         prepare=Launch(warps=4),
-        forward=Launch(warps=4 if key_dim <= 128 else 8, stages=stages),
-        backward=Launch(warps=4 if key_dim <= 128 else 8, stages=stages),
+        forward=Launch(warps=4 if key_dim < 128 else 8, stages=stages),
+        backward=Launch(warps=4 if key_dim < 128 else 8, stages=stages),
         gradients=Launch(warps=8, stages=stages),
     )
 

@@ -1,3 +1,5 @@
+# mypy: allow-untyped-defs, disable-error-code="assignment"
+# ruff: noqa: RUF005, SIM108 (Triton knows neither form)
 """The state's way through the chunks of a document, forward, and its gradient's way back.
 
 Both hold the state transposed, V × K, in registers: BV of its rows per program. Each product takes it, or what came of it,
@@ -58,7 +60,15 @@ def place(first_chunk_P, start_Z, M: tl.constexpr, V: tl.constexpr, BV: tl.const
     row = tl.program_id(0) % (V // BV) * BV + tl.arange(0, BV)
     first = tl.load(first_chunk_P + unit // M)
     last = tl.load(first_chunk_P + unit // M + 1)
-    return unit.to(tl.int64), unit % M, row, first, last - first, tl.load(start_Z + first).to(tl.int64), tl.load(start_Z + last).to(tl.int64)
+    return (
+        unit.to(tl.int64),
+        unit % M,
+        row,
+        first,
+        last - first,
+        tl.load(start_Z + first).to(tl.int64),
+        tl.load(start_Z + last).to(tl.int64),
+    )
 
 
 @triton.jit
