@@ -110,17 +110,13 @@ def _forward_kernel(
     weights = _load_weights(weight_ptr, PARTS, WIDTH)
     earlier = _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS, WIDTH)
     for start in range(0, LENGTH, UNROLL):
-        group = ()
-        for ahead in tl.static_range(UNROLL):
-            step = start + ahead
-            group += _load_parts(x_ptr + step * num_channels, _within(token + step, num_tokens), PARTS, WIDTH)
+        group = _load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
         for ahead in tl.static_range(UNROLL):
             step = start + ahead
             inside = _within(token + step, num_tokens)
             taps = group[ahead * PARTS : (ahead + 1) * PARTS] + earlier
             earlier = taps[: 3 * PARTS]
-            if position_ptr is not None:
-                taps = _of_document(taps, _load_position(position_ptr, row_start + token + step, inside), PARTS)
+            taps = _of_document(taps, _load_position(position_ptr, row_start + token + step, inside), PARTS)
             outs = _silu(_convolve(taps, weights, PARTS), PARTS)
             if NORMALISE:
                 norm = tl.rsqrt(_dot(outs, outs, PARTS) + NORM_EPS) * scale
@@ -150,32 +146,24 @@ def _backward_kernel(
     grad_ptr, x_ptr, grad_x_ptr = grad_ptr + offset, x_ptr + offset, grad_x_ptr + offset
     weights = _load_weights(weight_ptr, PARTS, WIDTH)
     earlier = _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS, WIDTH)
-    pending = _zeros(3 * PARTS, ROWS, WIDTH)
-    grad_weights = _zeros(TAPS * PARTS, ROWS, WIDTH)
-    # Three tokens past the segment, and one for nothing: the last tokens' gradients come from them.
+    pending, grad_weights = _zeros(3 * PARTS, ROWS, WIDTH), _zeros(TAPS * PARTS, ROWS, WIDTH)
+    # Past the segment's end: the next three tokens' gradients belong to its last ones too.
     for start in range(0, LENGTH + TAPS, UNROLL):
-        group, grad_group = (), ()
+        group = _load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
+        grad_group = _load_group(grad_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
         for ahead in tl.static_range(UNROLL):
             step = start + ahead
-            inside = _within(token + step, num_tokens)
-            group += _load_parts(x_ptr + step * num_channels, inside, PARTS, WIDTH)
-            grad_group += _load_parts(grad_ptr + step * num_channels, inside, PARTS, WIDTH)
-        for ahead in tl.static_range(UNROLL):
-            step = start + ahead
-            inside = _within(token + step, num_tokens)
-            grads = grad_group[ahead * PARTS : (ahead + 1) * PARTS]
             taps = group[ahead * PARTS : (ahead + 1) * PARTS] + earlier
             earlier = taps[: 3 * PARTS]
-            position = None
-            if position_ptr is not None:
-                position = _load_position(position_ptr, row_start + token + step, inside)
-                taps = _of_document(taps, position, PARTS)
+            position = _load_position(position_ptr, row_start + token + step, token + step < num_tokens)
+            taps = _of_document(taps, position, PARTS)
+            grads = grad_group[ahead * PARTS : (ahead + 1) * PARTS]
             grads = _grad_of_conv(grads, _convolve(taps, weights, PARTS), scale, NORMALISE, PARTS)
             grad_weights = _add_products(grad_weights, grads, taps, step < LENGTH, PARTS)
             gathered = _spread(grads, pending, weights, position, PARTS)
             pending = gathered[: 3 * PARTS]
-            is_mine = (token + step - 3 < num_tokens) & (step >= 3)
-            _store_parts(grad_x_ptr + (step - 3) * num_channels, gathered[3 * PARTS :], is_mine, PARTS, WIDTH)
+            inside = (token + step - 3 < num_tokens) & (step >= 3)
+            _store_parts(grad_x_ptr + (step - 3) * num_channels, gathered[3 * PARTS :], inside, PARTS, WIDTH)
     _store_partial(partial_ptr, grad_weights, num_channels, PARTS, WIDTH)
 
 
@@ -199,6 +187,16 @@ def _load_parts(ptrs, inside, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     for part in tl.static_range(PARTS):
         parts += (tl.load(ptrs + part * WIDTH, mask=inside, other=0.0).to(tl.float32),)
     return parts
+
+
+@triton.jit
+def _load_group(ptrs, token, start, num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr, UNROLL: tl.constexpr):
+    """UNROLL tokens of each segment from its token `start`; part `part` of the one `ahead` is at ahead · PARTS + part."""
+    group = ()
+    for ahead in tl.static_range(UNROLL):
+        step = start + ahead
+        group += _load_parts(ptrs + step * num_channels, _within(token + step, num_tokens), PARTS, WIDTH)
+    return group
 
 
 @triton.jit
@@ -227,15 +225,21 @@ def _load_weights(weight_ptr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _load_position(position_ptr, index, inside):
-    return tl.load(position_ptr + index, mask=inside, other=0)
+    """[ROWS, 1], or None where there are no documents."""
+    position = None
+    if position_ptr is not None:
+        position = tl.load(position_ptr + index, mask=inside, other=0)
+    return position
 
 
 @triton.jit
 def _of_document(taps, position, PARTS: tl.constexpr):
     """The taps without those before the document's start."""
-    kept = taps[:PARTS]
-    for tap in tl.static_range(PARTS, TAPS * PARTS):
-        kept += (tl.where(position >= tap // PARTS, taps[tap], 0.0),)
+    kept = taps
+    if position is not None:
+        kept = taps[:PARTS]
+        for tap in tl.static_range(PARTS, TAPS * PARTS):
+            kept += (tl.where(position >= tap // PARTS, taps[tap], 0.0),)
     return kept
 
 
