@@ -43,7 +43,7 @@ def choose_config(*, architecture: int, key_dim: int, value_dim: int, is_exact: 
     stages = 1 if is_exact or key_dim > 128 else 2
     return KernelConfig(
         scan_value_block=power_of_two_in(value_dim, largest),
-        gradient_value_block=power_of_two_in(value_dim, 32 if is_exact or key_dim > 128 else 64),
+        gradient_value_block=power_of_two_in(value_dim, 64 >> (is_exact + (key_dim > 128))),
         prepare=Launch(warps=4),
         forward=Launch(warps=4 if key_dim < 128 else 8, stages=stages),
         backward=Launch(warps=4 if key_dim < 128 else 8, stages=stages),
