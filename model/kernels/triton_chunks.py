@@ -3,7 +3,7 @@
 """What each chunk needs before the state passes through: its triangular inverse, its scores and its decays.
 
 Letters: C tokens of a chunk, N key heads, M value heads, K key dim, V value dim, BV of it at a time. What is K wide is a tuple of tiles,
-one for each power of two in K (96 = 64 + 32), so that nothing is padded.
+one for each power of two in K (96 = 64 + 32; 256 = 128 + 128), so that nothing is padded.
 """
 
 import triton
@@ -19,24 +19,24 @@ def load_beta(beta, is_valid):
 
 
 @triton.constexpr_function
-def num_tiles(K):
-    return K.bit_count()
+def tile_width(K, i):
+    """Of tile i, the widest being tile 0; at most 128."""
+    for _ in range(i):
+        K -= min(1 << (K.bit_length() - 1), 128)
+    return min(1 << (K.bit_length() - 1), 128)
 
 
 @triton.constexpr_function
 def tile_start(K, i):
-    """Of tile i, the widest being tile 0."""
     rest = K
     for _ in range(i):
-        rest -= 1 << (rest.bit_length() - 1)
+        rest -= min(1 << (rest.bit_length() - 1), 128)
     return K - rest
 
 
 @triton.constexpr_function
-def tile_width(K, i):
-    for _ in range(i):
-        K -= 1 << (K.bit_length() - 1)
-    return 1 << (K.bit_length() - 1)
+def num_tiles(K):
+    return K // 128 + (K % 128).bit_count()
 
 
 @triton.jit
