@@ -1,0 +1,56 @@
+"""Tile sizes, warps and stages of the delta rule's kernels, per GPU architecture and head dims. Nothing is tuned at run time."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    warps: int
+    stages: int = 1
+    """Iterations whose loads are in flight at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelConfig:
+    scan_value_block: int
+    """Rows of the transposed state per program, a power of two that divides V. 64 and more fill a warpgroup's product."""
+    gradient_value_block: int
+    prepare: Launch
+    forward: Launch
+    backward: Launch
+    gradients: Launch
+
+
+HOPPER = 90
+CONFIGS: dict[tuple[int, int, int], KernelConfig] = {
+    # (architecture, K, V). Guesses that compile without spills; not measured.
+    (HOPPER, 96, 192): KernelConfig(
+        scan_value_block=64,
+        gradient_value_block=64,
+        prepare=Launch(warps=4),
+        forward=Launch(warps=4, stages=2),
+        backward=Launch(warps=4, stages=2),
+        gradients=Launch(warps=8, stages=2),
+    ),
+}
+
+
+def choose_config(*, architecture: int, key_dim: int, value_dim: int, is_exact: bool) -> KernelConfig:
+    """The table's, or by rule. `is_exact` is fp32, whose tiles take twice the space and whose products are not the tensor cores'."""
+    if not is_exact and (architecture, key_dim, value_dim) in CONFIGS:
+        return CONFIGS[architecture, key_dim, value_dim]
+    largest = 16 if is_exact else 64
+    stages = 1 if is_exact or key_dim > 128 else 2
+    return KernelConfig(
+        scan_value_block=power_of_two_in(value_dim, largest),
+        gradient_value_block=power_of_two_in(value_dim, 64 >> (is_exact + (key_dim > 128))),
+        prepare=Launch(warps=4),
+        forward=Launch(warps=4 if key_dim < 128 else 8, stages=stages),
+        backward=Launch(warps=4 if key_dim < 128 else 8, stages=stages),
+        gradients=Launch(warps=8, stages=stages),
+    )
+
+
+def power_of_two_in(dim: int, largest: int) -> int:
+    """The largest power of two that divides the dim, up to `largest`."""
+    return min(dim & -dim, largest)

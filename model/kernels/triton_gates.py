@@ -1,0 +1,118 @@
+# mypy: allow-untyped-defs
+"""Triton kernels of `gates_triton`: log_decay and beta, and back.
+
+Tokens of all rows are one long row (M in all). Each program takes TOKENS of them for HEADS heads.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MAX_HEADS, TILE, NUM_WARPS = 64, 1024, 4
+"""Heads of a program at most, its elements, its warps; not measured."""
+SOFTPLUS_IS_LINEAR_FROM = tl.constexpr(20.0)
+"""As torch's softplus."""
+
+
+def forward(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
+    """All of them contiguous."""
+    log_decay_BTN, beta_BTN = (x.new_empty(x.shape, dtype=torch.float32) for x in (a_BTN, b_BTN))
+    num_tokens, num_heads = a_BTN.shape[:-1].numel(), a_BTN.shape[-1]
+    tensors = (a_BTN, b_BTN, A_log_N, dt_bias_N, log_decay_BTN, beta_BTN)
+    with torch.cuda.device_of(a_BTN):
+        _forward_kernel[_grid(num_tokens, num_heads)](*tensors, num_tokens, num_heads, **_constants(num_heads), num_warps=NUM_WARPS)
+    return log_decay_BTN, beta_BTN
+
+
+def backward(
+    grad_log_decay_BTN: Tensor, grad_beta_BTN: Tensor, a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of a, b, A_log and dt_bias; the last two are summed per program, and those sums (Z) in a fixed order."""
+    num_tokens, num_heads = a_BTN.shape[:-1].numel(), a_BTN.shape[-1]
+    grid = _grid(num_tokens, num_heads)
+    grad_a_BTN, grad_b_BTN = torch.empty_like(a_BTN), torch.empty_like(b_BTN)
+    partial_2ZN = a_BTN.new_empty(2, grid[0], num_heads, dtype=torch.float32)
+    tensors = (grad_log_decay_BTN, grad_beta_BTN, a_BTN, b_BTN, A_log_N, dt_bias_N, grad_a_BTN, grad_b_BTN, *partial_2ZN)
+    with torch.cuda.device_of(a_BTN):
+        _backward_kernel[grid](*tensors, num_tokens, num_heads, **_constants(num_heads), num_warps=NUM_WARPS)
+    grad_A_log_N, grad_dt_bias_N = partial_2ZN.sum(1)
+    # Copies: an operator's outputs share no memory.
+    return grad_a_BTN, grad_b_BTN, grad_A_log_N.to(A_log_N.dtype, copy=True), grad_dt_bias_N.to(dt_bias_N.dtype, copy=True)
+
+
+def _grid(num_tokens: int, num_heads: int) -> tuple[int, int]:
+    tile = _constants(num_heads)
+    return triton.cdiv(num_tokens, tile["TOKENS"]), triton.cdiv(num_heads, tile["HEADS"])
+
+
+def _constants(num_heads: int) -> dict[str, int]:
+    heads = min(triton.next_power_of_2(num_heads), MAX_HEADS)
+    return {"TOKENS": TILE // heads, "HEADS": heads}
+
+
+@triton.jit(do_not_specialize=["num_tokens"])
+def _forward_kernel(
+    a_ptr, b_ptr, A_log_ptr, dt_bias_ptr, log_decay_ptr, beta_ptr, num_tokens, num_heads, TOKENS: tl.constexpr, HEADS: tl.constexpr
+):
+    head, offset, inside = _place(num_tokens, num_heads, TOKENS, HEADS)
+    rate = tl.exp(_load(A_log_ptr + head, head < num_heads))
+    step, _ = _softplus(_load(a_ptr + offset, inside) + _load(dt_bias_ptr + head, head < num_heads))
+    tl.store(log_decay_ptr + offset, -rate * step, mask=inside)
+    tl.store(beta_ptr + offset, 2.0 * tl.sigmoid(_load(b_ptr + offset, inside)), mask=inside)
+
+
+@triton.jit(do_not_specialize=["num_tokens"])
+def _backward_kernel(
+    grad_log_decay_ptr,
+    grad_beta_ptr,
+    a_ptr,
+    b_ptr,
+    A_log_ptr,
+    dt_bias_ptr,
+    grad_a_ptr,
+    grad_b_ptr,
+    partial_A_log_ptr,
+    partial_dt_bias_ptr,
+    num_tokens,
+    num_heads,
+    TOKENS: tl.constexpr,
+    HEADS: tl.constexpr,
+):
+    head, offset, inside = _place(num_tokens, num_heads, TOKENS, HEADS)
+    rate = tl.exp(_load(A_log_ptr + head, head < num_heads))
+    step, slope = _softplus(_load(a_ptr + offset, inside) + _load(dt_bias_ptr + head, head < num_heads))
+    grad_scaled = -rate * _load(grad_log_decay_ptr + offset, inside)
+    grad_a = grad_scaled * slope
+    tl.store(grad_a_ptr + offset, grad_a.to(grad_a_ptr.dtype.element_ty), mask=inside)
+    share = tl.sigmoid(_load(b_ptr + offset, inside))
+    grad_b = _load(grad_beta_ptr + offset, inside) * 2.0 * share * (1.0 - share)
+    tl.store(grad_b_ptr + offset, grad_b.to(grad_b_ptr.dtype.element_ty), mask=inside)
+    at = tl.program_id(0) * num_heads + head
+    tl.store(partial_A_log_ptr + at, tl.sum(grad_scaled * step, axis=0, keep_dims=True), mask=head < num_heads)
+    tl.store(partial_dt_bias_ptr + at, tl.sum(grad_a, axis=0, keep_dims=True), mask=head < num_heads)
+
+
+@triton.jit
+def _place(num_tokens, num_heads, TOKENS: tl.constexpr, HEADS: tl.constexpr):
+    """Heads, [1, HEADS]; offsets, [TOKENS, HEADS]; which of them exist."""
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[None, :]
+    return head, token.to(tl.int64) * num_heads + head, (token < num_tokens) & (head < num_heads)
+
+
+@triton.jit
+def _load(ptrs, inside):
+    return tl.load(ptrs, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _softplus(x):
+    """log(1 + exp(x)) and its slope, with exp(−|x|), which cannot overflow."""
+    small = tl.exp(-tl.abs(x))
+    rounded = 1.0 + small
+    # What the sum's rounding took from `small`, the logarithm of a sum near 1 is multiplied back by.
+    logarithm = tl.where(rounded == 1.0, small, tl.log(rounded) * (small / (rounded - 1.0)))
+    value = tl.maximum(x, 0.0) + logarithm
+    is_linear = x > SOFTPLUS_IS_LINEAR_FROM
+    return tl.where(is_linear, x, value), tl.where(is_linear, 1.0, tl.sigmoid(x))

@@ -1,0 +1,169 @@
+# mypy: allow-untyped-defs, disable-error-code="assignment"
+# ruff: noqa: RUF005, SIM108 (Triton knows neither form)
+"""The state's way through the chunks of a document, forward, and its gradient's way back.
+
+Both hold the state transposed, V × K, in registers: BV of its rows per program. Each product takes it, or what came of it,
+as the left factor straight from registers, and as the right factor a tile as it lies in memory.
+"""
+
+import triton
+import triton.language as tl
+
+from model.kernels.triton_chunks import load_tiles, num_tiles, products, tile_start, tile_width
+
+
+@triton.jit
+def load_state(state, head, row, V: tl.constexpr, K: tl.constexpr):
+    """The rows of the transpose of a K × V state, fp32, as tiles."""
+    tiles = ()
+    for i in tl.static_range(num_tiles(K)):
+        column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
+        tiles = tiles + (tl.load(state + head * (K * V) + column[None, :] * V + row[:, None]),)
+    return tiles
+
+
+@triton.jit
+def store_state(state, tiles, head, row, V: tl.constexpr, K: tl.constexpr):
+    for i in tl.static_range(num_tiles(K)):
+        column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
+        tl.store(state + head * (K * V) + column[None, :] * V + row[:, None], tiles[i])
+
+
+@triton.jit
+def store_tiles(matrix, tiles, row, K: tl.constexpr):
+    """Tiles as rows of a matrix K wide, in its dtype."""
+    for i in tl.static_range(num_tiles(K)):
+        column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
+        tl.store(matrix + row[:, None] * K + column[None, :], tiles[i].to(matrix.dtype.element_ty))
+
+
+@triton.jit
+def cast(tiles, dtype: tl.constexpr, K: tl.constexpr):
+    narrow = ()
+    for i in tl.static_range(num_tiles(K)):
+        narrow = narrow + (tiles[i].to(dtype),)
+    return narrow
+
+
+@triton.jit
+def zero_tiles(ROWS: tl.constexpr, K: tl.constexpr):
+    tiles = ()
+    for i in tl.static_range(num_tiles(K)):
+        tiles = tiles + (tl.zeros((ROWS, tile_width(K, i)), tl.float32),)
+    return tiles
+
+
+@triton.jit
+def place(first_chunk_P, start_Z, M: tl.constexpr, V: tl.constexpr, BV: tl.constexpr):
+    """This program's document × head, its head, rows of the state, first chunk, number of chunks, first token and the one past its last."""
+    unit = tl.program_id(0) // (V // BV)
+    row = tl.program_id(0) % (V // BV) * BV + tl.arange(0, BV)
+    first = tl.load(first_chunk_P + unit // M)
+    last = tl.load(first_chunk_P + unit // M + 1)
+    return (
+        unit.to(tl.int64),
+        unit % M,
+        row,
+        first,
+        last - first,
+        tl.load(start_Z + first).to(tl.int64),
+        tl.load(start_Z + last).to(tl.int64),
+    )
+
+
+@triton.jit
+def scan_forward(
+    q, k, v, inverse, scores, gates, first_chunk_P, start_Z, initial_state, out, updates, states, final_state, num_tokens,
+    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """`out` and `updates`, [T, M, V], of a document's chunks one after the other; `states`, [Z, M, V, K], as each chunk finds it."""
+    unit, head, row, first, num_chunks, begin, end = place(first_chunk_P, start_Z, M, V, BV)
+    key_head = head // (M // N) * K
+    dtype: tl.constexpr = k.dtype.element_ty
+    if initial_state is not None:
+        state = load_state(initial_state, unit, row, V, K)
+    else:
+        state = zero_tiles(BV, K)
+    within = tl.arange(0, C)
+    for i in tl.range(num_chunks, num_stages=STAGES):
+        start = begin + i * C
+        token = start + within
+        is_valid = token < end
+        keys = load_tiles(k + key_head, token, is_valid, N * K, K)
+        queries = load_tiles(q + key_head, token, is_valid, N * K, K)
+        square = token[:, None] * (M * C) + (head * C + within[None, :])
+        solve = tl.load(inverse + square, mask=is_valid[:, None], other=0.0)
+        score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
+        tall = token[:, None] * (M * V) + (head * V + row[None, :])
+        values = tl.load(v + tall, mask=is_valid[:, None], other=0.0)
+        gate = gates + head.to(tl.int64) * num_tokens + token
+        from_start = tl.load(gate, mask=is_valid, other=0.0)
+        to_end = tl.load(gate + M * num_tokens, mask=is_valid, other=0.0)
+        whole = tl.load(gates + head.to(tl.int64) * num_tokens + tl.minimum(start + C, end) - 1)
+
+        narrow = cast(state, dtype, K)
+        store_tiles(states + ((first + i).to(tl.int64) * M + head) * (V * K), narrow, row, K)
+        recalled = products(narrow, keys, K, PRECISION)
+        wanted = tl.trans(values).to(tl.float32) - from_start[None, :] * recalled
+        update = tl.dot(wanted.to(dtype), tl.trans(solve), input_precision=PRECISION)
+        answer = products(narrow, queries, K, PRECISION) * from_start[None, :]
+        answer = tl.dot(update.to(dtype), tl.trans(score), answer, input_precision=PRECISION)
+        kept = (update * to_end[None, :]).to(dtype)
+        next_state = ()
+        for j in tl.static_range(num_tiles(K)):
+            next_state = next_state + (tl.dot(kept, keys[j], state[j] * whole, input_precision=PRECISION),)
+        state = next_state
+        tl.store(updates + tall, tl.trans(update).to(dtype), mask=is_valid[:, None])
+        tl.store(out + tall, tl.trans(answer).to(dtype), mask=is_valid[:, None])
+    if final_state is not None:
+        store_state(final_state, state, unit, row, V, K)
+
+
+@triton.jit
+def scan_backward(
+    q, k, inverse, scores, gates, first_chunk_P, start_Z, grad_out, grad_final_state, grad_v, grad_states, grad_initial_state, num_tokens,
+    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """`grad_v` and, [Z, M, V, K], the gradient `grad_states` of the state that each chunk leaves, from the last chunk to the first."""
+    unit, head, row, first, num_chunks, begin, end = place(first_chunk_P, start_Z, M, V, BV)
+    key_head = head // (M // N) * K
+    dtype: tl.constexpr = k.dtype.element_ty
+    if grad_final_state is not None:
+        state = load_state(grad_final_state, unit, row, V, K)
+    else:
+        state = zero_tiles(BV, K)
+    within = tl.arange(0, C)
+    for i in tl.range(num_chunks, num_stages=STAGES):
+        chunk = num_chunks - 1 - i
+        start = begin + chunk * C
+        token = start + within
+        is_valid = token < end
+        keys = load_tiles(k + key_head, token, is_valid, N * K, K)
+        queries = load_tiles(q + key_head, token, is_valid, N * K, K)
+        square = token[:, None] * (M * C) + (head * C + within[None, :])
+        solve = tl.load(inverse + square, mask=is_valid[:, None], other=0.0)
+        score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
+        tall = token[:, None] * (M * V) + (head * V + row[None, :])
+        answer = tl.trans(tl.load(grad_out + tall, mask=is_valid[:, None], other=0.0))
+        gate = gates + head.to(tl.int64) * num_tokens + token
+        from_start = tl.load(gate, mask=is_valid, other=0.0)
+        to_end = tl.load(gate + M * num_tokens, mask=is_valid, other=0.0)
+        whole = tl.load(gates + head.to(tl.int64) * num_tokens + tl.minimum(start + C, end) - 1)
+
+        narrow = cast(state, dtype, K)
+        store_tiles(grad_states + ((first + chunk).to(tl.int64) * M + head) * (V * K), narrow, row, K)
+        update = products(narrow, keys, K, PRECISION) * to_end[None, :]
+        update = tl.dot(answer, score, update, input_precision=PRECISION)
+        wanted = tl.dot(update.to(dtype), solve, input_precision=PRECISION)
+        asked = (answer.to(tl.float32) * from_start[None, :]).to(dtype)
+        recalled = (wanted * -from_start[None, :]).to(dtype)
+        next_state = ()
+        for j in tl.static_range(num_tiles(K)):
+            carried = tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION)
+            next_state = next_state + (tl.dot(recalled, keys[j], carried, input_precision=PRECISION),)
+        state = next_state
+        tl.store(grad_v + tall, tl.trans(wanted).to(dtype), mask=is_valid[:, None])
+    if grad_initial_state is not None:
+        store_state(grad_initial_state, state, unit, row, V, K)

@@ -1,0 +1,151 @@
+"""Runs the fused layers' Triton kernels in Triton's interpreter on the CPU against their definitions in fp64; prints what is off.
+
+A process of its own, because Triton decides at import whether it interprets. TRITON_INTERPRET=1 must be set. Arguments: names of
+CHECKS to run. Fills what `torch.empty` gives with NaN, so that nothing unwritten passes.
+"""
+
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from model.documents import Documents, build_documents
+from model.gdn import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
+from model.kernels import conv_triton, gates_triton, head_norm_triton
+
+Layer = Callable[..., Tensor | tuple[Tensor, ...]]
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 5e-3}
+"""rel-L2; the interpreter rounds to bf16 towards zero, twice as far off as a GPU."""
+LENGTHS = (1, 3, 4, 63, 65)
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape))).to(dtype)
+
+
+def packed(num_tokens: int) -> Documents:
+    """Two rows, of documents of 1, 2, 5, … tokens and of one."""
+    lengths = itertools.cycle((1, 2, 5, 1, 1, 7, 30))
+    starts = [start for start in itertools.accumulate(itertools.islice(lengths, num_tokens), initial=0) if start < num_tokens]
+    return build_documents(
+        torch.tensor([*starts, num_tokens, 2 * num_tokens]), num_rows=2, num_tokens=num_tokens, device=torch.device("cpu")
+    )
+
+
+def with_gradients(layer: Layer, inputs: list[Tensor]) -> list[Tensor]:
+    """Outputs, then the gradient of every input; each output weighted by a fixed wave."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    result = layer(*inputs)
+    outs = result if isinstance(result, tuple) else (result,)
+    waves = [torch.linspace(-9, 9, out.numel(), dtype=torch.float64).cos().view(out.shape).bfloat16().to(out.dtype) for out in outs]
+    return [*(out.detach() for out in outs), *torch.autograd.grad(outs, inputs, waves)]
+
+
+def compare(name: str, ours: Layer, definition: Layer, inputs: list[Tensor]) -> Iterator[str]:
+    found = with_gradients(ours, inputs)
+    exact = with_gradients(definition, [x.double() for x in inputs])
+    for index, (a, b) in enumerate(zip(found, exact, strict=True)):
+        distance = ((a.double() - b).norm() / b.norm().clamp(min=1e-6)).item()
+        if not distance < TOLERANCE[a.dtype]:  # NaN too
+            yield f"{name}: tensor {index} is {distance:.1e} off"
+    if inputs[0].dtype == torch.bfloat16 and not all(itertools.starmap(torch.equal, zip(found, with_gradients(ours, inputs), strict=True))):
+        yield f"{name}: differs from run to run"
+
+
+def convolution_of(documents: Documents | None) -> Layer:
+    def definition(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
+        conv = CausalConv(x_BTC.shape[2], 4, None)
+        return torch.func.functional_call(conv, {"weight": weight_C1W}, (x_BTC, documents))
+
+    return definition
+
+
+def convolution_and_norm() -> Iterator[str]:
+    cases = [(num_tokens, 96, 1, True) for num_tokens in LENGTHS]
+    for num_tokens, head_dim, num_heads, is_packed in [
+        *cases,
+        (65, 96, 1, False),
+        (5, 48, 2, True),
+        (300, 128, 1, True),
+        (4, 256, 1, True),
+    ]:
+        name, documents = f"T {num_tokens}, K {head_dim}, packed {is_packed}", packed(num_tokens) if is_packed else None
+        inputs = convolution_inputs(num_tokens, num_heads * head_dim)
+        yield from compare(name, *normalised(head_dim, documents), inputs)
+
+
+def normalised(head_dim: int, documents: Documents | None) -> tuple[Layer, Layer]:
+    """Ours and the definition."""
+    convolve, scale = convolution_of(documents), head_dim**-0.5
+
+    def ours(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
+        position_BT = None if documents is None else documents.position_BT
+        return conv_triton.conv_silu_norm(x_BTC, weight_C1W, position_BT, head_dim=head_dim, scale=scale)
+
+    def definition(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
+        return l2_normalise(convolve(x_BTC, weight_C1W).unflatten(-1, (-1, head_dim)), scale=scale).flatten(2)
+
+    return ours, definition
+
+
+def convolution_inputs(num_tokens: int, channels: int) -> list[Tensor]:
+    dtype = torch.bfloat16 if num_tokens == 63 else torch.float32
+    return [noise(2, num_tokens, channels, dtype=dtype), noise(channels, 1, 4, dtype=dtype)]
+
+
+def convolution() -> Iterator[str]:
+    cases = [(num_tokens, 64, False) for num_tokens in (1, 4, 65)]
+    for num_tokens, channels, is_packed in [*cases, (65, 64, True), (65, 80, True), (4, 6, False)]:
+        name, documents = f"T {num_tokens}, C {channels}, packed {is_packed}", packed(num_tokens) if is_packed else None
+        ours = partial(conv_triton.conv_silu, position_BT=None if documents is None else documents.position_BT)
+        yield from compare(name, ours, convolution_of(documents), convolution_inputs(num_tokens, channels))
+
+
+def gates() -> Iterator[str]:
+    for num_tokens, num_heads, dtype in itertools.product(LENGTHS, (30, 70), (torch.float32, torch.bfloat16)):
+        a_BTN, b_BTN = (noise(2, num_tokens, num_heads, dtype=dtype, seed=seed) for seed in (1, 2))
+        A_log_N, dt_bias_N = noise(num_heads, seed=3), noise(num_heads, seed=4) - 4
+        name = f"T {num_tokens}, N {num_heads}, {dtype}"
+        yield from compare(name, gates_triton.decay_and_beta, decay_and_beta, [a_BTN, b_BTN, A_log_N, dt_bias_N])
+    far = torch.tensor([-1e4, -90.0, -30.0, -17.0, 0.0, 15.0, 19.9, 20.1, 90.0, 1e4]).view(1, 10, 1)
+    inputs = [far, far.clone(), torch.zeros(1), torch.zeros(1)]
+    for out in with_gradients(gates_triton.decay_and_beta, inputs):
+        if not out.isfinite().all():
+            yield f"gates far from 0: {out.flatten().tolist()}"
+    yield from compare("gates far from 0", gates_triton.decay_and_beta, decay_and_beta, inputs)
+
+
+def gated_norm() -> Iterator[str]:
+    def definition(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor) -> Tensor:
+        return torch.func.functional_call(GatedHeadNorm(x_BTNV.shape[-1], 1e-5), {"weight": weight_V}, (x_BTNV, gate_BTNV))
+
+    wide, narrow = torch.float32, torch.bfloat16
+    cases = [(length, 192, wide, wide) for length in LENGTHS]
+    cases += [(65, 80, wide, wide), (4, 112, wide, wide), (3, 256, wide, wide), (2, 6, wide, wide)]
+    for num_tokens, value_dim, x_dtype, gate_dtype in [*cases, (3, 192, wide, narrow), (3, 192, narrow, narrow)]:
+        shape = (2, num_tokens, 3, value_dim)
+        inputs = [noise(*shape, dtype=x_dtype), noise(*shape, dtype=gate_dtype, seed=1), noise(value_dim) + 1]
+        name = f"T {num_tokens}, V {value_dim}, {x_dtype}, gate {gate_dtype}"
+        yield from compare(name, partial(head_norm_triton.gated_norm, eps=1e-5), definition, inputs)
+
+
+CHECKS = {check.__name__: check for check in (convolution_and_norm, convolution, gates, gated_norm)}
+
+
+def main() -> None:
+    assert os.environ["TRITON_INTERPRET"] == "1"
+    warnings.simplefilter("ignore")  # NumPy's, of overflows in the interpreter
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
+    for name in sys.argv[1:]:
+        for failure in CHECKS[name]():
+            print(f"{name}: {failure}")
+
+
+if __name__ == "__main__":
+    main()

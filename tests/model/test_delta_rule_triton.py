@@ -1,0 +1,104 @@
+"""The delta rule's Triton kernels in Triton's interpreter, so that a machine without a GPU tests their arithmetic; and the rest."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.kernels.chunk_plan import max_chunks, plan_chunks
+from model.kernels.delta_rule_triton import KEY_DIMS, VALUE_DIMS, delta_rule_forward, empty_forward
+from model.kernels.triton_config import CONFIGS, HOPPER, choose_config
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+@pytest.mark.parametrize("group", ["lengths", "head dims", "documents", "groups of value heads", "extreme gates"])
+def test_outputs_states_and_gradients_are_those_of_the_definition(group: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.model.interpreted_delta_rule", group]
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == ""
+
+
+def test_rows_are_cut_into_chunks_that_end_with_them() -> None:
+    plan = plan_chunks(num_rows=2, num_tokens=130, offsets_cpu_P=None, device=CPU)
+
+    assert plan.start_Z.tolist() == [0, 64, 128, 130, 194, 258, 260]
+    assert plan.first_chunk_P.tolist() == [0, 3, 6]
+    assert (plan.num_documents, plan.num_chunks) == (2, 6)
+    assert max_chunks(num_rows=2, num_tokens=130, offsets_cpu_P=None) == 6
+
+
+def test_documents_are_cut_into_chunks_that_end_with_them() -> None:
+    offsets = torch.tensor([0, 1, 66, 130, 194, 260])
+
+    plan = plan_chunks(num_rows=2, num_tokens=130, offsets_cpu_P=offsets, device=CPU)
+
+    assert plan.start_Z.tolist() == [0, 1, 65, 66, 130, 194, 258, 260]
+    assert plan.first_chunk_P.tolist() == [0, 1, 3, 4, 5, 7]
+    assert plan.num_chunks <= max_chunks(num_rows=2, num_tokens=130, offsets_cpu_P=offsets)
+
+
+@pytest.mark.parametrize("lengths", [[1] * 130, [64, 64, 2], [65, 65], [130]])
+def test_there_are_never_more_chunks_than_planned_for(lengths: list[int]) -> None:
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+
+    plan = plan_chunks(num_rows=1, num_tokens=130, offsets_cpu_P=offsets, device=CPU)
+
+    assert plan.num_chunks <= max_chunks(num_rows=1, num_tokens=130, offsets_cpu_P=offsets)
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_every_head_dim_has_blocks_that_divide_it(is_exact: bool) -> None:
+    for key_dim in KEY_DIMS:
+        for value_dim in VALUE_DIMS:
+            config = choose_config(architecture=HOPPER, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact)
+            for block in (config.scan_value_block, config.gradient_value_block):
+                assert value_dim % block == 0
+                assert block >= 16
+                assert block & (block - 1) == 0
+
+
+def test_a_measured_shape_has_its_own_configuration() -> None:
+    assert choose_config(architecture=HOPPER, key_dim=96, value_dim=192, is_exact=False) is CONFIGS[HOPPER, 96, 192]
+
+
+def test_shapes_are_known_without_running() -> None:
+    q, v = torch.empty(2, 130, 3, 96, dtype=torch.bfloat16, device="meta"), torch.empty(2, 130, 6, 192, dtype=torch.bfloat16, device="meta")
+
+    out, final_state, inverse, scores, gates, updates, states = empty_forward(q, v, None, True)
+
+    assert out.shape == updates.shape == v.shape
+    assert final_state.shape == (2, 6, 96, 192)
+    assert inverse.shape == scores.shape == (2, 130, 6, 64)
+    assert gates.shape == (2, 6, 260)
+    assert states.shape == (6, 6, 192, 96)
+
+
+@pytest.mark.parametrize(
+    ("q", "v", "message"),
+    [
+        (torch.empty(1, 4, 2, 24), torch.empty(1, 4, 2, 32), "head dims 24 and 32: .*; take 32 to 128"),
+        (torch.empty(1, 4, 2, 32), torch.empty(1, 4, 2, 40), "head dims 32 and 40"),
+        (torch.empty(1, 4, 2, 32), torch.empty(1, 4, 2, 32).bfloat16(), "both in bfloat16 or both in float32"),
+        (torch.empty(1, 4, 2, 32), torch.empty(1, 4, 3, 32), "3 value heads over 2 key heads"),
+    ],
+)
+def test_what_the_kernels_do_not_take_is_refused(q: torch.Tensor, v: torch.Tensor, message: str) -> None:
+    gate = torch.zeros(*v.shape[:3])
+    with pytest.raises(ValueError, match=message):
+        delta_rule_forward(q, q, v, gate, gate, None, None, False)

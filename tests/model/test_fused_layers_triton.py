@@ -1,0 +1,51 @@
+"""The fused layers' Triton kernels in Triton's interpreter, so that a machine without a GPU tests their arithmetic; and their shapes."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.kernels import conv_triton, gates_triton, head_norm_triton
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+@pytest.mark.xdist_group("triton interpreter")
+@pytest.mark.parametrize("check", ["convolution_and_norm", "convolution", "gates", "gated_norm"])
+def test_values_and_gradients_are_those_of_the_definition(check: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.model.interpreted_layers", check]
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == ""
+
+
+def test_shapes_and_types_are_known_without_running() -> None:
+    with torch.device("meta"):
+        x_BTC, weight_C1W = torch.empty(2, 5, 96, dtype=torch.bfloat16, requires_grad=True), torch.empty(96, 1, 4, requires_grad=True)
+        heads_BTNV, weight_V = torch.empty(2, 5, 3, 32, requires_grad=True), torch.empty(32, requires_grad=True)
+        a_BTN, vector_N = torch.empty(2, 5, 3, dtype=torch.bfloat16, requires_grad=True), torch.empty(3, requires_grad=True)
+        outs = [
+            conv_triton.conv_silu(x_BTC, weight_C1W, None),
+            conv_triton.conv_silu_norm(x_BTC, weight_C1W, torch.empty(2, 5, dtype=torch.int64), head_dim=48, scale=1.0),
+            head_norm_triton.gated_norm(heads_BTNV, heads_BTNV.bfloat16(), weight_V, eps=1e-5),
+            *gates_triton.decay_and_beta(a_BTN, a_BTN, vector_N, vector_N),
+        ]
+    narrow, wide = torch.bfloat16, torch.float32
+    assert [out.dtype for out in outs] == [narrow, narrow, narrow, wide, wide]
+    assert [out.shape for out in outs] == [x_BTC.shape, x_BTC.shape, heads_BTNV.shape, a_BTN.shape, a_BTN.shape]
+    inputs = [x_BTC, weight_C1W, heads_BTNV, weight_V, a_BTN, vector_N]
+    gradients = torch.autograd.grad(outs, inputs, [torch.empty_like(out) for out in outs])
+    assert [(x.shape, x.dtype) for x in gradients] == [(x.shape, x.dtype) for x in inputs]
