@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -34,7 +34,7 @@ PEAK_FLOPS = 989e12
 """Dense bf16 of one H100 or H200, for the model FLOPs utilisation."""
 NUM_STEPS = 20
 CANDIDATES = {
-    "cuda": {"fla": ("fla", False), "ours": ("auto", False), "fla, compiled": ("fla", True), "ours, compiled": ("auto", True)},
+    "cuda": {"fla": ("fla", False), "ours": ("triton", False), "fla, compiled": ("fla", True), "ours, compiled": ("triton", True)},
     "cpu": {"torch": ("torch", False)},
 }
 """By device: the delta rule's backend, and whether blocks are compiled."""
@@ -53,7 +53,10 @@ def workload(device_type: str) -> Workload:
     return Workload(model=replace(PRESETS["olmo_hybrid_7b"], num_layers=8), num_rows=2, num_tokens=8192)
 
 
-def measure(backend: str, compiles: bool, device_type: str) -> dict[str, float]:
+Backend = Literal["auto", "torch", "fla", "triton"]
+
+
+def measure(backend: Backend, compiles: bool, device_type: str) -> dict[str, float]:
     """Seconds of the first step and the median of later ones, and the most memory; in a process without a default process group."""
     work, device = workload(device_type), torch.device(device_type)
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)

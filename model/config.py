@@ -34,8 +34,8 @@ class ModelConfig:
     norm_eps: float = 1e-6
     gdn_norm_eps: float = 1e-5
     conv_width: int = 4
-    gdn_backend: Literal["auto", "torch", "fla"] = "auto"
-    """auto takes fla's Triton kernels on CUDA and plain torch elsewhere."""
+    gdn_backend: Literal["auto", "torch", "fla", "triton"] = "auto"
+    """auto takes fla's kernels on CUDA and plain torch elsewhere; triton is our own, not yet run on a GPU."""
 
     def __post_init__(self) -> None:
         kinds = self.layer_pattern.split()
@@ -52,8 +52,12 @@ class ModelConfig:
             raise ValueError(f"model.rope_theta={self.rope_theta}: negative; use a positive base, or 0 for no rotary positions")
         if self.rope_theta and self.head_dim % 2:
             raise ValueError(f"model.head_dim={self.head_dim}: RoPE rotates pairs; use an even number, or model.rope_theta=0")
-        if self.gdn_backend not in ("auto", "torch", "fla"):
-            raise ValueError(f"model.gdn_backend={self.gdn_backend}: no such kernel; use auto, torch or fla")
+        if self.gdn_backend not in ("auto", "torch", "fla", "triton"):
+            raise ValueError(f"model.gdn_backend={self.gdn_backend}: no such kernel; use auto, torch, fla or triton")
+        if self.gdn_backend == "triton" and self.conv_width != 4:
+            raise ValueError(
+                f"model.conv_width={self.conv_width}: the triton backend's convolution has width 4; use 4, or another gdn_backend"
+            )
 
     @property
     def layer_kinds(self) -> tuple[str, ...]:

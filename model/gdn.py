@@ -8,7 +8,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from model.collectives import gather_tokens, heads_to_tokens, local, local_partial, own_heads, scatter_tokens, tokens_to_heads
 from model.config import ModelConfig
 from model.documents import Documents
-from model.kernels.delta_rule import gated_delta_rule, resolve_backend
+from model.kernels import conv_triton, gates_triton, head_norm_triton
+from model.kernels.delta_rule import Backend, gated_delta_rule, resolve_backend
 from model.layers import Linear, widen
 
 Gate = tuple[Tensor, Tensor]
@@ -38,15 +39,16 @@ class GatedDeltaNet(nn.Module):
     def forward(self, x_BTD: Tensor, gate: Gate, documents: Documents | None) -> Tensor:
         x_BTD = gather_tokens(x_BTD, self.tp)
         q_BTC, k_BTC, v_BTC, a_BTN, b_BTN = self._project(x_BTD)
-        q_BTNK = l2_normalise(_split_heads(self.q_conv(q_BTC, documents), self.key_dim), scale=self.key_dim**-0.5)
-        k_BTNK = l2_normalise(_split_heads(self.k_conv(k_BTC, documents), self.key_dim), scale=1.0)
-        v_BTNV = _split_heads(self.v_conv(v_BTC, documents), self.value_dim)
-        log_decay_BTN, beta_BTN = decay_and_beta(a_BTN, b_BTN, *(own_heads(local(parameter), self.cp) for parameter in gate))
         backend = resolve_backend(self.backend, x_BTD.device)
+        q_BTNK = self.q_conv.normalised(q_BTC, documents, backend, head_dim=self.key_dim, scale=self.key_dim**-0.5)
+        k_BTNK = self.k_conv.normalised(k_BTC, documents, backend, head_dim=self.key_dim, scale=1.0)
+        v_BTNV = _split_heads(self.v_conv(v_BTC, documents, backend), self.value_dim)
+        gates = gates_triton.decay_and_beta if backend == "triton" else decay_and_beta
+        log_decay_BTN, beta_BTN = gates(a_BTN, b_BTN, *(own_heads(local(parameter), self.cp) for parameter in gate))
         out_BTNV = gated_delta_rule(
             q=q_BTNK, k=k_BTNK, v=v_BTNV, log_decay=log_decay_BTN, beta=beta_BTN, documents=documents, backend=backend
         )
-        gated_BTNV = self.o_norm(heads_to_tokens(out_BTNV, self.cp), _split_heads(self.g_proj(x_BTD), self.value_dim))
+        gated_BTNV = self.o_norm(heads_to_tokens(out_BTNV, self.cp), _split_heads(self.g_proj(x_BTD), self.value_dim), backend)
         return scatter_tokens(self.o_proj(gated_BTNV.flatten(2)), self.tp)
 
     def _project(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
@@ -68,8 +70,11 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, 1, width))
         self.cp = cp
 
-    def forward(self, x_BTC: Tensor, documents: Documents | None) -> Tensor:
-        weight_WC = own_heads(local(self.weight), self.cp).squeeze(1).T
+    def forward(self, x_BTC: Tensor, documents: Documents | None, backend: Backend) -> Tensor:
+        weight_C1W = own_heads(local(self.weight), self.cp)
+        if backend == "triton":
+            return conv_triton.conv_silu(x_BTC, weight_C1W, documents.position_BT if documents is not None else None)
+        weight_WC = weight_C1W.squeeze(1).T
         width, num_tokens = weight_WC.shape[0], x_BTC.shape[1]
         padded = F.pad(x_BTC, (0, 0, width - 1, 0))
         out_BTC = x_BTC * weight_WC[-1]
@@ -79,6 +84,13 @@ class CausalConv(nn.Module):
                 earlier_BTC = earlier_BTC * (documents.position_BT >= back).unsqueeze(-1)
             out_BTC = out_BTC + earlier_BTC
         return F.silu(out_BTC)
+
+    def normalised(self, x_BTC: Tensor, documents: Documents | None, backend: Backend, *, head_dim: int, scale: float) -> Tensor:
+        """x_BTNK of heads whose norm is `scale`: `l2_normalise` after the convolution."""
+        if backend != "triton":
+            return l2_normalise(_split_heads(self(x_BTC, documents, backend), head_dim), scale=scale)
+        weight_C1W, position_BT = own_heads(local(self.weight), self.cp), documents.position_BT if documents is not None else None
+        return _split_heads(conv_triton.conv_silu_norm(x_BTC, weight_C1W, position_BT, head_dim=head_dim, scale=scale), head_dim)
 
 
 class GateParameters(nn.Module):
@@ -108,7 +120,9 @@ class GatedHeadNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(value_dim))
         self.eps = eps
 
-    def forward(self, x_BTNV: Tensor, gate_BTNV: Tensor) -> Tensor:
+    def forward(self, x_BTNV: Tensor, gate_BTNV: Tensor, backend: Backend) -> Tensor:
+        if backend == "triton":
+            return head_norm_triton.gated_norm(x_BTNV, gate_BTNV, local_partial(self.weight), eps=self.eps)
         wide = widen(x_BTNV)
         normed = wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(local_partial(self.weight))
         return (normed * F.silu(widen(gate_BTNV))).to(gate_BTNV.dtype)

@@ -147,9 +147,13 @@ def _gdn_bytes(share: Share) -> int:
 
 
 def _delta_rule_bytes(share: Share) -> int:
-    """fla keeps q, k, v, beta, sums of decays and the chunks' inverses; autograd in plain torch every step of the chunked algorithm."""
+    """fla keeps q, k, v, beta, sums of decays and the chunks' inverses, our own kernels states and updates too; autograd in plain torch
+    every step of the chunked algorithm."""
     model = share.model
     heads, key, value = _gdn_widths(model)
+    if model.gdn_backend == "triton":  # q, k; the updates; states, inverses and scores of the chunks; four numbers per head and token
+        chunks = key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK
+        return share.of_tokens((2 * key + value + chunks) * share.narrow + 4 * heads * WIDE)
     if model.gdn_backend != "torch":
         return share.of_tokens((2 * key + value + heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE)
     states = key * model.gdn_value_dim / GDN_CHUNK
@@ -188,6 +192,10 @@ def _selected_bytes(kind: str, share: Share) -> int:
 def _selected_delta_rule_bytes(share: Share) -> int:
     model = share.model
     heads, key, value = _gdn_widths(model)
+    if model.gdn_backend == "triton":
+        return share.of_tokens(
+            (2 * value + key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE
+        )
     if model.gdn_backend != "torch":
         return share.of_tokens((value + heads * GDN_CHUNK) * share.narrow + heads * WIDE)
     products = 3 * value + 2 * heads * GDN_CHUNK + key * model.gdn_value_dim / GDN_CHUNK

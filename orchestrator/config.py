@@ -131,8 +131,8 @@ class RunConfig:
         validate_layout(self.model, self.parallel)
         validate_groups(parameter_shapes(self.model), self.optimizer)
         validate_schedule(self.optimizer, num_steps=self.train.num_steps, tokens_per_step=self.tokens_per_step)
-        if self.model.gdn_backend == "fla" and self.resources.device == "cpu":
-            raise ValueError("model.gdn_backend=fla: its kernels need CUDA, and resources.device=cpu; use auto or torch")
+        if self.model.gdn_backend in ("fla", "triton") and self.resources.device == "cpu":
+            raise ValueError(f"model.gdn_backend={self.model.gdn_backend}: needs CUDA, and resources.device=cpu; use auto or torch")
         rows_at_once = self.parallel.dp * self.train.micro_rows
         if self.train.batch_rows % rows_at_once:
             raise ValueError(

@@ -16,6 +16,7 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 ONLY_IN = {
     "torchtitan": ("model/titan.py",),
     "fla": ("model/kernels/delta_rule.py",),
+    "triton": ("model/kernels/triton_",),
     "s3fs": ("data_pipeline/s3.py",),
     "aiobotocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
     "botocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
@@ -149,4 +150,6 @@ def test_nothing_grows_past_what_one_reads_at_once(path: Path):
     assert text.count("\n") <= 350, "a file of over 350 lines: a concept is missing a name"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 40, f"{node.name} has over 40 lines"
+            is_kernel = any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)  # read straight through, like a formula
+            allowed = 80 if is_kernel else 40
+            assert (node.end_lineno or 0) - node.lineno < allowed, f"{node.name} has over {allowed} lines"

@@ -1,4 +1,4 @@
-"""The gated delta rule's front door, and its two backends as operators that torch.compile and checkpointing see whole.
+"""The gated delta rule's front door, and its backends as operators that torch.compile and checkpointing see whole.
 
 Each operator has a fake, which knows its outputs' shapes, and a backward operator.
 """
@@ -10,14 +10,15 @@ from torch import Tensor
 
 from model.documents import Documents
 from model.kernels.chunked import forget_at_starts, gated_delta_rule_chunked
+from model.kernels.delta_rule_operator import delta_rule_triton
 from model.parameters import GDN_CHUNK
 
-Backend = Literal["torch", "fla"]
+Backend = Literal["torch", "fla", "triton"]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of q, k, v, log_decay and beta."""
 
 
-def resolve_backend(backend: Literal["auto", "torch", "fla"], device: torch.device) -> Backend:
+def resolve_backend(backend: Literal["auto", "torch", "fla", "triton"], device: torch.device) -> Backend:
     """What "auto" is on this device: fla's Triton kernels on a GPU, plain torch elsewhere."""
     if backend == "auto":
         return "fla" if device.type == "cuda" else "torch"
@@ -34,6 +35,8 @@ def gated_delta_rule(
     if backend == "fla":
         offsets_P, offsets_cpu_P = (documents.offsets_P, documents.offsets_cpu_P) if documents is not None else (None, None)
         return _fla(q, k, v, log_decay, beta, offsets_P, offsets_cpu_P)[0]
+    if backend == "triton":
+        return delta_rule_triton(q, k, v, log_decay, beta, documents.offsets_cpu_P if documents is not None else None)[0]
     # The operator's backward computes the forward again, half as much work more: it is for torch.compile alone.
     rule = _torch if torch.compiler.is_compiling() else _chunked
     return rule(q, k, v, forget_at_starts(log_decay, documents), beta)
@@ -192,5 +195,7 @@ def _differentiate_fla(ctx: Any, grad_out: Tensor, _grad_decay_sum: None, _grad_
 _torch.register_autograd(_differentiate_torch, setup_context=_keep_for_torch)
 _fla.register_autograd(_differentiate_fla, setup_context=_keep_for_fla)
 
-FORWARD_OPERATORS = frozenset({torch.ops.braid.delta_rule_torch.default, torch.ops.braid.delta_rule_fla.default})
+FORWARD_OPERATORS = frozenset(
+    {torch.ops.braid.delta_rule_torch.default, torch.ops.braid.delta_rule_fla.default, torch.ops.braid.delta_rule_triton.default}
+)
 """What selective checkpointing keeps the outputs of, rather than run it again."""

@@ -5,6 +5,7 @@ Backward: `scan_backward` from the last chunk to the first, then `chunk_gradient
 No atomics anywhere: the same inputs give the same bits.
 """
 
+import importlib.util
 from dataclasses import dataclass
 
 import torch
@@ -151,5 +152,7 @@ def _check(q: Tensor, v: Tensor) -> None:
         raise ValueError(f"head dims {key_dim} and {value_dim}: the Triton delta rule has no such kernels; {remedy}")
     if q.dtype not in (torch.bfloat16, torch.float32) or q.dtype != v.dtype:
         raise ValueError(f"q in {q.dtype} and v in {v.dtype}: the Triton delta rule takes both in bfloat16 or both in float32")
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError("model.gdn_backend=triton: Triton is not installed; install torch's CUDA build, or use torch")
     if v.shape[2] % q.shape[2]:
         raise ValueError(f"{v.shape[2]} value heads over {q.shape[2]} key heads: the former must be a multiple of the latter")

@@ -54,7 +54,7 @@ def _nothing_unwritten_passes():
 
 def convolution_of(documents: Documents | None, head_dim: int | None) -> Layer:
     def definition(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
-        y_BTC = torch.func.functional_call(CausalConv(x_BTC.shape[2], 4, None), {"weight": weight_C1W}, (x_BTC, documents))
+        y_BTC = torch.func.functional_call(CausalConv(x_BTC.shape[2], 4, None), {"weight": weight_C1W}, (x_BTC, documents, "torch"))
         if head_dim is None:
             return y_BTC
         return l2_normalise(y_BTC.unflatten(-1, (-1, head_dim)), scale=head_dim**-0.5).flatten(2)
@@ -93,7 +93,7 @@ def test_gated_norm(num_tokens: int, value_dim: int, dtype: torch.dtype) -> None
         return head_norm_triton.gated_norm(x_BTNV, gate_BTNV, weight_V, eps=1e-5)
 
     def definition(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor) -> Tensor:
-        return torch.func.functional_call(GatedHeadNorm(value_dim, 1e-5), {"weight": weight_V}, (x_BTNV, gate_BTNV))
+        return torch.func.functional_call(GatedHeadNorm(value_dim, 1e-5), {"weight": weight_V}, (x_BTNV, gate_BTNV, "torch"))
 
     assert_agrees(fused, definition, inputs)
 

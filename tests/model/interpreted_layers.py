@@ -60,7 +60,7 @@ def compare(name: str, ours: Layer, definition: Layer, inputs: list[Tensor]) -> 
 def convolution_of(documents: Documents | None) -> Layer:
     def definition(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
         conv = CausalConv(x_BTC.shape[2], 4, None)
-        return torch.func.functional_call(conv, {"weight": weight_C1W}, (x_BTC, documents))
+        return torch.func.functional_call(conv, {"weight": weight_C1W}, (x_BTC, documents, "torch"))
 
     return definition
 
@@ -122,7 +122,7 @@ def gates() -> Iterator[str]:
 
 def gated_norm() -> Iterator[str]:
     def definition(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor) -> Tensor:
-        return torch.func.functional_call(GatedHeadNorm(x_BTNV.shape[-1], 1e-5), {"weight": weight_V}, (x_BTNV, gate_BTNV))
+        return torch.func.functional_call(GatedHeadNorm(x_BTNV.shape[-1], 1e-5), {"weight": weight_V}, (x_BTNV, gate_BTNV, "torch"))
 
     wide, narrow = torch.float32, torch.bfloat16
     cases = [(length, 192, wide, wide) for length in LENGTHS]

@@ -20,7 +20,16 @@ CPU = torch.device("cpu")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
 @pytest.mark.parametrize("group", ["lengths", "head dims", "documents", "groups of value heads", "extreme gates"])
 def test_outputs_states_and_gradients_are_those_of_the_definition(group: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.model.interpreted_delta_rule", group]
+    run_interpreted(["tests.model.interpreted_delta_rule", group], tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+def test_the_operator_is_differentiated_compiled_and_packed(tmp_path: Path) -> None:
+    run_interpreted(["tests.model.interpreted_operator"], tmp_path)
+
+
+def run_interpreted(module: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", *module]
     environment = os.environ | {
         "TRITON_INTERPRET": "1",
         "TRITON_CACHE_DIR": str(tmp_path),

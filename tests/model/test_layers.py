@@ -43,7 +43,7 @@ def rotated(x: Tensor) -> Tensor:
 OURS_AND_DEFINITION: dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], Tensor]]] = {
     "RMSNorm": (lambda: weighted(RMSNorm(WIDTH, EPS))(X), normalised),
     "FullWidthRMSNorm": (lambda: weighted(FullWidthRMSNorm(WIDTH, EPS, None))(X), normalised),
-    "GatedHeadNorm": (lambda: weighted(GatedHeadNorm(WIDTH, EPS))(X, GATE), lambda x: normalised(x) * F.silu(GATE.double())),
+    "GatedHeadNorm": (lambda: weighted(GatedHeadNorm(WIDTH, EPS))(X, GATE, "torch"), lambda x: normalised(x) * F.silu(GATE.double())),
     "l2_normalise": (lambda: l2_normalise(X, scale=WIDTH**-0.5), lambda x: x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() / 8),
     "rotate": (lambda: rotate(X, ROTARY), rotated),
 }

@@ -96,7 +96,7 @@ def test_a_layout_that_leaves_a_rank_without_a_share_is_refused() -> None:
         ({"layer_pattern": "gdn mamba"}, r"^model\.layer_pattern='gdn mamba': use words out of gdn, attn, window"),
         ({"gdn_key_dim": 0}, r"^model\.gdn_key_dim=0: must be positive; use 1 or more$"),
         ({"rope_theta": -1.0}, r"^model\.rope_theta=-1\.0: negative; .* or 0 for no rotary positions$"),
-        ({"gdn_backend": "triton"}, r"^model\.gdn_backend=triton: .*; use auto, torch or fla$"),
+        ({"gdn_backend": "cuda"}, r"^model\.gdn_backend=cuda: .*; use auto, torch, fla or triton$"),
     ],
 )
 def test_an_impossible_model_is_one_line_with_key_and_remedy(change: dict, message: str) -> None:
