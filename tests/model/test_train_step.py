@@ -145,6 +145,8 @@ def test_every_block_compiles_whole_and_layers_of_a_kind_share_their_graph() -> 
     """With the compiler's own backend left out: it is slow on a CPU, and what may break a graph comes before it."""
     case = Case(model=replace(MODEL, num_layers=6), micro_rows=8)
     eager = train(ONE, case)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
         compiled = train(ONE, replace(case, compute=ComputeConfig(compile=True, loss_chunk_tokens=11)))
