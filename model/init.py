@@ -5,7 +5,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+from model.weights import copy_full
 
 STD = 0.02
 
@@ -28,9 +29,4 @@ def initial_weight(name: str, shape: torch.Size, seed: int) -> Tensor:
 def init_weights(model: nn.Module, seed: int) -> None:
     """Fills every parameter; a rank keeps its own shard of each full tensor, without communication."""
     for name, parameter in model.named_parameters():
-        full = initial_weight(name, parameter.shape, seed)
-        if isinstance(parameter, DTensor):
-            shard = distribute_tensor(full.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None)
-            parameter.to_local().copy_(shard.to_local())
-        else:
-            parameter.copy_(full)
+        copy_full(parameter, initial_weight(name, parameter.shape, seed))

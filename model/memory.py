@@ -9,13 +9,10 @@ from math import prod
 
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout
 from model.groups import takes_muon
-from model.parameters import GDN_CHUNK, Shape, parameter_shapes
+from model.parameters import GDN_CHUNK, REPLICATED, ROW_WISE, Shape, parameter_shapes
 
 WIDE = 4
 """Bytes of an fp32: master weights, gradients, optimizer state, norms and gates."""
-CUT_IN_COLUMNS = ("o_proj", "down_proj")
-NOT_CUT = ("norm", "mixer_norm", "ffn_norm", "o_norm")
-"""Modules whose weight tensor parallelism cuts in dimension 1, or not at all; the others' in dimension 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,9 +249,9 @@ def _group_sizes(shapes: dict[str, Shape]) -> tuple[int, int]:
 
 def _cut_by_tp(name: str, shape: Shape, tp: int) -> Shape:
     module = name.split(".")[-2]
-    if module in NOT_CUT:
+    if module in REPLICATED:
         return shape
-    cut = 1 if module in CUT_IN_COLUMNS else 0
+    cut = 1 if module in ROW_WISE else 0
     return tuple(-(-size // tp) if dim == cut else size for dim, size in enumerate(shape))
 
 

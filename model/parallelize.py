@@ -10,11 +10,10 @@ from model.config import ComputeConfig, ModelConfig, ParallelConfig, validate_la
 from model.init import init_weights
 from model.mesh import Mesh
 from model.model import HybridLM
+from model.parameters import REPLICATED, ROW_WISE
 from model.titan import checkpoint_activations
 
 PLAIN = ComputeConfig()
-ROW_WISE = ("o_proj", "down_proj")
-REPLICATED = ("norm", "mixer_norm", "ffn_norm", "o_norm")
 
 
 def build_model(

@@ -7,6 +7,9 @@ from model.config import ModelConfig
 
 GDN_CHUNK = 64
 """Tokens per chunk of the delta rule, for the FLOP count; the kernels use the same."""
+ROW_WISE = ("o_proj", "down_proj")
+REPLICATED = ("norm", "mixer_norm", "ffn_norm", "o_norm")
+"""Modules whose weight tensor parallelism cuts in dimension 1 (input channels), or not at all; the others in dimension 0."""
 Shape = tuple[int, ...]
 
 

@@ -35,7 +35,12 @@ FOUR_WAY = (
     ParallelConfig(dp_replicate=2, dp_shard=2),
     ParallelConfig(dp_replicate=2, tp=2),
 )
-EIGHT_WAY = (ParallelConfig(dp_replicate=2, dp_shard=2, tp=2), ParallelConfig(dp_replicate=2, cp=2, tp=2))
+EIGHT_WAY = (
+    ParallelConfig(dp_replicate=2, dp_shard=2, tp=2),
+    ParallelConfig(dp_replicate=2, dp_shard=2, cp=2),
+    ParallelConfig(dp_replicate=2, cp=2, tp=2),
+    ParallelConfig(dp_shard=2, cp=2, tp=2),
+)
 UNPACKED = Case(is_packed=False, micro_rows=2)
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from model.groups import takes_muon
-from model.memory import CUT_IN_COLUMNS, NOT_CUT, MemoryPrediction, predict_memory
-from model.parallelize import REPLICATED, ROW_WISE
-from model.parameters import num_params, parameter_shapes
+from model.memory import MemoryPrediction, predict_memory
+from model.parameters import REPLICATED, num_params, parameter_shapes
 from model.presets import PRESETS
 
 HYBRID_7B = PRESETS["olmo_hybrid_7b"]
@@ -37,9 +36,8 @@ def test_shards_divide_what_is_held_and_replicas_do_not() -> None:
 
 
 def test_tp_divides_everything_but_the_norms() -> None:
-    norms = 4 * sum(shape[0] for name, shape in parameter_shapes(HYBRID_7B).items() if name.split(".")[-2] in NOT_CUT)
+    norms = 4 * sum(shape[0] for name, shape in parameter_shapes(HYBRID_7B).items() if name.split(".")[-2] in REPLICATED)
     assert predict(tp=2).parameters == (predict().parameters + norms) / 2
-    assert (set(CUT_IN_COLUMNS), set(NOT_CUT)) == (set(ROW_WISE), set(REPLICATED))
 
 
 def test_the_fullest_rank_counts_where_rows_do_not_divide() -> None:
