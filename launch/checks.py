@@ -59,6 +59,15 @@ def judge_gpus(names: Sequence[str], triton: str | None, driver_present: bool) -
     return Check(name="gpus", level="ok", found=f"{found}, triton {triton}")
 
 
+def judge_kernels(index: int, wrong: str, took_s: float) -> Check:
+    """`wrong` is what the self-check of this machine's GPU `index` found; "" for nothing."""
+    name = f"kernels, GPU {index}"
+    if not wrong:
+        return Check(name=name, level="ok", found=f"right, forward and backward, in {took_s:.1f} s")
+    remedy = "train without this GPU where others are right; where none is, try another torch and triton, or model.gdn_backend=fla or torch"
+    return Check(name=name, level="fail", found=wrong, remedy=remedy)
+
+
 def judge_disk(path: str, free_bytes: int) -> Check:
     found = f"{human(free_bytes)}B free at {path}"
     if free_bytes >= MIN_DISK_BYTES:

@@ -13,7 +13,9 @@ from pathlib import Path
 from data_pipeline.config import StorageConfig
 from data_pipeline.object_store import KeyExists, ObjectStore, StoreError
 from data_pipeline.stores import open_store
-from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_memory, judge_packages, judge_python
+from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_kernels, judge_memory, judge_packages, judge_python
+from model.config import ParallelConfig
+from model.presets import PRESETS
 
 PROBE = b"written by braid doctor"
 DEADLINE_S = 5.0
@@ -25,6 +27,7 @@ def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check])
     yield judge_python(sys.version_info[:2])
     yield from _packages()
     yield _gpus()
+    yield from _kernels()
     yield judge_disk(str(home), shutil.disk_usage(_existing(home)).free)
     yield judge_memory(_available_bytes())
     yield from check_store(storage)
@@ -95,6 +98,21 @@ def _gpus() -> Check:
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return judge_gpus(names, _installed().get("triton"), Path("/proc/driver/nvidia/version").exists())
+
+
+def _kernels() -> Iterator[Check]:
+    """Of every GPU of this machine, with the heads of the 7B: the first one compiles them for all."""
+    import torch
+
+    from model.self_check import find_wrong_kernel, sizes_on_rank
+
+    model = PRESETS["olmo_hybrid_7b"]
+    for index in range(torch.cuda.device_count()):
+        started_s = time.monotonic()
+        wrong = find_wrong_kernel(
+            sizes_on_rank(model, ParallelConfig()), backend=model.backend_on("cuda"), device=torch.device("cuda", index)
+        )
+        yield judge_kernels(index, wrong, time.monotonic() - started_s)
 
 
 def _existing(path: Path) -> Path:

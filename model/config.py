@@ -6,6 +6,11 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 LAYER_KINDS = ("gdn", "attn", "window")
+Backend = Literal["torch", "fla", "triton"]
+TRITON_KEY_DIMS = (*range(32, 129, 16), 256)
+TRITON_VALUE_DIMS = range(16, 257, 16)
+TRITON_CONV_WIDTH = 4
+"""What our own kernels are made for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +40,7 @@ class ModelConfig:
     gdn_norm_eps: float = 1e-5
     conv_width: int = 4
     gdn_backend: Literal["auto", "torch", "fla", "triton"] = "auto"
-    """auto takes fla's kernels on CUDA and plain torch elsewhere; triton is our own, not yet run on a GPU."""
+    """Of a GDN layer: our own kernels in Triton, flash-linear-attention's, or plain torch. auto: see `backend_on`."""
 
     def __post_init__(self) -> None:
         kinds = self.layer_pattern.split()
@@ -54,16 +59,29 @@ class ModelConfig:
             raise ValueError(f"model.head_dim={self.head_dim}: RoPE rotates pairs; use an even number, or model.rope_theta=0")
         if self.gdn_backend not in ("auto", "torch", "fla", "triton"):
             raise ValueError(f"model.gdn_backend={self.gdn_backend}: no such kernel; use auto, torch, fla or triton")
-        if self.gdn_backend == "triton" and self.conv_width != 4:
-            raise ValueError(
-                f"model.conv_width={self.conv_width}: the triton backend's convolution has width 4; use 4, or another gdn_backend"
-            )
+        if self.gdn_backend == "triton" and "gdn" in kinds:
+            self._require_triton_kernels()
 
     @property
     def layer_kinds(self) -> tuple[str, ...]:
         """Of every layer: gdn, attn or window."""
         kinds = self.layer_pattern.split()
         return tuple(kinds[layer % len(kinds)] for layer in range(self.num_layers))
+
+    def backend_on(self, device_type: str) -> Backend:
+        """`gdn_backend`, or for auto: on CUDA our own kernels, fla's for sizes that ours are not made for; plain torch elsewhere."""
+        if self.gdn_backend != "auto":
+            return self.gdn_backend
+        if device_type != "cuda":
+            return "torch"
+        is_made_for = self.gdn_key_dim in TRITON_KEY_DIMS and self.gdn_value_dim in TRITON_VALUE_DIMS
+        return "triton" if is_made_for and self.conv_width == TRITON_CONV_WIDTH else "fla"
+
+    def _require_triton_kernels(self) -> None:
+        for name, sizes in (("gdn_key_dim", TRITON_KEY_DIMS), ("gdn_value_dim", TRITON_VALUE_DIMS), ("conv_width", (TRITON_CONV_WIDTH,))):
+            if getattr(self, name) not in sizes:
+                known = ", ".join(map(str, sizes))
+                raise ValueError(f"model.{name}={getattr(self, name)}: model.gdn_backend=triton has kernels for {known}; use auto")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from model.collectives import gather_tokens, heads_to_tokens, local, local_partial, own_heads, scatter_tokens, tokens_to_heads
-from model.config import ModelConfig
+from model.config import Backend, ModelConfig
 from model.documents import Documents
 from model.kernels import conv_triton, gates_triton, head_norm_triton
-from model.kernels.delta_rule import Backend, gated_delta_rule, resolve_backend
+from model.kernels.delta_rule import gated_delta_rule
 from model.layers import Linear, widen
 
 Gate = tuple[Tensor, Tensor]
@@ -34,12 +34,12 @@ class GatedDeltaNet(nn.Module):
         self.v_conv = CausalConv(value_width, config.conv_width, cp)
         self.o_norm = GatedHeadNorm(config.gdn_value_dim, config.gdn_norm_eps)
         self.key_dim, self.value_dim = config.gdn_key_dim, config.gdn_value_dim
-        self.backend, self.tp, self.cp = config.gdn_backend, tp, cp
+        self.backend_on, self.tp, self.cp = config.backend_on, tp, cp
 
     def forward(self, x_BTD: Tensor, gate: Gate, documents: Documents | None) -> Tensor:
         x_BTD = gather_tokens(x_BTD, self.tp)
         q_BTC, k_BTC, v_BTC, a_BTN, b_BTN = self._project(x_BTD)
-        backend = resolve_backend(self.backend, x_BTD.device)
+        backend = self.backend_on(x_BTD.device.type)
         q_BTNK = self.q_conv.normalised(q_BTC, documents, backend, head_dim=self.key_dim, scale=self.key_dim**-0.5)
         k_BTNK = self.k_conv.normalised(k_BTC, documents, backend, head_dim=self.key_dim, scale=1.0)
         v_BTNV = _split_heads(self.v_conv(v_BTC, documents, backend), self.value_dim)

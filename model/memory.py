@@ -148,10 +148,11 @@ def _delta_rule_bytes(share: Share) -> int:
     every step of the chunked algorithm."""
     model = share.model
     heads, key, value = _gdn_widths(model)
-    if model.gdn_backend == "triton":  # q, k; the updates; states, inverses and scores of the chunks; four numbers per head and token
+    backend = model.backend_on("cuda")
+    if backend == "triton":  # q, k; the updates; states, inverses and scores of the chunks; four numbers per head and token
         chunks = key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK
         return share.of_tokens((2 * key + value + chunks) * share.narrow + 4 * heads * WIDE)
-    if model.gdn_backend != "torch":
+    if backend != "torch":
         return share.of_tokens((2 * key + value + heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE)
     states = key * model.gdn_value_dim / GDN_CHUNK
     per_token = 10 * key + 3 * value + 6 * heads * GDN_CHUNK + states + 3 * heads
@@ -189,11 +190,12 @@ def _selected_bytes(kind: str, share: Share) -> int:
 def _selected_delta_rule_bytes(share: Share) -> int:
     model = share.model
     heads, key, value = _gdn_widths(model)
-    if model.gdn_backend == "triton":
+    backend = model.backend_on("cuda")
+    if backend == "triton":
         return share.of_tokens(
             (2 * value + key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE
         )
-    if model.gdn_backend != "torch":
+    if backend != "torch":
         return share.of_tokens((value + heads * GDN_CHUNK) * share.narrow + heads * WIDE)
     products = 3 * value + 2 * heads * GDN_CHUNK + key * model.gdn_value_dim / GDN_CHUNK
     return share.of_tokens(products * WIDE, multiple=GDN_CHUNK)

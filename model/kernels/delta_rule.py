@@ -3,26 +3,19 @@
 Each operator has a fake, which knows its outputs' shapes, and a backward operator.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from model.config import Backend
 from model.documents import Documents
 from model.kernels.chunked import forget_at_starts, gated_delta_rule_chunked
 from model.kernels.delta_rule_operator import delta_rule_triton
 from model.parameters import GDN_CHUNK
 
-Backend = Literal["torch", "fla", "triton"]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of q, k, v, log_decay and beta."""
-
-
-def resolve_backend(backend: Literal["auto", "torch", "fla", "triton"], device: torch.device) -> Backend:
-    """What "auto" is on this device: fla's Triton kernels on a GPU, plain torch elsewhere."""
-    if backend == "auto":
-        return "fla" if device.type == "cuda" else "torch"
-    return backend
 
 
 def gated_delta_rule(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 from model.kernels.chunk_plan import ChunkPlan, max_chunks, plan_chunks
 from model.kernels.triton_config import KernelConfig, choose_config
 from model.parameters import GDN_CHUNK
@@ -19,8 +20,6 @@ Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """out, final_state, inverse, scores, gates, updates, states."""
 Backward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Gradients of q, k, v, log_decay, beta, initial_state."""
-KEY_DIMS = (*range(32, 129, 16), 256)
-VALUE_DIMS = range(16, 257, 16)
 
 
 def delta_rule_forward(
@@ -147,7 +146,7 @@ def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None) -> _Problem:
 
 def _check(q: Tensor, v: Tensor) -> None:
     key_dim, value_dim = q.shape[-1], v.shape[-1]
-    if key_dim not in KEY_DIMS or value_dim not in VALUE_DIMS:
+    if key_dim not in TRITON_KEY_DIMS or value_dim not in TRITON_VALUE_DIMS:
         remedy = "take 32 to 128 in steps of 16, or 256, and 16 to 256 in steps of 16; or another gdn_backend"
         raise ValueError(f"head dims {key_dim} and {value_dim}: the Triton delta rule has no such kernels; {remedy}")
     if q.dtype not in (torch.bfloat16, torch.float32) or q.dtype != v.dtype:

@@ -16,6 +16,8 @@ class Cause(Enum):
     CRASHED = "crashed"
     """An exception nobody expected."""
     GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
+    KERNELS = "kernels"
+    """A GPU's kernels compute something else than they should: the GPU is bad, or the compiler."""
     HARDWARE = "hardware"
     """A fault of the node: its device, its links, its disk."""
     PEER_LOST = "peer_lost"
@@ -51,6 +53,7 @@ VERDICTS: dict[Cause, Verdict] = {
     Cause.KILLED: Verdict(same_step_limit=3, strikes=1),
     Cause.CRASHED: Verdict(same_step_limit=3),
     Cause.GPU_OUT_OF_MEMORY: Verdict(same_step_limit=3),
+    Cause.KERNELS: Verdict(same_step_limit=3, strikes=3),
     Cause.HARDWARE: Verdict(bars_node=True),
     Cause.PEER_LOST: Verdict(),
     Cause.NODE_LOST: Verdict(strikes=1),
@@ -76,7 +79,13 @@ _PERMANENT = frozenset(
 )
 _NODES_OWN = frozenset({"CacheUnusable"})
 _XID = re.compile(r"\bxid\b")
-_STORE = {"StoreUnavailable": Cause.STORE, "AccessDenied": Cause.ACCESS, "BucketMissing": Cause.ACCESS}
+_NAMED = {
+    "StoreUnavailable": Cause.STORE,
+    "AccessDenied": Cause.ACCESS,
+    "BucketMissing": Cause.ACCESS,
+    "Fenced": Cause.FENCED,
+    "KernelsWrong": Cause.KERNELS,
+}
 _PEER = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "remote process exited",
          "nccl communicator was aborted", "unhandled system error", "socket timeout", "read timeout", "timed out after")  # fmt: skip
 _HARDWARE = (
@@ -105,10 +114,8 @@ def _classify_error(failed: Failed) -> Cause:
     text = failed.text.lower()
     if failed.error_type in _PERMANENT:
         return Cause.CONFIG
-    if failed.error_type in _STORE:
-        return _STORE[failed.error_type]
-    if failed.error_type == "Fenced":
-        return Cause.FENCED
+    if failed.error_type in _NAMED:
+        return _NAMED[failed.error_type]
     if failed.error_type == "OutOfMemoryError" or "out of memory" in text:
         return Cause.GPU_OUT_OF_MEMORY
     if failed.error_type in _NODES_OWN or any(mark in text for mark in _HARDWARE) or _XID.search(text):

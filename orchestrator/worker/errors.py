@@ -13,5 +13,9 @@ class ConfigMismatch(Exception):
     """The configuration is not the one that a checkpoint belongs to."""
 
 
+class KernelsWrong(Exception):
+    """This GPU's kernels, compared with their definition, compute something else."""
+
+
 class NoCheckpoint(Exception):
     """The run has committed checkpoints, and not one of them verifies."""

@@ -21,10 +21,10 @@ from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.messages import Ended, Failed, Phase
 from orchestrator.worker.environment import WorkerEnvironment, read_environment
-from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, KernelsWrong, NoCheckpoint
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
-EXPECTED = (Fenced, ConfigMismatch, NoCheckpoint, CheckpointCorrupt, StoreError, DataError, codec.DecodeError)
+EXPECTED = (Fenced, KernelsWrong, ConfigMismatch, NoCheckpoint, CheckpointCorrupt, StoreError, DataError, codec.DecodeError)
 """Errors whose one line says everything; any other comes with its traceback."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2

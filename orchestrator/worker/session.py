@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from pathlib import Path
 
+import torch
+
 from data_pipeline.object_store import ObjectStore
+from model.config import ModelConfig, ParallelConfig
+from model.self_check import find_wrong_kernel, sizes_on_rank
 from orchestrator.config import RunConfig
 from orchestrator.messages import Ended
 from orchestrator.worker.build import build_trainer
+from orchestrator.worker.errors import KernelsWrong
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.world import build_world
+
+log = logging.getLogger(__name__)
 
 
 def train_once(
@@ -19,7 +28,19 @@ def train_once(
 ) -> Ended:
     """Trains as this rank until the last step or a stop; `store` is the storage root. End the process with os._exit afterwards."""
     world = build_world(config, os.environ)
+    require_right_kernels(config.model, config.parallel, world.device)
     trainer = build_trainer(config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir)
     ended = trainer.run()
     world.leave()
     return ended
+
+
+def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device) -> None:
+    """Raises KernelsWrong where this rank's GDN layers would compute something else than they should; plain torch is what they should."""
+    backend, started_s = model.backend_on(device.type), time.monotonic()
+    if backend == "torch" or "gdn" not in model.layer_kinds:
+        return
+    wrong = find_wrong_kernel(sizes_on_rank(model, parallel), backend=backend, device=device)
+    if wrong:
+        raise KernelsWrong(wrong)
+    log.info("the kernels of model.gdn_backend=%s are right on %s (%.1f s)", backend, device, time.monotonic() - started_s)

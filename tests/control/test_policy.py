@@ -21,6 +21,7 @@ from orchestrator.messages import Failed
         (1, ("StoreUnavailable", "no answer for 60 s"), Cause.STORE),
         (1, ("Fenced", "attempt 3 has begun"), Cause.FENCED),
         (1, ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB"), Cause.GPU_OUT_OF_MEMORY),
+        (1, ("KernelsWrong", "GPU 3 (NVIDIA H200): delta rule, gradient of k: 0.4 off"), Cause.KERNELS),
         (1, ("AcceleratorError", "CUDA error: uncorrectable ECC error encountered"), Cause.HARDWARE),
         (1, ("RuntimeError", "NVLink fault, Xid 74"), Cause.HARDWARE),
         (1, ("KeyError", "'taxid'"), Cause.CRASHED),

@@ -157,6 +157,20 @@ def test_the_same_crash_at_the_same_step_three_times_is_deterministic_and_ends_t
     assert (state.label, state.reason) == ("failed", "crashed 3 times in a row at step 41: it broke")
 
 
+def test_a_gpu_whose_kernels_are_wrong_is_left_for_another_node():
+    state, actions = play(submitted(), nodes("abc"), failed(1, "a", Cause.KERNELS), gone(1))
+    assert actions[-1].nodes == ("b", "c")
+    state, actions = play(node_lost("b"), failed(2, "c", Cause.NODE_LOST), gone(2), state=state)
+    assert state.label == "recovering"
+
+
+def test_kernels_that_are_wrong_on_every_node_end_the_run_and_not_a_step_is_trained():
+    state, _ = play(submitted(), nodes("abc"))
+    for attempt, node in ((1, "a"), (2, "b"), (3, "c")):
+        state, _ = play(failed(attempt, node, Cause.KERNELS), gone(attempt), waited(1000.0), state=state)
+    assert (state.label, state.reason) == ("failed", "kernels 3 times in a row at step 0: it broke")
+
+
 def test_crashes_at_different_steps_are_not_deterministic():
     state, _ = play(*running())
     for attempt, step in ((1, 41), (2, 42), (3, 41)):

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.object_store import AccessDenied, ObjectStore, StoreUnavailable
-from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_memory, judge_packages, judge_python
+from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_kernels, judge_memory, judge_packages, judge_python
 from launch.doctor import DEADLINE_S, check_store, examine
 from launch.storage import storage_of
 from tests.fakes.memory_store import MemoryStore
@@ -35,6 +35,14 @@ def test_no_gpu_is_fine_but_a_gpu_that_torch_does_not_see_is_not() -> None:
     assert judge_gpus([], None, driver_present=True).level == "fail"
     assert judge_gpus(["H200", "H200"], None, driver_present=True).level == "fail"
     assert judge_gpus(["H200", "H200"], "3.5.0", driver_present=True).found == "2 × H200, triton 3.5.0"
+
+
+def test_a_gpu_that_computes_something_else_fails_by_name() -> None:
+    assert judge_kernels(0, "", 2.31).found == "right, forward and backward, in 2.3 s"
+    check = judge_kernels(3, "GPU 3 (NVIDIA H200, 1f0c): delta rule, gradient of k: 0.4 off", 2.3)
+    assert (check.name, check.level) == ("kernels, GPU 3", "fail")
+    assert "gradient of k: 0.4 off" in check.found
+    assert "train without this GPU" in check.remedy
 
 
 def test_little_disk_or_memory_warns() -> None:

@@ -11,9 +11,10 @@ from packed_rows import ODD_STARTS, Starts, packed, spans
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from model.config import Backend
 from model.documents import Documents
 from model.kernels.chunked import gated_delta_rule_chunked
-from model.kernels.delta_rule import FORWARD_OPERATORS, Backend, gated_delta_rule, resolve_backend
+from model.kernels.delta_rule import FORWARD_OPERATORS, gated_delta_rule
 from model.kernels.reference import gated_delta_rule_reference
 
 NUM_ROWS, NUM_HEADS, KEY, VALUE = 2, 3, 8, 12
@@ -213,9 +214,3 @@ def test_checkpointing_saves_the_operator_or_runs_it_again(fla: FakeFla, policy:
     )
     assert fla.num_forwards == num_forwards
     assert_close(checkpointed, plain, 1e-6)
-
-
-def test_auto_is_fla_on_a_gpu_alone() -> None:
-    assert resolve_backend("auto", torch.device("cuda")) == "fla"
-    assert resolve_backend("auto", torch.device("cpu")) == "torch"
-    assert resolve_backend("torch", torch.device("cuda")) == "torch"

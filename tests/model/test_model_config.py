@@ -162,3 +162,20 @@ def test_configs_and_formulas_cost_no_torch() -> None:
 def test_the_tiny_preset_is_three_gdn_layers_and_one_attention_layer() -> None:
     tiny: ModelConfig = PRESETS["tiny"]
     assert tiny.layer_kinds == ("gdn", "gdn", "gdn", "attn")
+
+
+def test_auto_takes_our_own_kernels_on_a_gpu_where_there_are_such() -> None:
+    model = PRESETS["olmo_hybrid_7b"]
+    assert (model.backend_on("cuda"), model.backend_on("cpu")) == ("triton", "torch")
+    assert [replace(model, **other).backend_on("cuda") for other in ({"gdn_key_dim": 24}, {"gdn_value_dim": 8}, {"conv_width": 3})] == [
+        "fla"
+    ] * 3
+    assert {preset.backend_on("cuda") for name, preset in PRESETS.items() if "hybrid" in name} == {"triton"}
+    assert replace(model, gdn_backend="fla").backend_on("cuda") == "fla"
+
+
+@pytest.mark.parametrize("other", [{"gdn_key_dim": 24}, {"gdn_value_dim": 8}, {"conv_width": 3}])
+def test_our_own_kernels_are_refused_for_sizes_that_they_are_not_made_for(other: dict[str, int]) -> None:
+    name, size = next(iter(other.items()))
+    with pytest.raises(ValueError, match=rf"^model\.{name}={size}: model.gdn_backend=triton has kernels for .*; use auto$"):
+        replace(PRESETS["olmo_hybrid_7b"], gdn_backend="triton", **other)

@@ -1,0 +1,162 @@
+"""Whether a GPU computes what it should: every kernel of a GDN layer, forward and backward, against its definition in fp64.
+
+What a bad GPU or a compiler's mistake costs otherwise is a run: wrong gradients train, for a while. It takes seconds, most of them
+spent on compiling kernels that the training then finds compiled.
+"""
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from model.config import TRITON_CONV_WIDTH, Backend, ModelConfig, ParallelConfig
+from model.documents import Documents, build_documents
+from model.gdn import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
+from model.kernels import gates_triton
+from model.kernels.delta_rule import gated_delta_rule
+
+TOLERANCE = 2e-2
+"""Of ‖found − exact‖ / ‖exact‖ per tensor, in bf16. Right kernels stay under 1e-2; a wrong tile or a broken unit is 1e-1 and more."""
+NUM_TOKENS = 1024
+
+Compute = Callable[..., tuple[Tensor, ...]]
+"""(backend, *inputs) → outputs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """Of one rank's GDN layer: its own heads."""
+
+    num_heads: int
+    key_dim: int
+    value_dim: int
+    num_tokens: int = NUM_TOKENS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One of the kernels, or several that are only used together."""
+
+    name: str
+    compute: Compute
+    inputs: dict[str, Tensor]
+    """bf16 for what is bf16 in training, fp32 for the rest."""
+
+
+def sizes_on_rank(model: ModelConfig, parallel: ParallelConfig) -> Sizes:
+    """Tensor and context parallelism share the heads: kernels are compiled for a rank's number of them."""
+    return Sizes(num_heads=model.num_heads // (parallel.tp * parallel.cp), key_dim=model.gdn_key_dim, value_dim=model.gdn_value_dim)
+
+
+def find_wrong_kernel(sizes: Sizes, *, backend: Backend, device: torch.device) -> str:
+    """One line that names the kernel, the tensor, how far off it is and where; "" if every kernel is right, run after run."""
+    for stage in _stages(sizes, device):
+        try:
+            found = _compare(stage, backend)
+        except Exception as error:  # noqa: BLE001 whatever driver, compiler or kernel throws is the finding
+            found = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        if found:
+            heads = f"{sizes.num_heads} heads × ({sizes.key_dim}, {sizes.value_dim})"
+            return f"{_name(device)}: {stage.name}, {found}; gdn_backend {backend}, {heads}, torch {torch.__version__}{_triton_version()}"
+    return ""
+
+
+def _compare(stage: Stage, backend: Backend) -> str:
+    """What is wrong with the stage; "" if nothing is."""
+    found, again = (_run(stage, stage.inputs, backend) for _ in range(2))
+    exact = _run(stage, {name: x.double() for name, x in stage.inputs.items()}, "torch")
+    for name, x in found.items():
+        distance = ((x.double() - exact[name]).norm() / exact[name].norm()).item()
+        if not distance <= TOLERANCE:
+            return f"{name}: {distance:.2g} off, {TOLERANCE:g} allowed"
+        if not torch.equal(x, again[name]):
+            return f"{name}: two runs differ"
+    return ""
+
+
+def _run(stage: Stage, inputs: dict[str, Tensor], backend: Backend) -> dict[str, Tensor]:
+    """Outputs and gradients by name."""
+    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
+    outs = stage.compute(backend, **leaves)
+    weights = [torch.linspace(0, 3e3, out.numel(), device=out.device, dtype=torch.float64).sin().view(out.shape) for out in outs]
+    gradients = torch.autograd.grad(outs, list(leaves.values()), [w.bfloat16().to(out.dtype) for w, out in zip(weights, outs, strict=True)])
+    by_name = {f"output {i}": out.detach() for i, out in enumerate(outs)}
+    return by_name | {f"gradient of {name}": grad for name, grad in zip(leaves, gradients, strict=True)}
+
+
+def _stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
+    heads, tokens, key_dim, value_dim = sizes.num_heads, sizes.num_tokens, sizes.key_dim, sizes.value_dim
+    documents = build_documents(torch.tensor([0, 1, tokens // 3, tokens // 2 + 3, tokens]), num_rows=1, num_tokens=tokens, device=device)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def noise(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device).to(dtype)
+
+    keys, values = (1, tokens, heads, key_dim), (1, tokens, heads, value_dim)
+    for name, width, head_dim in (("keys", key_dim, key_dim), ("values", value_dim, None)):
+        inputs = {"x": noise(1, tokens, heads * width), "weight": noise(heads * width, 1, 4)}
+        yield Stage(name=f"convolution of {name}", compute=_convolution(documents, head_dim), inputs=inputs)
+    inputs = {name: noise(1, tokens, heads) for name in ("a", "b")}
+    inputs |= {name: noise(heads, dtype=torch.float32) for name in ("A_log", "dt_bias")}
+    yield Stage(name="gates", compute=_gates, inputs=inputs)
+    log_decay, beta = decay_and_beta(*inputs.values())
+    inputs = {name: l2_normalise(noise(*keys), scale=1.0) for name in ("q", "k")}
+    inputs |= {"v": noise(*values), "log_decay": log_decay, "beta": beta}
+    yield Stage(name="delta rule", compute=_delta_rule(documents), inputs=inputs)
+    inputs = {"x": noise(*values), "gate": noise(*values), "weight": noise(value_dim)}
+    yield Stage(name="gated norm", compute=_gated_norm, inputs=inputs)
+
+
+def _convolution(documents: Documents, head_dim: int | None) -> Compute:
+    """Of keys, normalised, where there is a `head_dim`; else of values."""
+
+    def compute(backend: Backend, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        conv = _Convolution(x.shape[2], head_dim)
+        return (functional_call(conv, {"conv.weight": weight}, (x, documents, backend)),)
+
+    return compute
+
+
+class _Convolution(nn.Module):
+    def __init__(self, channels: int, head_dim: int | None) -> None:
+        super().__init__()
+        self.conv, self.head_dim = CausalConv(channels, TRITON_CONV_WIDTH, None), head_dim
+
+    def forward(self, x_BTC: Tensor, documents: Documents, backend: Backend) -> Tensor:
+        if self.head_dim is None:
+            return self.conv(x_BTC, documents, backend)
+        return self.conv.normalised(x_BTC, documents, backend, head_dim=self.head_dim, scale=1.0)
+
+
+def _gates(backend: Backend, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor) -> tuple[Tensor, ...]:
+    compute = gates_triton.decay_and_beta if backend == "triton" else decay_and_beta
+    return compute(a, b, A_log, dt_bias)
+
+
+def _delta_rule(documents: Documents) -> Compute:
+    def compute(backend: Backend, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
+        return (gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=beta, documents=documents, backend=backend),)
+
+    return compute
+
+
+def _gated_norm(backend: Backend, x: Tensor, gate: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    norm = GatedHeadNorm(x.shape[-1], eps=1e-5)
+    return (functional_call(norm, {"weight": weight}, (x, gate, backend)),)
+
+
+def _name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return str(device)
+    found = torch.cuda.get_device_properties(device)
+    return f"GPU {device.index} ({found.name}, {found.uuid})"
+
+
+def _triton_version() -> str:
+    try:
+        return f", triton {importlib.metadata.version('triton')}"
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,21 @@
+"""The self-check on the GPUs of this machine: every one is right."""
+
+import pytest
+import torch
+
+from model.config import ParallelConfig
+from model.presets import PRESETS
+from model.self_check import find_wrong_kernel, sizes_on_rank
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    pytest.mark.filterwarnings("default"),  # Triton's own
+]
+
+
+@pytest.mark.parametrize("preset", ["tiny", "olmo_hybrid_1b", "olmo_hybrid_7b"])
+def test_every_gpu_computes_what_it_should(preset: str) -> None:
+    model = PRESETS[preset]
+    for index in range(torch.cuda.device_count()):
+        sizes = sizes_on_rank(model, ParallelConfig())
+        assert find_wrong_kernel(sizes, backend=model.backend_on("cuda"), device=torch.device("cuda", index)) == ""

@@ -1,0 +1,96 @@
+"""A machine that computes something else than it should is named before it trains."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import ParallelConfig
+from model.presets import PRESETS
+from model.self_check import Sizes, find_wrong_kernel, sizes_on_rank
+from tests.model import fake_fla
+
+ROOT = Path(__file__).parents[2]
+SIZES = Sizes(num_heads=2, key_dim=32, value_dim=48, num_tokens=130)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def fla(monkeypatch: pytest.MonkeyPatch) -> fake_fla.FakeFla:
+    return fake_fla.install(monkeypatch)
+
+
+def test_a_machine_that_is_right_is_not_held_up(fla: fake_fla.FakeFla) -> None:
+    assert find_wrong_kernel(SIZES, backend="torch", device=CPU) == ""
+    assert find_wrong_kernel(SIZES, backend="fla", device=CPU) == ""
+    assert (fla.num_forwards, fla.num_backwards) == (2, 2), "twice, so that two runs can be compared"
+
+
+def test_the_random_numbers_of_the_training_are_left_as_they_were() -> None:
+    before = torch.get_rng_state()
+    find_wrong_kernel(SIZES, backend="torch", device=CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "wrong_by", "found"),
+    [
+        (0, 1.1, "delta rule, gradient of q: 0.1 off"),
+        (1, 0.97, "delta rule, gradient of k: 0.03 off"),
+        (3, float("nan"), "delta rule, gradient of beta: nan off"),
+    ],
+)
+def test_a_wrong_gradient_is_named(
+    fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch, damaged: int, wrong_by: float, found: str
+) -> None:
+    right = fla.backward
+
+    def miscompiled(**call: object) -> tuple[Tensor, ...]:
+        gradients = right(**call)
+        return *gradients[:damaged], gradients[damaged] * wrong_by, *gradients[damaged + 1 :]
+
+    monkeypatch.setattr(sys.modules["fla.ops.gated_delta_rule.chunk"], "chunk_gated_delta_rule_bwd", miscompiled)
+    assert found in find_wrong_kernel(SIZES, backend="fla", device=CPU)
+
+
+def test_a_machine_that_answers_differently_each_time_is_named(fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = fla.forward
+
+    def flaky(**call: object) -> tuple[Tensor, ...]:
+        decay_sum, out, *rest = right(**call)
+        out[0, 77, 1, 5] += fla.num_forwards * 0.01
+        return decay_sum, out, *rest
+
+    monkeypatch.setattr(sys.modules["fla.ops.gated_delta_rule.chunk"], "chunk_gated_delta_rule_fwd", flaky)
+    assert "delta rule, output 0: two runs differ" in find_wrong_kernel(SIZES, backend="fla", device=CPU)
+
+
+def test_a_stack_that_refuses_is_named_in_one_line(fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**call: object) -> None:
+        raise RuntimeError("Triton < 3.7.1 on Hopper is not supported\nstack dump follows")
+
+    monkeypatch.setattr(sys.modules["fla.ops.gated_delta_rule.chunk"], "chunk_gated_delta_rule_bwd", refuse)
+    wrong = find_wrong_kernel(SIZES, backend="fla", device=CPU)
+    assert wrong.startswith("cpu: delta rule, RuntimeError: Triton < 3.7.1 on Hopper is not supported; gdn_backend fla, 2 heads × (32, 48)")
+
+
+def test_a_rank_is_checked_with_its_own_heads() -> None:
+    assert sizes_on_rank(PRESETS["olmo_hybrid_7b"], ParallelConfig(tp=2, cp=3)) == Sizes(num_heads=5, key_dim=96, value_dim=192)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+def test_our_kernels_pass_and_a_stack_that_multiplies_wrongly_does_not(tmp_path: Path) -> None:
+    """Triton's interpreter is such a stack: it multiplies the bits of bf16 as integers, unless it is taught."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.model.interpreted_self_check"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    untaught, taught = done.stdout.splitlines()
+    assert untaught.startswith("cpu: delta rule, output 0: ")
+    assert "off, 0.02 allowed; gdn_backend triton, 2 heads × (32, 48), torch " in untaught
+    assert taught == ""
