@@ -9,7 +9,7 @@ of the former, the keys need of the latter.
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import load_beta, num_tiles, tile_start, tile_width
+from model.kernels.triton_chunks import load_beta, load_tiles, num_tiles, tile_start, tile_width
 from model.kernels.triton_scan import zero_tiles
 
 
@@ -77,6 +77,9 @@ def chunk_gradients(
     both, columns, weights, kept = sum_over_values(
         above, beside, states + state, grad_states + state, pair_valid, is_valid, V, C, K, BV, PRECISION, STAGES
     )
+    narrow = start * (N * K) + head // (M // N) * K
+    stacked = load_tiles(tl.where(is_query, q + narrow, k + narrow)[:, None], pair_token, pair_valid, N * K, K)
+    keys = load_tiles(k + narrow, token, is_valid, N * K, K)
     strength = load_beta(beta + place + token * M, is_valid)
     is_own = ~is_query[:, None] & (pair_token[:, None] == token[None, :])
     grad_strength = tl.sum(tl.where(is_own, weights, 0.0), 0) / strength / strength
@@ -88,22 +91,18 @@ def chunk_gradients(
     weights = weights.to(k.dtype.element_ty)
     from_start = tl.load(gate + pair_token, mask=pair_valid, other=0.0) * sign
     to_end = tl.load(gate + M * num_tokens + token, mask=is_valid, other=0.0)
-    narrow = start * (N * K) + head // (M // N) * K
-    source = tl.where(is_query, q + narrow, k + narrow)[:, None] + pair_token[:, None] * (N * K)
     target = tl.where(is_query, grad_q + place * K, grad_k + place * K)[:, None] + pair_token[:, None] * (M * K)
     gained = tl.zeros((2 * C,), tl.float32)
     lost = tl.zeros((C,), tl.float32)
     left = tl.zeros((C,), tl.float32)
     for j in tl.static_range(num_tiles(K)):
         column = (tile_start(K, j) + tl.arange(0, tile_width(K, j)))[None, :]
-        stacked = tl.load(source + column, mask=pair_valid[:, None], other=0.0)
-        keys = tl.load(k + narrow + token[:, None] * (N * K) + column, mask=is_valid[:, None], other=0.0)
-        rows = tl.dot(weights, keys, both[j] * from_start[:, None], input_precision=PRECISION)
-        gained += tl.sum(rows * stacked.to(tl.float32), 1)
+        rows = tl.dot(weights, keys[j], both[j] * from_start[:, None], input_precision=PRECISION)
+        gained += tl.sum(rows * stacked[j].to(tl.float32), 1)
         to_state = columns[j] * to_end[:, None]
-        left += tl.sum(to_state * keys.to(tl.float32), 1)
-        seen = tl.dot(tl.trans(weights), stacked, input_precision=PRECISION)
-        lost += tl.sum(seen * keys.to(tl.float32), 1)
+        left += tl.sum(to_state * keys[j].to(tl.float32), 1)
+        seen = tl.dot(tl.trans(weights), stacked[j], input_precision=PRECISION)
+        lost += tl.sum(seen * keys[j].to(tl.float32), 1)
         twice = tl.broadcast_to((to_state + seen)[None, :, :], (2, C, tile_width(K, j)))
         rows += tl.where(is_query[:, None], 0.0, tl.reshape(twice, (2 * C, tile_width(K, j))))
         tl.store(target + column, rows, mask=pair_valid[:, None])
