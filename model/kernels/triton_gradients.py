@@ -41,14 +41,13 @@ def sum_over_values(
 
 
 @triton.jit
-def decay_between(log_decay, is_query, pair_token, token, pair_valid, is_valid, M: tl.constexpr, C: tl.constexpr):
+def decay_between(decay, pair_decay, is_query, pair_token, token, C: tl.constexpr):
     """The decay from each token to each of the 2C rows, fp32; 0 where it is not seen: queries see their own token, keys do not."""
-    decay = tl.load(log_decay + token * M, mask=is_valid, other=0.0).to(tl.float64)
-    pair_decay = tl.load(log_decay + pair_token * M, mask=pair_valid, other=0.0).to(tl.float64)
-    pair_sum = tl.reshape(tl.cumsum(tl.reshape(pair_decay, (2, C)), 1), (2 * C,))
+    decay_sum = tl.cumsum(decay.to(tl.float64), 0)
+    pair_sum = tl.reshape(tl.cumsum(tl.reshape(pair_decay.to(tl.float64), (2, C)), 1), (2 * C,))
     age = pair_token[:, None] - token[None, :]
     is_seen = (age > 0) | ((age == 0) & is_query[:, None])
-    return tl.exp(tl.where(is_seen, (pair_sum[:, None] - tl.cumsum(decay, 0)[None, :]).to(tl.float32), float("-inf")))
+    return tl.exp(tl.where(is_seen, (pair_sum[:, None] - decay_sum[None, :]).to(tl.float32), float("-inf")))
 
 
 @triton.jit
@@ -80,6 +79,10 @@ def chunk_gradients(
     narrow = start * (N * K) + head // (M // N) * K
     stacked = load_tiles(tl.where(is_query, q + narrow, k + narrow)[:, None], pair_token, pair_valid, N * K, K)
     keys = load_tiles(k + narrow, token, is_valid, N * K, K)
+    decay = tl.load(log_decay + place + token * M, mask=is_valid, other=0.0)
+    pair_decay = tl.load(log_decay + place + pair_token * M, mask=pair_valid, other=0.0)
+    from_start = tl.load(gate + pair_token, mask=pair_valid, other=0.0)
+    to_end = tl.load(gate + M * num_tokens + token, mask=is_valid, other=0.0)
     strength = load_beta(beta + place + token * M, is_valid)
     is_own = ~is_query[:, None] & (pair_token[:, None] == token[None, :])
     grad_strength = tl.sum(tl.where(is_own, weights, 0.0), 0) / strength / strength
@@ -87,10 +90,9 @@ def chunk_gradients(
 
     # Values enter the keys' half with a minus: what is recalled is taken off them.
     sign = tl.where(is_query, 1.0, -1.0)
-    weights *= decay_between(log_decay + place, is_query, pair_token, token, pair_valid, is_valid, M, C) * sign[:, None]
+    weights *= decay_between(decay, pair_decay, is_query, pair_token, token, C) * sign[:, None]
     weights = weights.to(k.dtype.element_ty)
-    from_start = tl.load(gate + pair_token, mask=pair_valid, other=0.0) * sign
-    to_end = tl.load(gate + M * num_tokens + token, mask=is_valid, other=0.0)
+    from_start *= sign
     target = tl.where(is_query, grad_q + place * K, grad_k + place * K)[:, None] + pair_token[:, None] * (M * K)
     gained = tl.zeros((2 * C,), tl.float32)
     lost = tl.zeros((C,), tl.float32)
