@@ -37,7 +37,7 @@ def sum_over_values(
             kept += tl.sum(state.to(tl.float32) * grad_state.to(tl.float32), 1)
         weights = tl.dot(outer, tl.trans(update), weights, input_precision=PRECISION)
         both, columns = next_both, next_columns
-    return both, columns, weights, tl.sum(kept, 0)
+    return both, columns, weights, kept
 
 
 @triton.jit
@@ -83,6 +83,7 @@ def chunk_gradients(
     pair_decay = tl.load(log_decay + place + pair_token * M, mask=pair_valid, other=0.0)
     from_start = tl.load(gate + pair_token, mask=pair_valid, other=0.0)
     to_end = tl.load(gate + M * num_tokens + token, mask=is_valid, other=0.0)
+    whole = tl.load(gate + (end - 1 - start))
     strength = load_beta(beta + place + token * M, is_valid)
     is_own = ~is_query[:, None] & (pair_token[:, None] == token[None, :])
     grad_strength = tl.sum(tl.where(is_own, weights, 0.0), 0) / strength / strength
@@ -111,5 +112,5 @@ def chunk_gradients(
 
     # The decay of token t scales whatever reaches t or a later token from before t.
     across = tl.sum(tl.reshape(gained, (2, C)), 0) - lost
-    grad_decay = tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + tl.load(gate + (end - 1 - start)) * kept
+    grad_decay = tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + whole * tl.sum(kept, 0)
     tl.store(grad_log_decay + place + token * M, grad_decay, mask=is_valid)
