@@ -59,19 +59,31 @@ def products(left, right, K: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def invert(below, C: tl.constexpr, LOG_C: tl.constexpr, PRECISION: tl.constexpr):
-    """(1 + below)⁻¹ for a strictly lower triangle of C × C: blocks on the diagonal, each level's twice as large.
-
-    As exact as substitution, which it is in another order; powers of `below` would grow until they cancel.
-    """
-    row = tl.arange(0, C)[:, None]
-    column = tl.arange(0, C)[None, :]
-    inverse = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, below, 0.0)
-    for level in range(1, LOG_C):
+def merge_blocks(inverse, below, row, column, FIRST: tl.constexpr, LAST: tl.constexpr, PRECISION: tl.constexpr):
+    """From the inverses of blocks of 2^FIRST on the diagonal to those of 2^LAST, each level's twice as large."""
+    for level in range(FIRST, LAST):
         is_new = ((row >> level) != (column >> level)) & ((row >> (level + 1)) == (column >> (level + 1)))
         carried = tl.dot(tl.where(is_new, below, 0.0), inverse, input_precision=PRECISION)
         inverse -= tl.dot(inverse, carried, input_precision=PRECISION)
     return inverse
+
+
+@triton.jit
+def invert(below, C: tl.constexpr, LOG_C: tl.constexpr, PRECISION: tl.constexpr):
+    """(1 + below)⁻¹ for a strictly lower triangle of C × C: blocks on the diagonal, each level's twice as large.
+
+    As exact as substitution, which it is in another order; powers of `below` would grow until they cancel. Blocks of up to 16 are
+    products by themselves, C / 16 at once: each warp has its own in registers.
+    """
+    row = tl.arange(0, 16)[None, :, None]
+    column = tl.arange(0, 16)[None, None, :]
+    block = tl.arange(0, C // 16)
+    is_own = tl.reshape(block[:, None] == block[None, :], (C // 16, 1, C // 16, 1))
+    small = tl.sum(tl.where(is_own, tl.reshape(below, (C // 16, 16, C // 16, 16)), 0.0), 2)
+    pairs = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, small, 0.0)
+    blocks = merge_blocks(pairs, small, row, column, 1, 4, PRECISION)
+    inverse = tl.reshape(tl.where(is_own, tl.reshape(blocks, (C // 16, 16, 1, 16)), 0.0), (C, C))
+    return merge_blocks(inverse, below, tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], 4, LOG_C, PRECISION)
 
 
 @triton.jit

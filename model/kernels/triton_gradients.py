@@ -9,7 +9,7 @@ of the former, the keys need of the latter.
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import load_beta, num_tiles, tile_start, tile_width
+from model.kernels.triton_chunks import load_beta, load_tiles, num_tiles, tile_start, tile_width
 from model.kernels.triton_scan import zero_tiles
 
 
@@ -37,18 +37,17 @@ def sum_over_values(
             kept += tl.sum(state.to(tl.float32) * grad_state.to(tl.float32), 1)
         weights = tl.dot(outer, tl.trans(update), weights, input_precision=PRECISION)
         both, columns = next_both, next_columns
-    return both, columns, weights, tl.sum(kept, 0)
+    return both, columns, weights, kept
 
 
 @triton.jit
-def decay_between(log_decay, is_query, pair_token, token, pair_valid, is_valid, M: tl.constexpr, C: tl.constexpr):
+def decay_between(decay, pair_decay, is_query, pair_token, token, C: tl.constexpr):
     """The decay from each token to each of the 2C rows, fp32; 0 where it is not seen: queries see their own token, keys do not."""
-    decay = tl.load(log_decay + token * M, mask=is_valid, other=0.0).to(tl.float64)
-    pair_decay = tl.load(log_decay + pair_token * M, mask=pair_valid, other=0.0).to(tl.float64)
-    pair_sum = tl.reshape(tl.cumsum(tl.reshape(pair_decay, (2, C)), 1), (2 * C,))
+    decay_sum = tl.cumsum(decay.to(tl.float64), 0)
+    pair_sum = tl.reshape(tl.cumsum(tl.reshape(pair_decay.to(tl.float64), (2, C)), 1), (2 * C,))
     age = pair_token[:, None] - token[None, :]
     is_seen = (age > 0) | ((age == 0) & is_query[:, None])
-    return tl.exp(tl.where(is_seen, (pair_sum[:, None] - tl.cumsum(decay, 0)[None, :]).to(tl.float32), float("-inf")))
+    return tl.exp(tl.where(is_seen, (pair_sum[:, None] - decay_sum[None, :]).to(tl.float32), float("-inf")))
 
 
 @triton.jit
@@ -77,6 +76,14 @@ def chunk_gradients(
     both, columns, weights, kept = sum_over_values(
         above, beside, states + state, grad_states + state, pair_valid, is_valid, V, C, K, BV, PRECISION, STAGES
     )
+    narrow = start * (N * K) + head // (M // N) * K
+    stacked = load_tiles(tl.where(is_query, q + narrow, k + narrow)[:, None], pair_token, pair_valid, N * K, K)
+    keys = load_tiles(k + narrow, token, is_valid, N * K, K)
+    decay = tl.load(log_decay + place + token * M, mask=is_valid, other=0.0)
+    pair_decay = tl.load(log_decay + place + pair_token * M, mask=pair_valid, other=0.0)
+    from_start = tl.load(gate + pair_token, mask=pair_valid, other=0.0)
+    to_end = tl.load(gate + M * num_tokens + token, mask=is_valid, other=0.0)
+    whole = tl.load(gate + (end - 1 - start))
     strength = load_beta(beta + place + token * M, is_valid)
     is_own = ~is_query[:, None] & (pair_token[:, None] == token[None, :])
     grad_strength = tl.sum(tl.where(is_own, weights, 0.0), 0) / strength / strength
@@ -84,31 +91,26 @@ def chunk_gradients(
 
     # Values enter the keys' half with a minus: what is recalled is taken off them.
     sign = tl.where(is_query, 1.0, -1.0)
-    weights *= decay_between(log_decay + place, is_query, pair_token, token, pair_valid, is_valid, M, C) * sign[:, None]
+    weights *= decay_between(decay, pair_decay, is_query, pair_token, token, C) * sign[:, None]
     weights = weights.to(k.dtype.element_ty)
-    from_start = tl.load(gate + pair_token, mask=pair_valid, other=0.0) * sign
-    to_end = tl.load(gate + M * num_tokens + token, mask=is_valid, other=0.0)
-    narrow = start * (N * K) + head // (M // N) * K
-    source = tl.where(is_query, q + narrow, k + narrow)[:, None] + pair_token[:, None] * (N * K)
+    from_start *= sign
     target = tl.where(is_query, grad_q + place * K, grad_k + place * K)[:, None] + pair_token[:, None] * (M * K)
     gained = tl.zeros((2 * C,), tl.float32)
     lost = tl.zeros((C,), tl.float32)
     left = tl.zeros((C,), tl.float32)
     for j in tl.static_range(num_tiles(K)):
         column = (tile_start(K, j) + tl.arange(0, tile_width(K, j)))[None, :]
-        stacked = tl.load(source + column, mask=pair_valid[:, None], other=0.0)
-        keys = tl.load(k + narrow + token[:, None] * (N * K) + column, mask=is_valid[:, None], other=0.0)
-        rows = tl.dot(weights, keys, both[j] * from_start[:, None], input_precision=PRECISION)
-        gained += tl.sum(rows * stacked.to(tl.float32), 1)
+        rows = tl.dot(weights, keys[j], both[j] * from_start[:, None], input_precision=PRECISION)
+        gained += tl.sum(rows * stacked[j].to(tl.float32), 1)
         to_state = columns[j] * to_end[:, None]
-        left += tl.sum(to_state * keys.to(tl.float32), 1)
-        seen = tl.dot(tl.trans(weights), stacked, input_precision=PRECISION)
-        lost += tl.sum(seen * keys.to(tl.float32), 1)
+        left += tl.sum(to_state * keys[j].to(tl.float32), 1)
+        seen = tl.dot(tl.trans(weights), stacked[j], input_precision=PRECISION)
+        lost += tl.sum(seen * keys[j].to(tl.float32), 1)
         twice = tl.broadcast_to((to_state + seen)[None, :, :], (2, C, tile_width(K, j)))
         rows += tl.where(is_query[:, None], 0.0, tl.reshape(twice, (2 * C, tile_width(K, j))))
         tl.store(target + column, rows, mask=pair_valid[:, None])
 
     # The decay of token t scales whatever reaches t or a later token from before t.
     across = tl.sum(tl.reshape(gained, (2, C)), 0) - lost
-    grad_decay = tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + tl.load(gate + (end - 1 - start)) * kept
+    grad_decay = tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + whole * tl.sum(kept, 0)
     tl.store(grad_log_decay + place + token * M, grad_decay, mask=is_valid)

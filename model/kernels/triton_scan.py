@@ -34,7 +34,23 @@ def store_tiles(matrix, tiles, row, K: tl.constexpr):
     """Tiles as rows of a matrix K wide, in its dtype."""
     for i in tl.static_range(num_tiles(K)):
         column = tile_start(K, i) + tl.arange(0, tile_width(K, i))
-        tl.store(matrix + row[:, None] * K + column[None, :], tiles[i].to(matrix.dtype.element_ty))
+        tl.store(matrix + row[:, None].to(tl.int64) * K + column[None, :], tiles[i].to(matrix.dtype.element_ty))
+
+
+@triton.jit
+def store_columns(matrix, tile, column, start, end, stride: tl.constexpr):
+    """The tile's columns as rows of the matrix from `start` on, as far as `end`.
+
+    They are stored in another order, bits 1 and 2 of their number last: so the tile passes through shared memory at once, where in
+    order it would in four parts, with two barriers each.
+    """
+    COUNT: tl.constexpr = tile.shape[1]
+    place = tl.arange(0, COUNT)
+    within = place // 2 % (COUNT // 8) * 8 + place // (COUNT // 4) * 2 + place % 2
+    rows = tl.reshape(tl.trans(tile).to(matrix.dtype.element_ty), (COUNT // 8, 4, 2, tile.shape[0]))
+    rows = tl.reshape(tl.permute(rows, (1, 0, 2, 3)), (COUNT, tile.shape[0]))
+    target = matrix + start * stride + within[:, None].to(tl.int64) * stride + column[None, :]
+    tl.store(target, rows, mask=within[:, None] < end - start)
 
 
 @triton.jit
@@ -72,6 +88,19 @@ def place(first_chunk_P, start_Z, M: tl.constexpr, V: tl.constexpr, BV: tl.const
 
 
 @triton.jit
+def load_gates(gate, start, end, stride, C: tl.constexpr):
+    """Each token's decay since the chunk's start, on to its end, and the whole chunk's.
+
+    The first two are loaded as one tile of as many elements as there are threads: Triton 3.6 has every thread load smaller ones.
+    """
+    token = start + tl.arange(0, C)
+    is_valid = token < end
+    both = tl.load(gate + token[:, None] + tl.arange(0, 2)[None, :] * stride, mask=is_valid[:, None], other=0.0)
+    from_start, to_end = tl.split(both)
+    return from_start, to_end, tl.load(gate + tl.minimum(start + C, end) - 1)
+
+
+@triton.jit
 def scan_forward(
     q, k, v, inverse, scores, gates, first_chunk_P, start_Z, initial_state, out, updates, states, final_state, num_tokens,
     N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
@@ -97,16 +126,14 @@ def scan_forward(
         score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
         tall = token[:, None] * (M * V) + (head * V + row[None, :])
         values = tl.load(v + tall, mask=is_valid[:, None], other=0.0)
-        gate = gates + head.to(tl.int64) * num_tokens + token
-        from_start = tl.load(gate, mask=is_valid, other=0.0)
-        to_end = tl.load(gate + M * num_tokens, mask=is_valid, other=0.0)
-        whole = tl.load(gates + head.to(tl.int64) * num_tokens + tl.minimum(start + C, end) - 1)
+        from_start, to_end, whole = load_gates(gates + head.to(tl.int64) * num_tokens, start, end, M * num_tokens, C)
 
+        # Without the state, so first: the last step's products for the state end under it.
+        solved = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
         narrow = cast(state, dtype, K)
         store_tiles(states + ((first + i).to(tl.int64) * M + head) * (V * K), narrow, row, K)
-        recalled = products(narrow, keys, K, PRECISION)
-        wanted = tl.trans(values).to(tl.float32) - from_start[None, :] * recalled
-        update = tl.dot(wanted.to(dtype), tl.trans(solve), input_precision=PRECISION)
+        recalled = products(narrow, keys, K, PRECISION) * -from_start[None, :]
+        update = tl.dot(recalled.to(dtype), tl.trans(solve), solved, input_precision=PRECISION)
         answer = products(narrow, queries, K, PRECISION) * from_start[None, :]
         answer = tl.dot(update.to(dtype), tl.trans(score), answer, input_precision=PRECISION)
         kept = (update * to_end[None, :]).to(dtype)
@@ -114,8 +141,8 @@ def scan_forward(
         for j in tl.static_range(num_tiles(K)):
             next_state = next_state + (tl.dot(kept, keys[j], state[j] * whole, input_precision=PRECISION),)
         state = next_state
-        tl.store(updates + tall, tl.trans(update).to(dtype), mask=is_valid[:, None])
-        tl.store(out + tall, tl.trans(answer).to(dtype), mask=is_valid[:, None])
+        store_columns(updates + head * V, update, row, start, end, M * V)
+        store_columns(out + head * V, answer, row, start, end, M * V)
     if final_state is not None:
         store_state(final_state, state, unit, row, V, K)
 
@@ -147,23 +174,21 @@ def scan_backward(
         score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
         tall = token[:, None] * (M * V) + (head * V + row[None, :])
         answer = tl.trans(tl.load(grad_out + tall, mask=is_valid[:, None], other=0.0))
-        gate = gates + head.to(tl.int64) * num_tokens + token
-        from_start = tl.load(gate, mask=is_valid, other=0.0)
-        to_end = tl.load(gate + M * num_tokens, mask=is_valid, other=0.0)
-        whole = tl.load(gates + head.to(tl.int64) * num_tokens + tl.minimum(start + C, end) - 1)
+        from_start, to_end, whole = load_gates(gates + head.to(tl.int64) * num_tokens, start, end, M * num_tokens, C)
 
+        update = tl.dot(answer, score, input_precision=PRECISION)  # without the state, so first, as in the forward
         narrow = cast(state, dtype, K)
         store_tiles(grad_states + ((first + chunk).to(tl.int64) * M + head) * (V * K), narrow, row, K)
-        update = products(narrow, keys, K, PRECISION) * to_end[None, :]
-        update = tl.dot(answer, score, update, input_precision=PRECISION)
-        wanted = tl.dot(update.to(dtype), solve, input_precision=PRECISION)
         asked = (answer.to(tl.float32) * from_start[None, :]).to(dtype)
-        recalled = (wanted * -from_start[None, :]).to(dtype)
-        next_state = ()
+        carried = ()
         for j in tl.static_range(num_tiles(K)):
-            carried = tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION)
-            next_state = next_state + (tl.dot(recalled, keys[j], carried, input_precision=PRECISION),)
-        state = next_state
-        tl.store(grad_v + tall, tl.trans(wanted).to(dtype), mask=is_valid[:, None])
+            carried = carried + (tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION),)
+        update = tl.fma(products(narrow, keys, K, PRECISION), tl.broadcast_to(to_end[None, :], (BV, C)), update)
+        wanted = tl.dot(update.to(dtype), solve, input_precision=PRECISION)
+        recalled = (wanted * -from_start[None, :]).to(dtype)
+        state = ()
+        for j in tl.static_range(num_tiles(K)):
+            state = state + (tl.dot(recalled, keys[j], carried[j], input_precision=PRECISION),)
+        store_columns(grad_v + head * V, wanted, row, start, end, M * V)
     if grad_initial_state is not None:
         store_state(grad_initial_state, state, unit, row, V, K)
