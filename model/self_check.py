@@ -6,6 +6,8 @@ spent on compiling kernels that the training then finds compiled.
 
 import importlib.metadata
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -53,15 +55,29 @@ def sizes_on_rank(model: ModelConfig, parallel: ParallelConfig) -> Sizes:
 
 def find_wrong_kernel(sizes: Sizes, *, backend: Backend, device: torch.device) -> str:
     """One line that names the kernel, the tensor, how far off it is and where; "" if every kernel is right, run after run."""
-    for stage in _stages(sizes, device):
+    stages = list(_stages(sizes, device))
+    num_threads = 1 if device.type == "cpu" else len(stages)  # most of the time goes to compilers, which run side by side
+    with ThreadPoolExecutor(num_threads) as pool:
+        found = [
+            f"{stage.name}, {wrong}" for stage, wrong in zip(stages, pool.map(_examine(backend, device), stages), strict=True) if wrong
+        ]
+    if not found:
+        return ""
+    heads = f"{sizes.num_heads} heads × ({sizes.key_dim}, {sizes.value_dim})"
+    return f"{_name(device)}: {found[0]}; gdn_backend {backend}, {heads}, torch {torch.__version__}{_triton_version()}"
+
+
+def _examine(backend: Backend, device: torch.device) -> Callable[[Stage], str]:
+    """What is wrong with one stage, in a thread of its own: its device, and its backward too, which torch would do in another one."""
+
+    def examine(stage: Stage) -> str:
         try:
-            found = _compare(stage, backend)
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), torch.autograd.set_multithreading_enabled(False):
+                return _compare(stage, backend)
         except Exception as error:  # noqa: BLE001 whatever driver, compiler or kernel throws is the finding
-            found = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-        if found:
-            heads = f"{sizes.num_heads} heads × ({sizes.key_dim}, {sizes.value_dim})"
-            return f"{_name(device)}: {stage.name}, {found}; gdn_backend {backend}, {heads}, torch {torch.__version__}{_triton_version()}"
-    return ""
+            return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+    return examine
 
 
 def _compare(stage: Stage, backend: Backend) -> str:
