@@ -29,10 +29,41 @@ def gated_delta_rule(
         offsets_P, offsets_cpu_P = (documents.offsets_P, documents.offsets_cpu_P) if documents is not None else (None, None)
         return _fla(q, k, v, log_decay, beta, offsets_P, offsets_cpu_P)[0]
     if backend == "triton":
-        return delta_rule_triton(q, k, v, log_decay, beta, documents.offsets_cpu_P if documents is not None else None)[0]
+        return delta_rule_triton(q, k, v, log_decay, beta, documents.offsets_cpu_P if documents is not None else None, None, False)[0]
     # The operator's backward computes the forward again, half as much work more: it is for torch.compile alone.
     rule = _torch if torch.compiler.is_compiling() else _chunked
     return rule(q, k, v, forget_at_starts(log_decay, documents), beta)
+
+
+def gated_delta_rule_with_states(
+    *,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    beta: Tensor,
+    documents: Documents | None,
+    initial_state_DNKV: Tensor | None,
+    backend: Backend,
+) -> tuple[Tensor, Tensor]:
+    """out_BTNV of `gated_delta_rule`, and final_state_DNKV, fp32: of each document D, or of each row where there are no documents.
+
+    They start from the initial states, fp32, or from zero: a row that is cut in two, its state handed on, gives what it does as one.
+    Both states have gradients. ValueError for a backend that has no states, and for initial states of another shape, dtype or device.
+    """
+    if backend != "triton":
+        raise ValueError(f"gdn_backend={backend} neither takes nor gives states of the delta rule; take triton, on a GPU")
+    offsets_cpu_P = documents.offsets_cpu_P if documents is not None else None
+    num_documents = q.shape[0] if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
+    _check_state(initial_state_DNKV, (num_documents, v.shape[2], q.shape[3], v.shape[3]), v.device)
+    out_BTNV, final_state_DNKV, *_ = delta_rule_triton(q, k, v, log_decay, beta, offsets_cpu_P, initial_state_DNKV, True)
+    return out_BTNV, final_state_DNKV
+
+
+def _check_state(state: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
+    if state is not None and (state.shape, state.dtype, state.device) != (shape, torch.float32, device):
+        found = f"{list(state.shape)} in {state.dtype} on {state.device}"
+        raise ValueError(f"initial state {found}: give {list(shape)} (documents or rows, value heads, K, V) in float32 on {device}")
 
 
 def _chunked(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:

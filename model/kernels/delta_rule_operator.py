@@ -5,25 +5,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.kernels.delta_rule_triton import delta_rule_backward, delta_rule_forward, empty_forward
-
-Kept = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""out_BTNV, and for the backward inverse, scores, gates, updates and states, as `empty_forward` describes them."""
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of q, k, v, log_decay and beta."""
+from model.kernels.delta_rule_triton import Backward, Forward, delta_rule_backward, delta_rule_forward, empty_forward
 
 
 @torch.library.custom_op("braid::delta_rule_triton", mutates_args=())
-def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_cpu_P: Tensor | None) -> Kept:
+def delta_rule_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    beta: Tensor,
+    offsets_cpu_P: Tensor | None,
+    initial_state: Tensor | None,
+    output_final_state: bool,
+) -> Forward:
+    """`delta_rule_forward`. Differentiable in all but the offsets, through the output and the final state."""
     with torch.cuda.device_of(q):
-        out, _, *kept = delta_rule_forward(q, k, v, log_decay, beta, offsets_cpu_P, None, False)
-    inverse, scores, gates, updates, states = kept
-    return out, inverse, scores, gates, updates, states
+        return delta_rule_forward(q, k, v, log_decay, beta, offsets_cpu_P, initial_state, output_final_state)
 
 
 @torch.library.custom_op("braid::delta_rule_triton_backward", mutates_args=())
 def _backward(
     grad_out: Tensor,
+    grad_final_state: Tensor | None,
     q: Tensor,
     k: Tensor,
     log_decay: Tensor,
@@ -34,24 +38,31 @@ def _backward(
     updates: Tensor,
     states: Tensor,
     offsets_cpu_P: Tensor | None,
-) -> Gradients:
+    has_initial_state: bool,
+) -> Backward:
     kept = (inverse, scores, gates, updates, states)
     with torch.cuda.device_of(q):
-        grad_q, grad_k, grad_v, grad_log_decay, grad_beta, _ = delta_rule_backward(
-            grad_out, None, q, k, log_decay, beta, *kept, offsets_cpu_P, False
-        )
-    return grad_q, grad_k, grad_v, grad_log_decay, grad_beta
+        return delta_rule_backward(grad_out, grad_final_state, q, k, log_decay, beta, *kept, offsets_cpu_P, has_initial_state)
 
 
 @delta_rule_triton.register_fake
-def _fake(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_cpu_P: Tensor | None) -> Kept:
-    out, _, inverse, scores, gates, updates, states = empty_forward(q, v, offsets_cpu_P, False)
-    return out, inverse, scores, gates, updates, states
+def _fake(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    beta: Tensor,
+    offsets_cpu_P: Tensor | None,
+    initial_state: Tensor | None,
+    output_final_state: bool,
+) -> Forward:
+    return empty_forward(q, v.contiguous(), offsets_cpu_P, output_final_state)
 
 
 @_backward.register_fake
 def _backward_fake(
     grad_out: Tensor,
+    grad_final_state: Tensor | None,
     q: Tensor,
     k: Tensor,
     log_decay: Tensor,
@@ -62,20 +73,34 @@ def _backward_fake(
     updates: Tensor,
     states: Tensor,
     offsets_cpu_P: Tensor | None,
-) -> Gradients:
-    contiguous = torch.contiguous_format
-    grad_q, grad_k, grad_v = (torch.empty_like(x, memory_format=contiguous) for x in (q, k, updates))
-    return grad_q, grad_k, grad_v, torch.empty_like(log_decay, memory_format=contiguous), torch.empty_like(beta, memory_format=contiguous)
+    has_initial_state: bool,
+) -> Backward:
+    num_documents = q.shape[0] if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
+    num_heads, value_dim = updates.shape[2:]
+    state = (num_documents if has_initial_state else 0, num_heads, q.shape[-1], value_dim)
+    return _like(q), _like(k), _like(updates), _like(log_decay), _like(beta), q.new_empty(state, dtype=torch.float32)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Kept) -> None:
-    q, k, _, log_decay, beta, offsets_cpu_P = inputs
-    ctx.save_for_backward(q, k, log_decay, beta, *output[1:], offsets_cpu_P)
-    ctx.set_materialize_grads(False)  # nothing flows back into what is kept
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _differentiate(ctx: Any, grad_out: Tensor, *_of_kept: None) -> tuple[Tensor | None, ...]:
-    return *_backward(grad_out, *ctx.saved_tensors), None
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
+    q, k, _, log_decay, beta, offsets_cpu_P, initial_state, ctx.has_final_state = inputs
+    ctx.has_initial_state = initial_state is not None
+    ctx.save_for_backward(q, k, log_decay, beta, *output[2:], offsets_cpu_P)
+    ctx.set_materialize_grads(False)  # nothing flows back into what is kept, and not always into both of the others
+
+
+def _differentiate(
+    ctx: Any, grad_out: Tensor | None, grad_final_state: Tensor | None, *_of_kept: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # once: checkpointing refuses to compute them a second time
+    updates = saved[7]
+    grad_out = torch.zeros_like(updates) if grad_out is None else grad_out
+    grad_final_state = grad_final_state if ctx.has_final_state else None
+    *gradients, grad_initial_state = _backward(grad_out, grad_final_state, *saved, ctx.has_initial_state)
+    return *gradients, None, grad_initial_state if ctx.has_initial_state else None, None
 
 
 delta_rule_triton.register_autograd(_differentiate, setup_context=_keep)

@@ -24,20 +24,21 @@ Backward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 def delta_rule_forward(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor,
-    offsets_cpu_P: Tensor | None, initial_state: Tensor | None, output_final_state: bool,
+    offsets_cpu_P: Tensor | None, initial_state: Tensor | None, output_final_state: bool, *, config: KernelConfig | None = None,
 ) -> Forward:  # fmt: skip
     """out_BTMV and final_state_DMKV, then what the backward needs.
 
     q_BTNK and k_BTNK come L2-normalised and q scaled; they and v_BTMV are all bf16 or all fp32. log_decay_BTM (≤ 0) and beta_BTM
     (0…2) are fp32. Value head m belongs to key head m // (M / N). Each document D, a row where there are no offsets, starts from
     its initial_state_DMKV in fp32, or from zero. The final states are fp32; where they are not asked for, D is 0.
+    Without a `config` it is the table's.
     """
     _check(q, v)
     from model.kernels.triton_chunks import prepare_chunks  # Triton: absent on a CPU
     from model.kernels.triton_scan import scan_forward
 
     q, k, v, log_decay, beta = (x.contiguous() for x in (q, k, v, log_decay, beta))
-    problem = _problem(q, v, offsets_cpu_P)
+    problem = _problem(q, v, offsets_cpu_P, config)
     plan, config, num_tokens = problem.plan, problem.config, problem.num_tokens
     out, final_state, inverse, scores, gates, updates, states = empty_forward(q, v, offsets_cpu_P, output_final_state)
     prepare_chunks[(plan.num_chunks * v.shape[2],)](
@@ -56,7 +57,7 @@ def delta_rule_forward(
 def delta_rule_backward(
     grad_out: Tensor, grad_final_state: Tensor | None, q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor,
     inverse: Tensor, scores: Tensor, gates: Tensor, updates: Tensor, states: Tensor,
-    offsets_cpu_P: Tensor | None, has_initial_state: bool,
+    offsets_cpu_P: Tensor | None, has_initial_state: bool, *, config: KernelConfig | None = None,
 ) -> Backward:  # fmt: skip
     """From grad_out_BTMV and grad_final_state_DMKV (fp32), the forward's inputs and what it left: v is not among them.
 
@@ -66,7 +67,7 @@ def delta_rule_backward(
     from model.kernels.triton_scan import scan_backward
 
     grad_out, q, k, log_decay, beta = (x.contiguous() for x in (grad_out, q, k, log_decay, beta))
-    problem = _problem(q, grad_out, offsets_cpu_P)
+    problem = _problem(q, grad_out, offsets_cpu_P, config)
     plan, config, num_tokens = problem.plan, problem.config, problem.num_tokens
     num_heads, value_dim = grad_out.shape[2:]
     grad_v, grad_states = torch.empty_like(updates), torch.empty_like(states)
@@ -131,13 +132,13 @@ class _Problem:
     invert_precision: str
 
 
-def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None) -> _Problem:
+def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, config: KernelConfig | None) -> _Problem:
     (num_rows, num_tokens, num_key_heads, key_dim), (num_heads, value_dim) = q.shape, v.shape[2:]
     is_exact = q.dtype == torch.float32
     major, minor = torch.cuda.get_device_capability(q.device) if q.is_cuda else (0, 0)
     return _Problem(
         plan=plan_chunks(num_rows=num_rows, num_tokens=num_tokens, offsets_cpu_P=offsets_cpu_P, device=q.device),
-        config=choose_config(architecture=10 * major + minor, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact),
+        config=config or choose_config(architecture=10 * major + minor, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact),
         num_tokens=num_rows * num_tokens,
         constants={"N": num_key_heads, "M": num_heads, "K": key_dim, "C": GDN_CHUNK, "PRECISION": "ieee" if is_exact else "tf32"},
         invert_precision="bf16x3" if q.is_cuda and not is_exact else "ieee",

@@ -1,6 +1,6 @@
 """The delta rule's Triton kernels on a GPU: against the definition in fp64, and no further from it than fla is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from model.kernels.chunked import gated_delta_rule_chunked
-from model.kernels.delta_rule import gated_delta_rule
+from model.kernels.delta_rule import gated_delta_rule, gated_delta_rule_with_states
+from model.kernels.delta_rule_operator import delta_rule_triton
 from tests.model.delta_rule_cases import Case, Inputs, distances, draw, exact_results, kernel_results
 
 pytestmark = [
@@ -113,3 +114,46 @@ def test_a_new_batch_of_documents_costs_no_wait_for_the_gpu() -> None:
         kernel_results(replace(case, starts=(0, 90, 200, 203)), inputs)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_in_two_calls_that_hand_the_state_on_is_the_row_in_one(dtype: torch.dtype) -> None:
+    case = Case(num_tokens=200, num_rows=2, num_key_heads=2, key_dim=96, value_dim=192, dtype=dtype, device="cuda")
+    inputs = draw(case)
+    exact = exact_results(case, inputs)
+    for cut in (64, 77, 199):
+        found = distances(operator_results(inputs, cut), exact)
+        assert {name: distance for name, distance in found.items() if not distance < TOLERANCE[dtype]} == {}
+
+
+def test_compiled_in_one_graph_it_gives_the_same_bits() -> None:
+    inputs = draw(Case(num_tokens=200, num_rows=2, num_key_heads=2, key_dim=96, value_dim=192, dtype=torch.bfloat16, device="cuda"))
+    eager = operator_results(inputs, 77)
+    compiled = torch.compile(in_two_calls, fullgraph=True)
+    for name, x in operator_results(inputs, 77, compiled).items():
+        assert torch.equal(x, eager[name]), name
+
+
+def in_two_calls(parts: dict[str, Tensor], cut: int) -> tuple[Tensor, Tensor]:
+    state, outs = parts["initial_state"], []
+    for tokens in (slice(None, cut), slice(cut, None)):
+        of_part = {name: x[:, tokens] for name, x in parts.items() if name != "initial_state"}
+        out, state = gated_delta_rule_with_states(**of_part, documents=None, initial_state_DNKV=state, backend="triton")
+        outs.append(out)
+    return torch.cat(outs, 1), state
+
+
+def operator_results(
+    inputs: Inputs, cut: int, rule: Callable[[dict[str, Tensor], int], tuple[Tensor, Tensor]] = in_two_calls
+) -> dict[str, Tensor]:
+    leaves = {name: x.clone().requires_grad_() for name, x in inputs.parts.items()}
+    out, final_state = rule(leaves, cut)
+    gradients = torch.autograd.grad([out, final_state], list(leaves.values()), [inputs.grad_out, inputs.grad_final_state])
+    return {"out": out.detach(), "final_state": final_state.detach()} | dict(zip(leaves, gradients, strict=True))
+
+
+def test_it_is_an_operator_as_torch_wants_it() -> None:
+    case = Case(num_tokens=70, num_rows=2, starts=(0, 1, 66, 70), num_key_heads=2, device="cuda")
+    *parts, state = (x.clone().requires_grad_() for x in draw(case).parts.values())
+    torch.library.opcheck(delta_rule_triton, (*parts, torch.tensor(case.offsets), state, True))
+    torch.library.opcheck(delta_rule_triton, (*parts, None, None, False))

@@ -15,16 +15,20 @@ from triton.runtime import interpreter
 from tests.model.delta_rule_cases import Case, distances, draw, exact_results, kernel_results
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-ODD_STARTS = (0, 1, 2, 66, 129, 130, 131)
+ODD_STARTS = (0, 1, 1, 2, 66, 129, 130, 131)
+"""One of the documents is empty: it hands on its initial state. `build_documents` refuses such, the kernels take them."""
+HEAD_DIMS = ((32, 256), (48, 64), (64, 80), (80, 48), (96, 192), (112, 16), (128, 16), (256, 80))
 CASES = {
     "lengths": [
         *(Case(num_tokens=num_tokens, num_rows=2) for num_tokens in (1, 63, 64, 65, 130)),
         *(Case(num_tokens=num_tokens, num_key_heads=4, dtype=torch.bfloat16) for num_tokens in (1, 130)),
     ],
     "head dims": [
-        Case(num_tokens=70, key_dim=key_dim, value_dim=value_dim, dtype=dtype)
-        for key_dim, value_dim in ((48, 64), (96, 192), (80, 48), (112, 16), (128, 256), (256, 32))
-        for dtype in (torch.float32, torch.bfloat16)
+        *(Case(num_tokens=70, key_dim=key_dim, value_dim=value_dim) for key_dim, value_dim in HEAD_DIMS),
+        *(
+            Case(num_tokens=70, key_dim=key_dim, value_dim=value_dim, dtype=torch.bfloat16)
+            for key_dim, value_dim in ((48, 80), (96, 192), (112, 16), (128, 256), (256, 32))
+        ),
     ],
     "documents": [
         Case(num_tokens=130, num_rows=2, starts=ODD_STARTS),
@@ -35,12 +39,14 @@ CASES = {
     "groups of value heads": [
         Case(num_tokens=70, num_key_heads=2, group=3),
         Case(num_tokens=70, num_key_heads=2, group=2, dtype=torch.bfloat16),
+        Case(num_tokens=66, group=5, dtype=torch.bfloat16, beta="ends"),
     ],
     "extreme gates": [
         *(Case(num_tokens=100, decay=decay) for decay in ("none", "strong", "weak behind strong")),
         *(Case(num_tokens=100, beta=beta) for beta in ("zero", "two", "ends")),
         Case(num_tokens=100, decay="weak behind strong", beta="ends", num_key_heads=2),
         *(Case(num_tokens=100, decay=decay, beta="ends", dtype=torch.bfloat16) for decay in ("none", "strong", "weak behind strong")),
+        *(Case(num_tokens=100, beta=beta, dtype=torch.bfloat16) for beta in ("zero", "two")),
     ],
 }
 
@@ -69,12 +75,8 @@ def teach_bf16() -> None:
 
 def faults(case: Case) -> list[str]:
     inputs = draw(case)
-    first, second = kernel_results(case, inputs), kernel_results(case, inputs)
-    differing = [
-        f"{name} differs from run to run" for name in first if not torch.equal(first[name].nan_to_num(), second[name].nan_to_num())
-    ]
-    found = distances(first, exact_results(case, inputs))
-    return differing + [f"{name} is {distance:.1e} off" for name, distance in found.items() if not distance < TOLERANCE[case.dtype]]
+    found = distances(kernel_results(case, inputs), exact_results(case, inputs))
+    return [f"{name} is {distance:.1e} off" for name, distance in found.items() if not distance < TOLERANCE[case.dtype]]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from model.config import Backend
 from model.documents import Documents
 from model.kernels.chunked import gated_delta_rule_chunked
-from model.kernels.delta_rule import FORWARD_OPERATORS, gated_delta_rule
+from model.kernels.delta_rule import FORWARD_OPERATORS, gated_delta_rule, gated_delta_rule_with_states
 from model.kernels.reference import gated_delta_rule_reference
 
 NUM_ROWS, NUM_HEADS, KEY, VALUE = 2, 3, 8, 12
@@ -214,3 +214,27 @@ def test_checkpointing_saves_the_operator_or_runs_it_again(fla: FakeFla, policy:
     )
     assert fla.num_forwards == num_forwards
     assert_close(checkpointed, plain, 1e-6)
+
+
+@pytest.mark.parametrize("backend", ["torch", "fla"])
+def test_a_backend_without_states_names_the_one_that_has_them(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=f"gdn_backend={backend} .* take triton"):
+        gated_delta_rule_with_states(**inputs(5, "usual decay", torch.float32), documents=None, initial_state_DNKV=None, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("state", "documents", "message"),
+    [
+        (torch.zeros(1, NUM_HEADS, KEY, VALUE), None, r"initial state \[1, 3, 8, 12\] .* give \[2, 3, 8, 12\]"),
+        (torch.zeros(NUM_ROWS, NUM_HEADS, VALUE, KEY), None, r"give \[2, 3, 8, 12\]"),
+        (torch.zeros(NUM_ROWS, NUM_HEADS, KEY, VALUE), PACKED, rf"give \[{len(PACKED.offsets_P) - 1}, 3, 8, 12\]"),
+        (torch.zeros(NUM_ROWS, NUM_HEADS, KEY, VALUE, dtype=torch.float64), None, "in torch.float64 .* in float32"),
+        (torch.zeros(NUM_ROWS, NUM_HEADS, KEY, VALUE, device="meta"), None, "on meta.* on cpu"),
+    ],
+    ids=["too few", "transposed", "not one per document", "fp64", "elsewhere"],
+)
+def test_initial_states_are_checked_before_a_kernel_reads_them(state: Tensor, documents: Documents | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gated_delta_rule_with_states(
+            **inputs(83, "usual decay", torch.float32), documents=documents, initial_state_DNKV=state, backend="triton"
+        )

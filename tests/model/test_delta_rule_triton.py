@@ -25,8 +25,9 @@ def test_outputs_states_and_gradients_are_those_of_the_definition(group: str, tm
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
-def test_the_operator_is_differentiated_compiled_and_packed(tmp_path: Path) -> None:
-    run_interpreted(["tests.model.interpreted_operator"], tmp_path)
+@pytest.mark.parametrize("checks", ["the definition", "what is asked for", "pytorch's rules", "the whole layer"])
+def test_the_operator_is_differentiated_compiled_and_packed(checks: str, tmp_path: Path) -> None:
+    run_interpreted(["tests.model.interpreted_operator", checks], tmp_path)
 
 
 def run_interpreted(module: list[str], tmp_path: Path) -> None:

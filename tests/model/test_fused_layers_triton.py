@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
 @pytest.mark.xdist_group("triton interpreter")
-@pytest.mark.parametrize("check", ["convolution_and_norm", "convolution", "gates", "gated_norm"])
+@pytest.mark.parametrize("check", ["convolution_and_norm", "convolution", "gates", "gated_norm", "views"])
 def test_values_and_gradients_are_those_of_the_definition(check: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.model.interpreted_layers", check]
     environment = os.environ | {
