@@ -33,7 +33,7 @@ def delta_rule_forward(
     its initial_state_DMKV in fp32, or from zero. The final states are fp32; where they are not asked for, D is 0.
     Without a `config` it is the table's.
     """
-    _check(q, v)
+    _check(q, k, v, log_decay, beta)
     from model.kernels.triton_chunks import prepare_chunks  # Triton: absent on a CPU
     from model.kernels.triton_scan import scan_forward
 
@@ -145,13 +145,16 @@ def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, config: KernelC
     )
 
 
-def _check(q: Tensor, v: Tensor) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> None:
     key_dim, value_dim = q.shape[-1], v.shape[-1]
     if key_dim not in TRITON_KEY_DIMS or value_dim not in TRITON_VALUE_DIMS:
         remedy = "take 32 to 128 in steps of 16, or 256, and 16 to 256 in steps of 16; or another gdn_backend"
         raise ValueError(f"head dims {key_dim} and {value_dim}: the Triton delta rule has no such kernels; {remedy}")
     if q.dtype not in (torch.bfloat16, torch.float32) or q.dtype != v.dtype:
         raise ValueError(f"q in {q.dtype} and v in {v.dtype}: the Triton delta rule takes both in bfloat16 or both in float32")
+    if (k.shape, k.dtype) != (q.shape, q.dtype) or q.shape[:2] != v.shape[:2] or not log_decay.shape == beta.shape == v.shape[:3]:
+        shapes = ", ".join(f"{list(x.shape)} {x.dtype}" for x in (q, k, v, log_decay, beta))
+        raise ValueError(f"q, k, v, log_decay, beta: {shapes}; k is as q, and log_decay and beta have v's rows, tokens and heads")
     if importlib.util.find_spec("triton") is None:
         raise ValueError("model.gdn_backend=triton: Triton is not installed; install torch's CUDA build, or use torch")
     if v.shape[2] % q.shape[2]:

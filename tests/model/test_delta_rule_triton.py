@@ -113,3 +113,11 @@ def test_what_the_kernels_do_not_take_is_refused(q: torch.Tensor, v: torch.Tenso
     gate = torch.zeros(*v.shape[:3])
     with pytest.raises(ValueError, match=message):
         delta_rule_forward(q, q, v, gate, gate, None, None, False)
+
+
+@pytest.mark.parametrize("odd_one", ["k", "v", "log_decay", "beta"])
+def test_inputs_that_do_not_belong_together_are_refused_before_a_kernel_reads_past_one(odd_one: str) -> None:
+    parts = {name: torch.zeros(1, 4, 2, 32) for name in ("q", "k", "v")} | {name: torch.zeros(1, 4, 2) for name in ("log_decay", "beta")}
+    parts[odd_one] = parts[odd_one][:, :3]
+    with pytest.raises(ValueError, match=r"^q, k, v, log_decay, beta: \[1, 4, 2, 32\] torch.float32, .*; k is as q, and"):
+        delta_rule_forward(**parts, offsets_cpu_P=None, initial_state=None, output_final_state=False)
