@@ -1,5 +1,7 @@
 """Gated DeltaNet with negative eigenvalues, as in Olmo Hybrid (arXiv 2412.06464, 2411.12537, 2604.03444)."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -105,11 +107,19 @@ class GateParameters(nn.Module):
         return self.A_log.clone(), self.dt_bias.clone()  # FSDP leaves a hook on what it returns: for a parameter, one more each time
 
 
-class Gates(nn.ModuleDict):
-    """The gate parameters of every GDN layer, by layer: apart from the blocks, so that they stay fp32 where the rest computes in bf16."""
+class Gates(nn.Module):
+    """The gate parameters of the GDN layers, by layer: apart from the blocks, so that they stay fp32 where the rest computes in bf16.
 
-    def forward(self) -> dict[str, Gate]:
-        return {layer: gate() for layer, gate in self.items()}
+    No ModuleDict: torch 2.11's FSDP refuses containers.
+    """
+
+    def __init__(self, layers: Iterable[int], num_heads: int) -> None:
+        super().__init__()
+        for layer in layers:
+            self.add_module(str(layer), GateParameters(num_heads))
+
+    def forward(self) -> dict[int, Gate]:
+        return {int(layer): gate() for layer, gate in self.named_children()}
 
 
 class GatedHeadNorm(nn.Module):

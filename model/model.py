@@ -12,7 +12,7 @@ from model.attention import Attention, Rotary, rotary_tables
 from model.collectives import gather_tokens, local
 from model.config import ModelConfig
 from model.documents import Documents
-from model.gdn import Gate, GatedDeltaNet, GateParameters, Gates
+from model.gdn import Gate, GatedDeltaNet, Gates
 from model.layers import Embedding, Linear, RMSNorm, SwiGLU
 from model.loss import head_loss_sum
 
@@ -30,7 +30,7 @@ class HybridLM(nn.Module):
         super().__init__()
         self.embed = Embedding(config.vocab_size, config.d_model, tp)
         self.layers = nn.ModuleList(build_block(config, kind, tp=tp, cp=cp) for kind in config.layer_kinds)
-        self.gates = Gates({str(i): GateParameters(config.num_heads) for i, kind in enumerate(config.layer_kinds) if kind == "gdn"})
+        self.gates = Gates((i for i, kind in enumerate(config.layer_kinds) if kind == "gdn"), config.num_heads)
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = Linear(config.d_model, config.vocab_size)
         self.config, self.tp, self.cp = config, tp, cp
@@ -61,7 +61,7 @@ class HybridLM(nn.Module):
         x_BTD = self.embed(tokens_BT)
         gates, rotary = self.gates(), self._rotary(tokens_BT, documents, torch.promote_types(x_BTD.dtype, torch.float32))
         for layer, block in enumerate(self.layers):
-            x_BTD = block(x_BTD, gates.get(str(layer)), rotary, documents)
+            x_BTD = block(x_BTD, gates.get(layer), rotary, documents)
         return gather_tokens(self.norm(x_BTD), self.tp)
 
     def _rotary(self, tokens_BT: Tensor, documents: Documents | None, dtype: torch.dtype) -> Rotary | None:

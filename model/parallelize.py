@@ -89,7 +89,7 @@ def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dty
     """
     master_dtype = torch.promote_types(compute_dtype, torch.float32)
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=master_dtype, cast_forward_inputs=False)
-    if model.gates:
+    if any(True for _ in model.gates.parameters()):
         fully_shard(
             model.gates,
             mesh=mesh,

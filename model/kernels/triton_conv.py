@@ -162,7 +162,7 @@ def _backward_kernel(
             grad_weights = _add_products(grad_weights, grads, taps, step < LENGTH, PARTS)
             gathered = _spread(grads, pending, weights, position, PARTS)
             pending = gathered[: 3 * PARTS]
-            inside = (token + step - 3 < num_tokens) & (step >= 3)
+            inside = (token + step - 3 < num_tokens) & (step >= 3) & (step < LENGTH + 3)
             _store_parts(grad_x_ptr + (step - 3) * num_channels, gathered[3 * PARTS :], inside, PARTS, WIDTH)
     _store_partial(partial_ptr, grad_weights, num_channels, PARTS, WIDTH)
 

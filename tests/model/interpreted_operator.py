@@ -177,7 +177,7 @@ def whole_layer() -> Iterator[str]:
     found = {}
     for backend in ("torch", "triton"):
         model = build_model(replace(config, gdn_backend=backend), None, device=torch.device("cpu"), seed=0)
-        mixer, gate, x = model.layers[0].mixer, model.gates()["0"], x_BTD.clone().requires_grad_()
+        mixer, gate, x = model.layers[0].mixer, model.gates()[0], x_BTD.clone().requires_grad_()
         with torch.no_grad():
             for parameter in mixer.parameters():
                 parameter.mul_(10 if parameter.ndim > 1 else 1)
