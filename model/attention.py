@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from model.collectives import gather_tokens, heads_to_tokens, scatter_tokens, tokens_to_heads
+from model.collectives import gather_tokens, heads_to_tokens, local, scatter_tokens, tokens_to_heads
 from model.config import ModelConfig
 from model.documents import Documents
 from model.kernels.attention import attend
 from model.layers import FullWidthRMSNorm, Linear, widen
+from model.projections import project
 
 Rotary = tuple[Tensor, Tensor]
 """cos and sin, each (1 or B) × T × 1 × K/2."""
@@ -30,7 +31,8 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotary: Rotary | None, documents: Documents | None) -> Tensor:
         x_BTD = gather_tokens(x_BTD, self.tp)
-        projected = (self.q_norm(self.q_proj(x_BTD)), self.k_norm(self.k_proj(x_BTD)), self.v_proj(x_BTD))
+        q_BTC, k_BTC, v_BTC = project(x_BTD, *(local(projection.weight) for projection in (self.q_proj, self.k_proj, self.v_proj)))
+        projected = (self.q_norm(q_BTC), self.k_norm(k_BTC), v_BTC)
         q_BTNK, k_BTNK, v_BTNK = self._exchange(*(x.unflatten(-1, (-1, self.head_dim)) for x in projected))
         if rotary is not None:
             q_BTNK, k_BTNK = rotate(q_BTNK, rotary), rotate(k_BTNK, rotary)

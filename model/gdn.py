@@ -13,6 +13,7 @@ from model.documents import Documents
 from model.kernels import conv_triton, gates_triton, head_norm_triton
 from model.kernels.delta_rule import gated_delta_rule
 from model.layers import Linear, widen
+from model.projections import project
 
 Gate = tuple[Tensor, Tensor]
 """A_log_N and dt_bias_N of one layer as parameters, fp32 or wider."""
@@ -40,7 +41,7 @@ class GatedDeltaNet(nn.Module):
 
     def forward(self, x_BTD: Tensor, gate: Gate, documents: Documents | None) -> Tensor:
         x_BTD = gather_tokens(x_BTD, self.tp)
-        q_BTC, k_BTC, v_BTC, a_BTN, b_BTN = self._project(x_BTD)
+        q_BTC, k_BTC, v_BTC, a_BTN, b_BTN, gate_BTC = self._project(x_BTD)
         backend = self.backend_on(x_BTD.device.type)
         q_BTNK = self.q_conv.normalised(q_BTC, documents, backend, head_dim=self.key_dim, scale=self.key_dim**-0.5)
         k_BTNK = self.k_conv.normalised(k_BTC, documents, backend, head_dim=self.key_dim, scale=1.0)
@@ -50,18 +51,23 @@ class GatedDeltaNet(nn.Module):
         out_BTNV = gated_delta_rule(
             q=q_BTNK, k=k_BTNK, v=v_BTNV, log_decay=log_decay_BTN, beta=beta_BTN, documents=documents, backend=backend
         )
-        gated_BTNV = self.o_norm(heads_to_tokens(out_BTNV, self.cp), _split_heads(self.g_proj(x_BTD), self.value_dim), backend)
+        gated_BTNV = self.o_norm(heads_to_tokens(out_BTNV, self.cp), _split_heads(gate_BTC, self.value_dim), backend)
         return scatter_tokens(self.o_proj(gated_BTNV.flatten(2)), self.tp)
 
     def _project(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
-        """q, k, v, a and b before the convolutions: all tokens of this rank's heads, in one exchange."""
-        widths = (self.key_dim, self.key_dim, self.value_dim, 1, 1)
-        projections = (self.q_proj, self.k_proj, self.v_proj, self.a_proj, self.b_proj)
+        """q, k, v, a and b before the convolutions, all tokens of this rank's heads, in one exchange; and the gate of its own tokens."""
+        num_heads = self.a_proj.out_features if self.tp is None else self.a_proj.out_features // self.tp.size()
+        # a and b as one product, its width a multiple of 8: as two of a few heads each they take four times as long.
+        narrow = torch.cat([local(self.a_proj.weight), local(self.b_proj.weight)])
+        weights = [local(projection.weight) for projection in (self.q_proj, self.k_proj, self.v_proj, self.g_proj)]
+        q_BTC, k_BTC, v_BTC, gate_BTC, ab_BTN = project(x_BTD, *weights, F.pad(narrow, (0, 0, 0, -len(narrow) % 8)))
+        parts = (q_BTC, k_BTC, v_BTC, ab_BTN[..., :num_heads], ab_BTN[..., num_heads : 2 * num_heads])
         if self.cp is None:
-            return tuple(projection(x_BTD) for projection in projections)
-        of_heads = [_split_heads(projection(x_BTD), width) for projection, width in zip(projections, widths, strict=True)]
+            return *parts, gate_BTC
+        widths = (self.key_dim, self.key_dim, self.value_dim, 1, 1)
+        of_heads = [_split_heads(part, width) for part, width in zip(parts, widths, strict=True)]
         exchanged = tokens_to_heads(torch.cat(of_heads, -1), self.cp)
-        return tuple(part.flatten(2) for part in exchanged.split(widths, -1))
+        return *(part.flatten(2) for part in exchanged.split(widths, -1)), gate_BTC
 
 
 class CausalConv(nn.Module):

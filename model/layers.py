@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from model.collectives import gather_tokens, local, local_partial, scatter_tokens, sum_both_ways
+from model.projections import project
 
 
 def widen(x: Tensor) -> Tensor:
@@ -61,8 +62,8 @@ class SwiGLU(nn.Module):
         self.tp = tp
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = gather_tokens(x_BTD, self.tp)
-        return scatter_tokens(self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)), self.tp)
+        gate_BTF, up_BTF = project(gather_tokens(x_BTD, self.tp), local(self.gate_proj.weight), local(self.up_proj.weight))
+        return scatter_tokens(self.down_proj(F.silu(gate_BTF) * up_BTF), self.tp)
 
 
 class Embedding(nn.Module):

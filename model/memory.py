@@ -72,8 +72,11 @@ def predict_memory(
     share = Share(model=model, parallel=parallel, compute=compute, rows=micro_rows, seq_len=seq_len, narrow=compute_bytes)
     shapes = {name: _cut_by_tp(name, shape, parallel.tp) for name, shape in parameter_shapes(model).items()}
     shard = {name: _cut_by_fsdp(shape, parallel.dp_shard * parallel.cp) for name, shape in shapes.items()}
-    activations = activation_bytes(share)
-    unsharded, working = max(_moments(share, activations, *_group_sizes(shapes)), key=sum)
+    block, root = _group_sizes(shapes)
+    is_cast = compute_bytes < WIDE or parallel.world_size > 1
+    stays = is_cast and parallel.dp_shard * parallel.cp == 1  # FSDP keeps in compute precision what is in one piece
+    activations = activation_bytes(share) + stays * compute_bytes * block * model.num_layers
+    unsharded, working = max(_moments(share, activations, block, root), key=sum)
     return MemoryPrediction(
         parameters=WIDE * sum(shard.values()),
         gradients=WIDE * sum(shard.values()),
@@ -149,9 +152,9 @@ def _delta_rule_bytes(share: Share) -> int:
     model = share.model
     heads, key, value = _gdn_widths(model)
     backend = model.backend_on("cuda")
-    if backend == "triton":  # q, k; the updates; states, inverses and scores of the chunks; four numbers per head and token
+    if backend == "triton":  # q, k; the updates; states, inverses and scores of the chunks; six numbers per head and token
         chunks = key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK
-        return share.of_tokens((2 * key + value + chunks) * share.narrow + 4 * heads * WIDE)
+        return share.of_tokens((2 * key + value + chunks) * share.narrow + 6 * heads * WIDE)
     if backend != "torch":
         return share.of_tokens((2 * key + value + heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE)
     states = key * model.gdn_value_dim / GDN_CHUNK
@@ -193,7 +196,7 @@ def _selected_delta_rule_bytes(share: Share) -> int:
     backend = model.backend_on("cuda")
     if backend == "triton":
         return share.of_tokens(
-            (2 * value + key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE
+            (2 * value + key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK) * share.narrow + 4 * heads * WIDE
         )
     if backend != "torch":
         return share.of_tokens((value + heads * GDN_CHUNK) * share.narrow + heads * WIDE)

@@ -88,6 +88,8 @@ def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dty
     Inputs are not cast: the blocks' are in `compute_dtype` from the embedding on, but for gates and rotary tables, which stay fp32.
     """
     master_dtype = torch.promote_types(compute_dtype, torch.float32)
+    # A rank that holds all of a parameter has nothing to free between forward and backward, and would only cast it twice.
+    reshards = mesh.shape[-1] > 1
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=master_dtype, cast_forward_inputs=False)
     if any(True for _ in model.gates.parameters()):
         fully_shard(
@@ -96,17 +98,20 @@ def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dty
             mp_policy=MixedPrecisionPolicy(reduce_dtype=master_dtype, cast_forward_inputs=False),
         )
     for block in model.layers:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshards)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "loss_sum")
     model.register_forward_hook(_reshard_after_evaluation)
     for module in model.modules():
         if isinstance(module, FSDPModule):  # the loss is already a mean over the global batch: gradients are summed, not averaged
-            module.set_gradient_divide_factor(1.0)
+            if mesh.size() > 1:  # one rank alone would divide by it, in a pass over all gradients
+                module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
 
 def _reshard_after_evaluation(model: nn.Module, _inputs: object, _logits: object) -> None:
-    """FSDP keeps the root's parameters gathered for the backward; where none follows, they must not be what a load or save sees."""
-    if not torch.is_grad_enabled() and isinstance(model, FSDPModule):
-        model.reshard()
+    """FSDP keeps parameters gathered for the backward; where none follows, they must not be what a load or save sees."""
+    if not torch.is_grad_enabled():
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()

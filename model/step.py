@@ -1,6 +1,6 @@
 """One optimizer step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +42,8 @@ def train_step(
     mesh: Mesh | None,
     spikes: SpikeGuard | None = None,
 ) -> StepResult:
-    """Accumulates the gradient of the micro-batches, clips it and steps; one host synchronisation, at the end.
-
-    With `spikes` there is another before the update, which they may skip.
+    """Accumulates the gradient of the micro-batches, clips it and steps. Waits for the gradient's norm, not for the update: while a GPU
+    makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it.
 
     Ranks along dp bring different rows, ranks along cp slices of the same rows, ranks along tp the same; all bring equally many
     micro-batches. Every valid token of the global batch weighs the same, however the valid ones are spread.
@@ -63,13 +62,29 @@ def train_step(
     numbers = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()])
     if spikes is not None and mesh is not None:
         dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
-    skipped = spikes is not None and spikes.skips(*numbers[:2].tolist())
+    read = _read_back(numbers)
+    skipped = spikes is not None and spikes.skips(*read()[:2])
     if not skipped:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         optimizer.step()
-    loss, norm, tokens = numbers.tolist()
+    loss, norm, tokens = read()
     return StepResult(loss=loss, grad_norm=norm, num_tokens=int(tokens), skipped=skipped)
+
+
+def _read_back(numbers: Tensor) -> Callable[[], list[float]]:
+    """Begins to copy them to the host; what is returned waits for that alone, not for what the GPU is given afterwards."""
+    on_host = numbers.to("cpu", non_blocking=True)
+    if not numbers.is_cuda:
+        return on_host.tolist
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def read() -> list[float]:
+        copied.synchronize()
+        return on_host.tolist()
+
+    return read
 
 
 def _sum_over_tokens(value: Tensor, mesh: Mesh | None) -> Tensor:

@@ -43,7 +43,7 @@ def delta_rule_forward(
     out, final_state, inverse, scores, gates, updates, states = empty_forward(q, v, offsets_cpu_P, output_final_state)
     prepare_chunks[(plan.num_chunks * v.shape[2],)](
         q, k, log_decay, beta, plan.start_Z, inverse, scores, gates, num_tokens,
-        LOG_C=GDN_CHUNK.bit_length() - 1, INVERT_PRECISION=problem.invert_precision, **problem.constants, num_warps=config.prepare.warps,
+        LOG_C=GDN_CHUNK.bit_length() - 1, REFINE_PRECISION=problem.refine_precision, **problem.constants, num_warps=config.prepare.warps,
     )  # fmt: skip
     scan_forward[(plan.num_documents * v.shape[2] * v.shape[3] // config.scan_value_block,)](
         q, k, v, inverse, scores, gates, plan.first_chunk_P, plan.start_Z,
@@ -80,14 +80,14 @@ def delta_rule_backward(
     )  # fmt: skip
     group = num_heads // q.shape[2]
     per_head = [q.new_empty(*log_decay.shape, q.shape[-1], dtype=q.dtype if group == 1 else torch.float32) for _ in range(2)]
-    grad_log_decay, grad_beta = torch.empty_like(log_decay), torch.empty_like(beta)
-    chunk_gradients[(plan.num_chunks * num_heads,)](
-        q, k, log_decay, beta, gates, plan.start_Z, updates, states, grad_out, grad_v, grad_states,
+    grad_log_decay, grad_beta = log_decay.new_empty(2, *log_decay.shape), torch.empty_like(beta)
+    chunk_gradients[(2 * plan.num_chunks * num_heads,)](
+        q, k, beta, gates, plan.start_Z, updates, states, grad_out, grad_v, grad_states,
         per_head[0], per_head[1], grad_log_decay, grad_beta, num_tokens, **problem.constants, V=value_dim,
         BV=config.gradient_value_block, STAGES=config.gradients.stages, num_warps=config.gradients.warps,
     )  # fmt: skip
     grad_q, grad_k = _sum_groups(per_head[0], group, q.dtype), _sum_groups(per_head[1], group, q.dtype)
-    return grad_q, grad_k, grad_v, grad_log_decay, grad_beta, grad_initial_state
+    return grad_q, grad_k, grad_v, grad_log_decay.sum(0), grad_beta, grad_initial_state
 
 
 def _sum_groups(x_BTMK: Tensor, group: int, dtype: torch.dtype) -> Tensor:
@@ -97,7 +97,7 @@ def _sum_groups(x_BTMK: Tensor, group: int, dtype: torch.dtype) -> Tensor:
 def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_final_state: bool) -> Forward:
     """The forward's outputs, unfilled: their shapes follow from the inputs' shapes alone.
 
-    inverse and scores, BTMC, updates, BTMV, and states, ZMVK, have k's dtype; gates, 2 × M × (B · T), is fp32.
+    inverse and scores, BTMC, updates, BTMV, and states, ZMVK, have k's dtype; gates, 4 × M × (B · T), is fp32.
     With documents, Z counts as many chunks as there could be.
     """
     num_rows, num_tokens, num_heads, value_dim = v.shape
@@ -109,7 +109,7 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
         _states_of_documents(v, q.shape[-1], num_documents if output_final_state else 0),
         v.new_empty(square),
         v.new_empty(square),
-        v.new_empty(2, num_heads, num_rows * num_tokens, dtype=torch.float32),
+        v.new_empty(4, num_heads, num_rows * num_tokens, dtype=torch.float32),
         torch.empty_like(v),
         v.new_empty(num_chunks, num_heads, value_dim, q.shape[-1]),
     )
@@ -129,7 +129,8 @@ class _Problem:
     """Of all rows."""
     constants: dict[str, int | str]
     """The kernels' own names for the sizes that they are compiled for."""
-    invert_precision: str
+    refine_precision: str | None
+    """Of the inverse; None where it is exact at once."""
 
 
 def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, config: KernelConfig | None) -> _Problem:
@@ -141,7 +142,7 @@ def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, config: KernelC
         config=config or choose_config(architecture=10 * major + minor, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact),
         num_tokens=num_rows * num_tokens,
         constants={"N": num_key_heads, "M": num_heads, "K": key_dim, "C": GDN_CHUNK, "PRECISION": "ieee" if is_exact else "tf32"},
-        invert_precision="bf16x3" if q.is_cuda and not is_exact else "ieee",
+        refine_precision=None if is_exact else "bf16x3" if q.is_cuda else "ieee",
     )
 
 

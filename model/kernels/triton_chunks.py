@@ -59,6 +59,13 @@ def products(left, right, K: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def decay_between(high, low, is_seen):
+    """The decay from each column's token to each row's, 0 where it is not seen; from logarithms in two parts, exact where one is not."""
+    log_decay = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
+    return tl.exp(tl.where(is_seen, log_decay, float("-inf")))  # masked before exp: above the diagonal it would overflow
+
+
+@triton.jit
 def merge_blocks(inverse, below, row, column, FIRST: tl.constexpr, LAST: tl.constexpr, PRECISION: tl.constexpr):
     """From the inverses of blocks of 2^FIRST on the diagonal to those of 2^LAST, each level's twice as large."""
     for level in range(FIRST, LAST):
@@ -69,11 +76,12 @@ def merge_blocks(inverse, below, row, column, FIRST: tl.constexpr, LAST: tl.cons
 
 
 @triton.jit
-def invert(below, C: tl.constexpr, LOG_C: tl.constexpr, PRECISION: tl.constexpr):
+def invert(below, C: tl.constexpr, LOG_C: tl.constexpr, PRECISION: tl.constexpr, REFINE_PRECISION: tl.constexpr):
     """(1 + below)⁻¹ for a strictly lower triangle of C × C: blocks on the diagonal, each level's twice as large.
 
     As exact as substitution, which it is in another order; powers of `below` would grow until they cancel. Blocks of up to 16 are
-    products by themselves, C / 16 at once: each warp has its own in registers.
+    products by themselves, C / 16 at once: each warp has its own in registers. A step of Newton's method, X + X (1 − (1 + below) X),
+    makes up for levels in tf32 if its inner product is more precise.
     """
     row = tl.arange(0, 16)[None, :, None]
     column = tl.arange(0, 16)[None, None, :]
@@ -83,17 +91,24 @@ def invert(below, C: tl.constexpr, LOG_C: tl.constexpr, PRECISION: tl.constexpr)
     pairs = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, small, 0.0)
     blocks = merge_blocks(pairs, small, row, column, 1, 4, PRECISION)
     inverse = tl.reshape(tl.where(is_own, tl.reshape(blocks, (C // 16, 16, 1, 16)), 0.0), (C, C))
-    return merge_blocks(inverse, below, tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], 4, LOG_C, PRECISION)
+    row = tl.arange(0, C)[:, None]
+    column = tl.arange(0, C)[None, :]
+    inverse = merge_blocks(inverse, below, row, column, 4, LOG_C, PRECISION)
+    if REFINE_PRECISION is not None:
+        rest = tl.where(row == column, 1.0, 0.0) - inverse - tl.dot(below, inverse, input_precision=REFINE_PRECISION)
+        small_dtype: tl.constexpr = tl.bfloat16 if REFINE_PRECISION == "bf16x3" else tl.float32
+        inverse = tl.dot(inverse.to(small_dtype), rest.to(small_dtype), inverse, input_precision=PRECISION)
+    return inverse
 
 
 @triton.jit
 def prepare_chunks(
     q, k, log_decay, beta, start_Z, inverse, scores, gates, num_tokens,
     N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, LOG_C: tl.constexpr, K: tl.constexpr,
-    PRECISION: tl.constexpr, INVERT_PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, REFINE_PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Per chunk and value head `scores` and `inverse` (times beta), C × C, [T, M, C]; `gates`, fp32, [2, M, T]: each token's decay
-    since the chunk's start, and on to its end."""
+    """Per chunk and value head `scores` and `inverse` (times beta), C × C, [T, M, C]; `gates`, fp32, [4, M, T]: each token's decay
+    since the chunk's start, and on to its end; the former's logarithm in two parts, the second what the first rounds off."""
     chunk = tl.program_id(0) // M
     head = tl.program_id(0) % M
     start = tl.load(start_Z + chunk).to(tl.int64)
@@ -104,20 +119,23 @@ def prepare_chunks(
     # Sums in fp64: in fp32 a weak decay is lost behind strong ones.
     decay = tl.load(log_decay + start * M + head + within * M, mask=is_valid, other=0.0).to(tl.float64)
     decay_sum = tl.cumsum(decay, 0)
+    high = decay_sum.to(tl.float32)
+    low = (decay_sum - high.to(tl.float64)).to(tl.float32)
     strength = load_beta(beta + start * M + head + within * M, is_valid)
     gate = gates + head.to(tl.int64) * num_tokens + start + within
-    tl.store(gate, tl.exp(decay_sum.to(tl.float32)), mask=is_valid)
+    tl.store(gate, tl.exp(high), mask=is_valid)
     tl.store(gate + M * num_tokens, tl.exp((tl.sum(decay, 0) - decay_sum).to(tl.float32)), mask=is_valid)
+    tl.store(gate + 2 * M * num_tokens, high, mask=is_valid)
+    tl.store(gate + 3 * M * num_tokens, low, mask=is_valid)
 
     row = within[:, None]
     column = within[None, :]
-    # Masked before exp: above the diagonal it would overflow.
-    between = tl.exp(tl.where(row >= column, (decay_sum[:, None] - decay_sum[None, :]).to(tl.float32), float("-inf")))
+    between = decay_between(high, low, row >= column)
     narrow = start * (N * K) + head // (M // N) * K
     keys = load_tiles(k + narrow, within, is_valid, N * K, K)
     queries = load_tiles(q + narrow, within, is_valid, N * K, K)
     tile = row * (M * C) + column
     tl.store(scores + (start * (M * C) + head * C) + tile, products(queries, keys, K, PRECISION) * between, mask=is_valid[:, None])
     below = tl.where(row > column, products(keys, keys, K, PRECISION) * between * strength[:, None], 0.0)
-    solved = invert(below, C, LOG_C, INVERT_PRECISION) * strength[None, :]
+    solved = invert(below, C, LOG_C, PRECISION, REFINE_PRECISION) * strength[None, :]
     tl.store(inverse + (start * (M * C) + head * C) + tile, solved, mask=is_valid[:, None])
