@@ -151,13 +151,14 @@ def compare(
     compute = ComputeConfig(activation_checkpointing=mode, loss_chunk_tokens=256)
     measured = measure(config, parallel, compute, device=device, dtype=dtype, rows=rows, seq_len=seq_len)
     predicted = predict_memory(
-        config if device.type == "cuda" else replace(config, gdn_backend="torch"),
+        config,
         parallel,
         compute,
         OptimizerConfig(),
         micro_rows=rows,
         seq_len=seq_len,
         compute_bytes=dtype.itemsize,
+        device_type=device.type,
     )
     parts = asdict(predicted) | {"total": predicted.total}
     return {name: (parts[name], measured[name]) for name in measured}

@@ -71,6 +71,7 @@ def _memory_line(config: RunConfig) -> str:
         micro_rows=config.train.micro_rows,
         seq_len=config.data.seq_len,
         compute_bytes=2 if config.resources.device == "cuda" else 4,
+        device_type=config.resources.device,
     )
     state = memory.parameters + memory.gradients + memory.optimizer
     unit, its_bytes = memory_unit(memory.total)

@@ -125,8 +125,8 @@ class ComputeConfig:
     """For memory_budget: the fraction of a compiled block's activations to keep."""
     compile: bool = False
     """torch.compile of every block."""
-    loss_chunk_tokens: int = 1024
-    """Tokens whose logits exist at once on a rank."""
+    loss_chunk_tokens: int = 4096
+    """Tokens whose logits exist at once on a rank. Each chunk reads and writes the head's fp32 gradient once."""
 
     def __post_init__(self) -> None:
         modes = ("none", "selective", "full", "memory_budget")

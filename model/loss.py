@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from model.collectives import max_over_ranks, sum_over_ranks
+from model.kernels import loss_triton
 from model.layers import local_rows, widen
 
 IGNORED = -100
@@ -73,7 +74,7 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, x_SD.shape[0], chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             x_CD, is_valid_C = x_SD[chunk], labels_S[chunk] != IGNORED
-            chunk_loss, grad_logits_CX = _loss_and_gradient(
+            chunk_loss, grad_logits_CX = loss_and_gradient(
                 F.linear(x_CD, weight_XD), target_S[chunk], is_valid_C, z_loss, tp, with_gradients
             )
             loss += chunk_loss
@@ -95,13 +96,36 @@ class _HeadLoss(torch.autograd.Function):
         return grad_x_SD * grad, scaled_XD, None, None, None, None, None
 
 
-def _loss_and_gradient(
+def loss_and_gradient(
     logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The loss of a chunk and, in the logits' dtype, its gradient: softmax · (1 + 2 z_loss · logsumexp), less 1 at the target.
 
-    `target_C` counts from this rank's first row. The logits are overwritten where they need no widening.
+    `target_C` counts from this rank's first row. The logits are overwritten, by the plain computation only where they need no widening.
     """
+    compute = fused_loss_and_gradient if loss_triton.is_fused(logits_CX) else plain_loss_and_gradient
+    return compute(logits_CX, target_C, is_valid_C, z_loss, tp, with_gradient)
+
+
+def fused_loss_and_gradient(
+    logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Our kernels read the logits twice and write them once; between the passes there are only vectors, which the ranks exchange."""
+    my_peak_C, my_sum_exp_C, my_target_logit_C = loss_triton.row_statistics(logits_CX, target_C, is_valid_C)
+    peak_C = max_over_ranks(my_peak_C, tp)
+    my_sum_exp_C = my_sum_exp_C * (my_peak_C - peak_C).exp()
+    sum_exp_C, target_logit_C = sum_over_ranks(torch.stack([my_sum_exp_C, my_target_logit_C]), tp)
+    loss, scale_C = _loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
+    if not with_gradient:
+        return loss, None
+    loss_triton.gradient_(logits_CX, target_C, is_valid_C, peak_C, scale_C)
+    return loss, logits_CX
+
+
+def plain_loss_and_gradient(
+    logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """In plain torch, on a widened copy of narrow logits."""
     wide_CX = widen(logits_CX)
     is_mine_C = (target_C >= 0) & (target_C < wide_CX.shape[-1]) & is_valid_C
     row_C1 = target_C.where(is_mine_C, 0).unsqueeze(-1)
@@ -109,14 +133,19 @@ def _loss_and_gradient(
     my_target_logit_C = wide_CX.gather(-1, row_C1).squeeze(-1).where(is_mine_C, 0)
     exp_CX = wide_CX.sub_(peak_C.unsqueeze(-1)).exp_()
     sum_exp_C, target_logit_C = sum_over_ranks(torch.stack([exp_CX.sum(-1), my_target_logit_C]), tp)
-    log_sum_exp_C = sum_exp_C.log() + peak_C
-    loss_C = log_sum_exp_C - target_logit_C + z_loss * log_sum_exp_C.square()
-    loss = loss_C.where(is_valid_C, 0).sum()
+    loss, scale_C = _loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
     if not with_gradient:
         return loss, None
-    scale_C = ((1 + 2 * z_loss * log_sum_exp_C) / sum_exp_C).where(is_valid_C, 0)
     grad_CX = exp_CX.mul_(scale_C.unsqueeze(-1)).scatter_add_(-1, row_C1, -is_mine_C.to(exp_CX.dtype).unsqueeze(-1))
     return loss, grad_CX.to(logits_CX.dtype)
+
+
+def _loss_and_scale(sum_exp_C: Tensor, target_logit_C: Tensor, peak_C: Tensor, is_valid_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """From what the ranks found together: the loss, and what exp(x − peak) times is the gradient but for the target's 1."""
+    log_sum_exp_C = sum_exp_C.log() + peak_C
+    loss_C = log_sum_exp_C - target_logit_C + z_loss * log_sum_exp_C.square()
+    scale_C = (1 + 2 * z_loss * log_sum_exp_C) / sum_exp_C
+    return loss_C.where(is_valid_C, 0).sum(), scale_C.where(is_valid_C, 0)
 
 
 def _first_row(weight_XD: Tensor, tp: DeviceMesh | None) -> Tensor | int:

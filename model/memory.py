@@ -48,6 +48,7 @@ class Share:
     seq_len: int
     narrow: int
     """Bytes of an element of the forward: 2 for bf16, 4 for fp32."""
+    device_type: str
 
     def of_tokens(self, bytes_per_token: float, *, whole: float = 0.0, multiple: int = 1) -> int:
         """Bytes of which the tp ranks share `bytes_per_token` (by tokens between the mixers, by heads inside), and each has `whole`."""
@@ -64,12 +65,22 @@ def predict_memory(
     micro_rows: int,
     seq_len: int,
     compute_bytes: int = 2,
+    device_type: str = "cuda",
 ) -> MemoryPrediction:
     """For micro-batches of `micro_rows` × `seq_len` tokens (a row's tokens are those of all its cp ranks), computed in bf16, or with
-    compute_bytes=4 in fp32. A compiled block keeps at most what is predicted. Raises ValueError for a layout that the model can't have.
+    compute_bytes=4 in fp32, with the kernels of `device_type`. A compiled block keeps at most what is predicted. Raises ValueError for a
+    layout that the model can't have.
     """
     validate_layout(model, parallel)
-    share = Share(model=model, parallel=parallel, compute=compute, rows=micro_rows, seq_len=seq_len, narrow=compute_bytes)
+    share = Share(
+        model=model,
+        parallel=parallel,
+        compute=compute,
+        rows=micro_rows,
+        seq_len=seq_len,
+        narrow=compute_bytes,
+        device_type=device_type,
+    )
     shapes = {name: _cut_by_tp(name, shape, parallel.tp) for name, shape in parameter_shapes(model).items()}
     shard = {name: _cut_by_fsdp(shape, parallel.dp_shard * parallel.cp) for name, shape in shapes.items()}
     block, root = _group_sizes(shapes)
@@ -151,7 +162,7 @@ def _delta_rule_bytes(share: Share) -> int:
     every step of the chunked algorithm."""
     model = share.model
     heads, key, value = _gdn_widths(model)
-    backend = model.backend_on("cuda")
+    backend = model.backend_on(share.device_type)
     if backend == "triton":  # q, k; the updates; states, inverses and scores of the chunks; six numbers per head and token
         chunks = key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK
         return share.of_tokens((2 * key + value + chunks) * share.narrow + 6 * heads * WIDE)
@@ -193,7 +204,7 @@ def _selected_bytes(kind: str, share: Share) -> int:
 def _selected_delta_rule_bytes(share: Share) -> int:
     model = share.model
     heads, key, value = _gdn_widths(model)
-    backend = model.backend_on("cuda")
+    backend = model.backend_on(share.device_type)
     if backend == "triton":
         return share.of_tokens(
             (2 * value + key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK) * share.narrow + 4 * heads * WIDE
@@ -206,10 +217,12 @@ def _selected_delta_rule_bytes(share: Share) -> int:
 
 def _loss_bytes(share: Share) -> int:
     """The gradient of the head's input; that of its weight in fp32; and then that once more, scaled, or before it the logits of a chunk
-    of tokens, in fp32 the same, and their gradient."""
+    of tokens, which on a GPU become their gradient in place, as fp32 does everywhere; else there are they, in fp32 the same, and their
+    gradient."""
     model, narrow = share.model, share.narrow
+    is_in_place = share.device_type == "cuda" or narrow == WIDE
     chunk_tokens = min(share.compute.loss_chunk_tokens, share.of_tokens(0, whole=1))
-    chunk = chunk_tokens * _rows_of_head(share) * (WIDE if narrow == WIDE else WIDE + 2 * narrow)
+    chunk = chunk_tokens * _rows_of_head(share) * (narrow if is_in_place else WIDE + 2 * narrow)
     head = _elements_of_head(share)
     return share.of_tokens(0, whole=model.d_model * narrow) + head * WIDE + max(head * narrow, chunk)
 

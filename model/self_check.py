@@ -1,4 +1,4 @@
-"""Whether a GPU computes what it should: every kernel of a GDN layer, forward and backward, against its definition in fp64.
+"""Whether a GPU computes what it should: every kernel of a GDN layer and the loss, forward and backward, against its definition in fp64.
 
 What a bad GPU or a compiler's mistake costs otherwise is a run: wrong gradients train, for a while. It takes seconds, most of them
 spent on compiling kernels that the training then finds compiled.
@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,10 +20,13 @@ from model.documents import Documents, build_documents
 from model.gdn import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
 from model.kernels import gates_triton
 from model.kernels.delta_rule import gated_delta_rule
+from model.loss import IGNORED, cross_entropy_sum, head_loss_sum
 
 TOLERANCE = 2e-2
 """Of ‖found − exact‖ / ‖exact‖ per tensor, in bf16. Right kernels stay under 1e-2; a wrong tile or a broken unit is 1e-1 and more."""
 NUM_TOKENS = 1024
+LOSS_TOKENS, LOSS_VOCABULARY, LOSS_Z = 256, 5008, 1e-3
+"""Rows of more than one tile, which loads as wide as the training's fit."""
 
 Compute = Callable[..., tuple[Tensor, ...]]
 """(backend, *inputs) → outputs."""
@@ -97,7 +101,7 @@ def _run(stage: Stage, inputs: dict[str, Tensor], backend: Backend) -> dict[str,
     """Outputs and gradients by name."""
     leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
     outs = stage.compute(backend, **leaves)
-    weights = [torch.linspace(0, 3e3, out.numel(), device=out.device, dtype=torch.float64).sin().view(out.shape) for out in outs]
+    weights = [torch.linspace(1, 3e3, out.numel(), device=out.device, dtype=torch.float64).sin().view(out.shape) for out in outs]
     gradients = torch.autograd.grad(outs, list(leaves.values()), [w.bfloat16().to(out.dtype) for w, out in zip(weights, outs, strict=True)])
     by_name = {f"output {i}": out.detach() for i, out in enumerate(outs)}
     return by_name | {f"gradient of {name}": grad for name, grad in zip(leaves, gradients, strict=True)}
@@ -124,6 +128,9 @@ def _stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
     yield Stage(name="delta rule", compute=_delta_rule(documents), inputs=inputs)
     inputs = {"x": noise(*values), "gate": noise(*values), "weight": noise(value_dim)}
     yield Stage(name="gated norm", compute=_gated_norm, inputs=inputs)
+    labels = torch.randint(LOSS_VOCABULARY, (1, LOSS_TOKENS), generator=generator, device=device)
+    labels[:, ::7] = IGNORED
+    yield Stage(name="loss", compute=_loss(labels), inputs={"x": noise(1, LOSS_TOKENS, 64), "weight": noise(LOSS_VOCABULARY, 64) / 4})
 
 
 def _convolution(documents: Documents, head_dim: int | None) -> Compute:
@@ -162,6 +169,17 @@ def _delta_rule(documents: Documents) -> Compute:
 def _gated_norm(backend: Backend, x: Tensor, gate: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
     norm = GatedHeadNorm(x.shape[-1], eps=1e-5)
     return (functional_call(norm, {"weight": weight}, (x, gate, backend)),)
+
+
+def _loss(labels: Tensor) -> Compute:
+    """With the head, since that is where its kernels are; in two chunks."""
+
+    def compute(backend: Backend, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        if x.dtype == torch.float64:
+            return (cross_entropy_sum(F.linear(x, weight), labels, LOSS_Z)[0],)
+        return (head_loss_sum(x, weight, labels, z_loss=LOSS_Z, chunk_tokens=LOSS_TOKENS // 2, tp=None),)
+
+    return compute
 
 
 def _name(device: torch.device) -> str:

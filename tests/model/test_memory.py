@@ -77,6 +77,30 @@ def test_activations_grow_with_the_row_and_the_logits_do_not() -> None:
     assert predict(mode="full", seq_len=65536).working < logits_in_fp32 + predict(mode="full", seq_len=65536).activations
 
 
+@pytest.mark.parametrize(
+    ("device_type", "compute_bytes", "bytes_per_logit"),
+    [("cuda", 2, 2), ("cuda", 4, 4), ("cpu", 4, 4), ("cpu", 2, 2 + 4 + 2)],
+)
+def test_logits_become_their_gradient_in_place_but_where_plain_torch_widens_them(
+    device_type: str, compute_bytes: int, bytes_per_logit: int
+) -> None:
+    model = replace(PRESETS["tiny"], vocab_size=100_352)  # so that the fullest moment is the loss
+    few, many = (
+        predict_memory(
+            model,
+            ParallelConfig(),
+            ComputeConfig(loss_chunk_tokens=chunk_tokens),
+            OptimizerConfig(),
+            micro_rows=1,
+            seq_len=8192,
+            compute_bytes=compute_bytes,
+            device_type=device_type,
+        ).working
+        for chunk_tokens in (4096, 8192)
+    )
+    assert many - few == 4096 * model.vocab_size * bytes_per_logit
+
+
 def test_a_layout_that_cuts_heads_is_refused() -> None:
     with pytest.raises(ValueError, match=r"parallel\.tp=4: 30 heads; use 1, 2, 3, 5, 6, 10, 15 or 30"):
         predict(tp=4)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import loss
 from model.config import ParallelConfig
 from model.presets import PRESETS
 from model.self_check import Sizes, find_wrong_kernel, sizes_on_rank
@@ -56,6 +57,17 @@ def test_a_wrong_gradient_is_named(
 
     monkeypatch.setattr(sys.modules["fla.ops.gated_delta_rule.chunk"], "chunk_gated_delta_rule_bwd", miscompiled)
     assert found in find_wrong_kernel(SIZES, backend="fla", device=CPU)
+
+
+def test_a_wrong_loss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = loss.plain_loss_and_gradient
+
+    def miscompiled(*arguments: object) -> tuple[Tensor, Tensor | None]:
+        value, gradient = right(*arguments)
+        return value, None if gradient is None else gradient * 1.1
+
+    monkeypatch.setattr(loss, "plain_loss_and_gradient", miscompiled)
+    assert "cpu: loss, gradient of x: 0.1 off" in find_wrong_kernel(SIZES, backend="torch", device=CPU)
 
 
 def test_a_machine_that_answers_differently_each_time_is_named(fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch) -> None:

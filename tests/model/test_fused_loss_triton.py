@@ -1,0 +1,55 @@
+"""The loss's Triton kernels in Triton's interpreter, so that a machine without a GPU tests their arithmetic; and where they are used."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.kernels import loss_triton
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+@pytest.mark.xdist_group("triton interpreter")
+@pytest.mark.parametrize("checks", ["values", "ignored other_ranks_rows without_gradient", "extremes operators", "with_head_and_ranks"])
+def test_loss_and_gradient_are_those_of_the_definition(checks: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.model.interpreted_loss", *checks.split()]
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == ""
+
+
+def test_they_are_for_bf16_and_fp32_on_a_gpu() -> None:
+    assert not loss_triton.is_fused(torch.empty(2, 3))
+    on_a_gpu = [torch.bfloat16, torch.float32]
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        logits = FakeCudaTensor(2, 3, dtype=dtype)
+        assert loss_triton.is_fused(logits) == (dtype in on_a_gpu)
+
+
+class FakeCudaTensor(torch.Tensor):
+    is_cuda = True
+
+    def __new__(cls, *shape: int, dtype: torch.dtype) -> "FakeCudaTensor":
+        return torch.empty(*shape, dtype=dtype).as_subclass(cls)
+
+
+def test_shapes_and_types_are_known_without_running() -> None:
+    with torch.device("meta"):
+        logits_CX, target_C = torch.empty(5, 101, dtype=torch.bfloat16), torch.empty(5, dtype=torch.int64)
+        statistics = loss_triton.row_statistics(logits_CX, target_C, target_C == 0)
+        loss_triton.gradient_(logits_CX, target_C, target_C == 0, *statistics[:2])
+    assert [(x.shape, x.dtype) for x in statistics] == [((5,), torch.float32)] * 3
