@@ -7,7 +7,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from model.collectives import gather_tokens, heads_to_tokens, local, scatter_tokens, tokens_to_heads
 from model.config import ModelConfig
 from model.documents import Documents
+from model.kernels import rotary_triton
 from model.kernels.attention import attend
+from model.kernels.fused import takes_kernels
 from model.layers import FullWidthRMSNorm, Linear, widen
 from model.projections import project
 
@@ -56,5 +58,7 @@ def rotary_tables(position: Tensor, *, head_dim: int, theta: float, dtype: torch
 def rotate(x_BTNK: Tensor, rotary: Rotary) -> Tensor:
     """Turns the pairs of channels i and i + K/2, in fp32."""
     cos, sin = rotary
+    if takes_kernels(x_BTNK):
+        return rotary_triton.rotate(x_BTNK, cos, sin)
     first, second = widen(x_BTNK).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_BTNK.dtype)

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from model.collectives import gather_tokens, local, local_partial, scatter_tokens, sum_both_ways
+from model.kernels import norm_triton, swiglu_triton
+from model.kernels.fused import takes_kernels
 from model.projections import project
 
 
@@ -33,8 +35,23 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if takes_kernels(x):
+            return norm_triton.rms_norm(x, local_partial(self.weight), eps=self.eps)
         wide = widen(x)
         return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(local_partial(self.weight))).to(x.dtype)
+
+    def of_sum(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x + y, and the norm of that."""
+        if takes_kernels(x, y):
+            return norm_triton.norm_of_sum(x, y, local_partial(self.weight), eps=self.eps)
+        total = x + y
+        return total, self(total)
+
+    def added_to(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + the norm of y."""
+        if takes_kernels(x, y):
+            return norm_triton.add_norm(x, y, local_partial(self.weight), eps=self.eps)
+        return x + self(y)
 
 
 class FullWidthRMSNorm(nn.Module):
@@ -46,6 +63,8 @@ class FullWidthRMSNorm(nn.Module):
         self.width, self.eps, self.tp = width, eps, tp
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.tp is None and takes_kernels(x):
+            return norm_triton.rms_norm(x, local(self.weight), eps=self.eps)
         wide = widen(x)
         mean_square = sum_both_ways(wide.square().sum(-1, keepdim=True), self.tp) / self.width
         return (wide * (mean_square + self.eps).rsqrt() * widen(local(self.weight))).to(x.dtype)
@@ -63,7 +82,12 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gate_BTF, up_BTF = project(gather_tokens(x_BTD, self.tp), local(self.gate_proj.weight), local(self.up_proj.weight))
-        return scatter_tokens(self.down_proj(F.silu(gate_BTF) * up_BTF), self.tp)
+        return scatter_tokens(self.down_proj(swiglu(gate_BTF, up_BTF)), self.tp)
+
+
+def swiglu(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+    """silu(gate) · up."""
+    return swiglu_triton.swiglu(gate_BTF, up_BTF) if takes_kernels(gate_BTF, up_BTF) else F.silu(gate_BTF) * up_BTF
 
 
 class Embedding(nn.Module):

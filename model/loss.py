@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from model.collectives import max_over_ranks, sum_over_ranks
 from model.kernels import loss_triton
+from model.kernels.fused import takes_kernels
 from model.layers import local_rows, widen
 
 IGNORED = -100
@@ -103,7 +104,7 @@ def loss_and_gradient(
 
     `target_C` counts from this rank's first row. The logits are overwritten, by the plain computation only where they need no widening.
     """
-    compute = fused_loss_and_gradient if loss_triton.is_fused(logits_CX) else plain_loss_and_gradient
+    compute = fused_loss_and_gradient if takes_kernels(logits_CX) else plain_loss_and_gradient
     return compute(logits_CX, target_C, is_valid_C, z_loss, tp, with_gradient)
 
 

@@ -92,16 +92,16 @@ class GdnBlock(Block):
     """Pre-norm: x + mixer(norm(x)), then x + ffn(norm(x))."""
 
     def forward(self, x_BTD: Tensor, gate: Gate, rotary: Rotary | None, documents: Documents | None) -> Tensor:
-        x_BTD = x_BTD + self.mixer(self.mixer_norm(x_BTD), gate, documents)
-        return x_BTD + self.ffn(self.ffn_norm(x_BTD))
+        x_BTD, normed_BTD = self.ffn_norm.of_sum(x_BTD, self.mixer(self.mixer_norm(x_BTD), gate, documents))
+        return x_BTD + self.ffn(normed_BTD)
 
 
 class AttentionBlock(Block):
     """Reordered norm: x + norm(mixer(x)), then x + norm(ffn(x))."""
 
     def forward(self, x_BTD: Tensor, gate: Gate | None, rotary: Rotary | None, documents: Documents | None) -> Tensor:
-        x_BTD = x_BTD + self.mixer_norm(self.mixer(x_BTD, rotary, documents))
-        return x_BTD + self.ffn_norm(self.ffn(x_BTD))
+        x_BTD = self.mixer_norm.added_to(x_BTD, self.mixer(x_BTD, rotary, documents))
+        return self.ffn_norm.added_to(x_BTD, self.ffn(x_BTD))
 
 
 def build_block(config: ModelConfig, kind: str, *, tp: DeviceMesh | None, cp: DeviceMesh | None) -> Block:

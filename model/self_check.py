@@ -1,4 +1,4 @@
-"""Whether a GPU computes what it should: every kernel of a GDN layer and the loss, forward and backward, against its definition in fp64.
+"""Whether a GPU computes what it should: every kernel of a layer, and of the loss, forward and backward, against its definition in fp64.
 
 What a bad GPU or a compiler's mistake costs otherwise is a run: wrong gradients train, for a while. It takes seconds, most of them
 spent on compiling kernels that the training then finds compiled.
@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from model.attention import rotary_tables, rotate
 from model.config import TRITON_CONV_WIDTH, Backend, ModelConfig, ParallelConfig
 from model.documents import Documents, build_documents
 from model.gdn import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
 from model.kernels import gates_triton
 from model.kernels.delta_rule import gated_delta_rule
+from model.layers import RMSNorm, swiglu
 from model.loss import IGNORED, cross_entropy_sum, head_loss_sum
 
 TOLERANCE = 2e-2
@@ -34,10 +36,14 @@ Compute = Callable[..., tuple[Tensor, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """Of one rank's GDN layer: its own heads."""
+    """Of one rank's layers: its own heads and channels."""
 
+    d_model: int
+    ffn_width: int
     num_heads: int
+    head_dim: int
     key_dim: int
+    """Of GDN heads, as value_dim; 0 where there are none."""
     value_dim: int
     num_tokens: int = NUM_TOKENS
 
@@ -54,12 +60,20 @@ class Stage:
 
 def sizes_on_rank(model: ModelConfig, parallel: ParallelConfig) -> Sizes:
     """Tensor and context parallelism share the heads: kernels are compiled for a rank's number of them."""
-    return Sizes(num_heads=model.num_heads // (parallel.tp * parallel.cp), key_dim=model.gdn_key_dim, value_dim=model.gdn_value_dim)
+    has_gdn = "gdn" in model.layer_kinds
+    return Sizes(
+        d_model=model.d_model,
+        ffn_width=model.ffn_width // parallel.tp,
+        num_heads=model.num_heads // (parallel.tp * parallel.cp),
+        head_dim=model.head_dim,
+        key_dim=model.gdn_key_dim if has_gdn else 0,
+        value_dim=model.gdn_value_dim if has_gdn else 0,
+    )
 
 
 def find_wrong_kernel(sizes: Sizes, *, backend: Backend, device: torch.device) -> str:
     """One line that names the kernel, the tensor, how far off it is and where; "" if every kernel is right, run after run."""
-    stages = list(_stages(sizes, device))
+    stages = [*_small_stages(sizes, device), *(_gdn_stages(sizes, device) if sizes.key_dim else ())]
     num_threads = 1 if device.type == "cpu" else len(stages)  # most of the time goes to compilers, which run side by side
     with ThreadPoolExecutor(num_threads) as pool:
         found = [
@@ -107,14 +121,50 @@ def _run(stage: Stage, inputs: dict[str, Tensor], backend: Backend) -> dict[str,
     return by_name | {f"gradient of {name}": grad for name, grad in zip(leaves, gradients, strict=True)}
 
 
-def _stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
-    heads, tokens, key_dim, value_dim = sizes.num_heads, sizes.num_tokens, sizes.key_dim, sizes.value_dim
-    documents = build_documents(torch.tensor([0, 1, tokens // 3, tokens // 2 + 3, tokens]), num_rows=1, num_tokens=tokens, device=device)
+def _noise_on(device: torch.device) -> Callable[..., Tensor]:
     generator = torch.Generator(device).manual_seed(0)
 
     def noise(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         return torch.randn(shape, generator=generator, device=device).to(dtype)
 
+    return noise
+
+
+def _small_stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
+    """Norms, feed-forward, rotation and loss; these take their kernels on a GPU, whatever the backend, and in fp64 none."""
+    noise, tokens = _noise_on(device), sizes.num_tokens
+    inputs = {"x": noise(1, tokens, sizes.d_model), "y": noise(1, tokens, sizes.d_model), "weight": noise(sizes.d_model)}
+    yield Stage(name="norms", compute=_norms, inputs=inputs)
+    inputs = {name: noise(1, tokens, sizes.ffn_width) for name in ("gate", "up")}
+    yield Stage(name="swiglu", compute=lambda backend, gate, up: (swiglu(gate, up),), inputs=inputs)
+    if sizes.head_dim % 2 == 0:
+        position_BT = torch.arange(tokens, device=device).unsqueeze(0)
+        rotary = rotary_tables(position_BT, head_dim=sizes.head_dim, theta=5e5, dtype=torch.float32)
+        inputs = {"x": noise(1, tokens, sizes.num_heads, sizes.head_dim)}
+        yield Stage(name="rotation", compute=lambda backend, x: (rotate(x, rotary),), inputs=inputs)
+    labels = torch.arange(LOSS_TOKENS, device=device).unsqueeze(0) * 9973 % LOSS_VOCABULARY
+    labels[:, ::7] = IGNORED
+    yield Stage(name="loss", compute=_loss(labels), inputs={"x": noise(1, LOSS_TOKENS, 64), "weight": noise(LOSS_VOCABULARY, 64) / 4})
+
+
+def _norms(backend: Backend, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """Alone, of a sum, and added to something."""
+    return functional_call(_Norms(x.shape[-1]), {"norm.weight": weight}, (x, y))
+
+
+class _Norms(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width, eps=1e-6)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return self.norm(x), *self.norm.of_sum(x, y), self.norm.added_to(x, y)
+
+
+def _gdn_stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
+    heads, tokens, key_dim, value_dim = sizes.num_heads, sizes.num_tokens, sizes.key_dim, sizes.value_dim
+    documents = build_documents(torch.tensor([0, 1, tokens // 3, tokens // 2 + 3, tokens]), num_rows=1, num_tokens=tokens, device=device)
+    noise = _noise_on(device)
     keys, values = (1, tokens, heads, key_dim), (1, tokens, heads, value_dim)
     for name, width, head_dim in (("keys", key_dim, key_dim), ("values", value_dim, None)):
         inputs = {"x": noise(1, tokens, heads * width), "weight": noise(heads * width, 1, 4)}
@@ -128,9 +178,6 @@ def _stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
     yield Stage(name="delta rule", compute=_delta_rule(documents), inputs=inputs)
     inputs = {"x": noise(*values), "gate": noise(*values), "weight": noise(value_dim)}
     yield Stage(name="gated norm", compute=_gated_norm, inputs=inputs)
-    labels = torch.randint(LOSS_VOCABULARY, (1, LOSS_TOKENS), generator=generator, device=device)
-    labels[:, ::7] = IGNORED
-    yield Stage(name="loss", compute=_loss(labels), inputs={"x": noise(1, LOSS_TOKENS, 64), "weight": noise(LOSS_VOCABULARY, 64) / 4})
 
 
 def _convolution(documents: Documents, head_dim: int | None) -> Compute:

@@ -7,11 +7,6 @@ import torch
 from torch import Tensor
 
 
-def is_fused(x: Tensor) -> bool:
-    """Whether these kernels are used for logits like x."""
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float32)
-
-
 @torch.library.custom_op("braid::loss_row_statistics", mutates_args=())
 def row_statistics(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of each row, in fp32: its largest logit, Σ exp(x − that), and the target's logit, or 0 where `target_C` is none of its X.

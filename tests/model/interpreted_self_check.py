@@ -7,7 +7,7 @@ from tests.model.interpreted_delta_rule import teach_bf16
 
 
 def main() -> None:
-    sizes = Sizes(num_heads=2, key_dim=32, value_dim=48, num_tokens=130)
+    sizes = Sizes(d_model=40, ffn_width=56, num_heads=2, head_dim=20, key_dim=32, value_dim=48, num_tokens=130)
     print(find_wrong_kernel(sizes, backend="triton", device=torch.device("cpu")))
     teach_bf16()
     print(find_wrong_kernel(sizes, backend="triton", device=torch.device("cpu")))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.kernels import loss_triton
+from model.kernels.fused import takes_kernels
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,11 +34,11 @@ def test_loss_and_gradient_are_those_of_the_definition(checks: str, tmp_path: Pa
 
 
 def test_they_are_for_bf16_and_fp32_on_a_gpu() -> None:
-    assert not loss_triton.is_fused(torch.empty(2, 3))
+    assert not takes_kernels(torch.empty(2, 3))
     on_a_gpu = [torch.bfloat16, torch.float32]
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
         logits = FakeCudaTensor(2, 3, dtype=dtype)
-        assert loss_triton.is_fused(logits) == (dtype in on_a_gpu)
+        assert takes_kernels(logits) == (dtype in on_a_gpu)
 
 
 class FakeCudaTensor(torch.Tensor):

@@ -4,21 +4,27 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from model import loss
+from model.attention import rotate
 from model.config import ParallelConfig
+from model.layers import RMSNorm, swiglu
 from model.presets import PRESETS
 from model.self_check import Sizes, find_wrong_kernel, sizes_on_rank
 from tests.model import fake_fla
 
 ROOT = Path(__file__).parents[2]
-SIZES = Sizes(num_heads=2, key_dim=32, value_dim=48, num_tokens=130)
+SIZES = Sizes(d_model=40, ffn_width=56, num_heads=2, head_dim=20, key_dim=32, value_dim=48, num_tokens=130)
 CPU = torch.device("cpu")
+Layer = Callable[..., Any]
 
 
 @pytest.fixture
@@ -92,7 +98,31 @@ def test_a_stack_that_refuses_is_named_in_one_line(fla: fake_fla.FakeFla, monkey
 
 
 def test_a_rank_is_checked_with_its_own_heads() -> None:
-    assert sizes_on_rank(PRESETS["olmo_hybrid_7b"], ParallelConfig(tp=2, cp=3)) == Sizes(num_heads=5, key_dim=96, value_dim=192)
+    hybrid = sizes_on_rank(PRESETS["olmo_hybrid_7b"], ParallelConfig(tp=2, cp=3))
+    assert hybrid == Sizes(d_model=3840, ffn_width=5504, num_heads=5, head_dim=128, key_dim=96, value_dim=192)
+
+
+def test_a_model_without_gdn_layers_has_its_small_layers_checked() -> None:
+    sizes = replace(sizes_on_rank(PRESETS["olmo3_7b"], ParallelConfig(tp=32)), num_tokens=8)
+    assert (sizes.ffn_width, sizes.num_heads, sizes.key_dim, sizes.value_dim) == (344, 1, 0, 0)
+    assert find_wrong_kernel(sizes, backend="triton", device=CPU) == ""
+
+
+@pytest.mark.parametrize(
+    ("layer", "right", "wrong", "found"),
+    [
+        ("model.self_check.swiglu", swiglu, lambda gate, up: gate.sigmoid() * up, "swiglu, output 0: "),
+        ("model.self_check.rotate", rotate, lambda x, rotary: rotate(x, (rotary[0], -rotary[1])), "rotation, output 0: "),
+        ("model.layers.RMSNorm.of_sum", RMSNorm.of_sum, lambda norm, x, y: (x + y, norm(x)), "norms, output 2: "),
+        ("model.layers.RMSNorm.added_to", RMSNorm.added_to, lambda norm, x, y: norm(x + y), "norms, output 3: "),
+    ],
+)
+def test_a_wrong_small_layer_is_named(monkeypatch: pytest.MonkeyPatch, layer: str, right: Layer, wrong: Layer, found: str) -> None:
+    def miscompiled(*inputs: Any) -> Any:
+        return (wrong if any(getattr(x, "dtype", None) == torch.bfloat16 for x in inputs) else right)(*inputs)
+
+    monkeypatch.setattr(layer, miscompiled)
+    assert find_wrong_kernel(SIZES, backend="torch", device=CPU).startswith(f"cpu: {found}")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
