@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +25,7 @@ from model.memory import predict_memory
 from model.mesh import build_mesh
 from model.model import HybridLM
 from model.optim import build_optimizer
-from model.parallelize import build_model
+from model.parallelize import build_model, reshard
 from model.presets import HYBRID, OLMO3, PRESETS
 
 Mode = Literal["none", "selective", "full", "memory_budget"]
@@ -129,8 +128,7 @@ def _accumulate(model: HybridLM, tokens_BT: Tensor, compute: ComputeConfig) -> N
 
 def _allocated_after_forward(model: HybridLM, tokens_BT: Tensor, meter: LiveStorages | CudaAllocator) -> int:
     logits_BTX = model(tokens_BT)
-    if isinstance(model, FSDPModule):
-        model.reshard()  # what it has gathered are no activations
+    reshard(model)  # what FSDP has gathered are no activations
     if dist.is_initialized():
         dist.barrier()  # the threads of gloo let go of what they sent a little later
     allocated = meter.allocated()

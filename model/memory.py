@@ -83,11 +83,8 @@ def predict_memory(
     )
     shapes = {name: _cut_by_tp(name, shape, parallel.tp) for name, shape in parameter_shapes(model).items()}
     shard = {name: _cut_by_fsdp(shape, parallel.dp_shard * parallel.cp) for name, shape in shapes.items()}
-    block, root = _group_sizes(shapes)
-    is_cast = compute_bytes < WIDE or parallel.world_size > 1
-    stays = is_cast and parallel.dp_shard * parallel.cp == 1  # FSDP keeps in compute precision what is in one piece
-    activations = activation_bytes(share) + stays * compute_bytes * block * model.num_layers
-    unsharded, working = max(_moments(share, activations, block, root), key=sum)
+    activations = activation_bytes(share)
+    unsharded, working = max(_moments(share, activations, *_group_sizes(shapes)), key=sum)
     return MemoryPrediction(
         parameters=WIDE * sum(shard.values()),
         gradients=WIDE * sum(shard.values()),
@@ -102,12 +99,14 @@ def _moments(share: Share, activations: int, block: int, root: int) -> list[tupl
     """`unsharded` and `working` where they may be most; FSDP gathers a `block` of so many elements, and `root` that are in no block."""
     narrow = share.narrow if share.parallel.world_size > 1 or share.narrow < WIDE else 0
     wide = WIDE if narrow else 0
-    loss = narrow * root, _loss_bytes(share)
+    num_shards = share.parallel.dp_shard * share.parallel.cp
+    staying = block * share.model.num_layers if num_shards == 1 else 0  # what is in one piece stays gathered
+    loss = narrow * (root + staying), _loss_bytes(share)
     # This block and the next, this one's gradients, the last one's on their way to their shards, and the head's gradient.
-    blocks = narrow * (root + 3 * block + _elements_of_head(share)) + wide * block
+    blocks = narrow * (root + max(2 * block, staying) + block + _elements_of_head(share)) + wide * block
     backward = blocks, max(_block_bytes(kind, share) for kind in set(share.model.layer_kinds))
     # The root's parameters, their gradients, and these once more in fp32, all of them and this rank's shard; the activations are gone.
-    its_shard = root // (share.parallel.dp_shard * share.parallel.cp)
+    its_shard = root // num_shards
     end = 2 * narrow * root + wide * (root + its_shard) - activations, 0
     return [loss, backward, end]
 

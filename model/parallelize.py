@@ -112,6 +112,11 @@ def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dty
 def _reshard_after_evaluation(model: nn.Module, _inputs: object, _logits: object) -> None:
     """FSDP keeps parameters gathered for the backward; where none follows, they must not be what a load or save sees."""
     if not torch.is_grad_enabled():
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        reshard(model)
+
+
+def reshard(model: nn.Module) -> None:
+    """Lets go of all parameters that FSDP has gathered."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -80,14 +80,14 @@ def delta_rule_backward(
     )  # fmt: skip
     group = num_heads // q.shape[2]
     per_head = [q.new_empty(*log_decay.shape, q.shape[-1], dtype=q.dtype if group == 1 else torch.float32) for _ in range(2)]
-    grad_log_decay, grad_beta = log_decay.new_empty(2, *log_decay.shape), torch.empty_like(beta)
-    chunk_gradients[(2 * plan.num_chunks * num_heads,)](
+    grad_log_decay, grad_beta = torch.empty_like(log_decay), torch.empty_like(beta)
+    chunk_gradients[(plan.num_chunks * num_heads,)](
         q, k, beta, gates, plan.start_Z, updates, states, grad_out, grad_v, grad_states,
         per_head[0], per_head[1], grad_log_decay, grad_beta, num_tokens, **problem.constants, V=value_dim,
         BV=config.gradient_value_block, STAGES=config.gradients.stages, num_warps=config.gradients.warps,
     )  # fmt: skip
     grad_q, grad_k = _sum_groups(per_head[0], group, q.dtype), _sum_groups(per_head[1], group, q.dtype)
-    return grad_q, grad_k, grad_v, grad_log_decay.sum(0), grad_beta, grad_initial_state
+    return grad_q, grad_k, grad_v, grad_log_decay, grad_beta, grad_initial_state
 
 
 def _sum_groups(x_BTMK: Tensor, group: int, dtype: torch.dtype) -> Tensor:

@@ -2,122 +2,49 @@
 # ruff: noqa: RUF005 (Triton knows no unpacking)
 """Gradients of queries, keys and gates, chunk by chunk, once the state's have passed through.
 
-Of every chunk one program does the queries' and one the keys': half the registers each, so that several run on a multiprocessor and wait
-for memory in turn. They come one after the other, so that what both read is read from memory once.
+A chunk's queries and keys lie on top of each other, 2C rows, and so do the gradients of outputs and values: what the queries need
+of the former, the keys need of the latter.
 """
 
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import decay_between, load_beta, load_tiles, num_tiles, tile_start, tile_width
+from model.kernels.triton_chunks import load_beta, load_tiles, num_tiles, tile_start, tile_width
 from model.kernels.triton_scan import zero_tiles
 
 
 @triton.jit
-def load_rows(matrix, token, column, is_valid, stride):
-    return tl.load(matrix + token[:, None] * stride + column[None, :], mask=is_valid[:, None], other=0.0)
-
-
-@triton.jit
-def add_products(totals, left, matrix, row, K: tl.constexpr, PRECISION: tl.constexpr):
-    """Adds left · (these rows of a matrix K wide)."""
-    added = ()
-    for j in tl.static_range(num_tiles(K)):
-        column = tile_start(K, j) + tl.arange(0, tile_width(K, j))
-        right = tl.load(matrix + row[:, None] * K + column[None, :])
-        added = added + (tl.dot(left, right, totals[j], input_precision=PRECISION),)
-    return added
-
-
-@triton.jit
-def query_gradients(
-    q, k, grad_out, updates, states, high, low, from_start, grad_q, is_valid,
-    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+def sum_over_values(
+    above, beside, before, after, pair_valid, is_valid,
+    V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Stores `grad_q`; gives the gradient of the logarithm of each token's decay through its query."""
-    token = tl.arange(0, C)
-    rows = zero_tiles(C, K)
-    weights = tl.zeros((C, C), tl.float32)
-    for i in tl.range(V // BV, num_stages=STAGES):
-        value = i * BV + tl.arange(0, BV)
-        grad = load_rows(grad_out, token, value, is_valid, M * V)
-        update = load_rows(updates, token, value, is_valid, M * V)
-        rows = add_products(rows, grad, states, value, K, PRECISION)
-        weights = tl.dot(grad, tl.trans(update), weights, input_precision=PRECISION)
-    queries = load_tiles(q, token, is_valid, N * K, K)
-    keys = load_tiles(k, token, is_valid, N * K, K)
-    is_seen = (token[:, None] >= token[None, :]) & is_valid[:, None]
-    weights = (weights * decay_between(high, low, is_seen)).to(k.dtype.element_ty)
-    gained = tl.zeros((C,), tl.float32)
-    for j in tl.static_range(num_tiles(K)):
-        tile = tl.dot(weights, keys[j], rows[j] * from_start[:, None], input_precision=PRECISION)
-        gained += tl.sum(tile * queries[j].to(tl.float32), 1)
-        column = tile_start(K, j) + tl.arange(0, tile_width(K, j))
-        tl.store(grad_q + token[:, None] * (M * K) + column[None, :], tile, mask=is_valid[:, None])
-    return tl.cumsum(gained, 0, reverse=True)
-
-
-@triton.jit
-def key_gradients(
-    q, k, grad_out, grad_v, updates, states, grad_states, high, low, from_start, to_end, whole, strength, grad_k, grad_beta, is_valid,
-    N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
-    PRECISION: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """Stores `grad_k` and `grad_beta`; gives the gradient of the logarithm of each token's decay but for its query's part."""
-    token = tl.arange(0, C)
-    recalled = zero_tiles(C, K)
-    own_weights = tl.zeros((C, C), tl.float32)
-    query_weights = tl.zeros((C, C), tl.float32)
-    for i in tl.range(V // BV, num_stages=STAGES):
-        value = i * BV + tl.arange(0, BV)
-        grad = load_rows(grad_v, token, value, is_valid, M * V)
-        update = load_rows(updates, token, value, is_valid, M * V)
-        answer = load_rows(grad_out, token, value, is_valid, M * V)
-        recalled = add_products(recalled, grad, states, value, K, PRECISION)
-        own_weights = tl.dot(grad, tl.trans(update), own_weights, input_precision=PRECISION)
-        query_weights = tl.dot(update, tl.trans(answer), query_weights, input_precision=PRECISION)
-    row = token[:, None]
-    column = token[None, :]
-    grad_strength = tl.sum(tl.where(row == column, own_weights, 0.0), 0) / strength / strength
-    tl.store(grad_beta + token * M, grad_strength, mask=is_valid)
-
-    # Values enter with a minus: what is recalled is taken off them.
-    own = (own_weights * -decay_between(high, low, (row > column) & is_valid[:, None])).to(k.dtype.element_ty)
-    # By key and query: the logarithms' differences the other way round.
-    asked = (query_weights * decay_between(-high, -low, (row <= column) & is_valid[None, :])).to(k.dtype.element_ty)
-    queries = load_tiles(q, token, is_valid, N * K, K)
-    keys = load_tiles(k, token, is_valid, N * K, K)
-    across = tl.zeros((C,), tl.float32)
-    rows = ()
-    for j in tl.static_range(num_tiles(K)):
-        gained = tl.dot(own, keys[j], recalled[j] * -from_start[:, None], input_precision=PRECISION)
-        lost = tl.dot(asked, queries[j], input_precision=PRECISION)
-        lost = tl.dot(tl.trans(own), keys[j], lost, input_precision=PRECISION)
-        across += tl.sum((gained - lost) * keys[j].to(tl.float32), 1)
-        rows = rows + (gained + lost,)
-
-    written = zero_tiles(C, K)
+    """Products over V of `above`, 2C rows, and `beside`, C rows, with the states `before` and `after` the chunk, and with each other."""
+    both = zero_tiles(2 * C, K)
+    columns = zero_tiles(C, K)
+    weights = tl.zeros((2 * C, C), tl.float32)
     kept = tl.zeros((BV,), tl.float32)
     for i in tl.range(V // BV, num_stages=STAGES):
-        value = i * BV + tl.arange(0, BV)
-        update = load_rows(updates, token, value, is_valid, M * V)
-        next_written = ()
+        row = i * BV + tl.arange(0, BV)
+        outer = tl.load(above + row[None, :], mask=pair_valid[:, None], other=0.0)
+        update = tl.load(beside + row[None, :], mask=is_valid[:, None], other=0.0)
+        next_both, next_columns = (), ()
         for j in tl.static_range(num_tiles(K)):
-            place = value[:, None] * K + (tile_start(K, j) + tl.arange(0, tile_width(K, j)))[None, :]
-            after = tl.load(grad_states + place)
-            next_written = next_written + (tl.dot(update, after, written[j], input_precision=PRECISION),)
-            kept += tl.sum(tl.load(states + place).to(tl.float32) * after.to(tl.float32), 1)
-        written = next_written
-    left = tl.zeros((C,), tl.float32)
-    for j in tl.static_range(num_tiles(K)):
-        to_state = written[j] * to_end[:, None]
-        left += tl.sum(to_state * keys[j].to(tl.float32), 1)
-        place = token[:, None] * (M * K) + (tile_start(K, j) + tl.arange(0, tile_width(K, j)))[None, :]
-        tl.store(grad_k + place, rows[j] + to_state, mask=is_valid[:, None])
+            place = row[:, None] * K + (tile_start(K, j) + tl.arange(0, tile_width(K, j)))[None, :]
+            state = tl.load(before + place)
+            grad_state = tl.load(after + place)
+            next_both = next_both + (tl.dot(outer, state, both[j], input_precision=PRECISION),)
+            next_columns = next_columns + (tl.dot(update, grad_state, columns[j], input_precision=PRECISION),)
+            kept += tl.sum(state.to(tl.float32) * grad_state.to(tl.float32), 1)
+        weights = tl.dot(outer, tl.trans(update), weights, input_precision=PRECISION)
+        both, columns = next_both, next_columns
+    return both, columns, weights, kept
 
-    # The decay of token t scales whatever reaches t or a later token from before t.
-    return tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + whole * tl.sum(kept, 0)
+
+@triton.jit
+def pair_decay_between(high, low, pair_high, pair_low, is_seen):
+    """As `decay_between`, to each of the 2C rows."""
+    log_decay = (pair_high[:, None] - high[None, :]) + (pair_low[:, None] - low[None, :])
+    return tl.exp(tl.where(is_seen, log_decay, float("-inf")))
 
 
 @triton.jit
@@ -127,36 +54,65 @@ def chunk_gradients(
     N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """`grad_q` and `grad_k` per value head, [T, M, K]; `grad_beta`, [T, M]; `grad_log_decay`, [2, T, M], which is to be summed."""
-    unit = tl.program_id(0) // 2
-    chunk = unit // M
-    head = unit % M
+    """`grad_q` and `grad_k` per value head, [T, M, K]; `grad_log_decay` and `grad_beta`, [T, M]."""
+    chunk = tl.program_id(0) // M
+    head = tl.program_id(0) % M
     start = tl.load(start_Z + chunk).to(tl.int64)
     end = tl.load(start_Z + chunk + 1).to(tl.int64)
     token = tl.arange(0, C)
     is_valid = start + token < end
+    is_query = tl.arange(0, 2 * C) < C
+    pair_token = tl.arange(0, 2 * C) % C
+    pair_valid = start + pair_token < end
     gate = gates + head.to(tl.int64) * num_tokens + start
+    place = start * M + head
+
+    above = tl.where(is_query, grad_out + place * V, grad_v + place * V)[:, None] + pair_token[:, None] * (M * V)
+    beside = updates + place * V + token[:, None] * (M * V)
+    state = (chunk.to(tl.int64) * M + head) * (V * K)
+    both, columns, weights, kept = sum_over_values(
+        above, beside, states + state, grad_states + state, pair_valid, is_valid, V, C, K, BV, PRECISION, STAGES
+    )
+    narrow = start * (N * K) + head // (M // N) * K
+    stacked = load_tiles(tl.where(is_query, q + narrow, k + narrow)[:, None], pair_token, pair_valid, N * K, K)
+    keys = load_tiles(k + narrow, token, is_valid, N * K, K)
     plane = M * num_tokens
-    from_start = tl.load(gate + token, mask=is_valid, other=0.0)
+    from_start = tl.load(gate + pair_token, mask=pair_valid, other=0.0)
+    to_end = tl.load(gate + plane + token, mask=is_valid, other=0.0)
     high = tl.load(gate + 2 * plane + token, mask=is_valid, other=0.0)
     low = tl.load(gate + 3 * plane + token, mask=is_valid, other=0.0)
-    narrow = start * (N * K) + head // (M // N) * K
-    place = start * M + head
-    wide = place * V
-    state = (chunk.to(tl.int64) * M + head) * (V * K)
-    target = grad_log_decay + place + token * M
-    if tl.program_id(0) % 2 == 0:
-        grad_decay = query_gradients(
-            q + narrow, k + narrow, grad_out + wide, updates + wide, states + state, high, low, from_start, grad_q + place * K,
-            is_valid, N, M, V, C, K, BV, PRECISION, STAGES,
-        )  # fmt: skip
-        tl.store(target, grad_decay, mask=is_valid)
-    else:
-        to_end = tl.load(gate + plane + token, mask=is_valid, other=0.0)
-        strength = load_beta(beta + place + token * M, is_valid)
-        grad_decay = key_gradients(
-            q + narrow, k + narrow, grad_out + wide, grad_v + wide, updates + wide, states + state, grad_states + state, high, low,
-            from_start, to_end, tl.load(gate + (end - 1 - start)), strength, grad_k + place * K, grad_beta + place,
-            is_valid, N, M, V, C, K, BV, PRECISION, STAGES,
-        )  # fmt: skip
-        tl.store(target + plane, grad_decay, mask=is_valid)
+    pair_high = tl.load(gate + 2 * plane + pair_token, mask=pair_valid, other=0.0)
+    pair_low = tl.load(gate + 3 * plane + pair_token, mask=pair_valid, other=0.0)
+    whole = tl.load(gate + (end - 1 - start))
+    strength = load_beta(beta + place + token * M, is_valid)
+    is_own = ~is_query[:, None] & (pair_token[:, None] == token[None, :])
+    grad_strength = tl.sum(tl.where(is_own, weights, 0.0), 0) / strength / strength
+    tl.store(grad_beta + place + token * M, grad_strength, mask=is_valid)
+
+    # Values enter the keys' half with a minus: what is recalled is taken off them.
+    sign = tl.where(is_query, 1.0, -1.0)
+    age = pair_token[:, None] - token[None, :]
+    is_seen = ((age > 0) | ((age == 0) & is_query[:, None])) & pair_valid[:, None]  # queries see their own token, keys do not
+    weights *= pair_decay_between(high, low, pair_high, pair_low, is_seen) * sign[:, None]
+    weights = weights.to(k.dtype.element_ty)
+    from_start *= sign
+    target = tl.where(is_query, grad_q + place * K, grad_k + place * K)[:, None] + pair_token[:, None] * (M * K)
+    gained = tl.zeros((2 * C,), tl.float32)
+    lost = tl.zeros((C,), tl.float32)
+    left = tl.zeros((C,), tl.float32)
+    for j in tl.static_range(num_tiles(K)):
+        column = (tile_start(K, j) + tl.arange(0, tile_width(K, j)))[None, :]
+        rows = tl.dot(weights, keys[j], both[j] * from_start[:, None], input_precision=PRECISION)
+        gained += tl.sum(rows * stacked[j].to(tl.float32), 1)
+        to_state = columns[j] * to_end[:, None]
+        left += tl.sum(to_state * keys[j].to(tl.float32), 1)
+        seen = tl.dot(tl.trans(weights), stacked[j], input_precision=PRECISION)
+        lost += tl.sum(seen * keys[j].to(tl.float32), 1)
+        twice = tl.broadcast_to((to_state + seen)[None, :, :], (2, C, tile_width(K, j)))
+        rows += tl.where(is_query[:, None], 0.0, tl.reshape(twice, (2 * C, tile_width(K, j))))
+        tl.store(target + column, rows, mask=pair_valid[:, None])
+
+    # The decay of token t scales whatever reaches t or a later token from before t.
+    across = tl.sum(tl.reshape(gained, (2, C)), 0) - lost
+    grad_decay = tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + whole * tl.sum(kept, 0)
+    tl.store(grad_log_decay + place + token * M, grad_decay, mask=is_valid)

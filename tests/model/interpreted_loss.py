@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from model import loss
+from model import loss as loss_module
 from model.loss import IGNORED, cross_entropy_sum, fused_loss_and_gradient, head_loss_sum
 from tests.model.gloo_world import run_in_world
 
@@ -170,7 +170,7 @@ def with_head_and_ranks() -> Iterator[str]:
 
 
 def check_ranks(directory: Path) -> None:
-    loss.takes_kernels = lambda *x: True  # as on a GPU
+    loss_module.takes_kernels = lambda *x: True  # as on a GPU
     warnings.simplefilter("ignore")
     tp = init_device_mesh("cpu", (dist.get_world_size(),))
     vocabulary, width = 3001, 6
