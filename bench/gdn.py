@@ -7,6 +7,7 @@ command can be tried.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.fla_guard import lift_fla_guard
 from bench.timing import DeviceStopwatch, Run, Stopwatch, describe_gpu, gpu_wall_s, medians_s, print_ratios
 from model.config import Backend
 from model.gdn import GatedDeltaNet, GateParameters, l2_normalise
@@ -131,6 +133,18 @@ def layer_works(
     return works | {"matrix products alone": products_work(layer, x_BTD)}
 
 
+def peer_layer_work(sizes: Sizes, *, d_model: int, device: torch.device, dtype: torch.dtype) -> Work:
+    """OLMo-core's layer, which takes fla's kernels for the convolutions and norms too."""
+    from bench.olmo_core import build_peer_layer
+
+    layer = build_peer_layer(
+        d_model=d_model, num_heads=sizes.num_heads, key_dim=sizes.key_dim, value_dim=sizes.value_dim, device=device, dtype=dtype
+    )
+    x_BTD, grad_BTD = (torch.randn(sizes.num_rows, sizes.num_tokens, d_model, device=device).to(dtype) for _ in range(2))
+    x_BTD.requires_grad_()
+    return Work(forward=lambda: (layer(x_BTD),), leaves=(x_BTD, *layer.parameters()), grad_outs=(grad_BTD,))
+
+
 def _outputs(layer: GatedDeltaNet, gates: GateParameters, x_BTD: Tensor) -> tuple[Tensor, ...]:
     return (layer(x_BTD, gates(), None),)
 
@@ -211,6 +225,7 @@ def _tell(progress: str) -> None:
 
 def run_on_gpu(names: Iterable[str]) -> bool:
     """Prints each case; whether ours ran in all of them."""
+    lift_fla_guard()
     stopwatches: dict[str, Stopwatch] = {"device": DeviceStopwatch(), "wall": gpu_wall_s}
     device, gpu, is_whole = torch.device("cuda"), describe_gpu(), True
     for name in names:
@@ -219,6 +234,9 @@ def run_on_gpu(names: Iterable[str]) -> bool:
             d_model = PRESETS["olmo_hybrid_7b"].d_model
             works = layer_works(OLMO, BACKENDS, d_model=d_model, device=device, dtype=torch.bfloat16)
             title, goal = f"GDN layer, D {d_model}, {OLMO}", LAYER_GOAL
+            if importlib.util.find_spec("olmo_core"):
+                works["fla"] = peer_layer_work(OLMO, d_model=d_model, device=device, dtype=torch.bfloat16)
+                title += ", fla's in OLMo-core's layer"
         else:
             title, goal = f"gated delta rule, {RULES[name].sizes}", RULES[name].goal
             parts, grad_out = make_inputs(RULES[name].sizes, device, torch.bfloat16)

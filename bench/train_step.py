@@ -1,7 +1,8 @@
-"""A whole training step, ours and with flash-linear-attention's kernels: `python -m bench.train_step`.
+"""A whole training step, ours and OLMo-core's: `python -m bench.train_step`.
 
 On a GPU: eight layers of Olmo Hybrid 7B (2.4 B parameters), 2 rows of 8192 tokens, bf16. Without one, the tiny preset, so that the
-command can be tried. Each candidate runs in a process of its own, with empty caches of compiled kernels: its first step is a cold one.
+command can be tried. Each candidate runs in a process of its own, with empty caches of compiled kernels: its first step is a cold one,
+and ours counts the self-check, as a worker begins with it. OLMo-core is left out where it is not installed (pip install ai2-olmo-core).
 """
 
 from __future__ import annotations
@@ -14,30 +15,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
 
+from bench.fla_guard import lift_fla_guard
+from bench.timing import describe_gpu
 from model.batch import build_batches
+from model.collectives import local
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from model.mesh import build_mesh
+from model.mesh import Mesh, build_mesh
+from model.model import HybridLM
 from model.optim import build_optimizer
-from model.parallelize import build_model
+from model.parallelize import shard_model
 from model.parameters import flops_per_token, num_params
 from model.presets import PRESETS
+from model.self_check import find_wrong_kernel, sizes_on_rank
 from model.step import train_step
 
 PEAK_FLOPS = 989e12
 """Dense bf16 of one H100 or H200, for the model FLOPs utilisation."""
 NUM_STEPS = 20
 CANDIDATES = {
-    "cuda": {"fla": ("fla", False), "ours": ("triton", False), "fla, compiled": ("fla", True), "ours, compiled": ("triton", True)},
+    "cuda": {
+        "OLMo-core": ("olmo_core", True),
+        "ours": ("triton", False),
+        "ours, compiled": ("triton", True),
+        "ours, on fla's kernels": ("fla", False),
+    },
     "cpu": {"torch": ("torch", False)},
 }
-"""By device: the delta rule's backend, and whether blocks are compiled."""
+"""By device: whose step, or the delta rule's backend in ours, and whether blocks are compiled. Ratios are to the first that ran."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,39 +64,75 @@ def workload(device_type: str) -> Workload:
     return Workload(model=replace(PRESETS["olmo_hybrid_7b"], num_layers=8), num_rows=2, num_tokens=8192)
 
 
-Backend = Literal["auto", "torch", "fla", "triton"]
+Backend = Literal["torch", "fla", "triton"]
 
 
-def measure(backend: Backend, compiles: bool, device_type: str) -> dict[str, float]:
-    """Seconds of the first step and the median of later ones, and the most memory; in a process without a default process group."""
-    work, device = workload(device_type), torch.device(device_type)
+def measure(backend: Backend, compiles: bool, device_type: str) -> list[float]:
+    """Seconds of each step, of the first with the self-check; in a process without a default process group."""
+    work, device = workload(device_type), torch.device("cuda", 0) if device_type == "cuda" else torch.device(device_type)
+    if device_type == "cuda":
+        torch.cuda.set_device(device)
+        lift_fla_guard()
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
-    mesh = build_mesh(ParallelConfig(), device_type)
-    compute = ComputeConfig(compile=compiles)
-    dtype = torch.bfloat16 if device_type == "cuda" else torch.float32
-    model = build_model(replace(work.model, gdn_backend=backend), mesh, device=device, seed=0, compute=compute, compute_dtype=dtype)
-    config = OptimizerConfig()
+    parallel, compute, config = ParallelConfig(), ComputeConfig(compile=compiles), OptimizerConfig()
+    mesh = build_mesh(parallel, device_type)
+    model = build_on_device(replace(work.model, gdn_backend=backend), mesh, compute=compute, device=device)
     optimizer = build_optimizer(model, config)
     tokens = torch.randint(work.model.vocab_size, (work.num_rows, work.num_tokens + 1))
     batches = build_batches(
         tokens_BT=tokens[:, :-1], labels_BT=tokens[:, 1:], offsets_P=None, micro_rows=work.num_rows, mesh=mesh, device=device
     )
     seconds = []
-    for _ in range(NUM_STEPS):
+    for step in range(NUM_STEPS):
         start_s = time.perf_counter()
+        if step == 0 and device_type == "cuda":
+            require_right(find_wrong_kernel(sizes_on_rank(work.model, parallel, is_packed=False), backend=backend, device=device))
         train_step(model, optimizer, batches, lr=1e-5, config=config, chunk_tokens=compute.loss_chunk_tokens, mesh=mesh)
-        seconds.append(time.perf_counter() - start_s)  # the step ends with a synchronisation
-    peak_bytes = torch.cuda.max_memory_allocated() if device_type == "cuda" else 0
+        seconds.append(time.perf_counter() - start_s)  # a step waits for its own gradient, so for the update of the one before
     dist.destroy_process_group()
+    return seconds
+
+
+def build_on_device(model_config: ModelConfig, mesh: Mesh, *, compute: ComputeConfig, device: torch.device) -> HybridLM:
+    """With weights that are drawn there at once: `build_model` draws them on the CPU, the same in every layout."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = shard_model(model_config, mesh, device=device, compute=compute, compute_dtype=dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            shard = local(parameter)
+            shard.normal_(0, 0.02) if parameter.ndim > 1 else shard.fill_(1)
+    return model
+
+
+def require_right(wrong: str) -> None:
+    if wrong:
+        raise SystemExit(wrong)
+
+
+def measure_one(candidate: str, compiles: bool, device_type: str) -> dict[str, float]:
+    """Seconds of the first step and the median of later ones, and the most memory."""
+    if candidate == "olmo_core":
+        from bench.olmo_core import measure_peer_step
+
+        work = workload(device_type)
+        seconds = measure_peer_step(
+            num_layers=work.model.num_layers, num_rows=work.num_rows, num_tokens=work.num_tokens, num_steps=NUM_STEPS
+        )
+    else:
+        seconds = measure(cast(Backend, candidate), compiles, device_type)
+    peak_bytes = torch.cuda.max_memory_allocated() if device_type == "cuda" else 0
     return {"first_s": seconds[0], "step_s": statistics.median(seconds[NUM_STEPS // 4 :]), "peak_bytes": peak_bytes}
 
 
-def measure_cold(backend: str, compiles: bool, device_type: str) -> dict[str, Any]:
-    """`measure` in a new process with empty caches; raises CalledProcessError."""
+def measure_cold(candidate: str, compiles: bool, device_type: str) -> dict[str, Any] | None:
+    """`measure_one` in a new process with empty caches; None where it can't run, and says why."""
     with tempfile.TemporaryDirectory() as caches:
         variables = os.environ | {"TRITON_CACHE_DIR": f"{caches}/triton", "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor"}
-        command = [sys.executable, "-m", "bench.train_step", "--one", backend, str(int(compiles)), device_type]
-        done = subprocess.run(command, env=variables, check=True, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "bench.train_step", "--one", candidate, str(int(compiles)), device_type]
+        done = subprocess.run(command, env=variables, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{candidate}: exit status {done.returncode}; left out", file=sys.stderr, flush=True)
+        return None
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -94,25 +141,34 @@ def show(measured: Mapping[str, Mapping[str, float]], work: Workload) -> None:
     tokens = work.num_rows * work.num_tokens
     flops = flops_per_token(work.model, work.num_tokens) * tokens
     base_s = next(iter(measured.values()))["step_s"]
-    print(f"training step, {num_params(work.model):,} parameters, {work.num_rows} × {work.num_tokens} tokens")
+    where = describe_gpu() if torch.cuda.is_available() else "cpu"
+    print(f"training step, {num_params(work.model):,} parameters, {work.num_rows} × {work.num_tokens} tokens, {where}")
     for name, found in measured.items():
         step_s = found["step_s"]
         utilisation = f"{flops / step_s / PEAK_FLOPS:6.1%} of peak" if found["peak_bytes"] else ""
         rate = f"{tokens / step_s:10,.0f} tokens/s {base_s / step_s:6.2f} ×"
-        print(f"  {name:<16}{rate}  first step {found['first_s']:7.1f} s  {found['peak_bytes'] / 2**30:6.1f} GiB {utilisation}", flush=True)
+        print(f"  {name:<24}{rate}  first step {found['first_s']:7.1f} s  {found['peak_bytes'] / 2**30:6.1f} GiB {utilisation}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.train_step", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--one", nargs=3, metavar=("BACKEND", "COMPILES", "DEVICE"), help="measure one candidate here and print JSON")
-    options = parser.parse_args()
-    if options.one:
-        backend, compiles, device_type = options.one
-        print(json.dumps(measure(backend, compiles == "1", device_type)))
-        return
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 1 where nothing ran."""
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    show({name: measure_cold(*how, device_type) for name, how in CANDIDATES[device_type].items()}, workload(device_type))
+    candidates = CANDIDATES[device_type]
+    parser = argparse.ArgumentParser(prog="python -m bench.train_step", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", choices=list(candidates), help="may be given again; all where none is")
+    parser.add_argument("--one", nargs=3, metavar=("CANDIDATE", "COMPILES", "DEVICE"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        candidate, compiles, device_type = options.one
+        print(json.dumps(measure_one(candidate, compiles == "1", device_type)))
+        return 0
+    measured = {name: measure_cold(*candidates[name], device_type) for name in options.only or candidates}
+    ran = {name: found for name, found in measured.items() if found is not None}
+    if not ran:
+        return 1
+    show(ran, workload(device_type))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -45,6 +45,8 @@ class Sizes:
     key_dim: int
     """Of GDN heads, as value_dim; 0 where there are none."""
     value_dim: int
+    is_packed: bool = True
+    """Rows hold several documents: other variants of the kernels."""
     num_tokens: int = NUM_TOKENS
 
 
@@ -58,7 +60,7 @@ class Stage:
     """bf16 for what is bf16 in training, fp32 for the rest."""
 
 
-def sizes_on_rank(model: ModelConfig, parallel: ParallelConfig) -> Sizes:
+def sizes_on_rank(model: ModelConfig, parallel: ParallelConfig, *, is_packed: bool = True) -> Sizes:
     """Tensor and context parallelism share the heads: kernels are compiled for a rank's number of them."""
     has_gdn = "gdn" in model.layer_kinds
     return Sizes(
@@ -68,6 +70,7 @@ def sizes_on_rank(model: ModelConfig, parallel: ParallelConfig) -> Sizes:
         head_dim=model.head_dim,
         key_dim=model.gdn_key_dim if has_gdn else 0,
         value_dim=model.gdn_value_dim if has_gdn else 0,
+        is_packed=is_packed,
     )
 
 
@@ -163,7 +166,8 @@ class _Norms(nn.Module):
 
 def _gdn_stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
     heads, tokens, key_dim, value_dim = sizes.num_heads, sizes.num_tokens, sizes.key_dim, sizes.value_dim
-    documents = build_documents(torch.tensor([0, 1, tokens // 3, tokens // 2 + 3, tokens]), num_rows=1, num_tokens=tokens, device=device)
+    starts = torch.tensor([0, 1, tokens // 3, tokens // 2 + 3, tokens])
+    documents = build_documents(starts, num_rows=1, num_tokens=tokens, device=device) if sizes.is_packed else None
     noise = _noise_on(device)
     keys, values = (1, tokens, heads, key_dim), (1, tokens, heads, value_dim)
     for name, width, head_dim in (("keys", key_dim, key_dim), ("values", value_dim, None)):
@@ -180,7 +184,7 @@ def _gdn_stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
     yield Stage(name="gated norm", compute=_gated_norm, inputs=inputs)
 
 
-def _convolution(documents: Documents, head_dim: int | None) -> Compute:
+def _convolution(documents: Documents | None, head_dim: int | None) -> Compute:
     """Of keys, normalised, where there is a `head_dim`; else of values."""
 
     def compute(backend: Backend, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
@@ -195,7 +199,7 @@ class _Convolution(nn.Module):
         super().__init__()
         self.conv, self.head_dim = CausalConv(channels, TRITON_CONV_WIDTH, None), head_dim
 
-    def forward(self, x_BTC: Tensor, documents: Documents, backend: Backend) -> Tensor:
+    def forward(self, x_BTC: Tensor, documents: Documents | None, backend: Backend) -> Tensor:
         if self.head_dim is None:
             return self.conv(x_BTC, documents, backend)
         return self.conv.normalised(x_BTC, documents, backend, head_dim=self.head_dim, scale=1.0)
@@ -206,7 +210,7 @@ def _gates(backend: Backend, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tenso
     return compute(a, b, A_log, dt_bias)
 
 
-def _delta_rule(documents: Documents) -> Compute:
+def _delta_rule(documents: Documents | None) -> Compute:
     def compute(backend: Backend, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
         return (gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=beta, documents=documents, backend=backend),)
 

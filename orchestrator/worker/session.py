@@ -28,19 +28,22 @@ def train_once(
 ) -> Ended:
     """Trains as this rank until the last step or a stop; `store` is the storage root. End the process with os._exit afterwards."""
     world = build_world(config, os.environ)
-    require_right_kernels(config.model, config.parallel, world.device)
+    require_right_kernels(config.model, config.parallel, world.device, is_packed=config.data.document_masking)
     trainer = build_trainer(config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir)
     ended = trainer.run()
     world.leave()
     return ended
 
 
-def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device) -> None:
-    """Raises KernelsWrong where this rank's layers would compute something else than they should; plain torch is what they should."""
+def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device, *, is_packed: bool = True) -> None:
+    """Raises KernelsWrong where this rank's layers would compute something else than they should; plain torch is what they should.
+
+    What is compiled for it is what the training needs, side by side where the first step would compile one after the other.
+    """
     backend, started_s = model.backend_on(device.type), time.monotonic()
     if device.type == "cpu" and (backend == "torch" or "gdn" not in model.layer_kinds):
         return
-    wrong = find_wrong_kernel(sizes_on_rank(model, parallel), backend=backend, device=device)
+    wrong = find_wrong_kernel(sizes_on_rank(model, parallel, is_packed=is_packed), backend=backend, device=device)
     if wrong:
         raise KernelsWrong(wrong)
     log.info("the kernels of model.gdn_backend=%s are right on %s (%.1f s)", backend, device, time.monotonic() - started_s)
