@@ -53,7 +53,7 @@ def forward(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, *, he
     group_width = head_dim or _block_width(x_BTC)
     tile, out_BTC = forward_tile(group_width), torch.empty_like(x_BTC)
     with torch.cuda.device_of(x_BTC):
-        _forward_kernel[_grid(x_BTC, group_width, tile)](
+        conv_forward[_grid(x_BTC, group_width, tile)](
             x_BTC, weight_C1W, position_BT, out_BTC, *x_BTC.shape[1:], scale, NORMALISE=head_dim is not None, **_constants(tile)
         )
     return out_BTC
@@ -69,7 +69,7 @@ def backward(
     partial_ZCW = x_BTC.new_empty(grid[1] * grid[2], x_BTC.shape[2], 4, dtype=torch.float32)
     tensors = (grad_BTC, x_BTC, weight_C1W, position_BT, grad_x_BTC, partial_ZCW)
     with torch.cuda.device_of(x_BTC):
-        _backward_kernel[grid](*tensors, *x_BTC.shape[1:], scale, NORMALISE=head_dim is not None, **_constants(tile))
+        conv_backward[grid](*tensors, *x_BTC.shape[1:], scale, NORMALISE=head_dim is not None, **_constants(tile))
     return grad_x_BTC, partial_ZCW.sum(0).view(weight_C1W.shape).to(weight_C1W.dtype)
 
 
@@ -90,7 +90,7 @@ def _constants(tile: Tile) -> dict[str, int]:
 
 
 @triton.jit(do_not_specialize=["num_tokens", "scale"])
-def _forward_kernel(
+def conv_forward(
     x_ptr,
     weight_ptr,
     position_ptr,
@@ -125,7 +125,7 @@ def _forward_kernel(
 
 
 @triton.jit(do_not_specialize=["num_tokens", "scale"])
-def _backward_kernel(
+def conv_backward(
     grad_ptr,
     x_ptr,
     weight_ptr,

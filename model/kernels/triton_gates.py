@@ -21,7 +21,7 @@ def forward(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) ->
     num_tokens, num_heads = a_BTN.shape[:-1].numel(), a_BTN.shape[-1]
     tensors = (a_BTN, b_BTN, A_log_N, dt_bias_N, log_decay_BTN, beta_BTN)
     with torch.cuda.device_of(a_BTN):
-        _forward_kernel[_grid(num_tokens, num_heads)](*tensors, num_tokens, num_heads, **_constants(num_heads), num_warps=NUM_WARPS)
+        gates_forward[_grid(num_tokens, num_heads)](*tensors, num_tokens, num_heads, **_constants(num_heads), num_warps=NUM_WARPS)
     return log_decay_BTN, beta_BTN
 
 
@@ -35,7 +35,7 @@ def backward(
     partial_2ZN = a_BTN.new_empty(2, grid[0], num_heads, dtype=torch.float32)
     tensors = (grad_log_decay_BTN, grad_beta_BTN, a_BTN, b_BTN, A_log_N, dt_bias_N, grad_a_BTN, grad_b_BTN, *partial_2ZN)
     with torch.cuda.device_of(a_BTN):
-        _backward_kernel[grid](*tensors, num_tokens, num_heads, **_constants(num_heads), num_warps=NUM_WARPS)
+        gates_backward[grid](*tensors, num_tokens, num_heads, **_constants(num_heads), num_warps=NUM_WARPS)
     grad_A_log_N, grad_dt_bias_N = partial_2ZN.sum(1)
     # Copies: an operator's outputs share no memory.
     return grad_a_BTN, grad_b_BTN, grad_A_log_N.to(A_log_N.dtype, copy=True), grad_dt_bias_N.to(dt_bias_N.dtype, copy=True)
@@ -52,7 +52,7 @@ def _constants(num_heads: int) -> dict[str, int]:
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
-def _forward_kernel(
+def gates_forward(
     a_ptr, b_ptr, A_log_ptr, dt_bias_ptr, log_decay_ptr, beta_ptr, num_tokens, num_heads, TOKENS: tl.constexpr, HEADS: tl.constexpr
 ):
     head, offset, inside = _place(num_tokens, num_heads, TOKENS, HEADS)
@@ -63,7 +63,7 @@ def _forward_kernel(
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
-def _backward_kernel(
+def gates_backward(
     grad_log_decay_ptr,
     grad_beta_ptr,
     a_ptr,

@@ -36,7 +36,7 @@ def forward(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor, *, eps: float) 
     """All of them contiguous."""
     tile, out_BTNV, num_rows = choose_tile(x_BTNV.shape[-1], repeats=1), torch.empty_like(gate_BTNV), x_BTNV.shape[:-1].numel()
     with torch.cuda.device_of(x_BTNV):
-        _forward_kernel[_grid(num_rows, tile)](
+        gated_norm_forward[_grid(num_rows, tile)](
             x_BTNV, gate_BTNV, weight_V, out_BTNV, num_rows, eps, tile.parts, tile.width, tile.rows, num_warps=tile.num_warps
         )
     return out_BTNV
@@ -50,7 +50,7 @@ def backward(grad_BTNV: Tensor, x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Ten
     partial_ZV = x_BTNV.new_empty(grid[0], x_BTNV.shape[-1], dtype=torch.float32)
     tensors = (grad_BTNV, x_BTNV, gate_BTNV, weight_V, grad_x_BTNV, grad_gate_BTNV, partial_ZV)
     with torch.cuda.device_of(x_BTNV):
-        _backward_kernel[grid](*tensors, num_rows, eps, tile.parts, tile.width, tile.rows, tile.repeats, num_warps=tile.num_warps)
+        gated_norm_backward[grid](*tensors, num_rows, eps, tile.parts, tile.width, tile.rows, tile.repeats, num_warps=tile.num_warps)
     return grad_x_BTNV, grad_gate_BTNV, partial_ZV.sum(0).to(weight_V.dtype)
 
 
@@ -59,7 +59,7 @@ def _grid(num_rows: int, tile: Tile) -> tuple[int]:
 
 
 @triton.jit(do_not_specialize=["num_rows", "eps"])
-def _forward_kernel(x_ptr, gate_ptr, weight_ptr, out_ptr, num_rows, eps, PARTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+def gated_norm_forward(x_ptr, gate_ptr, weight_ptr, out_ptr, num_rows, eps, PARTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     inside = row < num_rows
     offset = row.to(tl.int64) * (PARTS * WIDTH) + tl.arange(0, WIDTH)[None, :]
@@ -73,7 +73,7 @@ def _forward_kernel(x_ptr, gate_ptr, weight_ptr, out_ptr, num_rows, eps, PARTS: 
 
 
 @triton.jit(do_not_specialize=["num_rows", "eps"])
-def _backward_kernel(
+def gated_norm_backward(
     grad_ptr,
     x_ptr,
     gate_ptr,

@@ -20,12 +20,12 @@ def row_statistics(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor) -> t
     """peak_C, sum_exp_C and target_logit_C. Rows may lie apart, the elements of one may not."""
     peak_C, sum_exp_C, target_logit_C = (logits_CX.new_empty(logits_CX.shape[0], dtype=torch.float32) for _ in range(3))
     tensors = (logits_CX, target_C, is_valid_C, peak_C, sum_exp_C, target_logit_C)
-    _launch(_statistics_kernel, logits_CX, tensors)
+    _launch(loss_statistics, logits_CX, tensors)
     return peak_C, sum_exp_C, target_logit_C
 
 
 def gradient(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, peak_C: Tensor, scale_C: Tensor) -> None:
-    _launch(_gradient_kernel, logits_CX, (logits_CX, target_C, is_valid_C, peak_C, scale_C))
+    _launch(loss_gradient, logits_CX, (logits_CX, target_C, is_valid_C, peak_C, scale_C))
 
 
 def _launch(kernel, logits_CX: Tensor, tensors: tuple[Tensor, ...]) -> None:
@@ -37,7 +37,7 @@ def _launch(kernel, logits_CX: Tensor, tensors: tuple[Tensor, ...]) -> None:
 
 
 @triton.jit
-def _statistics_kernel(
+def loss_statistics(
     logits_ptr,
     target_ptr,
     is_valid_ptr,
@@ -71,7 +71,7 @@ def _statistics_kernel(
 
 
 @triton.jit
-def _gradient_kernel(
+def loss_gradient(
     logits_ptr,
     target_ptr,
     is_valid_ptr,

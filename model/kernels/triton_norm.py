@@ -44,7 +44,7 @@ def forward(
     total, out = x if added_before is None else torch.empty_like(x), torch.empty_like(x)
     tensors = (x, added_before, added_after, weight_D, total, out)
     with torch.cuda.device_of(x):
-        _forward_kernel[(triton.cdiv(num_rows, tile.rows),)](
+        rms_norm_forward[(triton.cdiv(num_rows, tile.rows),)](
             *tensors, num_rows, eps, x.shape[-1], tile.width, tile.rows, num_warps=tile.num_warps
         )
     return total, out
@@ -59,12 +59,12 @@ def backward(grad: Tensor, x: Tensor, weight_D: Tensor, grad_x: Tensor | None, *
     in_flight_bytes = (STAGES - 1) * 3 * tile.rows * tile.width * x.element_size()
     stages = STAGES if in_flight_bytes <= STAGES_BYTES else 1
     with torch.cuda.device_of(x):
-        _backward_kernel[(num_programs,)](*tensors, num_rows, eps, x.shape[-1], tile.width, tile.rows, stages, num_warps=tile.num_warps)
+        rms_norm_backward[(num_programs,)](*tensors, num_rows, eps, x.shape[-1], tile.width, tile.rows, stages, num_warps=tile.num_warps)
     return out, partial_ZD.sum(0).to(weight_D.dtype)
 
 
 @triton.jit(do_not_specialize=["num_rows", "eps"])
-def _forward_kernel(
+def rms_norm_forward(
     x_ptr,
     before_ptr,
     after_ptr,
@@ -97,7 +97,7 @@ def _forward_kernel(
 
 
 @triton.jit(do_not_specialize=["num_rows", "eps"])
-def _backward_kernel(
+def rms_norm_backward(
     grad_ptr,
     x_ptr,
     weight_ptr,

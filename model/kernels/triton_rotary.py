@@ -38,12 +38,12 @@ def rotate(x_BTNK: Tensor, cos: Tensor, sin: Tensor, *, backwards: bool) -> Tens
     grid = (num_rows * num_tokens, triton.cdiv(num_heads, tile.heads))
     tensors, sizes = (x_BTNK, cos, sin, out_BTNK), (num_heads, head_dim // 2, tile.heads, tile.width)
     with torch.cuda.device_of(x_BTNK):
-        _kernel[grid](*tensors, cos.shape[:2].numel(), -1.0 if backwards else 1.0, *sizes, num_warps=tile.num_warps)
+        rotate_kernel[grid](*tensors, cos.shape[:2].numel(), -1.0 if backwards else 1.0, *sizes, num_warps=tile.num_warps)
     return out_BTNK
 
 
 @triton.jit(do_not_specialize=["num_positions", "sign"])
-def _kernel(
+def rotate_kernel(
     x_ptr,
     cos_ptr,
     sin_ptr,

@@ -14,7 +14,7 @@ def forward(gate: Tensor, up: Tensor) -> Tensor:
     """Both of them contiguous."""
     out = torch.empty_like(gate)
     with torch.cuda.device_of(gate):
-        _forward_kernel[_grid(gate)](gate, up, out, gate.numel(), BLOCK, num_warps=NUM_WARPS)
+        swiglu_forward[_grid(gate)](gate, up, out, gate.numel(), BLOCK, num_warps=NUM_WARPS)
     return out
 
 
@@ -22,7 +22,7 @@ def backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of gate and up."""
     grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
     with torch.cuda.device_of(gate):
-        _backward_kernel[_grid(gate)](grad, gate, up, grad_gate, grad_up, gate.numel(), BLOCK, num_warps=NUM_WARPS)
+        swiglu_backward[_grid(gate)](grad, gate, up, grad_gate, grad_up, gate.numel(), BLOCK, num_warps=NUM_WARPS)
     return grad_gate, grad_up
 
 
@@ -31,7 +31,7 @@ def _grid(x: Tensor) -> tuple[int]:
 
 
 @triton.jit
-def _forward_kernel(gate_ptr, up_ptr, out_ptr, size, BLOCK: tl.constexpr):
+def swiglu_forward(gate_ptr, up_ptr, out_ptr, size, BLOCK: tl.constexpr):
     offset, inside = _place(size, BLOCK)
     gate, up = _load(gate_ptr + offset, inside), _load(up_ptr + offset, inside)
     out = gate * _sigmoid(gate) * up
@@ -39,7 +39,7 @@ def _forward_kernel(gate_ptr, up_ptr, out_ptr, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _backward_kernel(grad_ptr, gate_ptr, up_ptr, grad_gate_ptr, grad_up_ptr, size, BLOCK: tl.constexpr):
+def swiglu_backward(grad_ptr, gate_ptr, up_ptr, grad_gate_ptr, grad_up_ptr, size, BLOCK: tl.constexpr):
     """SiLU'(g) = s + g·s·(1 − s), s = sigmoid(g)."""
     offset, inside = _place(size, BLOCK)
     grad, gate, up = _load(grad_ptr + offset, inside), _load(gate_ptr + offset, inside), _load(up_ptr + offset, inside)
