@@ -50,6 +50,15 @@ class Share:
     """Bytes of an element of the forward: 2 for bf16, 4 for fp32."""
     device_type: str
 
+    @property
+    def is_fused(self) -> bool:
+        """The small layers are our own kernels, which keep their inputs and nothing else: as `model.kernels.fused` has it."""
+        return self.device_type == "cuda" and not self.compute.compile
+
+    def norm(self, width: int) -> int:
+        """Bytes per token that an RMSNorm saves: x; in plain torch x and x / rms in fp32, and 1 / rms."""
+        return width * self.narrow if self.is_fused else (2 * width + 1) * WIDE
+
     def of_tokens(self, bytes_per_token: float, *, whole: float = 0.0, multiple: int = 1) -> int:
         """Bytes of which the tp ranks share `bytes_per_token` (by tokens between the mixers, by heads inside), and each has `whole`."""
         tokens = self.rows * _up_to_multiple(self.seq_len, multiple) / self.parallel.cp
@@ -114,7 +123,7 @@ def _moments(share: Share, activations: int, block: int, root: int) -> list[tupl
 def activation_bytes(share: Share) -> int:
     """What the forward keeps for the backward, the head's input included and the loss not."""
     model, narrow = share.model, share.narrow
-    ends = share.of_tokens(_norm(model.d_model), whole=8 + model.d_model * narrow)  # the tokens; the last norm; the head's input
+    ends = share.of_tokens(share.norm(model.d_model), whole=8 + model.d_model * narrow)  # the tokens; the last norm; the head's input
     tables = WIDE * share.seq_len * model.head_dim if model.rope_theta else 0
     return ends + tables + sum(kept_bytes(kind, share) for kind in model.layer_kinds)
 
@@ -138,17 +147,23 @@ def saved_bytes(kind: str, share: Share) -> int:
     """What autograd saves in a block of this kind without checkpointing.
 
     Around the mixer and the feed-forward: two norms; the input of each, which all tp ranks hold in full; and of the feed-forward
-    the gate, its SiLU, the up projection, and the product of these.
+    the gate, in plain torch its SiLU, the up projection, and the product of these.
     """
     model, narrow = share.model, share.narrow
-    around = share.of_tokens(2 * _norm(model.d_model) + 4 * model.ffn_width * narrow, whole=2 * model.d_model * narrow)
+    feed_forward = (3 if share.is_fused else 4) * model.ffn_width * narrow
+    around = share.of_tokens(2 * share.norm(model.d_model) + feed_forward, whole=2 * model.d_model * narrow)
     return around + (_gdn_bytes(share) if kind == "gdn" else _attention_bytes(kind, share))
 
 
 def _gdn_bytes(share: Share) -> int:
-    """Inside the mixer. Each convolution: its input, that padded, and what goes into the SiLU."""
+    """Inside the mixer. Our own kernels keep the inputs of convolutions, gates and norm; the output projection keeps its own.
+
+    In plain torch each convolution keeps its input, that padded, and what goes into the SiLU.
+    """
     model, narrow = share.model, share.narrow
     heads, key, value = _gdn_widths(model)
+    if model.backend_on(share.device_type) == "triton":
+        return share.of_tokens((2 * key + value + 2 * heads + 3 * value) * narrow) + _delta_rule_bytes(share)
     convolutions = 3 * (2 * key + value) * narrow
     normalised = 2 * (key + 2 * heads) * WIDE  # q and k as they came, 1 / |x|, and that scaled
     gates = 3 * heads * WIDE  # what goes into the softplus, what comes out, the sigmoid
@@ -180,7 +195,7 @@ def _attention_bytes(kind: str, share: Share) -> int:
     model, narrow = share.model, share.narrow
     width = model.num_heads * model.head_dim
     exchanged = (3 if model.rope_theta else 1) * width if share.parallel.cp > 1 else 0
-    kept = share.of_tokens(2 * _norm(width) + (4 * width + exchanged) * narrow + model.num_heads * WIDE)
+    kept = share.of_tokens(2 * share.norm(width) + (4 * width + exchanged) * narrow + model.num_heads * WIDE)
     masked = kind == "window" and model.window < share.seq_len and narrow == WIDE
     return kept + masked * share.seq_len**2 * WIDE
 
@@ -242,11 +257,6 @@ def _elements_of_head(share: Share) -> int:
 
 def _rows_of_head(share: Share) -> int:
     return -(-share.model.vocab_size // share.parallel.tp)
-
-
-def _norm(width: int) -> int:
-    """Bytes per token that an RMSNorm saves: x and x / rms in fp32, and 1 / rms."""
-    return (2 * width + 1) * WIDE
 
 
 def _gdn_widths(model: ModelConfig) -> tuple[int, int, int]:

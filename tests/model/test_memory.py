@@ -16,9 +16,16 @@ HYBRID_7B = PRESETS["olmo_hybrid_7b"]
 
 
 def predict(
-    model: ModelConfig = HYBRID_7B, mode: str = "none", *, seq_len: int = 8192, optimizer: str = "adamw", budget: float = 0.5, **layout: int
+    model: ModelConfig = HYBRID_7B,
+    mode: str = "none",
+    *,
+    seq_len: int = 8192,
+    optimizer: str = "adamw",
+    budget: float = 0.5,
+    compiles: bool = False,
+    **layout: int,
 ) -> MemoryPrediction:
-    compute = ComputeConfig(activation_checkpointing=mode, memory_budget=budget, compile=mode == "memory_budget")
+    compute = ComputeConfig(activation_checkpointing=mode, memory_budget=budget, compile=compiles or mode == "memory_budget")
     return predict_memory(model, ParallelConfig(**layout), compute, OptimizerConfig(name=optimizer), micro_rows=1, seq_len=seq_len)
 
 
@@ -54,20 +61,24 @@ def test_muon_keeps_one_number_for_a_matrix_inside_a_block() -> None:
 
 def test_checkpointing_keeps_less_the_more_is_recomputed() -> None:
     none, selective, full = (predict(mode=mode, dp_shard=128) for mode in ("none", "selective", "full"))
-    assert none.activations > 3 * selective.activations > 9 * full.activations
+    assert none.activations > 2 * selective.activations > 10 * full.activations
     assert none.total > selective.total > full.total
 
 
 def test_a_memory_budget_lies_between_full_checkpointing_and_none() -> None:
     least, half, most = (predict(mode="memory_budget", budget=budget).activations for budget in (0.0, 0.5, 1.0))
-    assert (least, most) == (predict(mode="full").activations, predict(mode="none").activations)
+    assert (least, most) == tuple(predict(mode=mode, compiles=True).activations for mode in ("full", "none"))
     assert half == pytest.approx((least + most) / 2)
 
 
 @pytest.mark.parametrize("axis", ["tp", "cp"])
 def test_ranks_that_share_a_row_share_its_activations(axis: str) -> None:
     alone, shared = predict(), predict(**{axis: 2})
-    assert 0.5 <= shared.activations / alone.activations < 0.53
+    assert 0.5 <= shared.activations / alone.activations < 0.55
+
+
+def test_our_own_kernels_keep_their_inputs_alone_where_the_compiler_is_not_at_work() -> None:
+    assert predict(mode="none").activations < 0.75 * predict(mode="none", compiles=True).activations
 
 
 def test_activations_grow_with_the_row_and_the_logits_do_not() -> None:
