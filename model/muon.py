@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
-from torch.optim.adamw import adamw
 
+from model.adamw import AdamW, local_grad, local_of
 from model.config import OptimizerConfig
 from model.orthogonal import Spread, build_spreads, orthogonalise_dealt
 
@@ -17,7 +15,7 @@ RMS_OF_ADAMW = 0.2
 """Of an AdamW update by element, which Muon's is scaled to (arXiv 2502.16982), so that one learning rate serves both."""
 
 
-class MuonAdamW(Optimizer):
+class MuonAdamW(AdamW):
     """Groups with `muon` set take Muon, the others AdamW. Every rank steps at once. Make it with `build_muon_adamw`.
 
     Needs `state` filled before the first step (`optim.initial_state`): momentum_buffer, or step, exp_avg and exp_avg_sq.
@@ -28,44 +26,25 @@ class MuonAdamW(Optimizer):
         self._spreads = spreads
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Parameters without a gradient stay as they are; they must be the same on every rank. Takes no closure."""
+    def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]
+        """As AdamW's; parameters without a gradient must be the same on every rank."""
         for group in self.param_groups:
             if not group["muon"]:
-                self._adamw(group)
+                self._adamw(group, grad_scale)
         group_of = {matrix: group for group in self.param_groups for matrix in group["params"]}
         matrices = [matrix for matrix in self._spreads if matrix.grad is not None]
         while matrices:
             num_ranks = len(self._spreads[matrices[0]].blocks)
             dealt, matrices = matrices[:num_ranks], matrices[num_ranks:]
-            updates = [self._momentum(matrix, group_of[matrix]["momentum"]) for matrix in dealt]
+            updates = [self._momentum(matrix, group_of[matrix]["momentum"], grad_scale) for matrix in dealt]
             for matrix, update in zip(dealt, orthogonalise_dealt(updates, [self._spreads[matrix] for matrix in dealt]), strict=True):
                 _descend(matrix, update, group_of[matrix])
 
-    def _adamw(self, group: dict[str, Any]) -> None:
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-        states = [self.state[parameter] for parameter in parameters]
-        beta1, beta2 = group["betas"]
-        adamw(
-            [_local(parameter) for parameter in parameters],
-            [_local_grad(parameter) for parameter in parameters],
-            [_local(state["exp_avg"]) for state in states],
-            [_local(state["exp_avg_sq"]) for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-    def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
+    def _momentum(self, matrix: Tensor, momentum: float, grad_scale: Tensor | None) -> Tensor:
         """This rank's shard of what is to be orthogonalised (Nesterov), in bf16."""
-        grad, buffer = _local_grad(matrix), _local(self.state[matrix]["momentum_buffer"])
+        grad, buffer = local_grad(matrix), local_of(self.state[matrix]["momentum_buffer"])
+        if grad_scale is not None:
+            grad.mul_(grad_scale)
         buffer.lerp_(grad, 1 - momentum)
         return grad.lerp(buffer, momentum).bfloat16()
 
@@ -79,19 +58,6 @@ def build_muon_adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> M
 
 
 def _descend(matrix: Tensor, update: Tensor, group: dict[str, Any]) -> None:
-    lr, local = group["lr"], _local(matrix)
+    lr, local = group["lr"], local_of(matrix)
     local.mul_(1 - lr * group["weight_decay"])
     local.add_(update, alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(matrix.shape)))
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _local_grad(parameter: Tensor) -> Tensor:
-    """Sharded like the parameter."""
-    grad = parameter.grad
-    assert grad is not None
-    if isinstance(grad, DTensor) and isinstance(parameter, DTensor):
-        grad = grad.redistribute(placements=parameter.placements)
-    return _local(grad)

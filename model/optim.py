@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
+from model.adamw import AdamW
 from model.config import OptimizerConfig
 from model.groups import group_of, takes_muon, validate_groups
 from model.muon import build_muon_adamw
@@ -13,7 +14,7 @@ from model.muon import build_muon_adamw
 State = dict[Tensor, dict[str, Tensor]]
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
     """Has its initial state. Groups of equal settings, each with `lr_scale`: who steps sets a group's `lr` to the step's times that.
 
     Under Muon a collective of all ranks. Raises ValueError for a group of the configuration that takes no parameter.
@@ -21,9 +22,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     validate_groups([name for name, _ in model.named_parameters()], config)
     groups = _param_groups(model, config)
     if config.name == "muon":
-        optimizer: Optimizer = build_muon_adamw(groups, config)
+        optimizer: AdamW = build_muon_adamw(groups, config)
     else:
-        optimizer = AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+        optimizer = AdamW(groups, {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps})
     optimizer.state.update(initial_state(optimizer))
     return optimizer
 

@@ -1,4 +1,5 @@
-"""Whether a GPU computes what it should: every kernel of a layer, and of the loss, forward and backward, against its definition in fp64.
+"""Whether a GPU computes what it should: every kernel of a layer, and of the loss, forward and backward, and the optimizer's, against its
+definition in fp64.
 
 What a bad GPU or a compiler's mistake costs otherwise is a run: wrong gradients train, for a while. It takes seconds, most of them
 spent on compiling kernels that the training then finds compiled.
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from model import adamw
 from model.attention import rotary_tables, rotate
 from model.config import TRITON_CONV_WIDTH, Backend, ModelConfig, ParallelConfig
 from model.documents import Documents, build_documents
@@ -29,6 +31,8 @@ TOLERANCE = 2e-2
 NUM_TOKENS = 1024
 LOSS_TOKENS, LOSS_VOCABULARY, LOSS_Z = 256, 5008, 1e-3
 """Rows of more than one tile, which loads as wide as the training's fit."""
+ADAMW_SIZE = 50016
+"""More than whole blocks, and a multiple of 16, which the training's parameters are."""
 
 Compute = Callable[..., tuple[Tensor, ...]]
 """(backend, *inputs) → outputs."""
@@ -115,12 +119,14 @@ def _compare(stage: Stage, backend: Backend) -> str:
 
 
 def _run(stage: Stage, inputs: dict[str, Tensor], backend: Backend) -> dict[str, Tensor]:
-    """Outputs and gradients by name."""
+    """Outputs and, unless it has none, gradients by name."""
     leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
     outs = stage.compute(backend, **leaves)
+    by_name = {f"output {i}": out.detach() for i, out in enumerate(outs)}
+    if not outs[0].requires_grad:
+        return by_name
     weights = [torch.linspace(1, 3e3, out.numel(), device=out.device, dtype=torch.float64).sin().view(out.shape) for out in outs]
     gradients = torch.autograd.grad(outs, list(leaves.values()), [w.bfloat16().to(out.dtype) for w, out in zip(weights, outs, strict=True)])
-    by_name = {f"output {i}": out.detach() for i, out in enumerate(outs)}
     return by_name | {f"gradient of {name}": grad for name, grad in zip(leaves, gradients, strict=True)}
 
 
@@ -134,7 +140,7 @@ def _noise_on(device: torch.device) -> Callable[..., Tensor]:
 
 
 def _small_stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
-    """Norms, feed-forward, rotation and loss; these take their kernels on a GPU, whatever the backend, and in fp64 none."""
+    """Norms, feed-forward, rotation, loss and optimizer; these take their kernels on a GPU, whatever the backend, and in fp64 none."""
     noise, tokens = _noise_on(device), sizes.num_tokens
     inputs = {"x": noise(1, tokens, sizes.d_model), "y": noise(1, tokens, sizes.d_model), "weight": noise(sizes.d_model)}
     yield Stage(name="norms", compute=_norms, inputs=inputs)
@@ -148,6 +154,8 @@ def _small_stages(sizes: Sizes, device: torch.device) -> Iterator[Stage]:
     labels = torch.arange(LOSS_TOKENS, device=device).unsqueeze(0) * 9973 % LOSS_VOCABULARY
     labels[:, ::7] = IGNORED
     yield Stage(name="loss", compute=_loss(labels), inputs={"x": noise(1, LOSS_TOKENS, 64), "weight": noise(LOSS_VOCABULARY, 64) / 4})
+    inputs = {name: noise(ADAMW_SIZE, dtype=torch.float32) for name in ("parameter", "grad", "exp_avg", "exp_avg_sq")}
+    yield Stage(name="adamw", compute=_adamw, inputs=inputs | {"exp_avg_sq": inputs["exp_avg_sq"].square()})
 
 
 def _norms(backend: Backend, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
@@ -231,6 +239,16 @@ def _loss(labels: Tensor) -> Compute:
         return (head_loss_sum(x, weight, labels, z_loss=LOSS_Z, chunk_tokens=LOSS_TOKENS // 2, tp=None),)
 
     return compute
+
+
+@torch.no_grad()
+def _adamw(backend: Backend, parameter: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> tuple[Tensor, ...]:
+    """The third step, with settings of which each shows."""
+    parameter, grad, exp_avg, exp_avg_sq = (x.clone() for x in (parameter, grad, exp_avg, exp_avg_sq))
+    step, grad_scale = (torch.full((), 2.0, device=grad.device) for _ in range(2))
+    settings = {"lr": 0.5, "beta1": 0.9, "beta2": 0.8, "eps": 0.1, "weight_decay": 0.3}
+    adamw.update([parameter], [grad], [exp_avg], [exp_avg_sq], [step], grad_scale=grad_scale, **settings)
+    return parameter, exp_avg, exp_avg_sq
 
 
 def _name(device: torch.device) -> str:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
+from model.adamw import AdamW
 from model.batch import Batch
 from model.config import OptimizerConfig
 from model.loss import IGNORED
 from model.mesh import Mesh
 from model.model import HybridLM
 from model.spikes import SpikeGuard
-from model.titan import clip_grad_norm_
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +34,7 @@ class StepResult:
 
 def train_step(
     model: HybridLM,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     batches: Sequence[Batch],
     *,
     lr: float,
@@ -58,7 +59,7 @@ def train_step(
         mean_loss = loss_sum / num_tokens.clamp(min=1)
         mean_loss.backward()
         local_loss += mean_loss.detach()
-    grad_norm = clip_grad_norm_(model.parameters(), config.clip_norm)
+    grad_norm = _grad_norm(model)
     numbers = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()])
     if spikes is not None and mesh is not None:
         dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
@@ -67,9 +68,15 @@ def train_step(
     if not skipped:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        optimizer.step()
+        optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0))
     loss, norm, tokens = read()
     return StepResult(loss=loss, grad_norm=norm, num_tokens=int(tokens), skipped=skipped)
+
+
+def _grad_norm(model: nn.Module) -> Tensor:
+    """The L2 norm of all gradients, with the same bits on every rank."""
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def _read_back(numbers: Tensor) -> Callable[[], list[float]]:

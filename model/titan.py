@@ -4,7 +4,6 @@ import os
 
 import torch
 from torch import nn
-from torchtitan.distributed.utils import clip_grad_norm_ as clip_grad_norm_
 
 from model.config import ComputeConfig
 from model.kernels.delta_rule import FORWARD_OPERATORS

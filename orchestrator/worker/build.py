@@ -12,6 +12,7 @@ from torch import Tensor
 from data_pipeline.loader import Loader, build_loader
 from data_pipeline.manifest import load_manifest
 from data_pipeline.object_store import ObjectStore, with_prefix
+from model.adamw import AdamW
 from model.init import init_weights
 from model.model import HybridLM
 from model.optim import build_optimizer
@@ -95,7 +96,7 @@ def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir
     )
 
 
-def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, torch.optim.Optimizer]:
+def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, AdamW]:
     """bf16 in the forward on a GPU, fp32 on the CPU; master weights are fp32 on both, and hold nothing yet."""
     if config.train.deterministic:
         set_determinism(config.train.seed)

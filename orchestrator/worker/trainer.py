@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from data_pipeline.loader import Loader, TokenBatch
 from data_pipeline.plan import SampleRef, digest_of
+from model.adamw import AdamW
 from model.batch import Batch, build_batches
 from model.model import HybridLM
 from model.schedule import lr_at
@@ -51,7 +50,7 @@ class Trainer:
     config: RunConfig
     world: World
     model: HybridLM
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     spikes: SpikeGuard | None
     loader: Loader
     attempt: Attempt

@@ -57,7 +57,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a layout did: initial weights, then per step its result, and the clipped gradients and weights of the last."""
+    """What a layout did: initial weights, then per step its result, and gradients (on a CPU clipped in place) and weights of the last."""
 
     initial: dict[str, Tensor]
     results: list[StepResult]

@@ -89,6 +89,21 @@ def test_adamw_steps_from_it_as_torchs_does_from_none_with_every_setting_of_the_
     assert optimizers[0].state[ours.head.weight]["step"] == 2
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_scale_is_that_of_the_gradients(name: str) -> None:
+    scaled, plain = toy(), toy()
+    optimizers = [build_optimizer(model, replace(CONFIG, name=name)) for model in (scaled, plain)]
+    for step in (1, 2):
+        for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+            ours.grad = torch.sin(torch.arange(ours.numel()) + step).view_as(ours)
+            theirs.grad = ours.grad * 0.3
+        optimizers[0].step(grad_scale=torch.tensor(0.3))
+        optimizers[1].step()
+    assert all(map(torch.equal, scaled.parameters(), plain.parameters()))
+    for ours, theirs in zip(*(optimizer.state.values() for optimizer in optimizers), strict=True):
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 NAMES = parameter_shapes(PRESETS["tiny"])
 MISTAKES = {
     "embed.weigth": "optimizer.groups[1].pattern='embed.weigth': matches no parameter; did you mean embed.weight?",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import loss
+from model import adamw, loss
 from model.attention import rotate
 from model.config import ParallelConfig
 from model.layers import RMSNorm, swiglu
@@ -123,6 +123,19 @@ def test_a_wrong_small_layer_is_named(monkeypatch: pytest.MonkeyPatch, layer: st
 
     monkeypatch.setattr(layer, miscompiled)
     assert find_wrong_kernel(SIZES, backend="torch", device=CPU).startswith(f"cpu: {found}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"), [("weight_decay", 0.0), ("eps", 1e-8), ("lr", 0.4), ("beta1", 0.8), ("beta2", 0.7), ("grad_scale", None)]
+)
+def test_a_wrong_update_is_named(monkeypatch: pytest.MonkeyPatch, setting: str, wrong: float | None) -> None:
+    right = adamw.update
+
+    def miscompiled(parameters: list[Tensor], *tensors: list[Tensor], **settings: Any) -> None:
+        right(parameters, *tensors, **(settings | ({setting: wrong} if parameters[0].dtype == torch.float32 else {})))
+
+    monkeypatch.setattr(adamw, "update", miscompiled)
+    assert find_wrong_kernel(SIZES, backend="torch", device=CPU).startswith("cpu: adamw, output 0: ")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")

@@ -12,6 +12,7 @@ import torch._dynamo
 import torch._functorch.config
 from fake_fla import install
 from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, step_once, train, worst_difference
+from torchtitan.distributed.utils import clip_grad_norm_
 
 from model.config import ComputeConfig, ParallelConfig, ParamGroup
 from model.loss import IGNORED, cross_entropy_sum
@@ -68,6 +69,24 @@ def test_gradients_are_clipped_to_the_norm_and_reported_before() -> None:
     clipped = torch.stack([parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]).norm()
     assert result.grad_norm > 1e-2
     assert clipped.item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("clip_norm", [0.05, 100.0])
+def test_a_step_is_torchs_of_gradients_that_torchtitan_clips_to_the_bit(clip_norm: float) -> None:
+    model = build_model(MODEL, None, device=CPU, seed=3)
+    case = replace(CASE, optimizer=replace(OPTIMIZER, clip_norm=clip_norm, groups=()))
+    optimizer, theirs = build_optimizer(model, case.optimizer), copy.deepcopy(model)
+    adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.95), eps=1e-4, weight_decay=0.1, fused=True)
+    for step in (1, 2):
+        [batch] = batches(step, None, case)
+        adamw.zero_grad()
+        loss_sum = theirs.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=OPTIMIZER.z_loss, chunk_tokens=11)
+        (loss_sum / (batch.labels_BT != IGNORED).sum()).backward()
+        norm = clip_grad_norm_(theirs.parameters(), clip_norm)
+        adamw.step()
+        assert step_once(model, optimizer, step, None, case).grad_norm == norm.item()
+    assert all(map(torch.equal, model.parameters(), theirs.parameters()))
 
 
 def test_a_rate_of_zero_changes_nothing() -> None:
