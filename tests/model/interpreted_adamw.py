@@ -27,6 +27,7 @@ STARTS = (0, 0, 7, 1, 1000, 0, 10**6)
 """Steps that each parameter has behind it."""
 SETTINGS = {"lr": 0.05, "beta1": 0.9, "beta2": 0.95, "eps": 1e-3, "weight_decay": 0.3}
 """All large enough that leaving one out shows."""
+BOUND = 7.0
 VARIANTS: dict[str, dict[str, float]] = {
     "usual": {},
     "no decay": {"weight_decay": 0.0},
@@ -37,10 +38,16 @@ VARIANTS: dict[str, dict[str, float]] = {
 
 def states() -> dict[str, list[Tensor]]:
     """In the order of `adamw.update`. The gradients come with the step."""
-    tensors = {"parameter": [noise(size, seed=1) for size in SIZES]}
-    tensors["exp_avg"] = [noise(size, seed=2) * bool(start) for size, start in zip(SIZES, STARTS, strict=True)]
-    tensors["exp_avg_sq"] = [noise(size, seed=3).square() * bool(start) for size, start in zip(SIZES, STARTS, strict=True)]
+    begun = [bool(start) for start in STARTS]
+    tensors = {"parameter": [bounded(noise(size, seed=1)) for size in SIZES]}
+    tensors["exp_avg"] = [bounded(noise(size, seed=2) * moves) for size, moves in zip(SIZES, begun, strict=True)]
+    tensors["exp_avg_sq"] = [bounded(noise(size, seed=3).square() * moves) for size, moves in zip(SIZES, begun, strict=True)]
     return tensors | {"step": [torch.tensor(float(start)) for start in STARTS]}
+
+
+def bounded(x: Tensor) -> Tensor:
+    """Behind it in memory lies BOUND."""
+    return torch.cat((x, torch.tensor([BOUND])))[:-1]
 
 
 def gradients(step: int) -> list[Tensor]:
@@ -81,6 +88,8 @@ def exact_optimizer(tensors: dict[str, list[Tensor]], settings: dict[str, float]
 def differences(found: dict[str, list[Tensor]], exact: dict[str, list[Tensor]]) -> Iterator[str]:
     for name, tensors in found.items():
         for size, ours, theirs in zip(SIZES, tensors, exact[name], strict=True):
+            if ours._base is not None and ours._base[-1] != BOUND:
+                yield f"{name} of {size} elements: written beyond its end"
             distance = ((ours.double() - theirs).norm() / theirs.norm()).item()
             if not distance < (TOLERANCE if name != "step" else 1e-30):  # NaN too
                 yield f"{name} of {size} elements is {distance:.1e} off"
