@@ -44,6 +44,7 @@ def delta_rule_forward(
     prepare_chunks[(plan.num_chunks * v.shape[2],)](
         q, k, log_decay, beta, plan.start_Z, inverse, scores, gates, num_tokens,
         LOG_C=GDN_CHUNK.bit_length() - 1, REFINE_PRECISION=problem.refine_precision, **problem.constants, num_warps=config.prepare.warps,
+        maxnreg=config.prepare.max_registers,
     )  # fmt: skip
     scan_forward[(plan.num_documents * v.shape[2] * v.shape[3] // config.scan_value_block,)](
         q, k, v, inverse, scores, gates, plan.first_chunk_P, plan.start_Z,

@@ -116,6 +116,10 @@ def prepare_chunks(
     within = tl.arange(0, C)
     is_valid = start + within < end
 
+    narrow = start * (N * K) + head // (M // N) * K
+    keys = load_tiles(k + narrow, within, is_valid, N * K, K)
+    queries = load_tiles(q + narrow, within, is_valid, N * K, K)
+
     # Sums in fp64: in fp32 a weak decay is lost behind strong ones.
     decay = tl.load(log_decay + start * M + head + within * M, mask=is_valid, other=0.0).to(tl.float64)
     decay_sum = tl.cumsum(decay, 0)
@@ -131,9 +135,6 @@ def prepare_chunks(
     row = within[:, None]
     column = within[None, :]
     between = decay_between(high, low, row >= column)
-    narrow = start * (N * K) + head // (M // N) * K
-    keys = load_tiles(k + narrow, within, is_valid, N * K, K)
-    queries = load_tiles(q + narrow, within, is_valid, N * K, K)
     tile = row * (M * C) + column
     tl.store(scores + (start * (M * C) + head * C) + tile, products(queries, keys, K, PRECISION) * between, mask=is_valid[:, None])
     below = tl.where(row > column, products(keys, keys, K, PRECISION) * between * strength[:, None], 0.0)

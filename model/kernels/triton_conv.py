@@ -109,8 +109,8 @@ def conv_forward(
     x_ptr, out_ptr = x_ptr + offset, out_ptr + offset
     weights = _load_weights(weight_ptr, PARTS, WIDTH)
     earlier = _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS, WIDTH)
-    for start in range(0, LENGTH, UNROLL):
-        group = _load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
+    for start in tl.range(0, LENGTH, UNROLL, num_stages=2):
+        group = _widen(_load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL), UNROLL * PARTS)
         for ahead in tl.static_range(UNROLL):
             step = start + ahead
             inside = _within(token + step, num_tokens)
@@ -147,10 +147,15 @@ def conv_backward(
     weights = _load_weights(weight_ptr, PARTS, WIDTH)
     earlier = _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS, WIDTH)
     pending, grad_weights = _zeros(3 * PARTS, ROWS, WIDTH), _zeros(TAPS * PARTS, ROWS, WIDTH)
-    # Past the segment's end: the next three tokens' gradients belong to its last ones too.
+    coming = _load_group(x_ptr, token, 0, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
+    coming_grads = _load_group(grad_ptr, token, 0, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
+    # Past the segment's end: the next three tokens' gradients belong to its last ones too. A group is on its way while one is worked on.
     for start in range(0, LENGTH + TAPS, UNROLL):
-        group = _load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
-        grad_group = _load_group(grad_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
+        group, grad_group = _widen(coming, UNROLL * PARTS), _widen(coming_grads, UNROLL * PARTS)
+        following = start + UNROLL
+        end = tl.where(following < LENGTH + TAPS, num_tokens, 0)
+        coming = _load_group(x_ptr, token, following, end, num_channels, PARTS, WIDTH, UNROLL)
+        coming_grads = _load_group(grad_ptr, token, following, end, num_channels, PARTS, WIDTH, UNROLL)
         for ahead in tl.static_range(UNROLL):
             step = start + ahead
             taps = group[ahead * PARTS : (ahead + 1) * PARTS] + earlier
@@ -185,13 +190,21 @@ def _within(token, num_tokens):
 def _load_parts(ptrs, inside, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     parts = ()
     for part in tl.static_range(PARTS):
-        parts += (tl.load(ptrs + part * WIDTH, mask=inside, other=0.0).to(tl.float32),)
+        parts += (tl.load(ptrs + part * WIDTH, mask=inside, other=0.0),)
     return parts
 
 
 @triton.jit
+def _widen(tiles, COUNT: tl.constexpr):
+    wide = ()
+    for index in tl.static_range(COUNT):
+        wide += (tiles[index].to(tl.float32),)
+    return wide
+
+
+@triton.jit
 def _load_group(ptrs, token, start, num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr, UNROLL: tl.constexpr):
-    """UNROLL tokens of each segment from its token `start`; part `part` of the one `ahead` is at ahead · PARTS + part."""
+    """UNROLL tokens of each segment from its token `start`, as in memory; part `part` of the one `ahead` is at ahead · PARTS + part."""
     group = ()
     for ahead in tl.static_range(UNROLL):
         step = start + ahead
@@ -209,7 +222,7 @@ def _store_parts(ptrs, parts, inside, PARTS: tl.constexpr, WIDTH: tl.constexpr):
 def _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     taps = ()
     for back in tl.static_range(1, TAPS):
-        taps += _load_parts(x_ptr - back * num_channels, _within(token - back, num_tokens), PARTS, WIDTH)
+        taps += _widen(_load_parts(x_ptr - back * num_channels, _within(token - back, num_tokens), PARTS, WIDTH), PARTS)
     return taps
 
 

@@ -1,4 +1,4 @@
-"""AdamW's kernel on a GPU against torch's fused AdamW; its bits, its independence of the host, and tensors of over 2³¹ elements."""
+"""AdamW's kernel on a GPU against torch's AdamW in fp64; its bits, its independence of the host, and tensors of over 2³¹ elements."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -51,18 +51,19 @@ def outcome(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, weight_decay=0.0), replace(CONFIG, beta1=0.99, beta2=0.999, lr=0.1)])
-def test_it_does_what_torchs_fused_one_does(config: OptimizerConfig) -> None:
-    ours, theirs = Toy(), Toy()
+def test_it_does_what_torchs_does_in_fp64(config: OptimizerConfig) -> None:
+    ours, theirs = Toy(), Toy().double()
     found = trained(build_optimizer(ours, config), ours)
     settings = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps, "weight_decay": config.weight_decay}
-    adamw = torch.optim.AdamW(theirs.parameters(), fused=True, **settings)
+    adamw = torch.optim.AdamW(theirs.parameters(), foreach=False, **settings)
     for step in range(NUM_STEPS):
-        set_gradients(theirs, step)
-        for parameter in theirs.parameters():
-            parameter.grad *= 0.1 + step
+        set_gradients(ours, step)
+        for parameter, narrow in zip(theirs.parameters(), ours.parameters(), strict=True):
+            parameter.grad = narrow.grad.double() * torch.tensor(0.1 + step).item()
         adamw.step()
     for a, b in zip(found, outcome(adamw, theirs), strict=True):
-        assert (a.double() - b.double()).norm() <= 1e-6 * b.double().norm()
+        # A parameter that has come near zero is as exact as what was taken off it.
+        assert (a.double() - b.double().to(a.device)).norm() <= 1e-6 * (b.double().norm() + config.lr)
 
 
 def test_two_runs_have_the_same_bits_and_leave_the_gradients() -> None:

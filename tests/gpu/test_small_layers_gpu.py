@@ -47,7 +47,8 @@ class _Norms(torch.nn.Module):
 )
 def test_norms(num_tokens: int, width: int, dtype: torch.dtype) -> None:
     inputs = [noise(1, num_tokens, width, dtype=dtype, seed=seed) for seed in (1, 2)] + [noise(width, dtype=dtype, seed=3) + 1]
-    assert_agrees(norms, norms, inputs)
+    # Five outputs share x and the weight, and autograd rounds each of four sums to their dtype.
+    assert_agrees(norms, norms, inputs, tolerance={torch.float32: 1e-5, torch.bfloat16: 8e-3}[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
