@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.kernels.triton_parts import dot, load_parts, scaled, sigmoid, store_parts, widen
+
 TAPS = tl.constexpr(4)
 NORM_EPS = tl.constexpr(1e-6)
 
@@ -110,7 +112,7 @@ def conv_forward(
     weights = _load_weights(weight_ptr, PARTS, WIDTH)
     earlier = _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS, WIDTH)
     for start in tl.range(0, LENGTH, UNROLL, num_stages=2):
-        group = _widen(_load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL), UNROLL * PARTS)
+        group = widen(_load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL), UNROLL * PARTS)
         for ahead in tl.static_range(UNROLL):
             step = start + ahead
             inside = _within(token + step, num_tokens)
@@ -119,9 +121,9 @@ def conv_forward(
             taps = _of_document(taps, _load_position(position_ptr, row_start + token + step, inside), PARTS)
             outs = _silu(_convolve(taps, weights, PARTS), PARTS)
             if NORMALISE:
-                norm = tl.rsqrt(_dot(outs, outs, PARTS) + NORM_EPS) * scale
-                outs = _scaled(outs, norm, PARTS)
-            _store_parts(out_ptr + step * num_channels, outs, inside, PARTS, WIDTH)
+                norm = tl.rsqrt(dot(outs, outs, PARTS) + NORM_EPS) * scale
+                outs = scaled(outs, norm, PARTS)
+            store_parts(out_ptr + step * num_channels, outs, inside, PARTS, WIDTH)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "scale"])
@@ -151,7 +153,7 @@ def conv_backward(
     coming_grads = _load_group(grad_ptr, token, 0, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
     # Past the segment's end: the next three tokens' gradients belong to its last ones too. A group is on its way while one is worked on.
     for start in range(0, LENGTH + TAPS, UNROLL):
-        group, grad_group = _widen(coming, UNROLL * PARTS), _widen(coming_grads, UNROLL * PARTS)
+        group, grad_group = widen(coming, UNROLL * PARTS), widen(coming_grads, UNROLL * PARTS)
         following = start + UNROLL
         end = tl.where(following < LENGTH + TAPS, num_tokens, 0)
         coming = _load_group(x_ptr, token, following, end, num_channels, PARTS, WIDTH, UNROLL)
@@ -168,7 +170,7 @@ def conv_backward(
             gathered = _spread(grads, pending, weights, position, PARTS)
             pending = gathered[: 3 * PARTS]
             inside = (token + step - 3 < num_tokens) & (step >= 3) & (step < LENGTH + 3)
-            _store_parts(grad_x_ptr + (step - 3) * num_channels, gathered[3 * PARTS :], inside, PARTS, WIDTH)
+            store_parts(grad_x_ptr + (step - 3) * num_channels, gathered[3 * PARTS :], inside, PARTS, WIDTH)
     _store_partial(partial_ptr, grad_weights, num_channels, PARTS, WIDTH)
 
 
@@ -187,42 +189,20 @@ def _within(token, num_tokens):
 
 
 @triton.jit
-def _load_parts(ptrs, inside, PARTS: tl.constexpr, WIDTH: tl.constexpr):
-    parts = ()
-    for part in tl.static_range(PARTS):
-        parts += (tl.load(ptrs + part * WIDTH, mask=inside, other=0.0),)
-    return parts
-
-
-@triton.jit
-def _widen(tiles, COUNT: tl.constexpr):
-    wide = ()
-    for index in tl.static_range(COUNT):
-        wide += (tiles[index].to(tl.float32),)
-    return wide
-
-
-@triton.jit
 def _load_group(ptrs, token, start, num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr, UNROLL: tl.constexpr):
     """UNROLL tokens of each segment from its token `start`, as in memory; part `part` of the one `ahead` is at ahead · PARTS + part."""
     group = ()
     for ahead in tl.static_range(UNROLL):
         step = start + ahead
-        group += _load_parts(ptrs + step * num_channels, _within(token + step, num_tokens), PARTS, WIDTH)
+        group += load_parts(ptrs + step * num_channels, _within(token + step, num_tokens), PARTS, WIDTH)
     return group
-
-
-@triton.jit
-def _store_parts(ptrs, parts, inside, PARTS: tl.constexpr, WIDTH: tl.constexpr):
-    for part in tl.static_range(PARTS):
-        tl.store(ptrs + part * WIDTH, parts[part].to(ptrs.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr):
     taps = ()
     for back in tl.static_range(1, TAPS):
-        taps += _widen(_load_parts(x_ptr - back * num_channels, _within(token - back, num_tokens), PARTS, WIDTH), PARTS)
+        taps += widen(load_parts(x_ptr - back * num_channels, _within(token - back, num_tokens), PARTS, WIDTH), PARTS)
     return taps
 
 
@@ -268,35 +248,11 @@ def _convolve(taps, weights, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _sigmoid(x):
-    """1 / (1 + exp(−x)): a division costs twice this, and here arithmetic is nearly as dear as memory."""
-    root = tl.rsqrt(1.0 + tl.exp2(x * -1.4426950408889634))
-    return root * root
-
-
-@triton.jit
 def _silu(parts, PARTS: tl.constexpr):
     outs = ()
     for part in tl.static_range(PARTS):
-        outs += (parts[part] * _sigmoid(parts[part]),)
+        outs += (parts[part] * sigmoid(parts[part]),)
     return outs
-
-
-@triton.jit
-def _scaled(parts, factor, PARTS: tl.constexpr):
-    outs = ()
-    for part in tl.static_range(PARTS):
-        outs += (parts[part] * factor,)
-    return outs
-
-
-@triton.jit
-def _dot(left, right, PARTS: tl.constexpr):
-    """Inner products over all parts, [ROWS, 1]."""
-    products = left[0] * right[0]
-    for part in tl.static_range(1, PARTS):
-        products += left[part] * right[part]
-    return tl.sum(products, axis=1, keep_dims=True)
 
 
 @triton.jit
@@ -304,14 +260,14 @@ def _grad_of_conv(grads, convs, scale, NORMALISE: tl.constexpr, PARTS: tl.conste
     """Back through the norm (y·r, r = (Σy² + eps)^−½: dy = r·(dn − y·r²·Σ dn·y)) and through SiLU."""
     outs = _silu(convs, PARTS)
     if NORMALISE:
-        inverse = tl.rsqrt(_dot(outs, outs, PARTS) + NORM_EPS)
-        along, inverse = _dot(grads, outs, PARTS) * inverse * inverse, inverse * scale
+        inverse = tl.rsqrt(dot(outs, outs, PARTS) + NORM_EPS)
+        along, inverse = dot(grads, outs, PARTS) * inverse * inverse, inverse * scale
     through = ()
     for part in tl.static_range(PARTS):
         grad = grads[part]
         if NORMALISE:
             grad = (grad - outs[part] * along) * inverse
-        slope = _sigmoid(convs[part])
+        slope = sigmoid(convs[part])
         through += (grad * (slope + outs[part] * (1.0 - slope)),)
     return through
 

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.kernels.triton_parts import dot, load_parts, scaled, sigmoid, store_parts, widen
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
@@ -63,12 +65,12 @@ def gated_norm_forward(x_ptr, gate_ptr, weight_ptr, out_ptr, num_rows, eps, PART
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     inside = row < num_rows
     offset = row.to(tl.int64) * (PARTS * WIDTH) + tl.arange(0, WIDTH)[None, :]
-    xs = _load_parts(x_ptr + offset, inside, PARTS, WIDTH)
-    gates = _load_parts(gate_ptr + offset, inside, PARTS, WIDTH)
+    xs = widen(load_parts(x_ptr + offset, inside, PARTS, WIDTH), PARTS)
+    gates = widen(load_parts(gate_ptr + offset, inside, PARTS, WIDTH), PARTS)
     weights = _load_weights(weight_ptr, PARTS, WIDTH)
-    inverse = tl.rsqrt(_dot(xs, xs, PARTS) / (PARTS * WIDTH) + eps)
+    inverse = tl.rsqrt(dot(xs, xs, PARTS) / (PARTS * WIDTH) + eps)
     for part in tl.static_range(PARTS):
-        out = xs[part] * inverse * weights[part] * (gates[part] * _sigmoid(gates[part]))
+        out = xs[part] * inverse * weights[part] * (gates[part] * sigmoid(gates[part]))
         tl.store(out_ptr + offset + part * WIDTH, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
@@ -96,33 +98,19 @@ def gated_norm_backward(
         row = (tl.program_id(0) * REPEATS + repeat) * ROWS + tl.arange(0, ROWS)[:, None]
         inside = row < num_rows
         offset = row.to(tl.int64) * (PARTS * WIDTH) + tl.arange(0, WIDTH)[None, :]
-        grads = _load_parts(grad_ptr + offset, inside, PARTS, WIDTH)
-        xs = _load_parts(x_ptr + offset, inside, PARTS, WIDTH)
-        gates = _load_parts(gate_ptr + offset, inside, PARTS, WIDTH)
-        inverse = tl.rsqrt(_dot(xs, xs, PARTS) / (PARTS * WIDTH) + eps)
-        normed = _scaled(xs, inverse, PARTS)
-        _store_parts(grad_gate_ptr + offset, _grad_of_gate(grads, normed, gates, weights, PARTS), inside, PARTS, WIDTH)
+        grads = widen(load_parts(grad_ptr + offset, inside, PARTS, WIDTH), PARTS)
+        xs = widen(load_parts(x_ptr + offset, inside, PARTS, WIDTH), PARTS)
+        gates = widen(load_parts(gate_ptr + offset, inside, PARTS, WIDTH), PARTS)
+        inverse = tl.rsqrt(dot(xs, xs, PARTS) / (PARTS * WIDTH) + eps)
+        normed = scaled(xs, inverse, PARTS)
+        store_parts(grad_gate_ptr + offset, _grad_of_gate(grads, normed, gates, weights, PARTS), inside, PARTS, WIDTH)
         through = _times_silu(grads, gates, PARTS)
         grad_weights = _add_products(grad_weights, through, normed, PARTS)
-        _store_parts(grad_x_ptr + offset, _grad_of_norm(through, normed, weights, inverse, PARTS, WIDTH), inside, PARTS, WIDTH)
+        store_parts(grad_x_ptr + offset, _grad_of_norm(through, normed, weights, inverse, PARTS, WIDTH), inside, PARTS, WIDTH)
     column = tl.arange(0, WIDTH)
     for part in tl.static_range(PARTS):
         at = tl.program_id(0).to(tl.int64) * (PARTS * WIDTH) + part * WIDTH + column
         tl.store(partial_ptr + at, tl.sum(grad_weights[part], axis=0))
-
-
-@triton.jit
-def _load_parts(ptrs, inside, PARTS: tl.constexpr, WIDTH: tl.constexpr):
-    parts = ()
-    for part in tl.static_range(PARTS):
-        parts += (tl.load(ptrs + part * WIDTH, mask=inside, other=0.0).to(tl.float32),)
-    return parts
-
-
-@triton.jit
-def _store_parts(ptrs, parts, inside, PARTS: tl.constexpr, WIDTH: tl.constexpr):
-    for part in tl.static_range(PARTS):
-        tl.store(ptrs + part * WIDTH, parts[part].to(ptrs.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -134,34 +122,10 @@ def _load_weights(weight_ptr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _dot(left, right, PARTS: tl.constexpr):
-    """Inner products over all parts, [ROWS, 1]."""
-    products = left[0] * right[0]
-    for part in tl.static_range(1, PARTS):
-        products += left[part] * right[part]
-    return tl.sum(products, axis=1, keep_dims=True)
-
-
-@triton.jit
-def _sigmoid(x):
-    """1 / (1 + exp(−x)): a division costs twice this."""
-    root = tl.rsqrt(1.0 + tl.exp2(x * -1.4426950408889634))
-    return root * root
-
-
-@triton.jit
-def _scaled(parts, factor, PARTS: tl.constexpr):
-    outs = ()
-    for part in tl.static_range(PARTS):
-        outs += (parts[part] * factor,)
-    return outs
-
-
-@triton.jit
 def _times_silu(parts, gates, PARTS: tl.constexpr):
     outs = ()
     for part in tl.static_range(PARTS):
-        outs += (parts[part] * (gates[part] * _sigmoid(gates[part])),)
+        outs += (parts[part] * (gates[part] * sigmoid(gates[part])),)
     return outs
 
 
@@ -170,7 +134,7 @@ def _grad_of_gate(grads, normed, gates, weights, PARTS: tl.constexpr):
     """SiLU'(g) = s + g·s·(1 − s), s = sigmoid(g)."""
     outs = ()
     for part in tl.static_range(PARTS):
-        share = _sigmoid(gates[part])
+        share = sigmoid(gates[part])
         outs += (grads[part] * normed[part] * weights[part] * (share + gates[part] * share * (1.0 - share)),)
     return outs
 
@@ -189,7 +153,7 @@ def _grad_of_norm(grads, normed, weights, inverse, PARTS: tl.constexpr, WIDTH: t
     weighted = ()
     for part in tl.static_range(PARTS):
         weighted += (grads[part] * weights[part],)
-    along = _dot(weighted, normed, PARTS) / (PARTS * WIDTH)
+    along = dot(weighted, normed, PARTS) / (PARTS * WIDTH)
     outs = ()
     for part in tl.static_range(PARTS):
         outs += ((weighted[part] - normed[part] * along) * inverse,)

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.kernels.triton_parts import sigmoid
+
 BLOCK, NUM_WARPS = 4096, 8
 """Elements and warps of a program: 16 elements per thread, two loads of 16 bytes of each input in bf16. Not measured."""
 
@@ -34,7 +36,7 @@ def _grid(x: Tensor) -> tuple[int]:
 def swiglu_forward(gate_ptr, up_ptr, out_ptr, size, BLOCK: tl.constexpr):
     offset, inside = _place(size, BLOCK)
     gate, up = _load(gate_ptr + offset, inside), _load(up_ptr + offset, inside)
-    out = gate * _sigmoid(gate) * up
+    out = gate * sigmoid(gate) * up
     tl.store(out_ptr + offset, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
@@ -43,7 +45,7 @@ def swiglu_backward(grad_ptr, gate_ptr, up_ptr, grad_gate_ptr, grad_up_ptr, size
     """SiLU'(g) = s + g·s·(1 − s), s = sigmoid(g)."""
     offset, inside = _place(size, BLOCK)
     grad, gate, up = _load(grad_ptr + offset, inside), _load(gate_ptr + offset, inside), _load(up_ptr + offset, inside)
-    share = _sigmoid(gate)
+    share = sigmoid(gate)
     silu = gate * share
     grad_gate = grad * up * (share + silu * (1.0 - share))
     tl.store(grad_gate_ptr + offset, grad_gate.to(grad_gate_ptr.dtype.element_ty), mask=inside)
@@ -60,10 +62,3 @@ def _place(size, BLOCK: tl.constexpr):
 @triton.jit
 def _load(ptrs, inside):
     return tl.load(ptrs, mask=inside, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _sigmoid(x):
-    """1 / (1 + exp(−x)): a division costs twice this."""
-    root = tl.rsqrt(1.0 + tl.exp2(x * -1.4426950408889634))
-    return root * root
