@@ -54,7 +54,9 @@ def choose_config(*, architecture: int, key_dim: int, value_dim: int, is_exact: 
     if not is_exact and (architecture, key_dim, value_dim) in CONFIGS:
         return CONFIGS[architecture, key_dim, value_dim]
     largest = 16 if is_exact else 64
-    stages = 1 if is_exact or key_dim > 128 else 3 if architecture == HOPPER else 2
+    # On Hopper never one in bf16: Triton 3.6 then lets the next loads overwrite what products still read. K 256 has room for two.
+    stages = (2 if key_dim > 128 else 3) if architecture == HOPPER else 2 if key_dim <= 128 else 1
+    stages = 1 if is_exact else stages
     return KernelConfig(
         scan_value_block=power_of_two_in(value_dim, largest),
         gradient_value_block=power_of_two_in(value_dim, 64 >> (is_exact + (key_dim > 128))),

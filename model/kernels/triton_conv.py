@@ -34,12 +34,12 @@ class Tile:
 
 
 def forward_tile(group_width: int) -> Tile:
-    return _tile(group_width, max_channels_per_thread=14, length=32, unroll=4, num_warps=4)  # not measured
+    return _tile(group_width, max_channels_per_thread=14, length=32, unroll=4, num_warps=4)
 
 
 def backward_tile(group_width: int) -> Tile:
     """Its registers hold each channel's taps, weights and both gradients: with more channels per thread they spill."""
-    return _tile(group_width, max_channels_per_thread=10, length=32, unroll=2, num_warps=4)  # not measured
+    return _tile(group_width, max_channels_per_thread=10, length=32, unroll=2, num_warps=4)
 
 
 def _tile(group_width: int, *, max_channels_per_thread: int, length: int, unroll: int, num_warps: int) -> Tile:

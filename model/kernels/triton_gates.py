@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 MAX_HEADS, TILE, NUM_WARPS = 64, 1024, 4
-"""Heads of a program at most, its elements, its warps; not measured."""
+"""Heads of a program at most, its elements, its warps."""
 SOFTPLUS_IS_LINEAR_FROM = tl.constexpr(20.0)
 """As torch's softplus."""
 

@@ -27,7 +27,7 @@ class Tile:
 
 
 def choose_tile(value_dim: int, *, repeats: int) -> Tile:
-    """Not measured: loads of 8 elements of a part, or 4 where there are many parts."""
+    """Loads of 8 elements of a part, or 4 where there are many parts."""
     width = min(value_dim & -value_dim, 256)
     parts, num_warps = value_dim // width, 4
     at_once = min(8 if parts <= 3 else 4 if parts <= 7 else 2, width)

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 2048
-"""Pairs of a program at most, if one head has no more. Not measured."""
+"""Pairs of a program at most, if one head has no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class Tile:
 
 
 def choose_tile(num_heads: int, head_dim: int) -> Tile:
-    """16 pairs per thread, four loads of 16 bytes in bf16; not measured."""
+    """16 pairs per thread, four loads of 16 bytes in bf16."""
     width = triton.next_power_of_2(head_dim // 2)
     heads = max(1, min(triton.next_power_of_2(num_heads), TILE // width))
     return Tile(heads=heads, width=width, num_warps=min(max(heads * width // 512, 1), 8))

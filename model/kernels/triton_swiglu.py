@@ -9,7 +9,7 @@ from torch import Tensor
 from model.kernels.triton_parts import sigmoid
 
 BLOCK, NUM_WARPS = 4096, 8
-"""Elements and warps of a program: 16 elements per thread, two loads of 16 bytes of each input in bf16. Not measured."""
+"""Elements and warps of a program: 16 elements per thread, two loads of 16 bytes of each input in bf16."""
 
 
 def forward(gate: Tensor, up: Tensor) -> Tensor:

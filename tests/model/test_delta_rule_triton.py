@@ -84,6 +84,13 @@ def test_every_head_dim_has_blocks_that_divide_it(is_exact: bool) -> None:
                 assert block & (block - 1) == 0
 
 
+def test_on_hopper_no_loop_in_bf16_has_a_single_stage() -> None:
+    for key_dim in TRITON_KEY_DIMS:
+        for value_dim in TRITON_VALUE_DIMS:
+            config = choose_config(architecture=HOPPER, key_dim=key_dim, value_dim=value_dim, is_exact=False)
+            assert min(config.forward.stages, config.backward.stages, config.gradients.stages) >= 2
+
+
 def test_a_measured_shape_has_its_own_configuration() -> None:
     assert choose_config(architecture=HOPPER, key_dim=96, value_dim=192, is_exact=False) is CONFIGS[HOPPER, 96, 192]
 
