@@ -3,9 +3,6 @@
 As `interpreted_small_layers`: TRITON_INTERPRET=1 must be set, arguments are names of CHECKS, and what `torch.empty` gives is NaN.
 """
 
-import os
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -18,6 +15,7 @@ from model.config import OptimizerConfig, ParamGroup
 from model.kernels import triton_adamw
 from model.optim import build_optimizer
 from tests.model.interpreted_layers import noise
+from tests.model.interpreter import print_failures
 
 TOLERANCE = 5e-7
 """rel-L2 after NUM_STEPS, in fp32."""
@@ -163,16 +161,6 @@ def kernel_everywhere() -> Iterator[list[int]]:
 CHECKS = {check.__name__: check for check in (values, corrections, optimizers)}
 
 
-def main() -> None:
-    assert os.environ["TRITON_INTERPRET"] == "1"
-    warnings.simplefilter("ignore")  # NumPy's, of overflows in the interpreter
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
-    triton_adamw.BLOCK = 64  # so that few elements are many blocks
-    for name in sys.argv[1:]:
-        for failure in CHECKS[name]():
-            print(f"{name}: {failure}")
-
-
 if __name__ == "__main__":
-    main()
+    triton_adamw.BLOCK = 64  # so that few elements are many blocks
+    print_failures(CHECKS)

@@ -5,9 +5,6 @@ CHECKS to run. Fills what `torch.empty` gives with NaN, so that nothing unwritte
 """
 
 import itertools
-import os
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -17,6 +14,7 @@ from torch import Tensor
 from model.documents import Documents, build_documents
 from model.gdn import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
 from model.kernels import conv_triton, gates_triton, head_norm_triton
+from tests.model.interpreter import print_failures
 
 Layer = Callable[..., Tensor | tuple[Tensor, ...]]
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 5e-3}
@@ -169,15 +167,5 @@ def of_sums(operator: Layer, inputs: tuple[object, ...]) -> tuple[Tensor, ...]:
 CHECKS = {check.__name__: check for check in (convolution_and_norm, convolution, gates, gated_norm, views)}
 
 
-def main() -> None:
-    assert os.environ["TRITON_INTERPRET"] == "1"
-    warnings.simplefilter("ignore")  # NumPy's, of overflows in the interpreter
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
-    for name in sys.argv[1:]:
-        for failure in CHECKS[name]():
-            print(f"{name}: {failure}")
-
-
 if __name__ == "__main__":
-    main()
+    print_failures(CHECKS)

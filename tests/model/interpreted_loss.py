@@ -5,8 +5,6 @@ CHECKS to run. Fills what `torch.empty` gives with NaN, so that nothing unwritte
 """
 
 import itertools
-import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from model import loss as loss_module
 from model.loss import IGNORED, cross_entropy_sum, fused_loss_and_gradient, head_loss_sum
 from tests.model.gloo_world import run_in_world
+from tests.model.interpreter import print_failures
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 """rel-L2 of a gradient; the interpreter rounds to bf16 towards zero. The loss is always fp32."""
@@ -198,15 +197,5 @@ CHECKS = {
 }
 
 
-def main() -> None:
-    assert os.environ["TRITON_INTERPRET"] == "1"
-    warnings.simplefilter("ignore")  # NumPy's, of overflows in the interpreter
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
-    for name in sys.argv[1:]:
-        for failure in CHECKS[name]():
-            print(f"{name}: {failure}")
-
-
 if __name__ == "__main__":
-    main()
+    print_failures(CHECKS)

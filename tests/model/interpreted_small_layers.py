@@ -5,9 +5,6 @@ As `interpreted_layers`, whose process this one resembles: TRITON_INTERPRET=1 mu
 """
 
 import itertools
-import os
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,6 +22,7 @@ from model.layers import swiglu
 from model.parallelize import build_model
 from model.presets import PRESETS
 from tests.model.interpreted_layers import compare, noise, of_sums, with_gradients
+from tests.model.interpreter import print_failures
 
 WIDE, NARROW = torch.float32, torch.bfloat16
 EPS = 1e-2
@@ -149,17 +147,7 @@ def gradients_of(config, tokens_BT: Tensor, checkpointing: str, dtype: torch.dty
 CHECKS = {check.__name__: check for check in (norms, gated, rotation, views, blocks)}
 
 
-def main() -> None:
-    assert os.environ["TRITON_INTERPRET"] == "1"
-    warnings.simplefilter("ignore")  # NumPy's, of overflows in the interpreter
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
+if __name__ == "__main__":
     triton_norm.BACKWARD_PROGRAMS = 2  # so that few rows are many for one program
     triton_norm.TILE = 1024
-    for name in sys.argv[1:]:
-        for failure in CHECKS[name]():
-            print(f"{name}: {failure}")
-
-
-if __name__ == "__main__":
-    main()
+    print_failures(CHECKS)

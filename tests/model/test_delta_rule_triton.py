@@ -1,9 +1,5 @@
 """The delta rule's Triton kernels in Triton's interpreter, so that a machine without a GPU tests their arithmetic; and the rest."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,36 +9,21 @@ from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 from model.kernels.chunk_plan import max_chunks, plan_chunks
 from model.kernels.delta_rule_triton import delta_rule_forward, empty_forward
 from model.kernels.triton_config import CONFIGS, HOPPER, choose_config
+from tests.model.interpreter import needs_triton, run_interpreted
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+@needs_triton
 @pytest.mark.parametrize("group", ["lengths", "head dims", "documents", "groups of value heads", "extreme gates"])
 def test_outputs_states_and_gradients_are_those_of_the_definition(group: str, tmp_path: Path) -> None:
-    run_interpreted(["tests.model.interpreted_delta_rule", group], tmp_path)
+    run_interpreted("tests.model.interpreted_delta_rule", group, caches=tmp_path)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+@needs_triton
 @pytest.mark.parametrize("checks", ["the definition", "what is asked for", "pytorch's rules", "the whole layer"])
 def test_the_operator_is_differentiated_compiled_and_packed(checks: str, tmp_path: Path) -> None:
-    run_interpreted(["tests.model.interpreted_operator", checks], tmp_path)
-
-
-def run_interpreted(module: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", *module]
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        "TRITON_CACHE_DIR": str(tmp_path),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == ""
+    run_interpreted("tests.model.interpreted_operator", checks, caches=tmp_path)
 
 
 def test_rows_are_cut_into_chunks_that_end_with_them() -> None:

@@ -1,9 +1,5 @@
 """The loss's Triton kernels in Triton's interpreter, so that a machine without a GPU tests their arithmetic; and where they are used."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,26 +7,14 @@ import torch
 
 from model.kernels import loss_triton
 from model.kernels.fused import takes_kernels
+from tests.model.interpreter import needs_triton, run_interpreted
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+@needs_triton
 @pytest.mark.xdist_group("triton interpreter")
 @pytest.mark.parametrize("checks", ["values", "ignored other_ranks_rows without_gradient", "extremes operators", "with_head_and_ranks"])
 def test_loss_and_gradient_are_those_of_the_definition(checks: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.model.interpreted_loss", *checks.split()]
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        "TRITON_CACHE_DIR": str(tmp_path),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == ""
+    run_interpreted("tests.model.interpreted_loss", *checks.split(), caches=tmp_path)
 
 
 def test_they_are_for_bf16_and_fp32_on_a_gpu() -> None:

@@ -1,9 +1,5 @@
 """The small layers' Triton kernels in Triton's interpreter, to test their arithmetic without a GPU; and where they are taken."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,26 +8,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.kernels import norm_triton, rotary_triton, swiglu_triton
 from model.kernels.fused import takes_kernels
+from tests.model.interpreter import needs_triton, run_interpreted
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
+@needs_triton
 @pytest.mark.xdist_group("triton interpreter")
 @pytest.mark.parametrize("check", ["norms", "gated", "rotation", "views", "blocks"])
 def test_values_and_gradients_are_those_of_the_definition(check: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.model.interpreted_small_layers", check]
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        "TRITON_CACHE_DIR": str(tmp_path),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == ""
+    run_interpreted("tests.model.interpreted_small_layers", check, caches=tmp_path)
 
 
 def test_shapes_and_types_are_known_without_running() -> None:
