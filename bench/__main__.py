@@ -1,4 +1,4 @@
-"""Every benchmark that this machine can run: `make bench`."""
+"""The delta rule's and the loader's benchmarks, which run anywhere: `make bench`. The others are commands of their own."""
 
 from bench import gdn, loader
 

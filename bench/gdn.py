@@ -24,6 +24,7 @@ from model.gdn import GatedDeltaNet, GateParameters, l2_normalise
 from model.init import init_weights
 from model.kernels.delta_rule import gated_delta_rule
 from model.kernels.reference import gated_delta_rule_reference
+from model.layers import Linear
 from model.presets import PRESETS
 
 BACKENDS: dict[str, Backend] = {"fla": "fla", "ours": "triton"}
@@ -164,8 +165,10 @@ def _layer(sizes: Sizes, backend: Backend, d_model: int) -> GatedDeltaNet:
 
 
 def products_work(layer: GatedDeltaNet, x_BTD: Tensor) -> Work:
-    """Each projection of the layer by itself, nothing added up: no layer takes less."""
-    projections = (layer.q_proj, layer.k_proj, layer.v_proj, layer.a_proj, layer.b_proj, layer.g_proj, layer.o_proj)
+    """Each projection of the layer by itself, a and b as one of a multiple of 8 columns; nothing is added up."""
+    width = -(-2 * layer.a_proj.out_features // 8) * 8
+    a_and_b = Linear(layer.a_proj.in_features, width).to(x_BTD)
+    projections = (layer.q_proj, layer.k_proj, layer.v_proj, a_and_b, layer.g_proj, layer.o_proj)
     inputs = [x_BTD.new_zeros(*x_BTD.shape[:2], p.in_features).normal_().requires_grad_() for p in projections]
     return Work(
         forward=lambda: tuple(projection(x) for projection, x in zip(projections, inputs, strict=True)),

@@ -79,7 +79,7 @@ class Problem:
 
 
 def candidates(value_dim: int) -> list[Candidate]:
-    """All that are tried. A block is a power of two that divides V: 16 where none of those worth trying does."""
+    """All that are tried. A block is a power of two that divides V: 16 where none of those worth trying does. One stage crashes Hopper."""
 
     def blocks(*sizes: int) -> list[int]:
         return [size for size in sizes if value_dim % size == 0] or [16]
@@ -87,14 +87,15 @@ def candidates(value_dim: int) -> list[Candidate]:
     def launches(stages: Iterable[int]) -> list[Launch]:
         return [Launch(warps=warps, stages=count) for warps, count in product((4, 8), stages)]
 
-    prepare = [Candidate(kernel="prepare", value_block=0, launch=Launch(warps=warps)) for warps in (2, 4, 8)]
+    capped = [Launch(warps=4, max_registers=registers) for registers in (168, 128)]  # three and four programs on a multiprocessor
+    prepare = [Candidate(kernel="prepare", value_block=0, launch=launch) for launch in [*launches((1,)), Launch(warps=2), *capped]]
     kernels: tuple[Kernel, ...] = ("forward", "backward")
     scans = [
         Candidate(kernel=kernel, value_block=block, launch=launch)
-        for kernel, block, launch in product(kernels, blocks(32, 64, 128), launches(range(1, 5)))
+        for kernel, block, launch in product(kernels, blocks(32, 64, 128), launches(range(2, 5)))
     ]
     gradients = [
-        Candidate(kernel="gradients", value_block=block, launch=launch) for block, launch in product(blocks(32, 64), launches(range(1, 5)))
+        Candidate(kernel="gradients", value_block=block, launch=launch) for block, launch in product(blocks(32, 64), launches(range(2, 5)))
     ]
     return prepare + scans + gradients
 
@@ -128,7 +129,7 @@ def ranking(times_us: Mapping[Candidate, float], faults: Mapping[Candidate, str]
     """By kernel, the fastest first; then what dropped out, and why."""
     lines = []
     for kernel, name in KERNELS.items():
-        lines.append(f"{name:<18}{'µs':>10}{'BV':>6}{'warps':>7}{'stages':>8}")
+        lines.append(f"{name:<18}{'µs':>10}{'BV':>6}{'warps':>7}{'stages':>8}{'registers':>11}")
         timed = sorted((one for one in times_us if one.kernel == kernel), key=times_us.__getitem__)
         lines += [_row(one, f"{times_us[one]:.1f}") for one in timed]
         lines += [_row(one, "-") + f"   {fault}" for one, fault in faults.items() if one.kernel == kernel]
@@ -136,7 +137,8 @@ def ranking(times_us: Mapping[Candidate, float], faults: Mapping[Candidate, str]
 
 
 def _row(one: Candidate, time: str) -> str:
-    return f"{'':18}{time:>10}{one.value_block or '':>6}{one.launch.warps:>7}{one.launch.stages:>8}"
+    launch = one.launch
+    return f"{'':18}{time:>10}{one.value_block or '':>6}{launch.warps:>7}{launch.stages:>8}{launch.max_registers or '':>11}".rstrip()
 
 
 def entry(*, architecture: int, sizes: Sizes, config: KernelConfig, times_us: Mapping[Candidate, float], measured_on: str) -> str:
@@ -158,7 +160,9 @@ def entry(*, architecture: int, sizes: Sizes, config: KernelConfig, times_us: Ma
 
 
 def _launch(launch: Launch) -> str:
-    return f"Launch(warps={launch.warps}" + (f", stages={launch.stages})" if launch.stages > 1 else ")")
+    stages = f", stages={launch.stages}" if launch.stages > 1 else ""
+    registers = f", max_registers={launch.max_registers}" if launch.max_registers else ""
+    return f"Launch(warps={launch.warps}{stages}{registers})"
 
 
 def build_problem(sizes: Sizes, device: torch.device) -> Problem:

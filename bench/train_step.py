@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -26,7 +26,7 @@ from bench.fla_guard import lift_fla_guard
 from bench.timing import describe_gpu
 from model.batch import build_batches
 from model.collectives import local
-from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from model.config import Backend, ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from model.mesh import Mesh, build_mesh
 from model.model import HybridLM
 from model.optim import build_optimizer
@@ -64,9 +64,6 @@ def workload(device_type: str) -> Workload:
     return Workload(model=replace(PRESETS["olmo_hybrid_7b"], num_layers=8), num_rows=2, num_tokens=8192)
 
 
-Backend = Literal["torch", "fla", "triton"]
-
-
 def measure(backend: Backend, compiles: bool, device_type: str) -> list[float]:
     """Seconds of each step, of the first with the self-check; in a process without a default process group."""
     work, device = workload(device_type), torch.device("cuda", 0) if device_type == "cuda" else torch.device(device_type)
@@ -79,14 +76,14 @@ def measure(backend: Backend, compiles: bool, device_type: str) -> list[float]:
     model = build_on_device(replace(work.model, gdn_backend=backend), mesh, compute=compute, device=device)
     optimizer = build_optimizer(model, config)
     tokens = torch.randint(work.model.vocab_size, (work.num_rows, work.num_tokens + 1))
-    batches = build_batches(
-        tokens_BT=tokens[:, :-1], labels_BT=tokens[:, 1:], offsets_P=None, micro_rows=work.num_rows, mesh=mesh, device=device
-    )
     seconds = []
     for step in range(NUM_STEPS):
         start_s = time.perf_counter()
         if step == 0 and device_type == "cuda":
             require_right(find_wrong_kernel(sizes_on_rank(work.model, parallel, is_packed=False), backend=backend, device=device))
+        batches = build_batches(
+            tokens_BT=tokens[:, :-1], labels_BT=tokens[:, 1:], offsets_P=None, micro_rows=work.num_rows, mesh=mesh, device=device
+        )
         train_step(model, optimizer, batches, lr=1e-5, config=config, chunk_tokens=compute.loss_chunk_tokens, mesh=mesh)
         seconds.append(time.perf_counter() - start_s)  # a step waits for its own gradient, so for the update of the one before
     dist.destroy_process_group()

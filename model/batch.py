@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.documents import Documents, build_documents, pad_offsets
+from model.documents import Documents, build_documents, pad_offsets, to_device
 from model.loss import IGNORED
 from model.mesh import Mesh
 
@@ -36,8 +36,8 @@ def build_batches(
     tokens, labels = F.pad(tokens_BT, (0, padded - num_tokens)), F.pad(labels_BT, (0, padded - num_tokens), value=IGNORED)
     return [
         Batch(
-            tokens_BT=_own_slice(tokens[rows.start : rows.stop], mesh).to(device, non_blocking=True),
-            labels_BT=_own_slice(labels[rows.start : rows.stop], mesh).to(device, non_blocking=True),
+            tokens_BT=to_device(_own_slice(tokens[rows.start : rows.stop], mesh), device),
+            labels_BT=to_device(_own_slice(labels[rows.start : rows.stop], mesh), device),
             documents=None if offsets_P is None else _documents_of(rows, offsets_P, num_tokens, padded, device),
         )
         for rows in micro_batches

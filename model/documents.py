@@ -35,11 +35,16 @@ def build_documents(offsets_P: Tensor, *, num_rows: int, num_tokens: int, device
     position = torch.arange(end) - offsets[:-1].repeat_interleave(lengths)
     cpu = offsets.to(torch.int32)
     return Documents(
-        offsets_P=cpu.to(device),
+        offsets_P=to_device(cpu, device),
         offsets_cpu_P=cpu,
-        position_BT=position.view(num_rows, num_tokens).to(device),
+        position_BT=to_device(position.view(num_rows, num_tokens), device),
         max_length=int(lengths.max()),
     )
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """A copy of a CPU's tensor that the host does not wait for: from pageable memory it would wait for all that the GPU has yet to do."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 def pad_offsets(offsets_P: Tensor, *, num_tokens: int, padded: int) -> Tensor:

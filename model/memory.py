@@ -59,6 +59,10 @@ class Share:
         """Bytes per token that an RMSNorm saves: x; in plain torch x and x / rms in fp32, and 1 / rms."""
         return width * self.narrow if self.is_fused else (2 * width + 1) * WIDE
 
+    def full_width_norm(self, width: int) -> int:
+        """The same of one whose sum of squares crosses the tp ranks: that is plain torch everywhere."""
+        return self.norm(width) if self.parallel.tp == 1 else (2 * width + 1) * WIDE
+
     def of_tokens(self, bytes_per_token: float, *, whole: float = 0.0, multiple: int = 1) -> int:
         """Bytes of which the tp ranks share `bytes_per_token` (by tokens between the mixers, by heads inside), and each has `whole`."""
         tokens = self.rows * _up_to_multiple(self.seq_len, multiple) / self.parallel.cp
@@ -195,7 +199,7 @@ def _attention_bytes(kind: str, share: Share) -> int:
     model, narrow = share.model, share.narrow
     width = model.num_heads * model.head_dim
     exchanged = (3 if model.rope_theta else 1) * width if share.parallel.cp > 1 else 0
-    kept = share.of_tokens(2 * share.norm(width) + (4 * width + exchanged) * narrow + model.num_heads * WIDE)
+    kept = share.of_tokens(2 * share.full_width_norm(width) + (4 * width + exchanged) * narrow + model.num_heads * WIDE)
     masked = kind == "window" and model.window < share.seq_len and narrow == WIDE
     return kept + masked * share.seq_len**2 * WIDE
 
@@ -211,7 +215,7 @@ def _selected_bytes(kind: str, share: Share) -> int:
         return share.of_tokens(kept + tokens + exchanged)
     heads, key, value = _gdn_widths(model)
     exchanged = (2 * key + 2 * value + 2 * heads) * narrow if share.parallel.cp > 1 else 0
-    kept = (key + value + heads + model.d_model + model.ffn_width) * narrow  # q, v, b; o; up
+    kept = (key + value + 2 * heads + model.d_model + model.ffn_width) * narrow  # q, v, a with b; gate; down
     return share.of_tokens(kept + tokens + exchanged) + _selected_delta_rule_bytes(share)
 
 

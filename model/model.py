@@ -36,6 +36,7 @@ class HybridLM(nn.Module):
         self.config, self.tp, self.cp = config, tp, cp
 
     def forward(self, tokens_BT: Tensor, documents: Documents | None = None) -> Tensor:
+        """Under FSDP either without gradients, or a backward must follow: else it goes on with the parameters of this call."""
         logits_BTX = self.head(self._hidden(tokens_BT, documents))
         if self.tp is None:
             return logits_BTX

@@ -32,7 +32,7 @@ NUM_TOKENS = 1024
 LOSS_TOKENS, LOSS_VOCABULARY, LOSS_Z = 256, 5008, 1e-3
 """Rows of more than one tile, which loads as wide as the training's fit."""
 ADAMW_SIZE = 50016
-"""More than whole blocks, and a multiple of 16, which the training's parameters are."""
+"""More than whole blocks, and a multiple of 16, as matrices are."""
 
 Compute = Callable[..., tuple[Tensor, ...]]
 """(backend, *inputs) → outputs."""

@@ -157,6 +157,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> 
     if (k.shape, k.dtype) != (q.shape, q.dtype) or q.shape[:2] != v.shape[:2] or not log_decay.shape == beta.shape == v.shape[:3]:
         shapes = ", ".join(f"{list(x.shape)} {x.dtype}" for x in (q, k, v, log_decay, beta))
         raise ValueError(f"q, k, v, log_decay, beta: {shapes}; k is as q, and log_decay and beta have v's rows, tokens and heads")
+    if not log_decay.dtype == beta.dtype == torch.float32:
+        raise ValueError(f"log_decay in {log_decay.dtype} and beta in {beta.dtype}: the Triton delta rule takes both in float32")
     if importlib.util.find_spec("triton") is None:
         raise ValueError("model.gdn_backend=triton: Triton is not installed; install torch's CUDA build, or use torch")
     if v.shape[2] % q.shape[2]:

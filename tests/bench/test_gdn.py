@@ -100,7 +100,8 @@ def test_the_layer_is_differentiated_by_its_input_and_all_its_parameters() -> No
     fla, ours, products = (work.phase("forward + backward")() for work in works.values())
     assert all(torch.equal(a, b) and a.norm() > 0 for a, b in zip(fla, ours, strict=True))
     matrices = [gradient.shape for gradient in ours if gradient.dim() == 2]
-    assert sorted(matrices) == sorted(gradient.shape for gradient in products if gradient.dim() == 2)
+    of_gates, a_and_b = torch.Size([SIZES.num_heads, 64]), torch.Size([8, 64])  # two narrow ones are one, filled up
+    assert sorted(matrices) == sorted([of_gates] * 2 + [x.shape for x in products if x.dim() == 2 and x.shape != a_and_b])
     assert len(matrices) == 7
     assert [gradient.dtype for gradient in ours].count(torch.float32) == 2  # of the gates' parameters
 

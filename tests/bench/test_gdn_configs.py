@@ -16,7 +16,7 @@ from bench import gdn_configs
 from bench.gdn import Sizes
 from bench.gdn_configs import KERNELS, Candidate, Kernel, Problem, candidates, choose, entry, main, parse_head_dims, ranking, time_us
 from model.config import TRITON_VALUE_DIMS
-from model.kernels.triton_config import HOPPER, KernelConfig, Launch
+from model.kernels.triton_config import CONFIGS, HOPPER, KernelConfig, Launch
 
 ROOT = Path(__file__).parents[2]
 OLMO = Sizes(num_heads=30, key_dim=96, value_dim=192)
@@ -62,9 +62,17 @@ def test_what_is_tried_is_bounded() -> None:
     def tried(kernel: Kernel) -> set[tuple[int, int, int]]:
         return {(x.value_block, x.launch.warps, x.launch.stages) for x in candidates(128) if x.kernel == kernel}
 
-    assert tried("prepare") == {(0, 2, 1), (0, 4, 1), (0, 8, 1)}
-    assert tried("forward") == tried("backward") == {(bv, w, s) for bv in (32, 64, 128) for w in (4, 8) for s in (1, 2, 3, 4)}
-    assert tried("gradients") == {(bv, w, s) for bv in (32, 64) for w in (4, 8) for s in (1, 2, 3, 4)}
+    prepare = {(x.launch.warps, x.launch.max_registers) for x in candidates(128) if x.kernel == "prepare"}
+    assert prepare == {(2, None), (4, None), (8, None), (4, 168), (4, 128)}
+    assert tried("forward") == tried("backward") == {(bv, w, s) for bv in (32, 64, 128) for w in (4, 8) for s in (2, 3, 4)}
+    assert tried("gradients") == {(bv, w, s) for bv in (32, 64) for w in (4, 8) for s in (2, 3, 4)}
+
+
+def test_every_configuration_of_the_table_could_have_been_chosen() -> None:
+    for (_, _, value_dim), config in CONFIGS.items():
+        tried = candidates(value_dim)
+        for kernel in KERNELS:
+            assert any(candidate.kernel == kernel and candidate.within(config) == config for candidate in tried), (value_dim, kernel)
 
 
 def test_a_candidate_replaces_only_its_kernels_part() -> None:

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 DTYPES = [torch.bfloat16, torch.float32]
-HEAD_DIMS = [(96, 192), (128, 128), (128, 256), (32, 64), (48, 80), (80, 48), (112, 112), (256, 256)]
+HEAD_DIMS = [(96, 192), (128, 128), (128, 256), (32, 64), (64, 64), (48, 80), (80, 48), (112, 112), (256, 256)]
 
 
 @pytest.fixture(autouse=True)

@@ -73,8 +73,8 @@ def test_a_memory_budget_lies_between_full_checkpointing_and_none() -> None:
 
 @pytest.mark.parametrize("axis", ["tp", "cp"])
 def test_ranks_that_share_a_row_share_its_activations(axis: str) -> None:
-    alone, shared = predict(), predict(**{axis: 2})
-    assert 0.5 <= shared.activations / alone.activations < 0.55
+    alone, shared = predict(compiles=True), predict(compiles=True, **{axis: 2})  # as plain torch, which the QK-norms are under tp anyhow
+    assert 0.5 <= shared.activations / alone.activations < 0.53
 
 
 def test_our_own_kernels_keep_their_inputs_alone_where_the_compiler_is_not_at_work() -> None:
