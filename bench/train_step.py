@@ -81,6 +81,7 @@ def measure(backend: Backend, compiles: bool, device_type: str) -> list[float]:
         start_s = time.perf_counter()
         if step == 0 and device_type == "cuda":
             require_right(find_wrong_kernel(sizes_on_rank(work.model, parallel, is_packed=False), backend=backend, device=device))
+            print(f"self-check: {time.perf_counter() - start_s:.1f} s", file=sys.stderr, flush=True)
         batches = build_batches(
             tokens_BT=tokens[:, :-1], labels_BT=tokens[:, 1:], offsets_P=None, micro_rows=work.num_rows, mesh=mesh, device=device
         )
