@@ -79,7 +79,7 @@ class Problem:
 
 
 def candidates(value_dim: int) -> list[Candidate]:
-    """All that are tried. A block is a power of two that divides V: 16 where none of those worth trying does. One stage crashes Hopper."""
+    """All that are tried. A block is a power of two that divides V: 16 where none of those worth trying does. One stage can crash."""
 
     def blocks(*sizes: int) -> list[int]:
         return [size for size in sizes if value_dim % size == 0] or [16]

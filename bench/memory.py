@@ -60,8 +60,10 @@ class LiveStorages(TorchDispatchMode):
         return out
 
     def allocated(self) -> int:
-        self._storages = {key: storage for key, storage in self._storages.items() if not storage.expired()}
-        return sum(torch.UntypedStorage._new_with_weak_ptr(key).nbytes() for key in self._storages)  # FSDP resizes them
+        # None where one is gone; taken hold of, since threads of gloo may let go of one at any moment. FSDP resizes them.
+        alive = {key: torch.UntypedStorage._new_with_weak_ptr(key) for key in self._storages}
+        self._storages = {key: storage for key, storage in self._storages.items() if alive[key] is not None}
+        return sum(storage.nbytes() for storage in alive.values() if storage is not None)
 
     def watch_peak(self) -> None:
         """From here on."""

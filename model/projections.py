@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 def project(x_BTD: Tensor, *weights_OD: Tensor) -> tuple[Tensor, ...]:
     """x · weightᵀ for each weight, BTO.
 
-    The products of the backward add up in the gradient of x, where autograd would write each by itself and then sum them:
-    one pass over memory apiece instead of four. No second derivative.
+    The products of the backward add up in the gradient of x, which each reads and writes once; autograd would write every one by itself,
+    and read both and write once more to sum them. No second derivative.
     """
     if torch.compiler.is_compiling():  # which sums them in one pass as well
         return tuple(F.linear(x_BTD, weight_OD) for weight_OD in weights_OD)

@@ -59,9 +59,9 @@ def products(left, right, K: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def decay_between(high, low, is_seen):
+def decay_between(row_high, row_low, high, low, is_seen):
     """The decay from each column's token to each row's, 0 where it is not seen; from logarithms in two parts, exact where one is not."""
-    log_decay = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
+    log_decay = (row_high[:, None] - high[None, :]) + (row_low[:, None] - low[None, :])
     return tl.exp(tl.where(is_seen, log_decay, float("-inf")))  # masked before exp: above the diagonal it would overflow
 
 
@@ -134,7 +134,7 @@ def prepare_chunks(
 
     row = within[:, None]
     column = within[None, :]
-    between = decay_between(high, low, row >= column)
+    between = decay_between(high, low, high, low, row >= column)
     tile = row * (M * C) + column
     tl.store(scores + (start * (M * C) + head * C) + tile, products(queries, keys, K, PRECISION) * between, mask=is_valid[:, None])
     below = tl.where(row > column, products(keys, keys, K, PRECISION) * between * strength[:, None], 0.0)

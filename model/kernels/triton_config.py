@@ -36,7 +36,8 @@ CONFIGS: dict[tuple[int, int, int], KernelConfig] = {
         gradients=Launch(warps=8, stages=4),
     ),
 } | {
-    # The same, 32 heads; not chosen among others: prepare 142 and 142, forward 247 and 314, backward 224 and 273, gradients 469 and 600 µs.
+    # Not chosen among others. The same GPU, 32 heads: prepare 142 µs (V 128), forward 247 and 314, backward 224 and 273; an earlier
+    # chunk_gradients 469 and 600.
     (HOPPER, 128, value_dim): KernelConfig(
         scan_value_block=64,
         gradient_value_block=64,
@@ -54,7 +55,7 @@ def choose_config(*, architecture: int, key_dim: int, value_dim: int, is_exact: 
     if not is_exact and (architecture, key_dim, value_dim) in CONFIGS:
         return CONFIGS[architecture, key_dim, value_dim]
     largest = 16 if is_exact else 64
-    # On Hopper never one in bf16: Triton 3.6 then lets the next loads overwrite what products still read. K 256 has room for two.
+    # On Hopper never one in bf16: with Triton 3.6, chunk_gradients was then wrong or read out of bounds. K 256 has room for two.
     stages = (2 if key_dim > 128 else 3) if architecture == HOPPER else 2 if key_dim <= 128 else 1
     stages = 1 if is_exact else stages
     return KernelConfig(

@@ -9,7 +9,7 @@ of the former, the keys need of the latter.
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import load_beta, load_tiles, num_tiles, tile_start, tile_width
+from model.kernels.triton_chunks import decay_between, load_beta, load_tiles, num_tiles, tile_start, tile_width
 from model.kernels.triton_scan import zero_tiles
 
 
@@ -38,13 +38,6 @@ def sum_over_values(
         weights = tl.dot(outer, tl.trans(update), weights, input_precision=PRECISION)
         both, columns = next_both, next_columns
     return both, columns, weights, kept
-
-
-@triton.jit
-def pair_decay_between(high, low, pair_high, pair_low, is_seen):
-    """As `decay_between`, to each of the 2C rows."""
-    log_decay = (pair_high[:, None] - high[None, :]) + (pair_low[:, None] - low[None, :])
-    return tl.exp(tl.where(is_seen, log_decay, float("-inf")))
 
 
 @triton.jit
@@ -93,7 +86,7 @@ def chunk_gradients(
     sign = tl.where(is_query, 1.0, -1.0)
     age = pair_token[:, None] - token[None, :]
     is_seen = ((age > 0) | ((age == 0) & is_query[:, None])) & pair_valid[:, None]  # queries see their own token, keys do not
-    weights *= pair_decay_between(high, low, pair_high, pair_low, is_seen) * sign[:, None]
+    weights *= decay_between(pair_high, pair_low, high, low, is_seen) * sign[:, None]
     weights = weights.to(k.dtype.element_ty)
     from_start *= sign
     target = tl.where(is_query, grad_q + place * K, grad_k + place * K)[:, None] + pair_token[:, None] * (M * K)

@@ -38,7 +38,7 @@ def train_once(
 def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device, *, is_packed: bool = True) -> None:
     """Raises KernelsWrong where this rank's layers would compute something else than they should; plain torch is what they should.
 
-    What is compiled for it is what the training needs, side by side where the first step would compile one after the other.
+    It compiles what the training needs, but for AdamW's variants of odd sizes: side by side, where the first step would do so in turn.
     """
     backend, started_s = model.backend_on(device.type), time.monotonic()
     if device.type == "cpu" and (backend == "torch" or "gdn" not in model.layer_kinds):
