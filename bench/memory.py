@@ -100,7 +100,7 @@ def measure(
 ) -> dict[str, int]:
     """Bytes of this rank by the parts of `MemoryPrediction` that can be told apart, and the most in a micro-batch that is not the first.
 
-    Where there is a default process group, over its ranks; bf16 needs one, if only of one rank.
+    Where there is a default process group, over its ranks.
     """
     mesh = build_mesh(parallel, device.type) if dist.is_initialized() else None
     meter = CudaAllocator() if device.type == "cuda" else LiveStorages()
@@ -172,7 +172,6 @@ def check() -> bool:
     """Prints predicted, measured and their ratio; whether all ratios are within TOLERANCE of 1."""
     torch.set_num_threads(1)
     if torch.cuda.is_available():
-        dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1, device_id=torch.device("cuda", 0))
         models = {name: PRESETS[name] for name in ("olmo_hybrid_190m", "olmo3_190m")}
         device, dtype, rows, seq_len = torch.device("cuda"), torch.bfloat16, 1, 8192
     else:
@@ -186,8 +185,6 @@ def check() -> bool:
             for part, (predicted, measured) in compared.items():
                 print(f"  {part:<12}{predicted / 2**20:12.2f} MiB predicted {measured / 2**20:12.2f} measured {predicted / measured:8.3f}")
             all_close &= is_close(compared)
-    if dist.is_initialized():
-        dist.destroy_process_group()
     return all_close
 
 

@@ -30,7 +30,7 @@ class AdamW(Optimizer):
         beta1, beta2 = group["betas"]
         update(
             [local_of(parameter) for parameter in parameters],
-            [local_grad(parameter) for parameter in parameters],
+            [local_of(parameter.grad) for parameter in parameters],
             [local_of(state["exp_avg"]) for state in states],
             [local_of(state["exp_avg_sq"]) for state in states],
             [state["step"] for state in states],
@@ -74,12 +74,3 @@ def takes_kernel(*tensors: Tensor) -> bool:
 
 def local_of(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def local_grad(parameter: Tensor) -> Tensor:
-    """Sharded like the parameter."""
-    grad = parameter.grad
-    assert grad is not None
-    if isinstance(grad, DTensor) and isinstance(parameter, DTensor) and grad.placements != parameter.placements:
-        grad = grad.redistribute(placements=parameter.placements)
-    return local_of(grad)

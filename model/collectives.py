@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial
+from torch.distributed.tensor import DTensor
 
 _ops = torch.ops._c10d_functional  # the functional collectives, which torch.compile keeps in its graph
 TOKENS, HEADS = 1, 2
@@ -25,7 +25,7 @@ def local(parameter: Tensor) -> Tensor:
 
 def local_partial(parameter: Tensor) -> Tensor:
     """A replicated parameter whose gradient is a sum over the tp ranks, because each applies it to its own heads or tokens."""
-    return parameter.to_local(grad_placements=[Partial()]) if isinstance(parameter, DTensor) else parameter
+    return _Shared.apply(parameter.to_local(), parameter.device_mesh) if isinstance(parameter, DTensor) else parameter
 
 
 def gather_tokens(x: Tensor, tp: DeviceMesh | None) -> Tensor:
@@ -88,6 +88,17 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return (_all_reduce(grad, "sum", ctx.tp) if ctx.both_ways else grad), None, None
+
+
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tp: DeviceMesh) -> Tensor:
+        ctx.tp = tp
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _all_reduce(grad, "sum", ctx.tp), None
 
 
 class _Exchange(torch.autograd.Function):

@@ -79,7 +79,7 @@ class CausalConv(nn.Module):
         self.cp = cp
 
     def forward(self, x_BTC: Tensor, documents: Documents | None, backend: Backend) -> Tensor:
-        weight_C1W = own_heads(local(self.weight), self.cp)
+        weight_C1W = own_heads(local(self.weight), self.cp).to(x_BTC.dtype)
         if backend == "triton":
             return conv_triton.conv_silu(x_BTC, weight_C1W, documents.position_BT if documents is not None else None)
         weight_WC = weight_C1W.squeeze(1).T
@@ -97,7 +97,8 @@ class CausalConv(nn.Module):
         """x_BTNK of heads whose norm is `scale`: `l2_normalise` after the convolution."""
         if backend != "triton":
             return l2_normalise(_split_heads(self(x_BTC, documents, backend), head_dim), scale=scale)
-        weight_C1W, position_BT = own_heads(local(self.weight), self.cp), documents.position_BT if documents is not None else None
+        weight_C1W = own_heads(local(self.weight), self.cp).to(x_BTC.dtype)
+        position_BT = documents.position_BT if documents is not None else None
         return _split_heads(conv_triton.conv_silu_norm(x_BTC, weight_C1W, position_BT, head_dim=head_dim, scale=scale), head_dim)
 
 
@@ -137,10 +138,11 @@ class GatedHeadNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_BTNV: Tensor, gate_BTNV: Tensor, backend: Backend) -> Tensor:
+        weight_V = local_partial(self.weight).to(gate_BTNV.dtype)
         if backend == "triton":
-            return head_norm_triton.gated_norm(x_BTNV, gate_BTNV, local_partial(self.weight), eps=self.eps)
+            return head_norm_triton.gated_norm(x_BTNV, gate_BTNV, weight_V, eps=self.eps)
         wide = widen(x_BTNV)
-        normed = wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(local_partial(self.weight))
+        normed = wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(weight_V)
         return (normed * F.silu(widen(gate_BTNV))).to(gate_BTNV.dtype)
 
 

@@ -105,7 +105,7 @@ def load_pretrained(path: Path | str, *, device: torch.device | str = "cpu", dty
         raise TypeError(f"dtype={dtype!r}: no torch.dtype of floating-point numbers; use torch.bfloat16 or torch.float32")
     source = open_hf(Path(path))
     with torch.device("meta"):
-        module = HybridLM(source.config).to(dtype)
+        module = HybridLM(source.config, dtype=dtype).to(dtype)
     for name, parameter in module.named_parameters():
         if name.startswith("gates."):
             parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))

@@ -23,7 +23,7 @@ class Linear(nn.Linear):
         super().__init__(in_width, out_width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, local(self.weight))
+        return project(x, local(self.weight))[0]
 
 
 class RMSNorm(nn.Module):
@@ -35,22 +35,23 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = local_partial(self.weight).to(x.dtype)
         if takes_kernels(x):
-            return norm_triton.rms_norm(x, local_partial(self.weight), eps=self.eps)
+            return norm_triton.rms_norm(x, weight, eps=self.eps)
         wide = widen(x)
-        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(local_partial(self.weight))).to(x.dtype)
+        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt() * widen(weight)).to(x.dtype)
 
     def of_sum(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x + y, and the norm of that."""
         if takes_kernels(x, y):
-            return norm_triton.norm_of_sum(x, y, local_partial(self.weight), eps=self.eps)
+            return norm_triton.norm_of_sum(x, y, local_partial(self.weight).to(x.dtype), eps=self.eps)
         total = x + y
         return total, self(total)
 
     def added_to(self, x: Tensor, y: Tensor) -> Tensor:
         """x + the norm of y."""
         if takes_kernels(x, y):
-            return norm_triton.add_norm(x, y, local_partial(self.weight), eps=self.eps)
+            return norm_triton.add_norm(x, y, local_partial(self.weight).to(x.dtype), eps=self.eps)
         return x + self(y)
 
 
@@ -63,11 +64,12 @@ class FullWidthRMSNorm(nn.Module):
         self.width, self.eps, self.tp = width, eps, tp
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = local(self.weight).to(x.dtype)
         if self.tp is None and takes_kernels(x):
-            return norm_triton.rms_norm(x, local(self.weight), eps=self.eps)
+            return norm_triton.rms_norm(x, weight, eps=self.eps)
         wide = widen(x)
         mean_square = sum_both_ways(wide.square().sum(-1, keepdim=True), self.tp) / self.width
-        return (wide * (mean_square + self.eps).rsqrt() * widen(local(self.weight))).to(x.dtype)
+        return (wide * (mean_square + self.eps).rsqrt() * widen(weight)).to(x.dtype)
 
 
 class SwiGLU(nn.Module):
@@ -93,19 +95,19 @@ def swiglu(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
 class Embedding(nn.Module):
     """tokens_BT, the same on all ranks, to x_BTD of this rank's tokens.
 
-    Each rank holds some rows of the vocabulary and contributes zeros for the others.
+    Each rank holds some rows of the vocabulary and contributes zeros for the others. x is of `dtype`.
     """
 
-    def __init__(self, vocab_size: int, d_model: int, tp: DeviceMesh | None) -> None:
+    def __init__(self, vocab_size: int, d_model: int, tp: DeviceMesh | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
-        self.vocab_size, self.tp = vocab_size, tp
+        self.vocab_size, self.tp, self.dtype = vocab_size, tp, dtype
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         if self.tp is None:
-            return F.embedding(tokens_BT, local(self.weight))
+            return F.embedding(tokens_BT, local(self.weight)).to(self.dtype)
         row_BT, is_mine_BT = local_rows(tokens_BT, self.vocab_size, self.tp)
-        return scatter_tokens(F.embedding(row_BT, local(self.weight)) * is_mine_BT.unsqueeze(-1), self.tp)
+        return scatter_tokens(F.embedding(row_BT, local(self.weight)).to(self.dtype) * is_mine_BT.unsqueeze(-1), self.tp)
 
 
 def local_rows(ids: Tensor, vocab_size: int, tp: DeviceMesh) -> tuple[Tensor, Tensor]:

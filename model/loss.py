@@ -13,6 +13,7 @@ from model.collectives import max_over_ranks, sum_over_ranks
 from model.kernels import loss_triton
 from model.kernels.fused import takes_kernels
 from model.layers import local_rows, widen
+from model.projections import add_product_
 
 IGNORED = -100
 """Label of a position that is not trained on."""
@@ -46,8 +47,8 @@ def head_loss_sum(
 
     weight_XD holds this rank's rows of the vocabulary, ceil(X / tp) of them, on the last ranks what is left; x_BTD and labels_BT are
     the same on every tp rank. The sum is too, but the gradient of x_BTD is the part that this rank's rows contribute: whoever gave the
-    ranks x sums it over them (`gather_tokens`). Logits are in x's dtype, everything after them in fp32 or wider; the
-    weight's gradient is summed over the chunks in fp32. No second derivative.
+    ranks x sums it over them (`gather_tokens`). Logits are in x's dtype, of the weight rounded to it, everything after them in fp32 or
+    wider; the weight's gradient is summed over the chunks in fp32. No second derivative.
     """
     with_gradients = torch.is_grad_enabled() and (x_BTD.requires_grad or weight_XD.requires_grad)
     x_SD, labels_S = x_BTD.flatten(0, 1), labels_BT.flatten()
@@ -71,6 +72,7 @@ class _HeadLoss(torch.autograd.Function):
         wide = torch.promote_types(x_SD.dtype, torch.float32)
         loss = x_SD.new_zeros((), dtype=wide)
         grads = (torch.empty_like(x_SD), torch.zeros_like(weight_XD, dtype=wide)) if with_gradients else None
+        ctx.weight_dtype, weight_XD = weight_XD.dtype, weight_XD.to(x_SD.dtype)
         target_S = labels_S - _first_row(weight_XD, tp)
         for start in range(0, x_SD.shape[0], chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
@@ -81,11 +83,10 @@ class _HeadLoss(torch.autograd.Function):
             loss += chunk_loss
             if grads is not None and grad_logits_CX is not None:
                 torch.mm(grad_logits_CX, weight_XD, out=grads[0][chunk])
-                _add_product(grads[1], grad_logits_CX.T, x_CD)
+                add_product_(grads[1], grad_logits_CX.T, x_CD)
             del grad_logits_CX  # before there are the next chunk's logits
         if grads is not None:
             ctx.save_for_backward(*grads)
-            ctx.weight_dtype = weight_XD.dtype
         return loss
 
     @staticmethod
@@ -154,13 +155,3 @@ def _first_row(weight_XD: Tensor, tp: DeviceMesh | None) -> Tensor | int:
     if tp is None:
         return 0
     return tp.get_local_rank() * max_over_ranks(torch.full((), weight_XD.shape[0], device=weight_XD.device), tp)
-
-
-def _add_product(total_XD: Tensor, left_XC: Tensor, right_CD: Tensor) -> None:
-    """total += left · right, never rounded to less than total's precision."""
-    if total_XD.dtype == left_XC.dtype:
-        total_XD.addmm_(left_XC, right_CD)
-    elif total_XD.is_cuda:
-        torch.addmm(total_XD, left_XC, right_CD, out_dtype=total_XD.dtype, out=total_XD)
-    else:
-        total_XD.addmm_(widen(left_XC), widen(right_CD))

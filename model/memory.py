@@ -28,7 +28,8 @@ class MemoryPrediction:
     activations: int
     """What the forward keeps for the backward."""
     unsharded: int
-    """Parameters that FSDP has gathered, and gradients that it has yet to scatter, beyond what room the activations have left."""
+    """Parameters that FSDP has gathered, and gradients that it has yet to scatter, beyond what room the activations have left; without
+    FSDP narrow copies of the weights, and gradients yet to be added."""
     working: int
     """What comes and goes: a chunk of logits and the head's gradient, or what one block's backward computes."""
 
@@ -97,7 +98,8 @@ def predict_memory(
     shapes = {name: _cut_by_tp(name, shape, parallel.tp) for name, shape in parameter_shapes(model).items()}
     shard = {name: _cut_by_fsdp(shape, parallel.dp_shard * parallel.cp) for name, shape in shapes.items()}
     activations = activation_bytes(share)
-    unsharded, working = max(_moments(share, activations, *_group_sizes(shapes)), key=sum)
+    moments = _moments if parallel.dp_replicate * parallel.dp_shard * parallel.cp > 1 else _moments_without_fsdp
+    unsharded, working = max(moments(share, activations, *_group_sizes(shapes)), key=sum)
     return MemoryPrediction(
         parameters=WIDE * sum(shard.values()),
         gradients=WIDE * sum(shard.values()),
@@ -110,18 +112,29 @@ def predict_memory(
 
 def _moments(share: Share, activations: int, block: int, root: int) -> list[tuple[int, int]]:
     """`unsharded` and `working` where they may be most; FSDP gathers a `block` of so many elements, and `root` that are in no block."""
-    narrow = share.narrow if share.parallel.world_size > 1 or share.narrow < WIDE else 0
-    wide = WIDE if narrow else 0
+    narrow = share.narrow
     num_shards = share.parallel.dp_shard * share.parallel.cp
     staying = block * share.model.num_layers if num_shards == 1 else 0  # what is in one piece stays gathered
     loss = narrow * (root + staying), _loss_bytes(share)
     # This block and the next, this one's gradients, the last one's on their way to their shards, and the head's gradient.
-    blocks = narrow * (root + max(2 * block, staying) + block + _elements_of_head(share)) + wide * block
+    blocks = narrow * (root + max(2 * block, staying) + block + _elements_of_head(share)) + WIDE * block
     backward = blocks, max(_block_bytes(kind, share) for kind in set(share.model.layer_kinds))
     # The root's parameters, their gradients, and these once more in fp32, all of them and this rank's shard; the activations are gone.
     its_shard = root // num_shards
-    end = 2 * narrow * root + wide * (root + its_shard) - activations, 0
+    end = 2 * narrow * root + WIDE * (root + its_shard) - activations, 0
     return [loss, backward, end]
+
+
+def _moments_without_fsdp(share: Share, activations: int, block: int, _root: int) -> list[tuple[int, int]]:
+    """The same of a rank that holds all parameters: it computes with narrow copies, which stay for the backward or are made again."""
+    narrow = share.narrow if share.narrow < WIDE else 0
+    stays = share.compute.activation_checkpointing in ("none", "memory_budget")
+    copies = narrow * block * (share.model.num_layers if stays else 1)
+    head = _elements_of_head(share)
+    loss = (copies if stays else 0) + narrow * head, _loss_bytes(share)
+    gate_and_up = 2 * share.model.d_model * share.model.ffn_width // share.parallel.tp
+    backward = copies + WIDE * gate_and_up, max(_block_bytes(kind, share) for kind in set(share.model.layer_kinds))
+    return [loss, backward, (WIDE * head - activations, 0)]  # at the end the embedding's gradient
 
 
 def activation_bytes(share: Share) -> int:

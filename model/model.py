@@ -23,12 +23,12 @@ class HybridLM(nn.Module):
     """tokens_BT to logits_BTX. Ranks of `tp` see the same tokens, and their logits are a DTensor sharded over X; T must be divisible by tp.
     Ranks of `cp` see successive slices of the rows; documents are those of the whole rows.
 
-    Built by `model.parallelize.build_model`, which shards and initialises it.
+    Computes in `dtype`, with weights of that or wider. Built by `model.parallelize.build_model`, which shards and initialises it.
     """
 
-    def __init__(self, config: ModelConfig, *, tp: DeviceMesh | None = None, cp: DeviceMesh | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, dtype: torch.dtype, tp: DeviceMesh | None = None, cp: DeviceMesh | None = None) -> None:
         super().__init__()
-        self.embed = Embedding(config.vocab_size, config.d_model, tp)
+        self.embed = Embedding(config.vocab_size, config.d_model, tp, dtype)
         self.layers = nn.ModuleList(build_block(config, kind, tp=tp, cp=cp) for kind in config.layer_kinds)
         self.gates = Gates((i for i, kind in enumerate(config.layer_kinds) if kind == "gdn"), config.num_heads)
         self.norm = RMSNorm(config.d_model, config.norm_eps)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.adamw import AdamW, local_grad, local_of
+from model.adamw import AdamW, local_of
 from model.config import OptimizerConfig
 from model.orthogonal import Spread, build_spreads, orthogonalise_dealt
 
@@ -42,7 +42,8 @@ class MuonAdamW(AdamW):
 
     def _momentum(self, matrix: Tensor, momentum: float, grad_scale: Tensor | None) -> Tensor:
         """This rank's shard of what is to be orthogonalised (Nesterov), in bf16."""
-        grad, buffer = local_grad(matrix), local_of(self.state[matrix]["momentum_buffer"])
+        assert matrix.grad is not None
+        grad, buffer = local_of(matrix.grad), local_of(self.state[matrix]["momentum_buffer"])
         if grad_scale is not None:
             grad.mul_(grad_scale)
         buffer.lerp_(grad, 1 - momentum)

@@ -40,11 +40,9 @@ def shard_model(
 ) -> HybridLM:
     """As `build_model`, but with memory that nobody has filled yet."""
     validate_layout(config, mesh.parallel if mesh is not None else ParallelConfig())
-    if mesh is None and compute_dtype == torch.bfloat16:
-        raise ValueError("mixed precision needs a mesh; make one with build_mesh, if only for one rank")
     tp, cp = (mesh.tp, mesh.cp) if mesh is not None else (None, None)
     with torch.device("meta"):
-        model = HybridLM(config, tp=tp, cp=cp).to(torch.promote_types(compute_dtype, torch.float32))
+        model = HybridLM(config, dtype=compute_dtype, tp=tp, cp=cp).to(torch.promote_types(compute_dtype, torch.float32))
     if tp is not None:
         _shard_over_heads(model, tp)
     # The compiler can't trace a whole block's recomputation under tensor parallelism; recomputing a compiled block is as good.
@@ -54,7 +52,7 @@ def shard_model(
     checkpoint_activations(model, compute)
     if compute.compile and not compiles_first:
         _compile_blocks(model)
-    if mesh is not None:
+    if mesh is not None and mesh.fsdp.size() > 1:  # who holds all of every parameter has no use for FSDP's copies of them
         _shard_over_data(model, mesh.fsdp, compute_dtype)
     model.to_empty(device=device)
     return model
@@ -88,8 +86,6 @@ def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dty
     Inputs are not cast: the blocks' are in `compute_dtype` from the embedding on, but for gates and rotary tables, which stay fp32.
     """
     master_dtype = torch.promote_types(compute_dtype, torch.float32)
-    # A rank that holds all of a parameter has nothing to free between forward and backward, and would only cast it twice.
-    reshards = mesh.shape[-1] > 1
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=master_dtype, cast_forward_inputs=False)
     if any(True for _ in model.gates.parameters()):
         fully_shard(
@@ -98,14 +94,13 @@ def _shard_over_data(model: HybridLM, mesh: DeviceMesh, compute_dtype: torch.dty
             mp_policy=MixedPrecisionPolicy(reduce_dtype=master_dtype, cast_forward_inputs=False),
         )
     for block in model.layers:
-        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshards)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=mesh.shape[-1] > 1)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "loss_sum")
     model.register_forward_hook(_reshard_after_evaluation)
     for module in model.modules():
         if isinstance(module, FSDPModule):  # the loss is already a mean over the global batch: gradients are summed, not averaged
-            if mesh.size() > 1:  # one rank alone would divide by it, in a pass over all gradients
-                module.set_gradient_divide_factor(1.0)
+            module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
 

@@ -33,7 +33,7 @@ def _each_layout_holds_them(_: Path) -> None:
 
 
 def test_one_process_casts_to_the_parameters_dtype() -> None:
-    module, weights = HybridLM(MODEL).to(torch.bfloat16), random_weights(MODEL)
+    module, weights = HybridLM(MODEL, dtype=torch.bfloat16).to(torch.bfloat16), random_weights(MODEL)
     load_weights(module, weights)
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, weights.held[name].bfloat16()), name

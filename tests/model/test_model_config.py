@@ -45,7 +45,7 @@ def test_the_ladder_has_the_published_sizes(size: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_formulas_know_every_parameter_that_is_built(preset: str) -> None:
     with torch.device("meta"):
-        model = HybridLM(PRESETS[preset])
+        model = HybridLM(PRESETS[preset], dtype=torch.float32)
     built = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert parameter_shapes(PRESETS[preset]) == built
     assert num_params(PRESETS[preset]) == sum(parameter.numel() for parameter in model.parameters())
