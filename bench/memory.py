@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -111,7 +112,7 @@ def measure(
         _accumulate(model, tokens_BT, compute)
         with torch.no_grad():
             idle = _allocated_after_forward(model, tokens_BT, meter)
-        activations = _allocated_after_forward(model, tokens_BT, meter) - idle
+        activations = _allocated_after_forward(model, tokens_BT, meter) - idle - _copy_of_head(model, dtype)
         meter.watch_peak()
         _accumulate(model, tokens_BT, compute)
         parameters = list(model.parameters())
@@ -136,6 +137,12 @@ def _allocated_after_forward(model: HybridLM, tokens_BT: Tensor, meter: LiveStor
     allocated = meter.allocated()
     del logits_BTX
     return allocated
+
+
+def _copy_of_head(model: HybridLM, dtype: torch.dtype) -> int:
+    """The narrow weight that the logits' backward would need: training makes one for its loss alone."""
+    has_one = dtype != model.head.weight.dtype and not isinstance(model, FSDPModule)
+    return model.head.weight.numel() * dtype.itemsize if has_one else 0
 
 
 def _bytes_of(tensors: Sequence[Tensor | None]) -> int:

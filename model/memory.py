@@ -26,10 +26,10 @@ class MemoryPrediction:
     optimizer: int
     """AdamW's two moments of the shard, or Muon's one."""
     activations: int
-    """What the forward keeps for the backward."""
+    """What the forward keeps for the backward, without FSDP also the narrow copies of the weights."""
     unsharded: int
     """Parameters that FSDP has gathered, and gradients that it has yet to scatter, beyond what room the activations have left; without
-    FSDP narrow copies of the weights, and gradients yet to be added."""
+    FSDP gradients that are yet to be added."""
     working: int
     """What comes and goes: a chunk of logits and the head's gradient, or what one block's backward computes."""
 
@@ -97,9 +97,14 @@ def predict_memory(
     )
     shapes = {name: _cut_by_tp(name, shape, parallel.tp) for name, shape in parameter_shapes(model).items()}
     shard = {name: _cut_by_fsdp(shape, parallel.dp_shard * parallel.cp) for name, shape in shapes.items()}
-    activations = activation_bytes(share)
-    moments = _moments if parallel.dp_replicate * parallel.dp_shard * parallel.cp > 1 else _moments_without_fsdp
-    unsharded, working = max(moments(share, activations, *_group_sizes(shapes)), key=sum)
+    block, root = _group_sizes(shapes)
+    if parallel.dp_replicate * parallel.dp_shard * parallel.cp > 1:
+        activations = activation_bytes(share)
+        moments = _moments(share, activations, block, root)
+    else:
+        activations = activation_bytes(share) + _copies(share, block)
+        moments = _moments_without_fsdp(share, activations, block)
+    unsharded, working = max(moments, key=sum)
     return MemoryPrediction(
         parameters=WIDE * sum(shard.values()),
         gradients=WIDE * sum(shard.values()),
@@ -125,15 +130,19 @@ def _moments(share: Share, activations: int, block: int, root: int) -> list[tupl
     return [loss, backward, end]
 
 
-def _moments_without_fsdp(share: Share, activations: int, block: int, _root: int) -> list[tuple[int, int]]:
-    """The same of a rank that holds all parameters: it computes with narrow copies, which stay for the backward or are made again."""
-    narrow = share.narrow if share.narrow < WIDE else 0
-    stays = share.compute.activation_checkpointing in ("none", "memory_budget")
-    copies = narrow * block * (share.model.num_layers if stays else 1)
-    head = _elements_of_head(share)
-    loss = (copies if stays else 0) + narrow * head, _loss_bytes(share)
+def _copies(share: Share, block: int) -> int:
+    """What the forward keeps of the narrow weights that it computed with. Checkpointing makes them again, block by block."""
+    kept = {"none": 1.0, "memory_budget": share.compute.memory_budget}.get(share.compute.activation_checkpointing, 0.0)
+    return round(kept * share.narrow * block * share.model.num_layers) if share.narrow < WIDE else 0
+
+
+def _moments_without_fsdp(share: Share, activations: int, block: int) -> list[tuple[int, int]]:
+    """`unsharded` and `working` of a rank that holds all parameters."""
+    narrow, head = share.narrow if share.narrow < WIDE else 0, _elements_of_head(share)
+    loss = 0, narrow * head + _loss_bytes(share)
     gate_and_up = 2 * share.model.d_model * share.model.ffn_width // share.parallel.tp
-    backward = copies + WIDE * gate_and_up, max(_block_bytes(kind, share) for kind in set(share.model.layer_kinds))
+    again = 0 if _copies(share, block) else narrow * block
+    backward = WIDE * gate_and_up, again + max(_block_bytes(kind, share) for kind in set(share.model.layer_kinds))
     return [loss, backward, (WIDE * head - activations, 0)]  # at the end the embedding's gradient
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from math import prod
 
 import pytest
 
@@ -73,16 +74,24 @@ def test_a_memory_budget_lies_between_full_checkpointing_and_none() -> None:
 
 @pytest.mark.parametrize("axis", ["tp", "cp"])
 def test_ranks_that_share_a_row_share_its_activations(axis: str) -> None:
-    alone, shared = predict(compiles=True), predict(compiles=True, **{axis: 2})  # as plain torch, which the QK-norms are under tp anyhow
+    alone = predict(compiles=True, dp_shard=2)  # as plain torch, which the QK-norms are under tp anyhow
+    shared = predict(compiles=True, dp_shard=2, **{axis: 2})
     assert 0.5 <= shared.activations / alone.activations < 0.53
 
 
 def test_our_own_kernels_keep_their_inputs_alone_where_the_compiler_is_not_at_work() -> None:
-    assert predict(mode="none").activations < 0.75 * predict(mode="none", compiles=True).activations
+    assert predict(dp_shard=2).activations < 0.75 * predict(dp_shard=2, compiles=True).activations
+
+
+def test_a_rank_that_holds_all_parameters_keeps_narrow_copies_of_them_and_gathers_none() -> None:
+    blocks = sum(prod(shape) for name, shape in parameter_shapes(HYBRID_7B).items() if name.startswith("layers."))
+    alone, sharded = predict(), predict(dp_shard=2)
+    assert alone.activations - sharded.activations == pytest.approx(2 * blocks, rel=0.05)  # as if all were as large as the largest
+    assert predict(mode="full").activations == predict(mode="full", dp_shard=2).activations
 
 
 def test_activations_grow_with_the_row_and_the_logits_do_not() -> None:
-    short, long = predict(mode="none"), predict(mode="none", seq_len=65536)
+    short, long = predict(dp_shard=2), predict(dp_shard=2, seq_len=65536)
     assert long.activations == pytest.approx(8 * short.activations, rel=1e-3)
     logits_in_fp32 = 4 * 65536 * HYBRID_7B.vocab_size
     assert predict(mode="full", seq_len=65536).working < logits_in_fp32 + predict(mode="full", seq_len=65536).activations
