@@ -97,14 +97,7 @@ def predict_memory(
     )
     shapes = {name: _cut_by_tp(name, shape, parallel.tp) for name, shape in parameter_shapes(model).items()}
     shard = {name: _cut_by_fsdp(shape, parallel.dp_shard * parallel.cp) for name, shape in shapes.items()}
-    block, root = _group_sizes(shapes)
-    if parallel.dp_replicate * parallel.dp_shard * parallel.cp > 1:
-        activations = activation_bytes(share)
-        moments = _moments(share, activations, block, root)
-    else:
-        activations = activation_bytes(share) + _copies(share, block)
-        moments = _moments_without_fsdp(share, activations, block)
-    unsharded, working = max(moments, key=sum)
+    activations, unsharded, working = _what_a_step_adds(share, *_group_sizes(shapes))
     return MemoryPrediction(
         parameters=WIDE * sum(shard.values()),
         gradients=WIDE * sum(shard.values()),
@@ -113,6 +106,15 @@ def predict_memory(
         unsharded=unsharded,
         working=working,
     )
+
+
+def _what_a_step_adds(share: Share, block: int, root: int) -> tuple[int, int, int]:
+    """`activations`, `unsharded` and `working`, by the number of elements of a block and of what is in none."""
+    activations, parallel = activation_bytes(share), share.parallel
+    if parallel.dp_replicate * parallel.dp_shard * parallel.cp > 1:
+        return activations, *max(_moments(share, activations, block, root), key=sum)
+    activations += _copies(share, block)
+    return activations, *max(_moments_without_fsdp(share, activations, block), key=sum)
 
 
 def _moments(share: Share, activations: int, block: int, root: int) -> list[tuple[int, int]]:
