@@ -74,7 +74,7 @@ def delta_rule_backward(
     grad_v, grad_states = torch.empty_like(updates), torch.empty_like(states)
     grad_initial_state = _states_of_documents(grad_out, q.shape[-1], plan.num_documents if has_initial_state else 0)
     scan_backward[(plan.num_documents * num_heads * value_dim // config.scan_value_block,)](
-        q, k, inverse, scores, gates, plan.first_chunk_P, plan.start_Z, grad_out,
+        q, k, beta, inverse, scores, gates, plan.first_chunk_P, plan.start_Z, grad_out,
         None if grad_final_state is None else grad_final_state.contiguous(), grad_v, grad_states,
         grad_initial_state if has_initial_state else None, num_tokens, **problem.constants, V=value_dim, BV=config.scan_value_block,
         STAGES=config.backward.stages, num_warps=config.backward.warps,

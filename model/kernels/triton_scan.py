@@ -9,7 +9,7 @@ as the left factor straight from registers, and as the right factor a tile as it
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import load_tiles, num_tiles, products, tile_start, tile_width
+from model.kernels.triton_chunks import load_beta, load_tiles, num_tiles, products, tile_start, tile_width
 
 
 @triton.jit
@@ -149,7 +149,8 @@ def scan_forward(
 
 @triton.jit
 def scan_backward(
-    q, k, inverse, scores, gates, first_chunk_P, start_Z, grad_out, grad_final_state, grad_v, grad_states, grad_initial_state, num_tokens,
+    q, k, beta, inverse, scores, gates, first_chunk_P, start_Z, grad_out, grad_final_state, grad_v, grad_states, grad_initial_state,
+    num_tokens,
     N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -184,7 +185,10 @@ def scan_backward(
         for j in tl.static_range(num_tiles(K)):
             carried = carried + (tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION),)
         update = tl.fma(products(narrow, keys, K, PRECISION), tl.broadcast_to(to_end[None, :], (BV, C)), update)
-        wanted = tl.dot(update.to(dtype), solve, input_precision=PRECISION)
+        # The inverse's diagonal is beta, rounded: most of the gradient of values passes through it, so what it lost is added.
+        strength = load_beta(beta + head + token * M, is_valid)
+        slip = strength - strength.to(dtype).to(tl.float32)
+        wanted = tl.dot(update.to(dtype), solve, update * slip[None, :], input_precision=PRECISION)
         recalled = (wanted * -from_start[None, :]).to(dtype)
         state = ()
         for j in tl.static_range(num_tiles(K)):
