@@ -74,7 +74,7 @@ def delta_rule_backward(
     grad_v, grad_states = torch.empty_like(updates), torch.empty_like(states)
     grad_initial_state = _states_of_documents(grad_out, q.shape[-1], plan.num_documents if has_initial_state else 0)
     scan_backward[(plan.num_documents * num_heads * value_dim // config.scan_value_block,)](
-        q, k, beta, inverse, scores, gates, plan.first_chunk_P, plan.start_Z, grad_out,
+        q, k, inverse, scores, gates, plan.first_chunk_P, plan.start_Z, grad_out,
         None if grad_final_state is None else grad_final_state.contiguous(), grad_v, grad_states,
         grad_initial_state if has_initial_state else None, num_tokens, **problem.constants, V=value_dim, BV=config.scan_value_block,
         STAGES=config.backward.stages, num_warps=config.backward.warps,
@@ -98,7 +98,7 @@ def _sum_groups(x_BTMK: Tensor, group: int, dtype: torch.dtype) -> Tensor:
 def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_final_state: bool) -> Forward:
     """The forward's outputs, unfilled: their shapes follow from the inputs' shapes alone.
 
-    inverse and scores, BTMC, updates, BTMV, and states, ZMVK, have k's dtype; gates, 4 × M × (B · T), is fp32.
+    inverse and scores, BTMC, updates, BTMV, and states, ZMVK, have k's dtype; gates, 5 × M × (B · T), is fp32.
     With documents, Z counts as many chunks as there could be.
     """
     num_rows, num_tokens, num_heads, value_dim = v.shape
@@ -110,7 +110,7 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
         _states_of_documents(v, q.shape[-1], num_documents if output_final_state else 0),
         v.new_empty(square),
         v.new_empty(square),
-        v.new_empty(4, num_heads, num_rows * num_tokens, dtype=torch.float32),
+        v.new_empty(5, num_heads, num_rows * num_tokens, dtype=torch.float32),
         torch.empty_like(v),
         v.new_empty(num_chunks, num_heads, value_dim, q.shape[-1]),
     )

@@ -107,8 +107,9 @@ def prepare_chunks(
     N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, LOG_C: tl.constexpr, K: tl.constexpr,
     PRECISION: tl.constexpr, REFINE_PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Per chunk and value head `scores` and `inverse` (times beta), C × C, [T, M, C]; `gates`, fp32, [4, M, T]: each token's decay
-    since the chunk's start, and on to its end; the former's logarithm in two parts, the second what the first rounds off."""
+    """Per chunk and value head `scores` and `inverse` (times beta), C × C, [T, M, C]; `gates`, fp32, [5, M, T]: each token's decay
+    since the chunk's start, and on to its end; what beta loses on the inverse's diagonal, which is it rounded; the logarithm of the first
+    in two parts, the second what the first rounds off."""
     chunk = tl.program_id(0) // M
     head = tl.program_id(0) % M
     start = tl.load(start_Z + chunk).to(tl.int64)
@@ -129,8 +130,9 @@ def prepare_chunks(
     gate = gates + head.to(tl.int64) * num_tokens + start + within
     tl.store(gate, tl.exp(high), mask=is_valid)
     tl.store(gate + M * num_tokens, tl.exp((tl.sum(decay, 0) - decay_sum).to(tl.float32)), mask=is_valid)
-    tl.store(gate + 2 * M * num_tokens, high, mask=is_valid)
-    tl.store(gate + 3 * M * num_tokens, low, mask=is_valid)
+    tl.store(gate + 2 * M * num_tokens, strength - strength.to(k.dtype.element_ty).to(tl.float32), mask=is_valid)
+    tl.store(gate + 3 * M * num_tokens, high, mask=is_valid)
+    tl.store(gate + 4 * M * num_tokens, low, mask=is_valid)
 
     row = within[:, None]
     column = within[None, :]

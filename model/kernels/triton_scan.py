@@ -9,7 +9,7 @@ as the left factor straight from registers, and as the right factor a tile as it
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import load_beta, load_tiles, num_tiles, products, tile_start, tile_width
+from model.kernels.triton_chunks import load_tiles, num_tiles, products, tile_start, tile_width
 
 
 @triton.jit
@@ -101,6 +101,17 @@ def load_gates(gate, start, end, stride, C: tl.constexpr):
 
 
 @triton.jit
+def load_gates_and_slip(gate, start, end, stride, C: tl.constexpr):
+    """Each token's decay since the chunk's start and on to its end, and what beta loses on the inverse's diagonal; as one tile too."""
+    token = start + tl.arange(0, C)
+    four = tl.load(gate + token[:, None] + tl.arange(0, 4)[None, :] * stride, mask=(token < end)[:, None], other=0.0)
+    even, odd = tl.split(tl.reshape(four, (C, 2, 2)))
+    from_start, slip = tl.split(even)
+    to_end, _high = tl.split(odd)
+    return from_start, to_end, slip
+
+
+@triton.jit
 def scan_forward(
     q, k, v, inverse, scores, gates, first_chunk_P, start_Z, initial_state, out, updates, states, final_state, num_tokens,
     N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
@@ -149,7 +160,7 @@ def scan_forward(
 
 @triton.jit
 def scan_backward(
-    q, k, beta, inverse, scores, gates, first_chunk_P, start_Z, grad_out, grad_final_state, grad_v, grad_states, grad_initial_state,
+    q, k, inverse, scores, gates, first_chunk_P, start_Z, grad_out, grad_final_state, grad_v, grad_states, grad_initial_state,
     num_tokens,
     N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
@@ -175,7 +186,9 @@ def scan_backward(
         score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
         tall = token[:, None] * (M * V) + (head * V + row[None, :])
         answer = tl.trans(tl.load(grad_out + tall, mask=is_valid[:, None], other=0.0))
-        from_start, to_end, whole = load_gates(gates + head.to(tl.int64) * num_tokens, start, end, M * num_tokens, C)
+        gate = gates + head.to(tl.int64) * num_tokens
+        from_start, to_end, slip = load_gates_and_slip(gate, start, end, M * num_tokens, C)
+        whole = tl.load(gate + tl.minimum(start + C, end) - 1)
 
         update = tl.dot(answer, score, input_precision=PRECISION)  # without the state, so first, as in the forward
         narrow = cast(state, dtype, K)
@@ -185,14 +198,12 @@ def scan_backward(
         for j in tl.static_range(num_tiles(K)):
             carried = carried + (tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION),)
         update = tl.fma(products(narrow, keys, K, PRECISION), tl.broadcast_to(to_end[None, :], (BV, C)), update)
-        # The inverse's diagonal is beta, rounded: most of the gradient of values passes through it, so what it lost is added.
-        strength = load_beta(beta + head + token * M, is_valid)
-        slip = strength - strength.to(dtype).to(tl.float32)
-        wanted = tl.dot(update.to(dtype), solve, update * slip[None, :], input_precision=PRECISION)
+        wanted = tl.dot(update.to(dtype), solve, input_precision=PRECISION)
         recalled = (wanted * -from_start[None, :]).to(dtype)
         state = ()
         for j in tl.static_range(num_tiles(K)):
             state = state + (tl.dot(recalled, keys[j], carried[j], input_precision=PRECISION),)
-        store_columns(grad_v + head * V, wanted, row, start, end, M * V)
+        # Most of the gradient of values passes through the inverse's diagonal.
+        store_columns(grad_v + head * V, tl.fma(update, tl.broadcast_to(slip[None, :], (BV, C)), wanted), row, start, end, M * V)
     if grad_initial_state is not None:
         store_state(grad_initial_state, state, unit, row, V, K)

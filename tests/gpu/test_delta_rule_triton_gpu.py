@@ -95,8 +95,8 @@ def test_bf16_is_as_near_as_fla(num_tokens: int, num_heads: int, tolerance: floa
 
     ours, fla = distances(kernel_results(case, inputs), exact), distances(fla_results(inputs), exact)
 
-    for name, distance in ours.items():
-        assert distance <= min(tolerance, 1.05 * fla[name]), f"{name} is {distance:.1e} off, fla's {fla[name]:.1e}"
+    further = {name: (distance, fla[name]) for name, distance in ours.items() if distance > min(tolerance, 1.05 * fla[name])}
+    assert further == {}
 
 
 def test_long_rows_in_fp32() -> None:
