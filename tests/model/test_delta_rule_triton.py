@@ -84,7 +84,7 @@ def test_shapes_are_known_without_running() -> None:
     assert out.shape == updates.shape == v.shape
     assert final_state.shape == (2, 6, 96, 192)
     assert inverse.shape == scores.shape == (2, 130, 6, 64)
-    assert gates.shape == (4, 6, 260)
+    assert gates.shape == (5, 6, 260)
     assert states.shape == (6, 6, 192, 96)
 
 
