@@ -21,6 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from model.collectives import local
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from model.memory import predict_memory
 from model.mesh import build_mesh
@@ -142,13 +143,12 @@ def _allocated_after_forward(model: HybridLM, tokens_BT: Tensor, meter: LiveStor
 def _copy_of_head(model: HybridLM, dtype: torch.dtype) -> int:
     """The narrow weight that the logits' backward would need: training makes one for its loss alone."""
     has_one = dtype != model.head.weight.dtype and not isinstance(model, FSDPModule)
-    return model.head.weight.numel() * dtype.itemsize if has_one else 0
+    return local(model.head.weight).numel() * dtype.itemsize if has_one else 0
 
 
 def _bytes_of(tensors: Sequence[Tensor | None]) -> int:
     """On this rank."""
-    local = [x.to_local() if isinstance(x, DTensor) else x for x in tensors if x is not None]
-    return sum(x.numel() * x.element_size() for x in local)
+    return sum(local(x).numel() * x.element_size() for x in tensors if x is not None)
 
 
 def compare(

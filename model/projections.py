@@ -12,7 +12,8 @@ def project(x_BTD: Tensor, *weights_OD: Tensor) -> tuple[Tensor, ...]:
     """x · weightᵀ for each weight rounded to x's dtype, BTO.
 
     The products of the backward add up in the gradient of x, which each reads and writes once; autograd would write every one by itself,
-    and read both and write once more to sum them. The gradient of a wider weight is never rounded to x's dtype. No second derivative.
+    and read both and write once more to sum them. The gradient of a wider weight is not rounded to x's dtype, unless
+    compiled. No second derivative.
     """
     if torch.compiler.is_compiling():  # which sums them in one pass as well
         return tuple(F.linear(x_BTD, weight_OD.to(x_BTD.dtype)) for weight_OD in weights_OD)

@@ -102,13 +102,13 @@ def load_gates(gate, start, end, stride, C: tl.constexpr):
 
 @triton.jit
 def load_gates_and_slip(gate, start, end, stride, C: tl.constexpr):
-    """Each token's decay since the chunk's start and on to its end, and what beta loses on the inverse's diagonal; as one tile too."""
+    """As `load_gates`, and of each token what beta loses on the inverse's diagonal, in the same tile."""
     token = start + tl.arange(0, C)
     four = tl.load(gate + token[:, None] + tl.arange(0, 4)[None, :] * stride, mask=(token < end)[:, None], other=0.0)
     even, odd = tl.split(tl.reshape(four, (C, 2, 2)))
     from_start, slip = tl.split(even)
     to_end, _high = tl.split(odd)
-    return from_start, to_end, slip
+    return from_start, to_end, tl.load(gate + tl.minimum(start + C, end) - 1), slip
 
 
 @triton.jit
@@ -186,9 +186,7 @@ def scan_backward(
         score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
         tall = token[:, None] * (M * V) + (head * V + row[None, :])
         answer = tl.trans(tl.load(grad_out + tall, mask=is_valid[:, None], other=0.0))
-        gate = gates + head.to(tl.int64) * num_tokens
-        from_start, to_end, slip = load_gates_and_slip(gate, start, end, M * num_tokens, C)
-        whole = tl.load(gate + tl.minimum(start + C, end) - 1)
+        from_start, to_end, whole, slip = load_gates_and_slip(gates + head.to(tl.int64) * num_tokens, start, end, M * num_tokens, C)
 
         update = tl.dot(answer, score, input_precision=PRECISION)  # without the state, so first, as in the forward
         narrow = cast(state, dtype, K)
