@@ -180,7 +180,7 @@ def run(problem: Problem, candidate: Candidate) -> dict[str, Tensor]:
     config, (q, k, v, log_decay, beta) = candidate.within(problem.config), problem.parts.values()
     if candidate.kernel in ("prepare", "forward"):
         return {"out": delta_rule_forward(q, k, v, log_decay, beta, None, None, False, config=config)[0]}
-    gradients = delta_rule_backward(problem.grad_out, None, q, k, log_decay, beta, *problem.kept, None, False, config=config)
+    gradients = delta_rule_backward(problem.grad_out, None, q, k, v, *problem.kept, None, False, config=config)
     return {f"gradient of {name}": gradient for name, gradient in zip(problem.parts, gradients, strict=False)}
 
 

@@ -205,9 +205,9 @@ def _delta_rule_bytes(share: Share) -> int:
     model = share.model
     heads, key, value = _gdn_widths(model)
     backend = model.backend_on(share.device_type)
-    if backend == "triton":  # q, k; the updates; states, inverses and scores of the chunks; seven numbers per head and token
+    if backend == "triton":  # q, k, v; the updates; states, inverses and scores of the chunks; five numbers per head and token
         chunks = key * model.gdn_value_dim / GDN_CHUNK + 2 * heads * GDN_CHUNK
-        return share.of_tokens((2 * key + value + chunks) * share.narrow + 7 * heads * WIDE)
+        return share.of_tokens((2 * key + 2 * value + chunks) * share.narrow + 5 * heads * WIDE)
     if backend != "torch":
         return share.of_tokens((2 * key + value + heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE)
     states = key * model.gdn_value_dim / GDN_CHUNK

@@ -30,8 +30,7 @@ def _backward(
     grad_final_state: Tensor | None,
     q: Tensor,
     k: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
+    v: Tensor,
     inverse: Tensor,
     scores: Tensor,
     gates: Tensor,
@@ -42,7 +41,7 @@ def _backward(
 ) -> Backward:
     kept = (inverse, scores, gates, updates, states)
     with torch.cuda.device_of(q):
-        return delta_rule_backward(grad_out, grad_final_state, q, k, log_decay, beta, *kept, offsets_cpu_P, has_initial_state)
+        return delta_rule_backward(grad_out, grad_final_state, q, k, v, *kept, offsets_cpu_P, has_initial_state)
 
 
 @delta_rule_triton.register_fake
@@ -65,8 +64,7 @@ def _backward_fake(
     grad_final_state: Tensor | None,
     q: Tensor,
     k: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
+    v: Tensor,
     inverse: Tensor,
     scores: Tensor,
     gates: Tensor,
@@ -76,9 +74,10 @@ def _backward_fake(
     has_initial_state: bool,
 ) -> Backward:
     num_documents = q.shape[0] if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
-    num_heads, value_dim = updates.shape[2:]
+    num_heads, value_dim = v.shape[2:]
     state = (num_documents if has_initial_state else 0, num_heads, q.shape[-1], value_dim)
-    return _like(q), _like(k), _like(updates), _like(log_decay), _like(beta), q.new_empty(state, dtype=torch.float32)
+    of_gates = [v.new_empty(v.shape[:3], dtype=torch.float32) for _ in range(2)]
+    return _like(q), _like(k), _like(v), *of_gates, v.new_empty(state, dtype=torch.float32)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -86,9 +85,9 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
-    q, k, _, log_decay, beta, offsets_cpu_P, initial_state, ctx.has_final_state = inputs
+    q, k, v, _log_decay, _beta, offsets_cpu_P, initial_state, ctx.has_final_state = inputs
     ctx.has_initial_state = initial_state is not None
-    ctx.save_for_backward(q, k, log_decay, beta, *output[2:], offsets_cpu_P)
+    ctx.save_for_backward(q, k, v, *output[2:], offsets_cpu_P)
     ctx.set_materialize_grads(False)  # nothing flows back into what is kept, and not always into both of the others
 
 
@@ -96,8 +95,8 @@ def _differentiate(
     ctx: Any, grad_out: Tensor | None, grad_final_state: Tensor | None, *_of_kept: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors  # once: checkpointing refuses to compute them a second time
-    updates = saved[7]
-    grad_out = torch.zeros_like(updates) if grad_out is None else grad_out
+    v = saved[2]
+    grad_out = torch.zeros_like(v) if grad_out is None else grad_out
     grad_final_state = grad_final_state if ctx.has_final_state else None
     *gradients, grad_initial_state = _backward(grad_out, grad_final_state, *saved, ctx.has_initial_state)
     return *gradients, None, grad_initial_state if ctx.has_initial_state else None, None

@@ -56,23 +56,23 @@ def delta_rule_forward(
 
 
 def delta_rule_backward(
-    grad_out: Tensor, grad_final_state: Tensor | None, q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor,
+    grad_out: Tensor, grad_final_state: Tensor | None, q: Tensor, k: Tensor, v: Tensor,
     inverse: Tensor, scores: Tensor, gates: Tensor, updates: Tensor, states: Tensor,
     offsets_cpu_P: Tensor | None, has_initial_state: bool, *, config: KernelConfig | None = None,
 ) -> Backward:  # fmt: skip
-    """From grad_out_BTMV and grad_final_state_DMKV (fp32), the forward's inputs and what it left: v is not among them.
+    """From grad_out_BTMV and grad_final_state_DMKV (fp32), the forward's q, k and v and what it left.
 
     The gradient of the initial state is fp32; without such a state its D is 0.
     """
     from model.kernels.triton_gradients import chunk_gradients
     from model.kernels.triton_scan import scan_backward
 
-    grad_out, q, k, log_decay, beta = (x.contiguous() for x in (grad_out, q, k, log_decay, beta))
-    problem = _problem(q, grad_out, offsets_cpu_P, config)
+    grad_out, q, k, v = (x.contiguous() for x in (grad_out, q, k, v))
+    problem = _problem(q, v, offsets_cpu_P, config)
     plan, config, num_tokens = problem.plan, problem.config, problem.num_tokens
-    num_heads, value_dim = grad_out.shape[2:]
-    grad_v, grad_states = torch.empty_like(updates), torch.empty_like(states)
-    grad_initial_state = _states_of_documents(grad_out, q.shape[-1], plan.num_documents if has_initial_state else 0)
+    num_heads, value_dim = v.shape[2:]
+    grad_v, grad_states = torch.empty_like(v), torch.empty_like(states)
+    grad_initial_state = _states_of_documents(v, q.shape[-1], plan.num_documents if has_initial_state else 0)
     scan_backward[(plan.num_documents * num_heads * value_dim // config.scan_value_block,)](
         q, k, inverse, scores, gates, plan.first_chunk_P, plan.start_Z, grad_out,
         None if grad_final_state is None else grad_final_state.contiguous(), grad_v, grad_states,
@@ -80,10 +80,10 @@ def delta_rule_backward(
         STAGES=config.backward.stages, num_warps=config.backward.warps,
     )  # fmt: skip
     group = num_heads // q.shape[2]
-    per_head = [q.new_empty(*log_decay.shape, q.shape[-1], dtype=q.dtype if group == 1 else torch.float32) for _ in range(2)]
-    grad_log_decay, grad_beta = torch.empty_like(log_decay), torch.empty_like(beta)
+    per_head = [q.new_empty(*v.shape[:3], q.shape[-1], dtype=q.dtype if group == 1 else torch.float32) for _ in range(2)]
+    grad_log_decay, grad_beta = (v.new_empty(v.shape[:3], dtype=torch.float32) for _ in range(2))
     chunk_gradients[(plan.num_chunks * num_heads,)](
-        q, k, beta, gates, plan.start_Z, updates, states, grad_out, grad_v, grad_states,
+        q, k, v, gates, plan.start_Z, updates, states, grad_out, grad_v, grad_states,
         per_head[0], per_head[1], grad_log_decay, grad_beta, num_tokens, **problem.constants, V=value_dim,
         BV=config.gradient_value_block, STAGES=config.gradients.stages, num_warps=config.gradients.warps,
     )  # fmt: skip

@@ -13,11 +13,6 @@ SMALLEST_BETA = tl.constexpr(1e-12)
 """Stands in for smaller betas, zero too, so that a token's update divided by its beta stays known."""
 
 
-@triton.jit
-def load_beta(beta, is_valid):
-    return tl.maximum(tl.load(beta, mask=is_valid, other=0.0).to(tl.float32), SMALLEST_BETA)
-
-
 @triton.constexpr_function
 def tile_width(K, i):
     """Of tile i, the widest being tile 0; at most 128."""
@@ -108,8 +103,7 @@ def prepare_chunks(
     PRECISION: tl.constexpr, REFINE_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Per chunk and value head `scores` and `inverse` (times beta), C × C, [T, M, C]; `gates`, fp32, [5, M, T]: each token's decay
-    since the chunk's start, and on to its end; what beta loses on the inverse's diagonal, which is it rounded; the logarithm of the first
-    in two parts, the second what the first rounds off."""
+    since the chunk's start, and on to its end; beta; the logarithm of the first in two parts, the second what the first rounds off."""
     chunk = tl.program_id(0) // M
     head = tl.program_id(0) % M
     start = tl.load(start_Z + chunk).to(tl.int64)
@@ -126,11 +120,12 @@ def prepare_chunks(
     decay_sum = tl.cumsum(decay, 0)
     high = decay_sum.to(tl.float32)
     low = (decay_sum - high.to(tl.float64)).to(tl.float32)
-    strength = load_beta(beta + start * M + head + within * M, is_valid)
+    strength = tl.load(beta + start * M + head + within * M, mask=is_valid, other=0.0)
+    strength = tl.maximum(strength.to(tl.float32), SMALLEST_BETA)
     gate = gates + head.to(tl.int64) * num_tokens + start + within
     tl.store(gate, tl.exp(high), mask=is_valid)
     tl.store(gate + M * num_tokens, tl.exp((tl.sum(decay, 0) - decay_sum).to(tl.float32)), mask=is_valid)
-    tl.store(gate + 2 * M * num_tokens, strength - strength.to(k.dtype.element_ty).to(tl.float32), mask=is_valid)
+    tl.store(gate + 2 * M * num_tokens, strength, mask=is_valid)
     tl.store(gate + 3 * M * num_tokens, high, mask=is_valid)
     tl.store(gate + 4 * M * num_tokens, low, mask=is_valid)
 

@@ -9,7 +9,7 @@ of the former, the keys need of the latter.
 import triton
 import triton.language as tl
 
-from model.kernels.triton_chunks import decay_between, load_beta, load_tiles, num_tiles, tile_start, tile_width
+from model.kernels.triton_chunks import decay_between, load_tiles, num_tiles, tile_start, tile_width
 from model.kernels.triton_scan import zero_tiles
 
 
@@ -41,8 +41,19 @@ def sum_over_values(
 
 
 @triton.jit
+def products_of_rows(left, right, token, is_valid, stride, V: tl.constexpr, C: tl.constexpr, BV: tl.constexpr):
+    """Element by element, [C, BV], the parts of a row added up: their sum is an inner product of two rows."""
+    total = tl.zeros((C, BV), tl.float32)
+    for i in tl.static_range(V // BV):
+        place = token[:, None] * stride + (i * BV + tl.arange(0, BV))[None, :]
+        both = tl.load(left + place, mask=is_valid[:, None], other=0.0).to(tl.float32)
+        total += both * tl.load(right + place, mask=is_valid[:, None], other=0.0).to(tl.float32)
+    return total
+
+
+@triton.jit
 def chunk_gradients(
-    q, k, beta, gates, start_Z, updates, states, grad_out, grad_v, grad_states,
+    q, k, v, gates, start_Z, updates, states, grad_out, grad_v, grad_states,
     grad_q, grad_k, grad_log_decay, grad_beta, num_tokens,
     N: tl.constexpr, M: tl.constexpr, V: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
@@ -66,6 +77,7 @@ def chunk_gradients(
     both, columns, weights, kept = sum_over_values(
         above, beside, states + state, grad_states + state, pair_valid, is_valid, V, C, K, BV, PRECISION, STAGES
     )
+    own = products_of_rows(grad_v + place * V, v + place * V, token, is_valid, M * V, V, C, BV)
     narrow = start * (N * K) + head // (M // N) * K
     stacked = load_tiles(tl.where(is_query, q + narrow, k + narrow)[:, None], pair_token, pair_valid, N * K, K)
     keys = load_tiles(k + narrow, token, is_valid, N * K, K)
@@ -77,10 +89,7 @@ def chunk_gradients(
     pair_high = tl.load(gate + 3 * plane + pair_token, mask=pair_valid, other=0.0)
     pair_low = tl.load(gate + 4 * plane + pair_token, mask=pair_valid, other=0.0)
     whole = tl.load(gate + (end - 1 - start))
-    strength = load_beta(beta + place + token * M, is_valid)
-    is_own = ~is_query[:, None] & (pair_token[:, None] == token[None, :])
-    grad_strength = tl.sum(tl.where(is_own, weights, 0.0), 0) / strength / strength
-    tl.store(grad_beta + place + token * M, grad_strength, mask=is_valid)
+    strength = tl.load(gate + 2 * plane + token, mask=is_valid, other=1.0)
 
     # Values enter the keys' half with a minus: what is recalled is taken off them.
     sign = tl.where(is_query, 1.0, -1.0)
@@ -105,7 +114,11 @@ def chunk_gradients(
         rows += tl.where(is_query[:, None], 0.0, tl.reshape(twice, (2 * C, tile_width(K, j))))
         tl.store(target + column, rows, mask=pair_valid[:, None])
 
+    # A token's beta scales what it is to learn, its value less what is recalled.
+    gained = tl.reshape(gained, (2, C))
+    recalled = tl.sum(tl.where(tl.arange(0, 2)[:, None] == 1, gained, 0.0), 0)
+    tl.store(grad_beta + place + token * M, (tl.sum(own, 1) + recalled) / strength, mask=is_valid)
     # The decay of token t scales whatever reaches t or a later token from before t.
-    across = tl.sum(tl.reshape(gained, (2, C)), 0) - lost
+    across = tl.sum(gained, 0) - lost
     grad_decay = tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + whole * tl.sum(kept, 0)
     tl.store(grad_log_decay + place + token * M, grad_decay, mask=is_valid)

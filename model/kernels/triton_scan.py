@@ -101,14 +101,14 @@ def load_gates(gate, start, end, stride, C: tl.constexpr):
 
 
 @triton.jit
-def load_gates_and_slip(gate, start, end, stride, C: tl.constexpr):
-    """As `load_gates`, and of each token what beta loses on the inverse's diagonal, in the same tile."""
+def load_gates_and_beta(gate, start, end, stride, C: tl.constexpr):
+    """As `load_gates`, and each token's beta, in the same tile."""
     token = start + tl.arange(0, C)
     four = tl.load(gate + token[:, None] + tl.arange(0, 4)[None, :] * stride, mask=(token < end)[:, None], other=0.0)
     even, odd = tl.split(tl.reshape(four, (C, 2, 2)))
-    from_start, slip = tl.split(even)
+    from_start, strength = tl.split(even)
     to_end, _high = tl.split(odd)
-    return from_start, to_end, tl.load(gate + tl.minimum(start + C, end) - 1), slip
+    return from_start, to_end, tl.load(gate + tl.minimum(start + C, end) - 1), strength
 
 
 @triton.jit
@@ -186,7 +186,7 @@ def scan_backward(
         score = tl.load(scores + square, mask=is_valid[:, None], other=0.0)
         tall = token[:, None] * (M * V) + (head * V + row[None, :])
         answer = tl.trans(tl.load(grad_out + tall, mask=is_valid[:, None], other=0.0))
-        from_start, to_end, whole, slip = load_gates_and_slip(gates + head.to(tl.int64) * num_tokens, start, end, M * num_tokens, C)
+        from_start, to_end, whole, strength = load_gates_and_beta(gates + head.to(tl.int64) * num_tokens, start, end, M * num_tokens, C)
 
         update = tl.dot(answer, score, input_precision=PRECISION)  # without the state, so first, as in the forward
         narrow = cast(state, dtype, K)
@@ -196,12 +196,15 @@ def scan_backward(
         for j in tl.static_range(num_tiles(K)):
             carried = carried + (tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION),)
         update = tl.fma(products(narrow, keys, K, PRECISION), tl.broadcast_to(to_end[None, :], (BV, C)), update)
-        wanted = tl.dot(update.to(dtype), solve, input_precision=PRECISION)
+        rounded = update.to(dtype)
+        wanted = tl.dot(rounded, solve, input_precision=PRECISION)
         recalled = (wanted * -from_start[None, :]).to(dtype)
         state = ()
         for j in tl.static_range(num_tiles(K)):
             state = state + (tl.dot(recalled, keys[j], carried[j], input_precision=PRECISION),)
-        # Most of the gradient of values passes through the inverse's diagonal.
-        store_columns(grad_v + head * V, tl.fma(update, tl.broadcast_to(slip[None, :], (BV, C)), wanted), row, start, end, M * V)
+        # Most of the gradient of values passes through the inverse's diagonal, which is beta: that part is not rounded.
+        taken = rounded.to(tl.float32) * strength.to(dtype).to(tl.float32)[None, :]
+        wanted += tl.fma(update, tl.broadcast_to(strength[None, :], (BV, C)), -taken)
+        store_columns(grad_v + head * V, wanted, row, start, end, M * V)
     if grad_initial_state is not None:
         store_state(grad_initial_state, state, unit, row, V, K)
