@@ -196,15 +196,14 @@ def scan_backward(
         for j in tl.static_range(num_tiles(K)):
             carried = carried + (tl.dot(asked, queries[j], state[j] * whole, input_precision=PRECISION),)
         update = tl.fma(products(narrow, keys, K, PRECISION), tl.broadcast_to(to_end[None, :], (BV, C)), update)
+        # Most of the gradient of values passes through the inverse's diagonal, which is beta: that part is not rounded.
         rounded = update.to(dtype)
-        wanted = tl.dot(rounded, solve, input_precision=PRECISION)
+        unrounded = tl.fma(update, tl.broadcast_to(strength[None, :], (BV, C)), rounded.to(tl.float32) * -strength.to(dtype).to(tl.float32)[None, :])
+        wanted = tl.dot(rounded, solve, unrounded, input_precision=PRECISION)
         recalled = (wanted * -from_start[None, :]).to(dtype)
         state = ()
         for j in tl.static_range(num_tiles(K)):
             state = state + (tl.dot(recalled, keys[j], carried[j], input_precision=PRECISION),)
-        # Most of the gradient of values passes through the inverse's diagonal, which is beta: that part is not rounded.
-        taken = rounded.to(tl.float32) * strength.to(dtype).to(tl.float32)[None, :]
-        wanted += tl.fma(update, tl.broadcast_to(strength[None, :], (BV, C)), -taken)
         store_columns(grad_v + head * V, wanted, row, start, end, M * V)
     if grad_initial_state is not None:
         store_state(grad_initial_state, state, unit, row, V, K)
