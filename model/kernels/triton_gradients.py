@@ -42,13 +42,13 @@ def sum_over_values(
 
 @triton.jit
 def products_of_rows(left, right, token, is_valid, stride, V: tl.constexpr, C: tl.constexpr, BV: tl.constexpr):
-    """Element by element, [C, BV], the parts of a row added up: their sum is an inner product of two rows."""
+    """The inner products of the rows of two matrices V wide, [C]."""
     total = tl.zeros((C, BV), tl.float32)
     for i in tl.static_range(V // BV):
         place = token[:, None] * stride + (i * BV + tl.arange(0, BV))[None, :]
         both = tl.load(left + place, mask=is_valid[:, None], other=0.0).to(tl.float32)
         total += both * tl.load(right + place, mask=is_valid[:, None], other=0.0).to(tl.float32)
-    return total
+    return tl.sum(total, 1)
 
 
 @triton.jit
@@ -71,13 +71,13 @@ def chunk_gradients(
     gate = gates + head.to(tl.int64) * num_tokens + start
     place = start * M + head
 
+    own = products_of_rows(grad_v + place * V, v + place * V, token, is_valid, M * V, V, C, BV)
     above = tl.where(is_query, grad_out + place * V, grad_v + place * V)[:, None] + pair_token[:, None] * (M * V)
     beside = updates + place * V + token[:, None] * (M * V)
     state = (chunk.to(tl.int64) * M + head) * (V * K)
     both, columns, weights, kept = sum_over_values(
         above, beside, states + state, grad_states + state, pair_valid, is_valid, V, C, K, BV, PRECISION, STAGES
     )
-    own = products_of_rows(grad_v + place * V, v + place * V, token, is_valid, M * V, V, C, BV)
     narrow = start * (N * K) + head // (M // N) * K
     stacked = load_tiles(tl.where(is_query, q + narrow, k + narrow)[:, None], pair_token, pair_valid, N * K, K)
     keys = load_tiles(k + narrow, token, is_valid, N * K, K)
@@ -117,7 +117,7 @@ def chunk_gradients(
     # A token's beta scales what it is to learn, its value less what is recalled.
     gained = tl.reshape(gained, (2, C))
     recalled = tl.sum(tl.where(tl.arange(0, 2)[:, None] == 1, gained, 0.0), 0)
-    tl.store(grad_beta + place + token * M, (tl.sum(own, 1) + recalled) / strength, mask=is_valid)
+    tl.store(grad_beta + place + token * M, (own + recalled) / strength, mask=is_valid)
     # The decay of token t scales whatever reaches t or a later token from before t.
     across = tl.sum(gained, 0) - lost
     grad_decay = tl.cumsum(across, 0, reverse=True) + tl.cumsum(left, 0) - left + whole * tl.sum(kept, 0)
