@@ -135,17 +135,17 @@ def measure_cold(candidate: str, compiles: bool, device_type: str) -> dict[str, 
     return answer
 
 
-def show(measured: Mapping[str, Mapping[str, float]], work: Workload) -> None:
-    tokens = work.num_rows * work.num_tokens
-    flops = flops_per_token(work.model, work.num_tokens) * tokens
-    base_s = next(iter(measured.values()))["step_s"]
+def title(work: Workload) -> str:
     where = describe_gpu() if torch.cuda.is_available() else "cpu"
-    print(f"training step, {num_params(work.model):,} parameters, {work.num_rows} × {work.num_tokens} tokens, {where}")
-    for name, found in measured.items():
-        step_s = found["step_s"]
-        utilisation = f"{flops / step_s / PEAK_FLOPS:6.1%} of peak" if found["peak_bytes"] else ""
-        rate = f"{tokens / step_s:10,.0f} tokens/s {base_s / step_s:6.2f} ×"
-        print(f"  {name:<24}{rate}  first step {found['first_s']:7.1f} s  {found['peak_bytes'] / 2**30:6.1f} GiB {utilisation}", flush=True)
+    return f"training step, {num_params(work.model):,} parameters, {work.num_rows} × {work.num_tokens} tokens, {where}"
+
+
+def line(name: str, found: Mapping[str, float], base_s: float, work: Workload) -> str:
+    tokens, step_s = work.num_rows * work.num_tokens, found["step_s"]
+    flops = flops_per_token(work.model, work.num_tokens) * tokens
+    utilisation = f"{flops / step_s / PEAK_FLOPS:6.1%} of peak" if found["peak_bytes"] else ""
+    rate = f"{tokens / step_s:10,.0f} tokens/s {base_s / step_s:6.2f} ×"
+    return f"  {name:<24}{rate}  first step {found['first_s']:7.1f} s  {found['peak_bytes'] / 2**30:6.1f} GiB {utilisation}".rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,12 +160,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         candidate, compiles, device_type = options.one
         print(json.dumps(measure_one(candidate, compiles == "1", device_type)))
         return 0
-    measured = {name: measure_cold(*candidates[name], device_type) for name in options.only or candidates}
-    ran = {name: found for name, found in measured.items() if found is not None}
-    if not ran:
-        return 1
-    show(ran, workload(device_type))
-    return 0
+    work, base_s = workload(device_type), 0.0
+    print(title(work), flush=True)
+    for name in options.only or candidates:
+        found = measure_cold(*candidates[name], device_type)
+        if found is not None:
+            base_s = base_s or found["step_s"]
+            print(line(name, found, base_s, work), flush=True)
+    return 0 if base_s else 1
 
 
 if __name__ == "__main__":

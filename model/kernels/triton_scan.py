@@ -198,7 +198,8 @@ def scan_backward(
         update = tl.fma(products(narrow, keys, K, PRECISION), tl.broadcast_to(to_end[None, :], (BV, C)), update)
         # Most of the gradient of values passes through the inverse's diagonal, which is beta: that part is not rounded.
         rounded = update.to(dtype)
-        unrounded = tl.fma(update, tl.broadcast_to(strength[None, :], (BV, C)), rounded.to(tl.float32) * -strength.to(dtype).to(tl.float32)[None, :])
+        taken = rounded.to(tl.float32) * strength.to(dtype).to(tl.float32)[None, :]
+        unrounded = tl.fma(update, tl.broadcast_to(strength[None, :], (BV, C)), -taken)
         wanted = tl.dot(rounded, solve, unrounded, input_precision=PRECISION)
         recalled = (wanted * -from_start[None, :]).to(dtype)
         state = ()
