@@ -76,8 +76,8 @@ def _backward_fake(
     num_documents = q.shape[0] if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
     num_heads, value_dim = v.shape[2:]
     state = (num_documents if has_initial_state else 0, num_heads, q.shape[-1], value_dim)
-    of_gates = [v.new_empty(v.shape[:3], dtype=torch.float32) for _ in range(2)]
-    return _like(q), _like(k), _like(v), *of_gates, v.new_empty(state, dtype=torch.float32)
+    grad_log_decay, grad_beta = (v.new_empty(v.shape[:3], dtype=torch.float32) for _ in range(2))
+    return _like(q), _like(k), _like(v), grad_log_decay, grad_beta, v.new_empty(state, dtype=torch.float32)
 
 
 def _like(x: Tensor) -> Tensor:
