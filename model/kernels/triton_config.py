@@ -26,8 +26,8 @@ class KernelConfig:
 HOPPER = 90
 CONFIGS: dict[tuple[int, int, int], KernelConfig] = {
     # (architecture, K, V). With fewer than 3 stages a loop waits for each step's loads.
-    # H100 80GB HBM3, torch 2.11.0+cu130, Triton 3.6.0, 1 × 8192 tokens, 30 heads: prepare 132, forward 229, backward 214
-    # (and about 10 since it adds what beta loses), gradients 444 µs.
+    # H100 80GB HBM3, torch 2.11.0+cu130, Triton 3.6.0, 1 × 8192 tokens, 30 heads: prepare 132, forward 229, backward 214,
+    # gradients 444 µs, before the last two took beta and v. H200, since then: 371 µs forward, 669 backward.
     (HOPPER, 96, 192): KernelConfig(
         scan_value_block=64,
         gradient_value_block=64,
@@ -37,8 +37,7 @@ CONFIGS: dict[tuple[int, int, int], KernelConfig] = {
         gradients=Launch(warps=8, stages=4),
     ),
 } | {
-    # Not chosen among others. The same GPU, 32 heads: prepare 142 µs (V 128), forward 247 and 314, backward 224 and 273; an earlier
-    # chunk_gradients 469 and 600.
+    # Not chosen among others. H200, 32 heads: forward 394 and 402 µs, backward 763 and 876 (V 128 and 256).
     (HOPPER, 128, value_dim): KernelConfig(
         scan_value_block=64,
         gradient_value_block=64,
