@@ -25,6 +25,8 @@ def conv_silu(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None) -> 
 @torch.library.custom_op("braid::causal_conv", mutates_args=())
 def _causal_conv(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, head_dim: int | None, scale: float) -> Tensor:
     """Normalised per `head_dim` channels, unless that is None."""
+    if position_BT is not None and position_BT.shape != x_BTC.shape[:2]:
+        raise ValueError(f"positions of {list(position_BT.shape)} tokens for {list(x_BTC.shape[:2])}: build the documents for these rows")
     from model.kernels import triton_conv  # Triton: absent on a CPU
 
     return triton_conv.forward(x_BTC.contiguous(), weight_C1W.contiguous(), _contiguous(position_BT), head_dim=head_dim, scale=scale)

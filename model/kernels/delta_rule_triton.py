@@ -34,6 +34,7 @@ def delta_rule_forward(
     Without a `config` it is the table's.
     """
     _check(q, k, v, log_decay, beta)
+    _check_documents(offsets_cpu_P, v.shape[0], v.shape[1])
     from model.kernels.triton_chunks import prepare_chunks  # Triton: absent on a CPU
     from model.kernels.triton_scan import scan_forward
 
@@ -163,3 +164,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> 
         raise ValueError("model.gdn_backend=triton: Triton is not installed; install torch's CUDA build, or use torch")
     if v.shape[2] % q.shape[2]:
         raise ValueError(f"{v.shape[2]} value heads over {q.shape[2]} key heads: the former must be a multiple of the latter")
+
+
+def _check_documents(offsets_cpu_P: Tensor | None, num_rows: int, num_tokens: int) -> None:
+    """Those of other rows would have the kernels pass over tokens, or past the last one."""
+    if offsets_cpu_P is not None and int(offsets_cpu_P[-1]) != num_rows * num_tokens:
+        raise ValueError(f"documents of {int(offsets_cpu_P[-1])} tokens for {num_rows} × {num_tokens}: build them for these rows")

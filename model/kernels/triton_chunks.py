@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 SMALLEST_BETA = tl.constexpr(1e-12)
-"""Stands in for smaller betas, zero too, so that a token's update divided by its beta stays known."""
+"""Stands in for smaller betas, zero too, so that the gradient of a token's value divided by its beta stays known."""
 
 
 @triton.constexpr_function

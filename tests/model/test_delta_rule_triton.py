@@ -109,3 +109,12 @@ def test_inputs_that_do_not_belong_together_are_refused_before_a_kernel_reads_pa
     parts[odd_one] = parts[odd_one][:, :3]
     with pytest.raises(ValueError, match=r"^q, k, v, log_decay, beta: \[1, 4, 2, 32\] torch.float32, .*; k is as q, and"):
         delta_rule_forward(**parts, offsets_cpu_P=None, initial_state=None, output_final_state=False)
+
+
+@pytest.mark.parametrize("num_tokens", [3, 5])
+def test_documents_of_other_rows_are_refused_before_a_kernel_passes_over_tokens_or_past_them(num_tokens: int) -> None:
+    parts = {name: torch.zeros(2, num_tokens, 2, 32) for name in ("q", "k", "v")}
+    gates = {name: torch.zeros(2, num_tokens, 2) for name in ("log_decay", "beta")}
+    offsets = torch.tensor([0, 3, 4, 8], dtype=torch.int32)
+    with pytest.raises(ValueError, match=f"^documents of 8 tokens for 2 × {num_tokens}: build them for these rows$"):
+        delta_rule_forward(**parts, **gates, offsets_cpu_P=offsets, initial_state=None, output_final_state=False)

@@ -33,3 +33,9 @@ def test_shapes_and_types_are_known_without_running() -> None:
     inputs = [x_BTC, weight_C1W, heads_BTNV, weight_V, a_BTN, vector_N]
     gradients = torch.autograd.grad(outs, inputs, [torch.empty_like(out) for out in outs])
     assert [(x.shape, x.dtype) for x in gradients] == [(x.shape, x.dtype) for x in inputs]
+
+
+def test_positions_of_other_rows_are_refused_before_a_kernel_reads_past_them() -> None:
+    x_BTC, weight_C1W = torch.zeros(2, 5, 32), torch.zeros(32, 1, 4)
+    with pytest.raises(ValueError, match=r"^positions of \[2, 4\] tokens for \[2, 5\]: build the documents for these rows$"):
+        conv_triton.conv_silu(x_BTC, weight_C1W, torch.zeros(2, 4, dtype=torch.int64))
