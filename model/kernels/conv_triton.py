@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.kernels.fused import contiguous_like
+
 
 def conv_silu_norm(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, *, head_dim: int, scale: float) -> Tensor:
     """y / sqrt(Σ y² + 1e-6) · scale over each head's `head_dim` channels, y as of `conv_silu`; BTC in x's dtype, fp32 inside."""
@@ -47,20 +49,16 @@ def _contiguous(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 @_causal_conv.register_fake
 def _causal_conv_fake(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, head_dim: int | None, scale: float) -> Tensor:
-    return _like(x_BTC)
+    return contiguous_like(x_BTC)
 
 
 @_causal_conv_backward.register_fake
 def _causal_conv_backward_fake(
     grad_BTC: Tensor, x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, head_dim: int | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    return _like(x_BTC), _like(weight_C1W)
+    return contiguous_like(x_BTC), contiguous_like(weight_C1W)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int | None, float], output: Tensor) -> None:

@@ -12,6 +12,7 @@ from model.config import Backend
 from model.documents import Documents
 from model.kernels.chunked import forget_at_starts, gated_delta_rule_chunked
 from model.kernels.delta_rule_operator import delta_rule_triton
+from model.kernels.fused import contiguous_like
 from model.parameters import GDN_CHUNK
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -161,25 +162,21 @@ def _copy(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 @_torch.register_fake
 def _torch_fake(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
-    return _like(v)
+    return contiguous_like(v)
 
 
 @_torch_backward.register_fake
 def _torch_backward_fake(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Gradients:
-    return _like(q), _like(k), _like(v), _like(log_decay), _like(beta)
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v), contiguous_like(log_decay), contiguous_like(beta)
 
 
 @_fla.register_fake
 def _fla_fake(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_P: Tensor | None, offsets_cpu_P: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(v), _like(log_decay).float(), k.new_empty(*log_decay.shape, GDN_CHUNK)
+    return contiguous_like(v), contiguous_like(log_decay).float(), k.new_empty(*log_decay.shape, GDN_CHUNK)
 
 
 @_fla_backward.register_fake
@@ -194,7 +191,7 @@ def _fla_backward_fake(
     offsets_P: Tensor | None,
     offsets_cpu_P: Tensor | None,
 ) -> Gradients:
-    return _like(q), _like(k), _like(v), _like(decay_sum), _like(beta)
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v), contiguous_like(decay_sum), contiguous_like(beta)
 
 
 def _keep_for_torch(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

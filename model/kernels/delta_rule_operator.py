@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from model.kernels.delta_rule_triton import Backward, Forward, delta_rule_backward, delta_rule_forward, empty_forward
+from model.kernels.fused import contiguous_like
 
 
 @torch.library.custom_op("braid::delta_rule_triton", mutates_args=())
@@ -77,11 +78,7 @@ def _backward_fake(
     num_heads, value_dim = v.shape[2:]
     state = (num_documents if has_initial_state else 0, num_heads, q.shape[-1], value_dim)
     grad_log_decay, grad_beta = (v.new_empty(v.shape[:3], dtype=torch.float32) for _ in range(2))
-    return _like(q), _like(k), _like(v), grad_log_decay, grad_beta, v.new_empty(state, dtype=torch.float32)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v), grad_log_decay, grad_beta, v.new_empty(state, dtype=torch.float32)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:

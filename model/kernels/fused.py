@@ -1,4 +1,4 @@
-"""Where the small layers and the loss are our own kernels, one pass over memory each, and where they are plain torch."""
+"""What the kernels of several layers share: where they are our own, one pass over memory each, and where plain torch; their results."""
 
 import torch
 from torch import Tensor
@@ -12,3 +12,8 @@ def takes_kernels(*tensors: Tensor) -> bool:
         and first.dtype in (torch.bfloat16, torch.float32)
         and all(x.is_cuda and x.dtype == first.dtype for x in tensors)
     )
+
+
+def contiguous_like(x: Tensor) -> Tensor:
+    """Unfilled, of x's shape, dtype and device: what a kernel writes to, and what its operator's fake returns."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

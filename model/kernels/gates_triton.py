@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.kernels.fused import contiguous_like
+
 
 def decay_and_beta(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
     """log_decay_BTN = −exp(A_log)·softplus(a + dt_bias) and beta_BTN = 2·sigmoid(b), fp32.
@@ -34,10 +36,6 @@ def _gates_backward(
     return triton_gates.backward(*(x.contiguous() for x in tensors))
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 @_gates.register_fake
 def _gates_fake(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
     return a_BTN.new_empty(a_BTN.shape, dtype=torch.float32), b_BTN.new_empty(b_BTN.shape, dtype=torch.float32)
@@ -47,7 +45,7 @@ def _gates_fake(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor
 def _gates_backward_fake(
     grad_log_decay_BTN: Tensor, grad_beta_BTN: Tensor, a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _like(a_BTN), _like(b_BTN), _like(A_log_N), _like(dt_bias_N)
+    return contiguous_like(a_BTN), contiguous_like(b_BTN), contiguous_like(A_log_N), contiguous_like(dt_bias_N)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.kernels.fused import contiguous_like
+
 
 def gated_norm(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor, *, eps: float) -> Tensor:
     """x / sqrt(mean x² + eps) · weight · SiLU(gate); BTNV in gate's dtype. Both are bf16 or fp32; fp32 inside."""
@@ -30,20 +32,16 @@ def _gated_norm_backward(
     return triton_head_norm.backward(grad_BTNV.contiguous(), x_BTNV.contiguous(), gate_BTNV.contiguous(), weight_V.contiguous(), eps=eps)
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 @_gated_norm.register_fake
 def _gated_norm_fake(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor, eps: float) -> Tensor:
-    return _like(gate_BTNV)
+    return contiguous_like(gate_BTNV)
 
 
 @_gated_norm_backward.register_fake
 def _gated_norm_backward_fake(
     grad_BTNV: Tensor, x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(x_BTNV), _like(gate_BTNV), _like(weight_V)
+    return contiguous_like(x_BTNV), contiguous_like(gate_BTNV), contiguous_like(weight_V)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.kernels.fused import contiguous_like
+
 
 def rms_norm(x: Tensor, weight_D: Tensor, *, eps: float) -> Tensor:
     """x / sqrt(mean x² + eps) · weight over the last dimension."""
@@ -55,28 +57,24 @@ def _rms_norm_backward(grad: Tensor, x: Tensor, weight_D: Tensor, grad_x: Tensor
     return triton_norm.backward(grad.contiguous(), x.contiguous(), weight_D.contiguous(), grad_x, eps=eps)
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 @_rms_norm.register_fake
 def _rms_norm_fake(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    return _like(x)
+    return contiguous_like(x)
 
 
 @_norm_of_sum.register_fake
 def _norm_of_sum_fake(x: Tensor, y: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return _like(x), _like(x)
+    return contiguous_like(x), contiguous_like(x)
 
 
 @_add_norm.register_fake
 def _add_norm_fake(x: Tensor, y: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    return _like(x)
+    return contiguous_like(x)
 
 
 @_rms_norm_backward.register_fake
 def _rms_norm_backward_fake(grad: Tensor, x: Tensor, weight_D: Tensor, grad_x: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    return _like(x), _like(weight_D)
+    return contiguous_like(x), contiguous_like(weight_D)
 
 
 def _keep_x(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:

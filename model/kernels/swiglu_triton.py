@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.kernels.fused import contiguous_like
+
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Of one shape and dtype, bf16 or fp32, as is the result; fp32 inside."""
@@ -28,18 +30,14 @@ def _swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Te
     return triton_swiglu.backward(grad.contiguous(), gate.contiguous(), up.contiguous())
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 @_swiglu.register_fake
 def _swiglu_fake(gate: Tensor, up: Tensor) -> Tensor:
-    return _like(gate)
+    return contiguous_like(gate)
 
 
 @_swiglu_backward.register_fake
 def _swiglu_backward_fake(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    return _like(gate), _like(up)
+    return contiguous_like(gate), contiguous_like(up)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
