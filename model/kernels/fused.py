@@ -1,4 +1,4 @@
-"""What the kernels of several layers share: where they are our own, one pass over memory each, and where plain torch; their results."""
+"""What the layers' kernels share: where they are taken rather than plain torch, and the tensors that they write to."""
 
 import torch
 from torch import Tensor

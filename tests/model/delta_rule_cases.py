@@ -118,8 +118,8 @@ def kernel_results(case: Case, inputs: Inputs) -> dict[str, Tensor]:
     offsets = None if case.starts is None else torch.tensor(case.offsets, dtype=torch.int32)
     out, final_state, *saved = delta_rule_forward(*parts.values(), offsets, initial_state if case.has_states else None, case.has_states)
     grad_final_state = inputs.grad_final_state if case.has_states else None
-    narrow = (parts["q"], parts["k"], parts["v"])
-    gradients = delta_rule_backward(inputs.grad_out, grad_final_state, *narrow, *saved, offsets, case.has_states)
+    q, k, v = (parts[name] for name in "qkv")
+    gradients = delta_rule_backward(inputs.grad_out, grad_final_state, q, k, v, *saved, offsets, case.has_states)
     results = {"out": out, "final_state": final_state} | dict(zip(inputs.parts, gradients, strict=True))
     if not case.has_states:
         assert results.pop("final_state").numel() == results.pop("initial_state").numel() == 0
