@@ -20,12 +20,12 @@ from torch import Tensor
 from bench.fla_guard import lift_fla_guard
 from bench.timing import DeviceStopwatch, Run, Stopwatch, describe_gpu, gpu_wall_s, medians_s, print_ratios
 from model.config import Backend
-from model.gdn import GatedDeltaNet, GateParameters, l2_normalise
-from model.init import init_weights
-from model.kernels.delta_rule import gated_delta_rule
-from model.kernels.reference import gated_delta_rule_reference
-from model.layers import Linear
+from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.delta_rule.definition import gated_delta_rule_reference
+from model.layers.layers import Linear
+from model.mixers.gdn.layer import GatedDeltaNet, GateParameters, l2_normalise
 from model.presets import PRESETS
+from model.weights.initial import init_weights
 
 BACKENDS: dict[str, Backend] = {"fla": "fla", "ours": "triton"}
 """The peer first: ratios are to it."""

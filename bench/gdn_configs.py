@@ -3,7 +3,7 @@
 Each of the four kernels is tried by itself, in every tile, number of warps and of stages worth trying, on one row of 8192 tokens in
 bf16. First every candidate is compiled, in processes side by side, and compared with the definition in fp64 on a shorter row: what the
 compiler gets wrong, or the GPU has no room for, drops out. What is left is timed. Printed are the ranking, and what to paste into
-CONFIGS of model/kernels/triton_config.py.
+CONFIGS of model/kernels/delta_rule/configs.py.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from torch.profiler import ProfilerActivity, profile
 from bench.gdn import Sizes, make_inputs
 from bench.timing import describe_gpu
 from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
-from model.kernels.chunked import gated_delta_rule_chunked
-from model.kernels.delta_rule_triton import delta_rule_backward, delta_rule_forward
-from model.kernels.triton_config import HOPPER, KernelConfig, Launch, choose_config
+from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
+from model.kernels.delta_rule.configs import HOPPER, KernelConfig, Launch, choose_config
+from model.kernels.delta_rule.launch import delta_rule_backward, delta_rule_forward
 
 Kernel = Literal["prepare", "forward", "backward", "gradients"]
 KERNELS: dict[Kernel, str] = {

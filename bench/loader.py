@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from bench.timing import medians_s, print_ratios
-from data_pipeline.build import build_default_dataset
 from data_pipeline.config import DataConfig, StorageConfig
-from data_pipeline.loader import build_loader
-from data_pipeline.manifest import load_manifest
-from data_pipeline.stores import open_store
+from data_pipeline.dataset.build import build_default_dataset
+from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.read.loader import build_loader
+from data_pipeline.store.open import open_store
 
 SEQ_LEN = 1024
 ROWS = 8

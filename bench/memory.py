@@ -21,13 +21,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.collectives import local
+from model.build import build_model, reshard
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from model.memory import predict_memory
-from model.mesh import build_mesh
-from model.model import HybridLM
-from model.optim import build_optimizer
-from model.parallelize import build_model, reshard
+from model.costs.memory import predict_memory
+from model.lm import HybridLM
+from model.optim.build import build_optimizer
+from model.parallel.collectives import local
+from model.parallel.mesh import build_mesh
 from model.presets import HYBRID, OLMO3, PRESETS
 
 Mode = Literal["none", "selective", "full", "memory_budget"]

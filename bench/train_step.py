@@ -24,17 +24,17 @@ import torch.distributed as dist
 
 from bench.fla_guard import lift_fla_guard
 from bench.timing import describe_gpu
-from model.batch import build_batches
-from model.collectives import local
+from model.build import shard_model
 from model.config import Backend, ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from model.mesh import Mesh, build_mesh
-from model.model import HybridLM
-from model.optim import build_optimizer
-from model.parallelize import shard_model
-from model.parameters import flops_per_token, num_params
+from model.costs.parameters import flops_per_token, num_params
+from model.lm import HybridLM
+from model.optim.build import build_optimizer
+from model.parallel.collectives import local
+from model.parallel.mesh import Mesh, build_mesh
 from model.presets import PRESETS
 from model.self_check import find_wrong_kernel, sizes_on_rank
-from model.step import train_step
+from model.train.batch import build_batches
+from model.train.step import train_step
 
 PEAK_FLOPS = 989e12
 """Dense bf16 of one H100 or H200, for the model FLOPs utilisation."""

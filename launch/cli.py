@@ -15,16 +15,18 @@ import typer
 from rich.console import Console
 
 from data_pipeline.errors import DataError
-from data_pipeline.object_store import AccessDenied, BucketMissing, StoreError, StoreUnavailable
-from data_pipeline.stores import open_store
-from launch import cli_cluster, cli_data, cli_model
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreError, StoreUnavailable
+from launch.commands import cluster as cli_cluster
+from launch.commands import data as cli_data
+from launch.commands import model as cli_model
+from launch.commands.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
+from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import Abandoned, UserError
-from launch.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
-from launch.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from orchestrator.codec import DecodeError
 from orchestrator.config import RunConfig
-from orchestrator.control.journal import JournalBroken, Superseded
-from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from orchestrator.records.journal import JournalBroken, Superseded
 
 KNOWN_ERRORS = (
     UserError,
@@ -90,8 +92,8 @@ def submit(
     address: Address = "",
 ) -> None:
     """Start a run. Its name is printed alone on stdout."""
-    from launch.budget import warnings_of
-    from launch.load import load_config
+    from launch.config.budget import warnings_of
+    from launch.config.load import load_config
 
     config = load_config(recipe, overrides or [])
     for warning in warnings_of(config):
@@ -99,7 +101,7 @@ def submit(
     if dry_run:
         _show_plan(config)
         return
-    from launch.lifecycle import submit as submit_run
+    from launch.runs.lifecycle import submit as submit_run
 
     submit_run(config, address=address, tell=_tell)
     typer.echo(config.name)
@@ -118,9 +120,9 @@ def status(
     address: Address = "",
 ) -> None:
     """How a run is doing; exit status 1 when it has failed. Works from the run's journal when the cluster is gone."""
-    from launch.follow import show, show_json, statuses, warned
-    from launch.lifecycle import open_view
-    from launch.render import status_view
+    from launch.runs.lifecycle import open_view
+    from launch.show.follow import show, show_json, statuses, warned
+    from launch.show.render import status_view
 
     with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
         if watch:
@@ -143,7 +145,7 @@ def logs(
     address: Address = "",
 ) -> None:
     """What one worker printed."""
-    from launch.lifecycle import open_view
+    from launch.runs.lifecycle import open_view
 
     def show() -> None:
         with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
@@ -163,8 +165,8 @@ def stop(
     address: Address = "",
 ) -> None:
     """Write a checkpoint, then stop. Returns when the run has ended; exit status 1 where that checkpoint failed."""
-    from launch.lifecycle import lost_its_last_checkpoint
-    from launch.lifecycle import stop as stop_run
+    from launch.runs.lifecycle import lost_its_last_checkpoint
+    from launch.runs.lifecycle import stop as stop_run
 
     where = storage_of(storage, endpoint_url)
     last = stop_run(where, run, now=now, address=address, tell=_tell)
@@ -183,7 +185,7 @@ def resume(
     address: Address = "",
 ) -> None:
     """Go on with a run that was stopped, has failed, or lost its cluster."""
-    from launch.lifecycle import resume as resume_run
+    from launch.runs.lifecycle import resume as resume_run
 
     resume_run(storage_of(storage, endpoint_url), run, overrides or [], address=address, tell=_tell)
     typer.echo(run)
@@ -194,8 +196,8 @@ def resume(
 @app.command()
 def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
     """Every run in the store, as its journal tells it, and imported and averaged weights."""
-    from launch.record import recorded_runs
-    from launch.render import runs_table
+    from launch.runs.record import recorded_runs
+    from launch.show.render import runs_table
 
     where = storage_to_look_at(storage, endpoint_url)
     found = recorded_runs(where, time.time())
@@ -210,8 +212,8 @@ def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url:
 @app.command()
 def verify(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
     """Prove from the run's records that every step ran once on the right samples, and that replays agree bit for bit."""
-    from launch.inspect_run import verdict_of
-    from launch.record import read_run
+    from launch.runs.inspect import verdict_of
+    from launch.runs.record import read_run
 
     verdict = verdict_of(read_run(storage_to_look_at(storage, endpoint_url), run))
     typer.echo(verdict.line)
@@ -229,9 +231,9 @@ def checkpoints(
     endpoint_url: Endpoint = "",
 ) -> None:
     """The checkpoints that a resume may use, newest first; exit status 1 when one is damaged."""
-    from launch.inspect_run import list_checkpoints
-    from launch.record import run_store_with_checkpoints
-    from launch.render import checkpoints_table
+    from launch.runs.inspect import list_checkpoints
+    from launch.runs.record import run_store_with_checkpoints
+    from launch.show.render import checkpoints_table
 
     found = list_checkpoints(run_store_with_checkpoints(storage_to_look_at(storage, endpoint_url), run), verify=verify_files)
     typer.echo(json.dumps(found, indent=1)) if as_json else Console().print(checkpoints_table(found))
@@ -243,9 +245,9 @@ def checkpoints(
 
 def _show_plan(config: RunConfig) -> None:
     """What a submission would do, and where the run would begin, with the same checks if the store can be asked."""
-    from launch.budget import budget_lines
-    from launch.load import dump_yaml
-    from launch.preflight import start_line
+    from launch.config.budget import budget_lines
+    from launch.config.load import dump_yaml
+    from launch.runs.preflight import start_line
 
     typer.echo(dump_yaml(config) + "".join(f"# {line}\n" for line in budget_lines(config)), nl=False)
     if config.start.run:
@@ -257,8 +259,8 @@ def _show_plan(config: RunConfig) -> None:
 
 
 def _follow(run: str, root: str, endpoint_url: str, address: str) -> None:
-    from launch.follow import EXIT_STATUS, show, statuses, warned
-    from launch.lifecycle import open_view
+    from launch.runs.lifecycle import open_view
+    from launch.show.follow import EXIT_STATUS, show, statuses, warned
 
     with open_view(storage_of(root, endpoint_url), run, address) as view:
         seen = warned(statuses(view.followed_status, poll_s=POLL_S), _tell)

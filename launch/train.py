@@ -11,11 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from data_pipeline.object_store import KeyExists, ObjectStore, StoreError
-from data_pipeline.stores import open_store
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
+from launch.config.load import load_config
 from launch.errors import ConfigError, UserError
-from launch.load import load_config
-from launch.record import add_config, config_key, run_store_of
+from launch.runs.record import add_config, config_key, run_store_of
 from model.config import validate_world
 from orchestrator import codec
 from orchestrator.config import RunConfig

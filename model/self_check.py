@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from model import adamw
-from model.attention import rotary_tables, rotate
 from model.config import TRITON_CONV_WIDTH, Backend, ModelConfig, ParallelConfig
 from model.documents import Documents, build_documents
-from model.gdn import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
-from model.kernels import gates_triton
-from model.kernels.delta_rule import gated_delta_rule
-from model.layers import RMSNorm, swiglu
-from model.loss import IGNORED, cross_entropy_sum, head_loss_sum
+from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.gates import operator as gates_triton
+from model.layers.head import IGNORED, cross_entropy_sum, head_loss_sum
+from model.layers.layers import RMSNorm, swiglu
+from model.mixers.attention.layer import rotary_tables, rotate
+from model.mixers.gdn.layer import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
+from model.optim import adamw
 
 TOLERANCE = 2e-2
 """Of ‖found − exact‖ / ‖exact‖ per tensor, in bf16. Right kernels stay under 1e-2; a wrong tile or a broken unit is 1e-1 and more."""

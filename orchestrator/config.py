@@ -8,9 +8,9 @@ from typing import Literal
 
 from data_pipeline.config import DataConfig, StorageConfig
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout
-from model.groups import validate_groups
-from model.parameters import parameter_shapes
-from model.schedule import validate_schedule
+from model.costs.parameters import parameter_shapes
+from model.optim.groups import validate_groups
+from model.optim.schedule import validate_schedule
 from orchestrator import codec
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject, trusted_commits
-from orchestrator.worker.ledger import StepRecord
+from orchestrator.records.commit_log import Commit, Entry, Fence, Reject, trusted_commits
+from orchestrator.records.ledger import StepRecord
 
 MANY = 8
 """Steps to name one by one."""

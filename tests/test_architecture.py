@@ -14,78 +14,62 @@ ROOMS = ("model", "data_pipeline", "orchestrator", "launch")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 ONLY_IN = {
-    "torchtitan": ("model/titan.py",),
-    "fla": ("model/kernels/delta_rule.py",),
-    "triton": ("model/kernels/triton_",),
-    "s3fs": ("data_pipeline/s3.py",),
-    "aiobotocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
-    "botocore": ("data_pipeline/s3.py", "data_pipeline/s3_errors.py"),
-    "omegaconf": ("launch/load.py",),
-    "ray": ("orchestrator/ray_backend/", "launch/run.py"),
+    "torchtitan": ("model/recompute.py",),
+    "fla": ("model/kernels/delta_rule/backends.py",),
+    "triton": ("model/kernels/",),
+    "s3fs": ("data_pipeline/store/s3.py",),
+    "aiobotocore": ("data_pipeline/store/s3",),
+    "botocore": ("data_pipeline/store/s3",),
+    "omegaconf": ("launch/config/load.py",),
+    "ray": ("orchestrator/ray_backend/", "launch/runs/connection.py"),
     "typer": ("launch/",),
     "rich": ("launch/",),
 }
 """Package → the only places that import it."""
 
+ORCHESTRATOR = ("orchestrator.config", "orchestrator.messages", "orchestrator.codec", "orchestrator.errors", "orchestrator.records")
+"""What all of its rooms have in common."""
 MAY_IMPORT = {
     "model/": ("model",),
     "data_pipeline/": ("data_pipeline",),
     "orchestrator/config.py": (
         "orchestrator.codec",
         "model.config",
-        "model.groups",
-        "model.parameters",
-        "model.schedule",
+        "model.optim",
+        "model.costs",
         "data_pipeline.config",
     ),
     "orchestrator/codec.py": (),
+    "orchestrator/errors.py": (),
     "orchestrator/messages.py": ("orchestrator.codec",),
-    "orchestrator/verify.py": ("orchestrator.codec", "orchestrator.worker.commit_log", "orchestrator.worker.ledger"),
-    "orchestrator/control/": (
-        "orchestrator.control",
-        "orchestrator.config",
-        "orchestrator.messages",
-        "orchestrator.codec",
-        "data_pipeline.object_store",
-    ),
-    "orchestrator/ray_backend/": (
-        "orchestrator.ray_backend",
-        "orchestrator.control",
-        "orchestrator.config",
-        "orchestrator.messages",
-        "orchestrator.codec",
-        "data_pipeline",
-    ),
-    "orchestrator/worker/": (
-        "orchestrator.worker",
-        "orchestrator.config",
-        "orchestrator.messages",
-        "orchestrator.codec",
-        "orchestrator.verify",
-        "model",
-        "data_pipeline",
-    ),
+    "orchestrator/verify.py": ORCHESTRATOR,
+    "orchestrator/records/": (*ORCHESTRATOR, "orchestrator.control.state", "model.config", "model.costs", "data_pipeline.store.protocol"),
+    "orchestrator/control/": ("orchestrator.control", *ORCHESTRATOR, "data_pipeline.store.protocol"),
+    "orchestrator/node/": ("orchestrator.node", *ORCHESTRATOR, "data_pipeline.config", "data_pipeline.store"),
+    "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *ORCHESTRATOR, "data_pipeline"),
+    "orchestrator/worker/": ("orchestrator.worker", "orchestrator.verify", *ORCHESTRATOR, "model", "data_pipeline"),
     "launch/": ("launch", "orchestrator", "model", "data_pipeline"),
 }
 """Place → what it may import of this project."""
 
 NO_TORCH = (
     "orchestrator/control/",
+    "orchestrator/node/",
     "orchestrator/ray_backend/",
+    "orchestrator/records/",
     "orchestrator/config.py",
     "orchestrator/codec.py",
+    "orchestrator/errors.py",
     "orchestrator/messages.py",
     "orchestrator/verify.py",
     "model/config.py",
-    "model/groups.py",
-    "model/memory.py",
-    "model/parameters.py",
     "model/presets.py",
-    "model/schedule.py",
+    "model/costs/",
+    "model/optim/groups.py",
+    "model/optim/schedule.py",
     "data_pipeline/config.py",
-    "data_pipeline/plan.py",
-    "data_pipeline/object_store.py",
-    "data_pipeline/stores.py",
+    "data_pipeline/order/",
+    "data_pipeline/store/",
 )
 
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.control import state as s
 from orchestrator.control.cluster import Cluster, Observation
-from orchestrator.control.journal import Journal, Superseded
 from orchestrator.control.observe import events_of
 from orchestrator.control.state import Event, RunState, Stage
 from orchestrator.control.transition import fold, transition
+from orchestrator.records.journal import Journal, Superseded
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.control.journal import Superseded
 from orchestrator.messages import AgentReport
+from orchestrator.node.orders import SpawnOrder
+from orchestrator.node.tracked import grown_older
 from orchestrator.ray_backend.named_actor import find_actor
 from orchestrator.ray_backend.node_agent import AgentIdentity, NodeAgent, StaleController
 from orchestrator.ray_backend.places import NAMESPACE, agent_name
-from orchestrator.ray_backend.worker_order import SpawnOrder
-from orchestrator.ray_backend.worker_record import grown_older
+from orchestrator.records.journal import Superseded
 
 REPORT_EVERY_S = 0.5
 """How old a report without news may become."""

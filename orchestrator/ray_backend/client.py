@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import StorageConfig
+from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.places import NAMESPACE, controller_name
-from orchestrator.ray_backend.worker_order import WORKER_COMMAND
 
 PROBE_TIMEOUT_S = 3.0
 STARTS_WITHIN_S = 60.0

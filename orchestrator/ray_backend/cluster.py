@@ -14,11 +14,11 @@ from orchestrator.config import RunConfig
 from orchestrator.control.cluster import Observation
 from orchestrator.control.placement import Node
 from orchestrator.control.state import Action, SaveAndStop, StartWorkers, StopWorkers
+from orchestrator.node.orders import WORKER_COMMAND, Rendezvous, SpawnOrder
 from orchestrator.ray_backend.agent_link import AgentLink, adopt_agent, start_agent
 from orchestrator.ray_backend.gpu_slots import GpuSlots
 from orchestrator.ray_backend.node_agent import AgentIdentity
 from orchestrator.ray_backend.places import NAMESPACE, agent_name, agent_prefix, attempt_prefix
-from orchestrator.ray_backend.worker_order import WORKER_COMMAND, Rendezvous, SpawnOrder
 
 STEP_S = 0.05
 log = logging.getLogger(__name__)

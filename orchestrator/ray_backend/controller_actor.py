@@ -11,19 +11,19 @@ from typing import Any
 import ray
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.object_store import KeyMissing, ObjectStore, StoreError, with_prefix
-from data_pipeline.stores import open_store
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import KeyMissing, ObjectStore, StoreError, with_prefix
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.control.controller import Controller
-from orchestrator.control.journal import JournalBroken, Superseded, open_journal
 from orchestrator.control.state import ControllerStarted, Event, RunState, Stage, StopRequested
 from orchestrator.control.status import build_status
 from orchestrator.control.transition import fold
+from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.cluster import RayCluster
 from orchestrator.ray_backend.node_agent import start_log_file
 from orchestrator.ray_backend.places import NAMESPACE, controller_name, run_directory
-from orchestrator.ray_backend.worker_order import WORKER_COMMAND
+from orchestrator.records.journal import JournalBroken, Superseded, open_journal
 
 FIRST_WAIT_S = 2.0
 WAIT_LIMIT_S = 300.0

@@ -16,10 +16,10 @@ import ray
 
 from data_pipeline.config import StorageConfig
 from orchestrator.messages import AgentReport, WorkerReport
-from orchestrator.ray_backend.log_uploader import TAIL_BYTES, LogUploader
+from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
+from orchestrator.node.orders import WORKER_COMMAND, Rendezvous, SpawnOrder, WorkerSpec, worker_environment
+from orchestrator.node.worker_group import WorkerGroup, start_worker_group
 from orchestrator.ray_backend.places import log_key, run_directory
-from orchestrator.ray_backend.worker_group import WorkerGroup, start_worker_group
-from orchestrator.ray_backend.worker_order import WORKER_COMMAND, Rendezvous, SpawnOrder, WorkerSpec, worker_environment
 
 FORSAKEN_AFTER_S = 600.0
 """Without a word from any controller."""

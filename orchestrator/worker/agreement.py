@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
-from data_pipeline.object_store import StoreError
+from data_pipeline.store.protocol import StoreError
 from orchestrator import codec
-from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
 
 T = TypeVar("T")
 EXPECTED = (Fenced, ConfigMismatch, NoCheckpoint, codec.DecodeError, StoreError, CheckpointCorrupt)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.store.protocol import ObjectStore
+from orchestrator.records.commit_log import CommitLog, open_commit_log
+from orchestrator.records.ledger import Ledger, build_ledger
 from orchestrator.worker.agreement import on_every_rank, on_first_rank
-from orchestrator.worker.commit_log import CommitLog, open_commit_log
-from orchestrator.worker.ledger import Ledger, build_ledger
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,23 +9,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_pipeline.loader import Loader, build_loader
-from data_pipeline.manifest import load_manifest
-from data_pipeline.object_store import ObjectStore, with_prefix
-from model.adamw import AdamW
-from model.init import init_weights
-from model.model import HybridLM
-from model.optim import build_optimizer
-from model.parallelize import shard_model
-from model.spikes import build_spike_guard
-from model.titan import set_determinism
+from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.protocol import ObjectStore, with_prefix
+from model.build import shard_model
+from model.lm import HybridLM
+from model.optim.adamw import AdamW
+from model.optim.build import build_optimizer
+from model.recompute import set_determinism
+from model.train.spikes import build_spike_guard
+from model.weights.initial import init_weights
 from orchestrator import codec
 from orchestrator.config import RunConfig, StartConfig, training_digest
+from orchestrator.errors import ConfigMismatch
 from orchestrator.messages import Committed, Phase, Resumed
+from orchestrator.records.ledger import setting_of
 from orchestrator.worker.attempt import Attempt, begin_attempt
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
-from orchestrator.worker.errors import ConfigMismatch
-from orchestrator.worker.ledger import setting_of
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
 from orchestrator.worker.state import training_state

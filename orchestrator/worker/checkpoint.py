@@ -13,13 +13,11 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from data_pipeline.object_store import ObjectStore, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import ObjectStore, StoreError, StoreUnavailable
 from model.config import ModelConfig, ParallelConfig
-from orchestrator.worker.agreement import on_first_rank, unwrapped
-from orchestrator.worker.checkpoint_store import StoreWriter
-from orchestrator.worker.commit_log import Commit, CommitLog
-from orchestrator.worker.ledger import Ledger
-from orchestrator.worker.manifest import (
+from orchestrator.records.commit_log import Commit, CommitLog
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.manifest import (
     CheckpointManifest,
     FileDigest,
     TrainingTerms,
@@ -27,6 +25,8 @@ from orchestrator.worker.manifest import (
     directories_to_delete,
     write_manifest,
 )
+from orchestrator.worker.agreement import on_first_rank, unwrapped
+from orchestrator.worker.checkpoint_store import StoreWriter
 from orchestrator.worker.staging import Stager
 
 NUM_PARALLEL_DELETES = 16

@@ -28,9 +28,9 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteIte
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from data_pipeline.object_store import ObjectStore
-from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch
-from orchestrator.worker.manifest import CheckpointManifest, FileDigest, directory_of, read_verified
+from data_pipeline.store.protocol import ObjectStore
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch
+from orchestrator.records.manifest import CheckpointManifest, FileDigest, directory_of, read_verified
 
 METADATA = ".metadata"
 FILE_SIZE_BYTES = 512 * 2**20

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from data_pipeline.errors import DataError
-from data_pipeline.object_store import StoreError, with_prefix
-from data_pipeline.stores import open_store
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import StoreError, with_prefix
 from orchestrator import codec
 from orchestrator.config import RunConfig
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, KernelsWrong, NoCheckpoint
 from orchestrator.messages import Ended, Failed, Phase
 from orchestrator.worker.environment import WorkerEnvironment, read_environment
-from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, KernelsWrong, NoCheckpoint
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
 EXPECTED = (Fenced, KernelsWrong, ConfigMismatch, NoCheckpoint, CheckpointCorrupt, StoreError, DataError, codec.DecodeError)

@@ -12,16 +12,16 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata
 
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.messages import Resumed
+from orchestrator.records.commit_log import Commit
+from orchestrator.records.manifest import CheckpointManifest, read_manifest, still_there
+from orchestrator.records.origin import find_start, start_store
 from orchestrator.worker.agreement import on_every_rank, on_first_rank, unwrapped
 from orchestrator.worker.attempt import Attempt
 from orchestrator.worker.checkpoint_store import StoreReader, check_begins, check_fits, open_checkpoint
-from orchestrator.worker.commit_log import Commit
-from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
-from orchestrator.worker.manifest import CheckpointManifest, read_manifest, still_there
-from orchestrator.worker.start import find_start, start_store
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.store.protocol import ObjectStore
 from model.config import ModelConfig, ParallelConfig
 from model.self_check import find_wrong_kernel, sizes_on_rank
 from orchestrator.config import RunConfig
+from orchestrator.errors import KernelsWrong
 from orchestrator.messages import Ended
 from orchestrator.worker.build import build_trainer
-from orchestrator.worker.errors import KernelsWrong
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.world import build_world
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.spikes import SpikeGuard
+from model.train.spikes import SpikeGuard
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer, spikes: SpikeGuard | None = None) -> dict[str, Tensor]:

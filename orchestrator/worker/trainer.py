@@ -9,19 +9,19 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from data_pipeline.loader import Loader, TokenBatch
-from data_pipeline.plan import SampleRef, digest_of
-from model.adamw import AdamW
-from model.batch import Batch, build_batches
-from model.model import HybridLM
-from model.schedule import lr_at
-from model.spikes import SpikeGuard
-from model.step import StepResult, train_step
+from data_pipeline.order.samples import SampleRef, digest_of
+from data_pipeline.read.loader import Loader, TokenBatch
+from model.lm import HybridLM
+from model.optim.adamw import AdamW
+from model.optim.schedule import lr_at
+from model.train.batch import Batch, build_batches
+from model.train.spikes import SpikeGuard
+from model.train.step import StepResult, train_step
 from orchestrator.config import RunConfig
 from orchestrator.messages import Ended, Outcome, Phase
+from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.attempt import Attempt
 from orchestrator.worker.checkpoint import Checkpointer
-from orchestrator.worker.ledger import StepRecord
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.state import training_state
 from orchestrator.worker.world import World

@@ -24,13 +24,13 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from torch.distributed.checkpoint.planner import ReadItem, WriteItem
 
 from data_pipeline.errors import CacheUnusable
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.store.protocol import ObjectStore
 from model.config import ModelConfig
-from model.weights import TensorInfo, WeightSource
+from model.weights.source import TensorInfo, WeightSource
+from orchestrator.records.commit_log import Commit, open_commit_log
+from orchestrator.records.manifest import CheckpointManifest, FileDigest, directories_to_delete, directory_of, read_verified, write_manifest
 from orchestrator.worker.agreement import unwrapped
 from orchestrator.worker.checkpoint_store import FILE_SIZE_BYTES, StoreWriter, open_checkpoint
-from orchestrator.worker.commit_log import Commit, open_commit_log
-from orchestrator.worker.manifest import CheckpointManifest, FileDigest, directories_to_delete, directory_of, read_verified, write_manifest
 
 PREFIX = "model."
 """Of weights among a checkpoint's tensors."""

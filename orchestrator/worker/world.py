@@ -11,8 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from data_pipeline.plan import SampleRef
-from model.mesh import Mesh, build_mesh
+from data_pipeline.order.samples import SampleRef
+from model.parallel.mesh import Mesh, build_mesh
 from orchestrator.config import RunConfig
 
 LOOPBACK = ("127.0.0.1", "localhost")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.gdn import BACKENDS, PHASES, RULES, Sizes, Times, Work, layer_works, main, make_inputs, measure, rule_work, table
 from bench.timing import wall_s
-from model.kernels.chunked import gated_delta_rule_chunked
+from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
 
 CPU = torch.device("cpu")
 SIZES = Sizes(num_heads=2, key_dim=32, value_dim=64, num_tokens=70)

@@ -13,7 +13,7 @@ import torch
 
 from bench.fla_guard import lift_fla_guard
 from bench.olmo_core import FULL_PRECISION, admit_olmo_core, build_peer_layer, peer_config
-from model.parameters import gdn_shapes, num_params
+from model.costs.parameters import gdn_shapes, num_params
 from model.presets import PRESETS
 
 GUARDED = "fla.ops.common.chunk_o"

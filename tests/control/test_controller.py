@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.control import state as s
 from orchestrator.control.cluster import Observation
 from orchestrator.control.controller import Controller
-from orchestrator.control.journal import Superseded, open_journal, read_journal
 from orchestrator.control.placement import Node
 from orchestrator.control.state import Action
 from orchestrator.messages import AgentReport, Ended, Outcome, Phase, Resumed, WorkerReport
+from orchestrator.records.journal import Superseded, open_journal, read_journal
 from tests.control.stories import submitted
 from tests.fakes.memory_store import MemoryStore, no_fault
 

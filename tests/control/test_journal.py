@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.control import state as s
-from orchestrator.control.journal import SNAPSHOT_EVERY, JournalBroken, Superseded, open_journal, read_journal
 from orchestrator.control.policy import Cause
 from orchestrator.control.transition import fold
+from orchestrator.records.journal import SNAPSHOT_EVERY, JournalBroken, Superseded, open_journal, read_journal
 from tests.control.stories import committed, ended, failed, gone, node_lost, nodes, resumed, running, stepped, stop, submitted
 from tests.fakes.memory_store import MemoryStore
 

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from data_pipeline.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
+from data_pipeline.store.protocol import ObjectStore
 
 
 def put_dataset(

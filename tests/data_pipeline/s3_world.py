@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.moto_server import build_moto_server
+from launch.servers.moto import build_moto_server
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "never-to-be-seen-secret"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from data_pipeline.object_store import InvalidKey, KeyExists, KeyMissing, ObjectStore, with_prefix
+from data_pipeline.store.protocol import InvalidKey, KeyExists, KeyMissing, ObjectStore, with_prefix
 
 ESCAPING_KEYS = ["", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", ".", "a/./b", "a\nb", "a\x00b", "a\x7fb", ".incoming/a", "é" * 600]
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from data_pipeline.build import BuildProgress, build_dataset, dataset_exists
 from data_pipeline.config import DataConfig
-from data_pipeline.corpus import find_corpus
+from data_pipeline.dataset.build import BuildProgress, build_dataset, dataset_exists
+from data_pipeline.dataset.inspect import inspect_dataset
+from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
+from data_pipeline.dataset.tokenizer import EOS_TOKEN, eos_id_of, load_tokenizer, train_tokenizer
 from data_pipeline.errors import CorpusInvalid, DatasetExists, DatasetMissing, TokenizerInvalid
-from data_pipeline.inspect import inspect_dataset
-from data_pipeline.loader import build_loader
-from data_pipeline.manifest import DatasetManifest, load_manifest
-from data_pipeline.object_store import ObjectStore, StoreUnavailable
-from data_pipeline.tokenizer import EOS_TOKEN, eos_id_of, load_tokenizer, train_tokenizer
+from data_pipeline.read.loader import build_loader
+from data_pipeline.sources.corpus import find_corpus
+from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
 from tests.fakes.memory_store import MemoryStore
 
 DOCUMENTS = [f"def function_{number}(argument):\n    return argument + {number}\n" for number in range(40)]

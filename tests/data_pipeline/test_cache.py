@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import cache
-from data_pipeline.cache import cached_shard
+from data_pipeline.dataset.manifest import ShardRef
 from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
-from data_pipeline.local_store import LocalStore
-from data_pipeline.manifest import ShardRef
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.read import cache
+from data_pipeline.read.cache import cached_shard
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import StoreUnavailable
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 

@@ -7,8 +7,8 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from data_pipeline.corpus import Corpus, find_corpus, stdlib_corpus
 from data_pipeline.errors import CorpusInvalid
+from data_pipeline.sources.corpus import Corpus, find_corpus, stdlib_corpus
 
 DOCUMENTS = ["first\ndocument", "zweites Dokument: ß", "三"]
 

@@ -6,9 +6,9 @@ import torch
 
 from data_pipeline.config import DataConfig
 from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
-from data_pipeline.loader import Loader, build_loader
-from data_pipeline.object_store import StoreUnavailable
-from data_pipeline.plan import samples_of_step
+from data_pipeline.order.samples import samples_of_step
+from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.protocol import StoreUnavailable
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 

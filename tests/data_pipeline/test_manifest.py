@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from data_pipeline.dataset.manifest import build_sample_table, load_manifest, manifest_from_json, manifest_key, manifest_to_json
 from data_pipeline.errors import DatasetMissing, DatasetTooSmall, ManifestInvalid
-from data_pipeline.manifest import build_sample_table, load_manifest, manifest_from_json, manifest_key, manifest_to_json
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 

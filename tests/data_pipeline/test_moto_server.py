@@ -4,7 +4,7 @@ import io
 import threading
 from typing import Any
 
-from data_pipeline.moto_server import atomic_creates
+from launch.servers.moto import atomic_creates
 
 
 def request(body: Any, *, conditional: bool = True) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.plan import SampleRef, digest_of, permute, sample_at, samples_of_step
+from data_pipeline.order.samples import SampleRef, digest_of, permute, sample_at, samples_of_step
 
 seeds = st.integers(0, 2**63 - 1)
 

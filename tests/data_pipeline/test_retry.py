@@ -2,8 +2,8 @@ import itertools
 
 import pytest
 
-from data_pipeline.object_store import AccessDenied, StoreUnavailable
-from data_pipeline.retry import TransientError, backoff_delays, with_retries
+from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
+from data_pipeline.store.retry import TransientError, backoff_delays, with_retries
 
 
 class FakeTime:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import s3
 from data_pipeline.config import StorageConfig
-from data_pipeline.object_store import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreUnavailable
-from data_pipeline.s3 import S3Store, create_bucket, open_s3
+from data_pipeline.store import s3
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreUnavailable
+from data_pipeline.store.s3 import S3Store, create_bucket, open_s3
 from tests.data_pipeline.s3_world import ACCESS_KEY, SECRET_KEY, Fault, S3World
 
 
@@ -174,7 +174,7 @@ def test_a_config_or_the_protocol_costs_neither_torch_nor_s3fs() -> None:
 
 def test_the_server_process_writes_its_endpoint_and_serves(s3_world: S3World, tmp_path: Path) -> None:
     endpoint_file = tmp_path / "endpoint"
-    command = [sys.executable, "-m", "data_pipeline.moto_server", "--endpoint-file", str(endpoint_file)]
+    command = [sys.executable, "-m", "launch.servers.moto", "--endpoint-file", str(endpoint_file)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             while not endpoint_file.exists():

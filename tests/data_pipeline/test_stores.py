@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.local_store import LocalStore
-from data_pipeline.object_store import AccessDenied, KeyMissing, ObjectStore, StoreError
-from data_pipeline.s3 import S3Store
-from data_pipeline.stores import open_store
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import AccessDenied, KeyMissing, ObjectStore, StoreError
+from data_pipeline.store.s3 import S3Store
 from tests.data_pipeline.store_contract import StoreContract
 from tests.fakes.memory_store import MemoryStore
 

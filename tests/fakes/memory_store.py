@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from data_pipeline.object_store import KeyExists, KeyMissing, ObjectInfo, check_key, check_prefix, check_range
+from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectInfo, check_key, check_prefix, check_range
 
 
 def no_fault(operation: str, key: str) -> None:

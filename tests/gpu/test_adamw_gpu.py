@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.adamw import AdamW
 from model.config import OptimizerConfig
-from model.kernels import triton_adamw
-from model.optim import build_optimizer
+from model.kernels.adamw import triton as triton_adamw
+from model.optim.adamw import AdamW
+from model.optim.build import build_optimizer
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bench.fla_guard import lift_fla_guard
-from model.kernels.chunked import gated_delta_rule_chunked
-from model.kernels.delta_rule import gated_delta_rule, gated_delta_rule_with_states
-from model.kernels.delta_rule_operator import delta_rule_triton
+from model.kernels.delta_rule.backends import gated_delta_rule, gated_delta_rule_with_states
+from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
+from model.kernels.delta_rule.operator import delta_rule_triton
 from tests.model.delta_rule_cases import Case, Inputs, distances, draw, exact_results, kernel_results
 
 pytestmark = [

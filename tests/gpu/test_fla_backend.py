@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.documents import Documents, build_documents
-from model.kernels.delta_rule import gated_delta_rule
-from model.kernels.reference import gated_delta_rule_reference
+from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.delta_rule.definition import gated_delta_rule_reference
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.loss import IGNORED, cross_entropy_sum, head_loss_sum, loss_and_gradient
+from model.layers.head import IGNORED, cross_entropy_sum, head_loss_sum, loss_and_gradient
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

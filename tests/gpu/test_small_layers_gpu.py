@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention import rotary_tables, rotate
-from model.kernels import norm_triton, swiglu_triton
-from model.layers import FullWidthRMSNorm, RMSNorm, swiglu
+from model.kernels.norm import operator as norm_triton
+from model.kernels.swiglu import operator as swiglu_triton
+from model.layers.layers import FullWidthRMSNorm, RMSNorm, swiglu
+from model.mixers.attention.layer import rotary_tables, rotate
 from tests.gpu.test_fused_layers_gpu import assert_agrees, noise, with_gradients
 
 pytestmark = [

@@ -5,20 +5,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_pipeline.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
-from data_pipeline.object_store import ObjectStore
-from data_pipeline.stores import open_store
-from launch.load import load_config
-from launch.record import create_run, run_store_of
-from launch.storage import storage_of
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import ObjectStore
+from launch.config.load import load_config
+from launch.config.storage import storage_of
+from launch.runs.record import create_run, run_store_of
 from model.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, training_digest
-from orchestrator.control.journal import open_journal
 from orchestrator.control.state import Event
-from orchestrator.worker.commit_log import open_commit_log
-from orchestrator.worker.ledger import StepRecord, segment_key
-from orchestrator.worker.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, directory_of, write_manifest
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.journal import open_journal
+from orchestrator.records.ledger import StepRecord, segment_key
+from orchestrator.records.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, directory_of, write_manifest
 
 
 def config_at(root: Path, *overrides: str) -> RunConfig:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.object_store import AccessDenied, ObjectStore, StoreUnavailable
-from launch.checks import Check, judge_clock, judge_disk, judge_gpus, judge_kernels, judge_memory, judge_packages, judge_python
-from launch.doctor import DEADLINE_S, check_store, examine
-from launch.storage import storage_of
+from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreUnavailable
+from launch.config.storage import storage_of
+from launch.machine.checks import Check, judge_clock, judge_disk, judge_gpus, judge_kernels, judge_memory, judge_packages, judge_python
+from launch.machine.doctor import DEADLINE_S, check_store, examine
 from tests.fakes.memory_store import MemoryStore
 
 REQUIREMENTS = ["torch<2.14,>=2.11", "ray<2.61,>=2.60", 'pytest>=8; extra == "dev"']
@@ -70,7 +70,7 @@ def test_a_store_that_overwrites_instead_of_refusing_fails(monkeypatch: pytest.M
         def create(self, key: str, data: bytes) -> None:
             self.put(key, data)
 
-    monkeypatch.setattr("launch.doctor.open_store", opens(Careless()))
+    monkeypatch.setattr("launch.machine.doctor.open_store", opens(Careless()))
     checks = check_store(storage_of(str(tmp_path)))
     assert levels(checks)["create-if-absent"] == "fail"
 
@@ -80,7 +80,7 @@ def test_a_store_without_ranges_fails(monkeypatch: pytest.MonkeyPatch, tmp_path:
         def get_range(self, key: str, start: int, length: int) -> bytes:
             return self.get(key)
 
-    monkeypatch.setattr("launch.doctor.open_store", opens(Whole()))
+    monkeypatch.setattr("launch.machine.doctor.open_store", opens(Whole()))
     assert levels(check_store(storage_of(str(tmp_path))))["range reads"] == "fail"
 
 
@@ -88,7 +88,7 @@ def test_a_store_that_says_no_fails_with_its_own_line(monkeypatch: pytest.Monkey
     def deny(operation: str, key: str) -> None:
         raise AccessDenied(f"{key}: access denied; check AWS_ACCESS_KEY_ID")
 
-    monkeypatch.setattr("launch.doctor.open_store", opens(MemoryStore(fault=deny)))
+    monkeypatch.setattr("launch.machine.doctor.open_store", opens(MemoryStore(fault=deny)))
     (check,) = check_store(storage_of(str(tmp_path)))
     assert (check.level, check.remedy) == ("fail", "check AWS_ACCESS_KEY_ID")
 
@@ -104,7 +104,7 @@ def test_a_store_that_does_not_answer_is_given_up_early_and_asked_once(monkeypat
         assert storage.deadline_s == DEADLINE_S
         return MemoryStore(fault=silent)
 
-    monkeypatch.setattr("launch.doctor.open_store", open_store)
+    monkeypatch.setattr("launch.machine.doctor.open_store", open_store)
     (check,) = check_store(storage_of(str(tmp_path)))
     assert (check.level, asked) == ("fail", ["create"])
 

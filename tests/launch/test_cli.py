@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.object_store import StoreUnavailable
-from data_pipeline.plan import digest_of, samples_of_step
+from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.store.protocol import StoreUnavailable
 from launch import cli
-from launch.load import load_config, shipped_recipes
-from launch.record import read_run, recorded_status, run_store_of
-from launch.run import Cluster
-from orchestrator.control.journal import open_journal
+from launch.config.load import load_config, shipped_recipes
+from launch.runs.connection import Cluster
+from launch.runs.record import read_run, recorded_status, run_store_of
 from orchestrator.control.policy import Cause
 from orchestrator.control.state import Event
 from orchestrator.messages import Outcome
 from orchestrator.ray_backend.client import ClusterUnreachable
+from orchestrator.records.journal import open_journal
 from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 from tests.launch.stored_runs import put_checkpoint, put_dataset, put_steps, store_at, stored_run
 
@@ -129,7 +129,7 @@ def test_a_dry_run_goes_without_a_store_that_does_not_answer(braid: Braid, monke
     def silent(*_: object) -> None:
         raise StoreUnavailable("s3://bucket: no answer")
 
-    monkeypatch.setattr("launch.preflight.find_start", silent)
+    monkeypatch.setattr("launch.runs.preflight.find_start", silent)
     done = braid("submit", "tiny", "--dry-run", "name=second", "start.run=first")
     assert (done.status, done.err) == (0, "warning: start.run=first: not checked: s3://bucket: no answer\n")
     assert "# layout: " in done.out
@@ -291,13 +291,13 @@ def test_a_store_that_does_not_answer_is_one_line(braid: Braid, monkeypatch: pyt
     def away(storage: object, name: str) -> None:
         raise StoreUnavailable("s3://b/x: no answer\nfrom AWS; check the network")
 
-    monkeypatch.setattr("launch.lifecycle.read_run", away)
+    monkeypatch.setattr("launch.runs.lifecycle.read_run", away)
     done = braid("status", "first")
     assert (done.status, done.err) == (2, "braid: s3://b/x: no answer from AWS; check the network\n")
 
 
 def test_a_bug_keeps_its_traceback(braid: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.lifecycle.read_run", lambda storage, name: 1 // 0)
+    monkeypatch.setattr("launch.runs.lifecycle.read_run", lambda storage, name: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         braid("status", "first")
 
@@ -378,7 +378,7 @@ def test_a_stop_whose_checkpoint_failed_says_so_with_status_1(braid: Braid, monk
             journal.append(event)
         return recorded_status(read_run(config.storage, "first"), 100.0)
 
-    monkeypatch.setattr("launch.lifecycle.stop", lambda *_, **__: stopped((stop(), failed(1, "b", Cause.STORE, at_step=33), gone(1))))
+    monkeypatch.setattr("launch.runs.lifecycle.stop", lambda *_, **__: stopped((stop(), failed(1, "b", Cause.STORE, at_step=33), gone(1))))
     done = braid("stop", "first")
     assert done.status == 1
     assert "first: stopped (stopped on request; its last checkpoint failed: it broke), last checkpoint at step 20" in done.err
@@ -432,10 +432,10 @@ def test_a_submission_tells_what_keeps_its_controller_from_working(
             raise ClusterUnreachable("did not start")
         return Actor(trouble)
 
-    monkeypatch.setattr("launch.lifecycle.connected", connected)
+    monkeypatch.setattr("launch.runs.lifecycle.connected", connected)
     monkeypatch.setattr("orchestrator.ray_backend.client.start_controller", start_controller)
     monkeypatch.setattr("orchestrator.ray_backend.client.is_connected", lambda: True)
-    monkeypatch.setattr("launch.run.Controller._answer", lambda self, answer, within_s: answer)
+    monkeypatch.setattr("launch.runs.connection.Controller._answer", lambda self, answer, within_s: answer)
     done = braid("submit", "tiny", "name=first", f"storage.root={braid.root}")
     assert (done.status, line in done.err) == (status, True), done.err
     assert json.loads(braid("runs", "--json").out)[0]["state"] == "queued"

@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from data_pipeline.tokenizer import EOS_TOKEN, train_tokenizer
+from data_pipeline.dataset.tokenizer import EOS_TOKEN, train_tokenizer
 from launch.errors import ConfigError
-from launch.preflight import settle_start
-from launch.record import run_store_of
-from launch.weights import name_from
-from model.hf import write_hf
-from model.hf_config import Serving
+from launch.runs.preflight import settle_start
+from launch.runs.record import run_store_of
+from launch.runs.weights import name_from
 from model.presets import PRESETS
-from orchestrator.worker.commit_log import open_commit_log
-from orchestrator.worker.manifest import read_manifest, write_manifest
+from model.weights.hf.files import write_hf
+from model.weights.hf.olmo_config import Serving
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.manifest import read_manifest, write_manifest
 from tests.launch.stored_runs import config_at, put_checkpoint, put_dataset, store_at, stored_run
 from tests.launch.test_cli import STATUS_KEYS, Braid
 from tests.worker.one_rank import begin

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_pipeline.stores import open_store
-from launch import demo
-from launch.demo_store import demo_store
-from launch.demo_verdict import Fault, Injected
-from orchestrator.ray_backend.local_cluster import LocalNode
-from orchestrator.ray_backend.processes import look_at
+from data_pipeline.store.open import open_store
+from launch.demo import demo
+from launch.demo.store import demo_store
+from launch.demo.verdict import Fault, Injected
+from orchestrator.node.processes import look_at
+from orchestrator.ray_backend.local.cluster import LocalNode
 
 
 @pytest.fixture(autouse=True)

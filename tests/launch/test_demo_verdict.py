@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from launch.demo_verdict import Fault, Injected, Outcome, is_falling, next_fault, shortcomings
+from launch.demo.verdict import Fault, Injected, Outcome, is_falling, next_fault, shortcomings
 
 WORKER = Injected(fault=Fault.WORKER, node="b", rank=1, at_s=100.0, committed_step=20)
 NODE = Injected(fault=Fault.NODE, node="b", rank=1, at_s=200.0, committed_step=60)

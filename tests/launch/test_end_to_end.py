@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.s3 import create_bucket
-from data_pipeline.stores import open_store
-from launch.record import read_run
-from orchestrator.ray_backend.local_cluster import stop_local_cluster
-from orchestrator.ray_backend.processes import kill_all, pids_with_environment
+from data_pipeline.store.open import open_store
+from data_pipeline.store.s3 import create_bucket
+from launch.runs.record import read_run
+from orchestrator.node.processes import kill_all, pids_with_environment
+from orchestrator.ray_backend.local.cluster import stop_local_cluster
 from tests.ray_backend.listening import LOOPBACK, listening_addresses
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -78,7 +78,7 @@ def braid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Braid]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("BRAID_HOME", str(home))
     endpoint = tmp_path / "endpoint"
-    command = [sys.executable, "-m", "data_pipeline.moto_server", "--endpoint-file", str(endpoint)]
+    command = [sys.executable, "-m", "launch.servers.moto", "--endpoint-file", str(endpoint)]
     with (tmp_path / "moto.log").open("wb") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.object_store import ObjectInfo, ObjectStore
-from data_pipeline.plan import digest_of, samples_of_step
+from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.store.protocol import ObjectInfo, ObjectStore
 from launch.errors import WrongMoment
-from launch.inspect_run import verdict_of
-from launch.record import RunRecord, read_run, run_store_of
+from launch.runs.inspect import verdict_of
+from launch.runs.record import RunRecord, read_run, run_store_of
 from orchestrator.control.state import Ending, Stage
-from orchestrator.worker.commit_log import Commit, last_fence, open_commit_log
+from orchestrator.records.commit_log import Commit, last_fence, open_commit_log
 from tests.launch.stored_runs import put_dataset, put_steps, store_at, stored_run
 
 

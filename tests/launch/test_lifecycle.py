@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from launch import lifecycle
 from launch.errors import NotReachable
-from launch.record import read_run, run_store_of
-from orchestrator.control.journal import open_journal
+from launch.runs import lifecycle
+from launch.runs.record import read_run, run_store_of
 from orchestrator.control.policy import Cause
 from orchestrator.control.state import Event
 from orchestrator.messages import Outcome
+from orchestrator.records.journal import open_journal
 from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 from tests.launch.stored_runs import store_at, stored_run
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.budget import budget_lines, human
+from launch.config.budget import budget_lines, human
+from launch.config.load import change_config, dump_yaml, find_recipe, load_config, shipped_recipes
 from launch.errors import ConfigError
-from launch.load import change_config, dump_yaml, find_recipe, load_config, shipped_recipes
 from model.config import ParamGroup
 from model.presets import PRESETS
 from orchestrator.config import training_digest

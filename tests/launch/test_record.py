@@ -5,14 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.object_store import KeyExists, KeyMissing, ObjectStore
+from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
+from launch.config.storage import storage_hint, storage_of, storage_to_look_at
 from launch.errors import NoSuchRun, RunExists, UserError
-from launch.record import add_config, config_key, create_run, last_record, read_config, read_run, recorded_status, run_names, run_store_of
-from launch.storage import storage_hint, storage_of, storage_to_look_at
+from launch.runs.record import (
+    add_config,
+    config_key,
+    create_run,
+    last_record,
+    read_config,
+    read_run,
+    recorded_status,
+    run_names,
+    run_store_of,
+)
 from orchestrator import codec
-from orchestrator.control.journal import read_journal
 from orchestrator.control.state import RunSubmitted, terms_of
 from orchestrator.messages import Outcome
+from orchestrator.records.journal import read_journal
 from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 from tests.launch.stored_runs import config_at, put_steps, store_at, stored_run
 
@@ -59,7 +69,7 @@ def test_of_two_submissions_at_once_one_is_told_that_the_run_exists(tmp_path: Pa
         monkeypatch.undo()
         create_run(store, other, at_s=1.0)
 
-    monkeypatch.setattr("launch.record.refuse_existing", nobody_yet)
+    monkeypatch.setattr("launch.runs.record.refuse_existing", nobody_yet)
     with pytest.raises(RunExists):
         create_run(store_at(tmp_path), config, at_s=1.0)
     assert len(read_journal(run_store)) == 1

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from launch.errors import Abandoned, NotOpen, NotReachable, UserError
-from launch.follow import EXIT_STATUS, show, status_line, statuses, warned
-from launch.plot import plot, rolling_mean
-from launch.preflight import prepare_dataset
-from launch.record import read_run, recorded_status
-from launch.render import ENDED, incidents_view, status_view
-from launch.view import RunView
+from launch.runs.preflight import prepare_dataset
+from launch.runs.record import read_run, recorded_status
+from launch.runs.view import RunView
+from launch.show.follow import EXIT_STATUS, show, status_line, statuses, warned
+from launch.show.plot import plot, rolling_mean
+from launch.show.render import ENDED, incidents_view, status_view
 from orchestrator.control.cluster import Observation
 from orchestrator.control.status import build_status
 from orchestrator.messages import AgentReport, Outcome, WorkerReport
@@ -245,7 +245,7 @@ def test_the_default_dataset_is_built_once_and_then_reused(tmp_path: Path, monke
         built.append(name)
         return put_dataset(tmp_path)
 
-    monkeypatch.setattr("data_pipeline.build.build_default_dataset", build)
+    monkeypatch.setattr("data_pipeline.dataset.build.build_default_dataset", build)
     told: list[str] = []
     for _ in range(2):
         prepare_dataset(config_at(tmp_path), store_at(tmp_path), tell=told.append)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.kernels.delta_rule_triton import delta_rule_backward, delta_rule_forward
+from model.kernels.delta_rule.launch import delta_rule_backward, delta_rule_forward
 
 DECAYS: dict[str, Callable[[Tensor], Tensor]] = {
     "usual": lambda noise: -F.softplus(noise - 1),

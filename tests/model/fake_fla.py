@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.kernels.reference import gated_delta_rule_reference
+from model.kernels.delta_rule.definition import gated_delta_rule_reference
 
 Parts = dict[str, Tensor]
 

@@ -126,7 +126,7 @@ def load_exported(model_class: type, directory: Path, tokens_BT: Tensor) -> tupl
 
 
 def write_case(case: Case, directory: Path) -> None:
-    from model.hf import open_hf, write_hf
+    from model.weights.hf.files import open_hf, write_hf
 
     model = build_reference(case)
     model.save_pretrained(directory / "model")

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from model.documents import Documents, build_documents
-from model.gdn import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
-from model.kernels import conv_triton, gates_triton, head_norm_triton
+from model.kernels.conv import operator as conv_triton
+from model.kernels.gated_norm import operator as head_norm_triton
+from model.kernels.gates import operator as gates_triton
+from model.mixers.gdn.layer import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
 from tests.model.interpreter import print_failures
 
 Layer = Callable[..., Tensor | tuple[Tensor, ...]]

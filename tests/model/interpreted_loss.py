@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from model import loss as loss_module
-from model.loss import IGNORED, cross_entropy_sum, fused_loss_and_gradient, head_loss_sum
+from model.layers import head as loss_module
+from model.layers.head import IGNORED, cross_entropy_sum, fused_loss_and_gradient, head_loss_sum
 from tests.model.gloo_world import run_in_world
 from tests.model.interpreter import print_failures
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from model.build import build_model
 from model.config import ModelConfig
 from model.documents import Documents, build_documents
-from model.kernels import delta_rule_operator
-from model.kernels.delta_rule import FORWARD_OPERATORS, gated_delta_rule, gated_delta_rule_with_states
-from model.kernels.delta_rule_operator import delta_rule_triton
-from model.parallelize import build_model
+from model.kernels.delta_rule import operator as delta_rule_operator
+from model.kernels.delta_rule.backends import FORWARD_OPERATORS, gated_delta_rule, gated_delta_rule_with_states
+from model.kernels.delta_rule.operator import delta_rule_triton
 from tests.model.delta_rule_cases import Case, Inputs, distances, draw, exact_results, fenced
 
 ROWS = Case(num_tokens=70, num_rows=2, num_key_heads=2, value_dim=16)

@@ -14,12 +14,18 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from model import attention, layers
-from model.attention import rotary_tables, rotate
+from model.build import build_model
 from model.config import ComputeConfig
-from model.kernels import norm_triton, rotary_triton, swiglu_triton, triton_norm, triton_rotary, triton_swiglu
-from model.layers import swiglu
-from model.parallelize import build_model
+from model.kernels.norm import operator as norm_triton
+from model.kernels.norm import triton as triton_norm
+from model.kernels.rotary import operator as rotary_triton
+from model.kernels.rotary import triton as triton_rotary
+from model.kernels.swiglu import operator as swiglu_triton
+from model.kernels.swiglu import triton as triton_swiglu
+from model.layers import layers
+from model.layers.layers import swiglu
+from model.mixers.attention import layer as attention
+from model.mixers.attention.layer import rotary_tables, rotate
 from model.presets import PRESETS
 from tests.model.interpreted_layers import compare, noise, of_sums, with_gradients
 from tests.model.interpreter import print_failures

@@ -7,14 +7,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from model.batch import Batch, build_batches
+from model.build import build_model
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from model.loss import IGNORED
-from model.mesh import Mesh, build_mesh
-from model.model import HybridLM
-from model.optim import build_optimizer
-from model.parallelize import build_model
-from model.step import StepResult, train_step
+from model.layers.head import IGNORED
+from model.lm import HybridLM
+from model.optim.build import build_optimizer
+from model.parallel.mesh import Mesh, build_mesh
+from model.train.batch import Batch, build_batches
+from model.train.step import StepResult, train_step
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.parameters import parameter_shapes
-from model.weights import TensorInfo
+from model.costs.parameters import parameter_shapes
+from model.weights.source import TensorInfo
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model.batch import build_batches
 from model.config import ParallelConfig
 from model.documents import build_documents, pad_offsets
-from model.loss import IGNORED
-from model.mesh import Mesh
+from model.layers.head import IGNORED
+from model.parallel.mesh import Mesh
+from model.train.batch import build_batches
 
 CPU = torch.device("cpu")
 

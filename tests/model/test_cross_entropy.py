@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.loss import IGNORED, cross_entropy_sum, head_loss_sum
+from model.layers.head import IGNORED, cross_entropy_sum, head_loss_sum
 
 ROWS, TOKENS, WIDTH, VOCAB = 2, 11, 6, 101
 

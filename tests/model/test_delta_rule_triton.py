@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
-from model.kernels.chunk_plan import max_chunks, plan_chunks
-from model.kernels.delta_rule_triton import delta_rule_forward, empty_forward
-from model.kernels.triton_config import CONFIGS, HOPPER, choose_config
+from model.kernels.delta_rule.configs import CONFIGS, HOPPER, choose_config
+from model.kernels.delta_rule.launch import delta_rule_forward, empty_forward
+from model.kernels.delta_rule.plan import max_chunks, plan_chunks
 from tests.model.interpreter import needs_triton, run_interpreted
 
 CPU = torch.device("cpu")

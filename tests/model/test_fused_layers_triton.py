@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.kernels import conv_triton, gates_triton, head_norm_triton
+from model.kernels.conv import operator as conv_triton
+from model.kernels.gated_norm import operator as head_norm_triton
+from model.kernels.gates import operator as gates_triton
 from tests.model.interpreter import needs_triton, run_interpreted
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.kernels import loss_triton
-from model.kernels.fused import takes_kernels
+from model.kernels.loss import operator as loss_triton
+from model.kernels.operators import takes_kernels
 from tests.model.interpreter import needs_triton, run_interpreted
 
 

@@ -9,11 +9,11 @@ from layout_cases import CPU, MODEL
 from memory_weights import MemoryWeights, random_weights
 from torch.distributed.tensor import DTensor
 
+from model.build import build_model, shard_model
 from model.config import ComputeConfig, ParallelConfig
-from model.mesh import build_mesh
-from model.model import HybridLM
-from model.parallelize import build_model, shard_model
-from model.weights import WeightsMismatch, load_weights
+from model.lm import HybridLM
+from model.parallel.mesh import build_mesh
+from model.weights.source import WeightsMismatch, load_weights
 
 LAYOUTS = (ParallelConfig(dp_shard=2, tp=2), ParallelConfig(dp_replicate=2, dp_shard=2), ParallelConfig(tp=4), ParallelConfig(cp=2, tp=2))
 

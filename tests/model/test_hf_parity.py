@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.documents import Documents, build_documents
-from model.hf import load_pretrained, open_hf
-from model.loss import IGNORED
-from model.model import HybridLM
+from model.layers.head import IGNORED
+from model.lm import HybridLM
+from model.weights.hf.files import load_pretrained, open_hf
 
 pytestmark = pytest.mark.xdist_group("hf_oracle")
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.hf import plan_shards
-from model.hf_config import Serving, config_to_hf
-from model.hf_names import checkpoint_keys
-from model.parameters import num_params, parameter_shapes
+from model.costs.parameters import num_params, parameter_shapes
+from model.weights.hf.files import plan_shards
+from model.weights.hf.olmo_config import Serving, config_to_hf
+from model.weights.hf.olmo_names import checkpoint_keys
 
 pytestmark = pytest.mark.xdist_group("hf_streaming")
 CONFIG = ModelConfig(
@@ -30,7 +30,7 @@ PROCESS = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from model.hf import load_pretrained, open_hf, write_hf
+from model.weights.hf.files import load_pretrained, open_hf, write_hf
 
 directory, shard_bytes, limit_bytes, model_bytes = Path(sys.argv[1]), *map(int, sys.argv[2:])
 

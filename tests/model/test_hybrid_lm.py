@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from naive_hybrid import naive_logits
 from torch import Tensor, nn
 
+from model.build import build_model
 from model.config import ModelConfig
-from model.model import HybridLM
-from model.parallelize import build_model
+from model.lm import HybridLM
 
 CONFIG = ModelConfig(vocab_size=31, d_model=16, num_layers=4, num_heads=2, head_dim=6, gdn_key_dim=5, gdn_value_dim=9, ffn_width=20)
 

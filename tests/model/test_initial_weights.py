@@ -2,9 +2,9 @@
 
 import torch
 
-from model.init import initial_weight
-from model.parallelize import build_model
+from model.build import build_model
 from model.presets import PRESETS
+from model.weights.initial import initial_weight
 
 
 def test_every_parameter_follows_the_recipe() -> None:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import Rotary, rotary_tables, rotate
-from model.gdn import GatedHeadNorm, l2_normalise
-from model.layers import FullWidthRMSNorm, RMSNorm
+from model.layers.layers import FullWidthRMSNorm, RMSNorm
+from model.mixers.attention.layer import Rotary, rotary_tables, rotate
+from model.mixers.gdn.layer import GatedHeadNorm, l2_normalise
 
 ROWS, TOKENS, HEADS, WIDTH = 2, 128, 4, 64
 EPS = 1e-2

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import FSDPModule
 
+from model.build import build_model
 from model.config import ComputeConfig, ParallelConfig
-from model.mesh import Mesh, build_mesh
-from model.model import HybridLM
-from model.optim import build_optimizer
-from model.parallelize import build_model
-from model.titan import set_determinism
+from model.lm import HybridLM
+from model.optim.build import build_optimizer
+from model.parallel.mesh import Mesh, build_mesh
+from model.recompute import set_determinism
 
 TWO_WAY = (ParallelConfig(dp_shard=2), ParallelConfig(tp=2), ParallelConfig(cp=2), ParallelConfig(dp_replicate=2))
 FOUR_WAY = (

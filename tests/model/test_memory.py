@@ -8,9 +8,9 @@ from math import prod
 import pytest
 
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from model.groups import takes_muon
-from model.memory import MemoryPrediction, predict_memory
-from model.parameters import REPLICATED, num_params, parameter_shapes
+from model.costs.memory import MemoryPrediction, predict_memory
+from model.costs.parameters import REPLICATED, num_params, parameter_shapes
+from model.optim.groups import takes_muon
 from model.presets import PRESETS
 
 HYBRID_7B = PRESETS["olmo_hybrid_7b"]

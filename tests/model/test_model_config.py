@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from model.build import build_model
 from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout, validate_world
-from model.model import HybridLM
-from model.parallelize import build_model
-from model.parameters import flops_per_token, num_params, parameter_shapes, params_by_part
+from model.costs.parameters import flops_per_token, num_params, parameter_shapes, params_by_part
+from model.lm import HybridLM
 from model.presets import PRESETS
 
 LADDER = {  # the published sizes in millions, without the input embedding: Olmo 3, hybrid

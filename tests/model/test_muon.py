@@ -15,10 +15,10 @@ from torch.optim import AdamW, Muon
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import OptimizerConfig, ParamGroup
-from model.groups import takes_muon
-from model.muon import MuonAdamW
-from model.optim import build_optimizer, initial_state
-from model.orthogonal import orthogonalise
+from model.optim.build import build_optimizer, initial_state
+from model.optim.groups import takes_muon
+from model.optim.muon import MuonAdamW
+from model.optim.orthogonal import orthogonalise
 from tests.model.gloo_world import run_in_world
 
 CONFIG = OptimizerConfig(

@@ -7,9 +7,9 @@ import torch
 from layout_cases import CPU, MODEL
 from torch import Tensor
 
+from model.build import build_model
 from model.documents import Documents, build_documents
-from model.model import HybridLM
-from model.parallelize import build_model
+from model.lm import HybridLM
 
 LENGTHS = ((1, 7, 2, 9), (19,), (3, 1, 1, 14))
 """Of the documents of each row: of one token, shorter and longer than the convolution and the window."""

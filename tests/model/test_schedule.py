@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from model.config import OptimizerConfig
-from model.schedule import decay_steps, lr_at, validate_schedule, warmup_steps
+from model.optim.schedule import decay_steps, lr_at, validate_schedule, warmup_steps
 
 CONFIG = OptimizerConfig(lr=1.0, warmup_steps=10, lr_floor=0.1)
 WSD = replace(CONFIG, schedule="wsd", decay_steps=20)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import adamw, loss
-from model.attention import rotate
 from model.config import ParallelConfig
-from model.layers import RMSNorm, swiglu
+from model.layers import head as loss
+from model.layers.layers import RMSNorm, swiglu
+from model.mixers.attention.layer import rotate
+from model.optim import adamw
 from model.presets import PRESETS
 from model.self_check import Sizes, find_wrong_kernel, sizes_on_rank
 from tests.model import fake_fla

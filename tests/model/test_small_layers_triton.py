@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model.kernels import norm_triton, rotary_triton, swiglu_triton
-from model.kernels.fused import takes_kernels
+from model.kernels.norm import operator as norm_triton
+from model.kernels.operators import takes_kernels
+from model.kernels.rotary import operator as rotary_triton
+from model.kernels.swiglu import operator as swiglu_triton
 from tests.model.interpreter import needs_triton, run_interpreted
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.config import OptimizerConfig
-from model.spikes import SpikeGuard, build_spike_guard, is_spike
+from model.train.spikes import SpikeGuard, build_spike_guard, is_spike
 
 
 def guard(*, sigma: float = 3.0, window: int = 8) -> SpikeGuard:

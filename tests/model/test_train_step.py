@@ -14,13 +14,13 @@ from fake_fla import install
 from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, step_once, train, worst_difference
 from torchtitan.distributed.utils import clip_grad_norm_
 
+from model.build import build_model
 from model.config import ComputeConfig, ParallelConfig, ParamGroup
-from model.loss import IGNORED, cross_entropy_sum
-from model.optim import build_optimizer
-from model.parallelize import build_model
-from model.spikes import SpikeGuard
-from model.step import train_step
-from model.titan import set_determinism
+from model.layers.head import IGNORED, cross_entropy_sum
+from model.optim.build import build_optimizer
+from model.recompute import set_determinism
+from model.train.spikes import SpikeGuard
+from model.train.step import train_step
 
 ONE = ParallelConfig()
 CASE = in_fp32(Case(micro_rows=8))

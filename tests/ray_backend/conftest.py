@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ray_backend import client, local_cluster
+from orchestrator.ray_backend import client
+from orchestrator.ray_backend.local import cluster as local_cluster
 
 
 @pytest.fixture(scope="session")

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_pipeline.config import DataConfig, StorageConfig
-from data_pipeline.local_store import LocalStore
-from data_pipeline.object_store import ObjectStore, with_prefix
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig, OptimizerConfig, ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RecoveryConfig, ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.control.journal import open_journal, read_journal
 from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
 from orchestrator.control.transition import fold
 from orchestrator.messages import Phase, WorkerReport
+from orchestrator.node.processes import pids_with_environment
 from orchestrator.ray_backend import client
-from orchestrator.ray_backend.processes import pids_with_environment
+from orchestrator.records.journal import open_journal, read_journal
 
 T = TypeVar("T")
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))

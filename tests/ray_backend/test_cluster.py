@@ -10,12 +10,12 @@ import pytest
 import ray
 
 from orchestrator.control.cluster import Observation
-from orchestrator.control.journal import Superseded
 from orchestrator.control.state import StartWorkers, StopWorkers
-from orchestrator.ray_backend import local_cluster
 from orchestrator.ray_backend.agent_link import START_TIMEOUT_S
 from orchestrator.ray_backend.cluster import RayCluster
+from orchestrator.ray_backend.local import cluster as local_cluster
 from orchestrator.ray_backend.places import agent_prefix
+from orchestrator.records.journal import Superseded
 from tests.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]

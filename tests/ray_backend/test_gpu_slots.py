@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.ray_backend.gpu_slots import ASK_EVERY_S, SETTLE_S, GpuSlots
-from orchestrator.ray_backend.local_cluster_main import NvidiaGPUAcceleratorManager, visible_gpus
+from orchestrator.ray_backend.local.main import NvidiaGPUAcceleratorManager, visible_gpus
 
 
 class World:

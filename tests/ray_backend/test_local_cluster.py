@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ray_backend import local_cluster
-from orchestrator.ray_backend.processes import look_at, pids_with_environment, processes
+from orchestrator.node.processes import look_at, pids_with_environment, processes
+from orchestrator.ray_backend.local import cluster as local_cluster
 from tests.ray_backend.fake_runs import wait_for
 from tests.ray_backend.listening import LOOPBACK, listening_addresses
 

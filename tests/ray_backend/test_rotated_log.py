@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ray_backend.rotated_log import RotatedLog
+from orchestrator.node.rotated_log import RotatedLog
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ import pytest
 import ray
 
 from orchestrator.control.controller import Controller
-from orchestrator.control.journal import Superseded, open_journal, read_journal
 from orchestrator.control.policy import Cause
 from orchestrator.control.state import ControllerStarted, Ending
-from orchestrator.ray_backend import client, local_cluster
+from orchestrator.ray_backend import client
 from orchestrator.ray_backend.cluster import RayCluster
+from orchestrator.ray_backend.local import cluster as local_cluster
 from orchestrator.ray_backend.places import agent_prefix
+from orchestrator.records.journal import Superseded, open_journal, read_journal
 from tests.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]

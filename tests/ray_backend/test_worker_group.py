@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.messages import Failed, Phase, WorkerReport
-from orchestrator.ray_backend.processes import look_at, members_of_session
-from orchestrator.ray_backend.worker_group import EXIT_NOT_STARTED, WorkerGroup, start_worker_group
-from orchestrator.ray_backend.worker_order import WorkerSpec
+from orchestrator.node.orders import WorkerSpec
+from orchestrator.node.processes import look_at, members_of_session
+from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup, start_worker_group
 from tests.ray_backend.fake_runs import is_over, is_training, wait_for
 
 SPEAKS = "import os, time; from orchestrator.messages import *; say = lambda m: os.write(int(os.environ['BRAID_REPORT_FD']), encode(m));"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_pipeline.config import StorageConfig
 from orchestrator import codec
-from orchestrator.ray_backend.worker_order import Rendezvous, SpawnOrder, worker_environment
+from orchestrator.node.orders import Rendezvous, SpawnOrder, worker_environment
 
 INHERITED = {
     "PATH": "/usr/bin",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.messages import Beat, Committed, Ended, Failed, Message, Outcome, Phase, Resumed
-from orchestrator.ray_backend.worker_record import WorkerRecord, aged, exited, grown_older, heard, is_news, new_record
+from orchestrator.node.tracked import WorkerRecord, aged, exited, grown_older, heard, is_news, new_record
 
 
 def told(*messages: Message, every_s: float = 1.0) -> WorkerRecord:

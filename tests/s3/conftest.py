@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.ceph import start_ceph, why_not_ceph
+from launch.servers.ceph import start_ceph, why_not_ceph
 
 WAIT_FOR_OTHERS_S = 120.0
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.ceph import CephError, start_ceph, why_not_ceph
 from data_pipeline.config import StorageConfig
-from data_pipeline.object_store import AccessDenied, BucketMissing, ObjectStore
-from data_pipeline.s3 import MULTIPART_FROM_BYTES, S3Store, create_bucket, open_s3
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, ObjectStore
+from data_pipeline.store.s3 import MULTIPART_FROM_BYTES, S3Store, create_bucket, open_s3
+from launch.servers.ceph import CephError, start_ceph, why_not_ceph
 from tests.data_pipeline.s3_world import set_credentials
 from tests.data_pipeline.store_contract import StoreContract
 from tests.s3.conftest import CephAccess

@@ -9,7 +9,7 @@ import threading
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from data_pipeline.stores import open_store
+from data_pipeline.store.open import open_store
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.worker.build import build_trainer

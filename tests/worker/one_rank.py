@@ -7,12 +7,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.store.protocol import ObjectStore
 from model.config import ParallelConfig
 from orchestrator.messages import Resumed
+from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.attempt import Attempt, begin_attempt
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
-from orchestrator.worker.ledger import StepRecord
 from orchestrator.worker.resume import Resumer
 from tests.fakes.memory_store import MemoryStore
 from tests.worker.tiny_run import MODEL

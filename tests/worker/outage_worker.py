@@ -2,8 +2,8 @@
 
 import os
 
-from data_pipeline.local_store import LocalStore
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.worker.main import main
 
 put = LocalStore.put

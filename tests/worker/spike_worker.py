@@ -4,9 +4,9 @@ import os
 
 from torch import Tensor
 
-from data_pipeline.loader import TokenBatch
-from model.model import HybridLM
-from model.step import StepResult
+from data_pipeline.read.loader import TokenBatch
+from model.lm import HybridLM
+from model.train.step import StepResult
 from orchestrator.worker.main import main
 from orchestrator.worker.trainer import Trainer
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from data_pipeline.object_store import AccessDenied, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
 from model.config import OptimizerConfig
-from model.optim import build_optimizer
-from model.spikes import build_spike_guard
+from model.optim.build import build_optimizer
+from model.train.spikes import build_spike_guard
+from orchestrator.errors import Fenced
 from orchestrator.messages import Resumed
-from orchestrator.worker.commit_log import open_commit_log
-from orchestrator.worker.errors import Fenced
-from orchestrator.worker.ledger import read_ledger
-from orchestrator.worker.manifest import directory_of, read_manifest
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.ledger import read_ledger
+from orchestrator.records.manifest import directory_of, read_manifest
 from orchestrator.worker.state import training_state
 from tests.fakes.memory_store import MemoryStore
 from tests.worker.one_rank import DIGEST, begin, flip_a_byte, state_at, steps_on_store

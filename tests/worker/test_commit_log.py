@@ -3,8 +3,8 @@
 import pytest
 
 from orchestrator.codec import DecodeError
-from orchestrator.worker.commit_log import Commit, Fence, Reject, last_fence, open_commit_log, trusted_commits
-from orchestrator.worker.errors import Fenced
+from orchestrator.errors import Fenced
+from orchestrator.records.commit_log import Commit, Fence, Reject, last_fence, open_commit_log, trusted_commits
 from tests.fakes.memory_store import MemoryStore
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator import codec
+from orchestrator.errors import NoCheckpoint
 from orchestrator.messages import Ended, Failed, Message, Outcome, decode
 from orchestrator.worker.environment import read_environment
-from orchestrator.worker.errors import NoCheckpoint
 from orchestrator.worker.main import EXIT_FAILED, EXIT_USAGE, run_reported
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter
 

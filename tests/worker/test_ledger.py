@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from data_pipeline.object_store import AccessDenied, KeyExists, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, KeyExists, StoreUnavailable
 from model.config import ParallelConfig
 from orchestrator.codec import DecodeError
-from orchestrator.worker.ledger import Ledger, StepRecord, build_ledger, read_ledger
+from orchestrator.records.ledger import Ledger, StepRecord, build_ledger, read_ledger
 from tests.fakes.memory_store import MemoryStore
 
 NEVER_S = 1e6

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from model.config import ParallelConfig
-from orchestrator.worker.commit_log import Commit
-from orchestrator.worker.errors import CheckpointCorrupt
-from orchestrator.worker.manifest import (
+from orchestrator.errors import CheckpointCorrupt
+from orchestrator.records.commit_log import Commit
+from orchestrator.records.manifest import (
     CheckpointManifest,
     DataPosition,
     FileDigest,

@@ -10,15 +10,15 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.store.protocol import ObjectStore
 from model.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.messages import Beat, Committed, Outcome, Phase
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.ledger import read_ledger
+from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.checkpoint_store import open_checkpoint
-from orchestrator.worker.commit_log import open_commit_log
-from orchestrator.worker.ledger import read_ledger
-from orchestrator.worker.manifest import read_manifest
 from tests.worker.tiny_run import Worker, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from data_pipeline.object_store import StoreUnavailable
+from data_pipeline.store.protocol import StoreUnavailable
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
 from orchestrator.messages import Resumed
+from orchestrator.records.commit_log import Reject, open_commit_log
+from orchestrator.records.manifest import directory_of, read_manifest
 from orchestrator.worker.checkpoint_store import open_checkpoint
-from orchestrator.worker.commit_log import Reject, open_commit_log
-from orchestrator.worker.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
-from orchestrator.worker.manifest import directory_of, read_manifest
 from tests.fakes.memory_store import MemoryStore
 from tests.worker.one_rank import begin, flip_a_byte, state_at
 

@@ -8,7 +8,7 @@ import torch
 
 from model.config import ParallelConfig
 from model.presets import PRESETS
-from orchestrator.worker.errors import KernelsWrong
+from orchestrator.errors import KernelsWrong
 from orchestrator.worker.session import require_right_kernels
 from tests.model import fake_fla
 

@@ -8,13 +8,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from data_pipeline.object_store import ObjectStore
+from data_pipeline.store.protocol import ObjectStore
 from model.config import OptimizerConfig
 from orchestrator.messages import Beat
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.ledger import read_ledger
+from orchestrator.records.manifest import directory_of, read_manifest
 from orchestrator.worker.checkpoint_store import open_checkpoint
-from orchestrator.worker.commit_log import open_commit_log
-from orchestrator.worker.ledger import read_ledger
-from orchestrator.worker.manifest import directory_of, read_manifest
 from tests.worker.spike_worker import SPIKE_STEP
 from tests.worker.tiny_run import create_run, run_attempt, tiny_config, verdict_on
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.loader import build_loader
-from data_pipeline.local_store import LocalStore
-from data_pipeline.manifest import load_manifest
+from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.read.loader import build_loader
+from data_pipeline.store.local import LocalStore
+from model.build import build_model
 from model.config import ParallelConfig
-from model.parallelize import build_model
-from model.weights import load_weights
+from model.weights.source import load_weights
 from orchestrator import codec
 from orchestrator.config import RunConfig, StartConfig
+from orchestrator.records.ledger import read_ledger
+from orchestrator.records.manifest import find_checkpoint
 from orchestrator.worker.checkpoint_store import open_checkpoint
-from orchestrator.worker.ledger import read_ledger
-from orchestrator.worker.manifest import find_checkpoint
 from orchestrator.worker.weights import open_weights
 from tests.worker.tiny_run import BATCH_ROWS, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
 

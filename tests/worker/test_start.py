@@ -8,15 +8,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data_pipeline.object_store import with_prefix
+from data_pipeline.store.protocol import with_prefix
+from model.build import build_model
 from model.config import ModelConfig, OptimizerConfig
-from model.model import HybridLM
-from model.optim import build_optimizer
-from model.parallelize import build_model
+from model.lm import HybridLM
+from model.optim.build import build_optimizer
 from orchestrator.config import RunConfig, StartConfig, training_digest
-from orchestrator.worker.errors import ConfigMismatch, NoCheckpoint
+from orchestrator.errors import ConfigMismatch, NoCheckpoint
+from orchestrator.records.origin import find_start
 from orchestrator.worker.resume import load_start
-from orchestrator.worker.start import find_start
 from orchestrator.worker.state import training_state
 from orchestrator.worker.weights import write_weights
 from tests.fakes.memory_store import MemoryStore

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.local_store import LocalStore
+from data_pipeline.store.local import LocalStore
 from launch.errors import ConfigError, UserError
 from launch.train import USAGE, keep_config, read_arguments
 from orchestrator import codec
-from orchestrator.worker.commit_log import open_commit_log
+from orchestrator.records.commit_log import open_commit_log
 from tests.fakes.memory_store import MemoryStore
 from tests.worker.tiny_run import run_store_of, tiny_config, verdict_on, write_dataset
 

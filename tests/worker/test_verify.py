@@ -9,9 +9,9 @@ import pytest
 
 from model.config import ComputeConfig, ParallelConfig
 from orchestrator.config import RecoveryConfig
+from orchestrator.records.commit_log import Commit, Entry, Fence, Reject
+from orchestrator.records.ledger import StepRecord, setting_of
 from orchestrator.verify import Verdict, committed_step, verify
-from orchestrator.worker.commit_log import Commit, Entry, Fence, Reject
-from orchestrator.worker.ledger import StepRecord, setting_of
 from tests.worker.tiny_run import tiny_config
 
 TOKENS = 1024

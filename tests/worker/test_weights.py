@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from data_pipeline.errors import CacheUnusable
-from data_pipeline.object_store import StoreUnavailable
-from model.parameters import parameter_shapes
-from model.weights import TensorInfo
-from orchestrator.worker.commit_log import open_commit_log
-from orchestrator.worker.errors import CheckpointCorrupt
-from orchestrator.worker.manifest import CheckpointManifest, directory_of, find_checkpoint
+from data_pipeline.store.protocol import StoreUnavailable
+from model.costs.parameters import parameter_shapes
+from model.weights.source import TensorInfo
+from orchestrator.errors import CheckpointCorrupt
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.manifest import CheckpointManifest, directory_of, find_checkpoint
 from orchestrator.worker.weights import AverageWeights, Watched, open_weights, read_companions, write_weights
 from tests.fakes.memory_store import MemoryStore
 from tests.worker.one_rank import flip_a_byte, steps_on_store
@@ -184,8 +184,8 @@ BOUNDED = """
 import resource, sys
 from pathlib import Path
 import torch
-from data_pipeline.local_store import LocalStore
-from model.weights import TensorInfo
+from data_pipeline.store.local import LocalStore
+from model.weights.source import TensorInfo
 from orchestrator.worker.weights import AverageWeights, open_weights, write_weights
 from tests.worker.tiny_run import MODEL
 

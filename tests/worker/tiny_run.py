@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.config import DataConfig, StorageConfig
-from data_pipeline.local_store import LocalStore
-from data_pipeline.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
-from data_pipeline.object_store import ObjectStore, with_prefix
-from data_pipeline.plan import digest_of, samples_of_step
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
+from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig, OptimizerConfig, ParallelConfig
 from orchestrator import codec
 from orchestrator.config import CheckpointConfig, ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.messages import Ended, Failed, Message, Resumed, decode
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.ledger import read_ledger
 from orchestrator.verify import Verdict, verify
-from orchestrator.worker.commit_log import open_commit_log
-from orchestrator.worker.ledger import read_ledger
 
 WORKER = "orchestrator.worker.main"
 VOCAB_SIZE, SEQ_LEN, BATCH_ROWS = 256, 16, 4

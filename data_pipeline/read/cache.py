@@ -1,0 +1,96 @@
+"""Shards on the local disk: fetched whole, once per node, checked before use.
+
+Files are named by their SHA-256, so a cache directory is safe to share between processes, runs and datasets.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_pipeline.dataset.manifest import ShardRef
+from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
+from data_pipeline.store.protocol import KeyMissing, ObjectStore
+
+FETCH_SIZE_BYTES = 16 * 2**20
+
+
+def cached_shard(ref: ShardRef, *, store: ObjectStore, directory: Path) -> Path:
+    """The local file of a shard, fetched if it is not there yet. Of several processes one fetches and the others wait for it.
+
+    Raises ShardMissing, ShardCorrupt, CacheUnusable, or what the store raises.
+    """
+    path = directory / ref.sha256
+    with _disk_errors(directory):
+        if _is_complete(path, ref):
+            return path
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(f"{ref.sha256}.lock")):
+            if not _is_complete(path, ref):
+                _fetch(ref, store, path)
+    return path
+
+
+def _is_complete(path: Path, ref: ShardRef) -> bool:
+    """A file gets its name only after its digest was right and it was synced; the size is checked again because that is free."""
+    try:
+        return path.stat().st_size == ref.size_bytes
+    except FileNotFoundError:
+        return False
+
+
+def _fetch(ref: ShardRef, store: ObjectStore, path: Path) -> None:
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("xb") as file:
+            for data in _ranges_of(ref, store):
+                digest.update(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != ref.sha256:
+            raise ShardCorrupt(
+                f"{store.url(ref.key)}: its SHA-256 is {digest.hexdigest()[:12]}…, its manifest says {ref.sha256[:12]}…; "
+                "rebuild the dataset with `braid data build`, or restore this object"
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _ranges_of(ref: ShardRef, store: ObjectStore) -> Iterator[bytes]:
+    for start in range(0, ref.size_bytes, FETCH_SIZE_BYTES):
+        wanted = min(FETCH_SIZE_BYTES, ref.size_bytes - start)
+        try:
+            data = store.get_range(ref.key, start, wanted)
+        except KeyMissing as error:
+            remedy = "rebuild it with `braid data build` or fix storage.root"
+            raise ShardMissing(f"{store.url(ref.key)}: is in the manifest but not in the store; {remedy}") from error
+        if len(data) != wanted:
+            raise ShardCorrupt(
+                f"{store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; "
+                "rebuild the dataset with `braid data build`, or restore this object"
+            )
+        yield data
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Exclusive among processes and threads; freed by the kernel when its holder dies."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = "no space left" if error.errno == errno.ENOSPC else error.strerror or type(error).__name__
+        raise CacheUnusable(f"{directory}: can't keep shards here ({reason}); free space, or choose another cache directory") from error

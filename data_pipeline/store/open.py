@@ -1,0 +1,19 @@
+"""The front door to object stores: from a config to a store."""
+
+from pathlib import Path
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import ObjectStore
+
+
+def open_store(storage: StorageConfig) -> ObjectStore:
+    """The store at `storage.root`. Does no I/O itself: a missing bucket or directory shows at the first operation.
+
+    An S3 store belongs to the process which opened it: open another one after a fork.
+    """
+    if storage.is_s3:
+        from data_pipeline.store.s3 import open_s3  # here, so that a directory store costs no s3fs
+
+        return open_s3(storage)
+    return LocalStore(Path(storage.root).expanduser().absolute())

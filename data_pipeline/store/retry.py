@@ -1,0 +1,49 @@
+"""Retries, the one place for them: exponential backoff with jitter until a deadline. Pure: clock, sleep and chance are arguments."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from data_pipeline.store.protocol import StoreError, StoreUnavailable
+
+Result = TypeVar("Result")
+
+
+class TransientError(StoreError):
+    """May go away by itself: retried, and never seen by callers."""
+
+
+def backoff_delays(*, chance: Callable[[], float], first_delay_s: float = 0.1, largest_delay_s: float = 5.0) -> Iterator[float]:
+    """Endless delays that double up to `largest_delay_s`; `chance` in [0, 1) spreads each over its upper half, so that many clients part.
+
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("equal jitter").
+    """
+    delay_s = first_delay_s
+    while True:
+        yield delay_s * (0.5 + 0.5 * chance())
+        delay_s = min(2 * delay_s, largest_delay_s)
+
+
+def with_retries(
+    operation: Callable[[], Result],
+    *,
+    delays_s: Iterator[float],
+    deadline_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Result:
+    """The result of `operation`, called again after every TransientError until `deadline_s` have passed, then StoreUnavailable.
+
+    Any other error is permanent and passes at once.
+    """
+    gives_up_at_s = clock() + deadline_s
+    num_attempts = 0
+    while True:
+        num_attempts += 1
+        try:
+            return operation()
+        except TransientError as error:
+            delay_s = next(delays_s)
+            if clock() + delay_s > gives_up_at_s:
+                remedy = "check storage.endpoint_url, the network and the server"
+                raise StoreUnavailable(f"{error}; gave up after {num_attempts} attempts in {deadline_s:g} s: {remedy}") from error
+            sleep(delay_s)

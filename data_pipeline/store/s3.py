@@ -1,0 +1,215 @@
+"""An object store on S3, or on anything that speaks it. The only importer of s3fs.
+
+s3fs gives the client, with its connections and credentials, and an event loop that any thread may use. The calls are plain S3 operations
+on that client: s3fs's own layer hides which condition failed, retries by itself, and makes a new client for each of several first calls
+that come at once. botocore's retries are off too: `retry.py` does them.
+"""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from fsspec.asyn import sync
+from s3fs import S3FileSystem
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectInfo, StoreError, check_key, check_prefix, check_range
+from data_pipeline.store.retry import backoff_delays, with_retries
+from data_pipeline.store.s3_errors import RAISED_BY_S3, BucketExists, RangePastEnd, to_store_error
+
+Result = TypeVar("Result")
+Parameters = dict[str, Any]
+"""Of an S3 operation, by Amazon's names."""
+Answer = dict[str, Any]
+
+PART_SIZE_BYTES = 32 * 2**20
+MULTIPART_FROM_BYTES = 2 * PART_SIZE_BYTES
+NUM_PARALLEL_PARTS = 4
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+NUM_CONNECTIONS = 32
+_WRITER = "braid-writer"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store:
+    """Objects of one bucket under one prefix."""
+
+    filesystem: S3FileSystem
+    """Closes the client when it goes."""
+    client: Any
+    """The aiobotocore client; its coroutines belong on the filesystem's loop."""
+    bucket: str
+    prefix: str
+    """Empty, or ends with '/'."""
+    endpoint: str
+    """For messages."""
+    deadline_s: float
+
+    def __repr__(self) -> str:
+        return f"S3Store(s3://{self.bucket}/{self.prefix})"
+
+    def put(self, key: str, data: bytes) -> None:
+        if len(data) >= MULTIPART_FROM_BYTES:
+            self._put_in_parts(key, data)
+        else:
+            self._call("put_object", key, {"Body": data})
+
+    def create(self, key: str, data: bytes) -> None:
+        """Carries a nonce: when an answer got lost and the write was repeated, the refusal is about our own object, which then counts.
+
+        (The repetition need not be ours: aiohttp repeats a PUT by itself when a kept connection turns out to be closed.)
+        """
+        writer = uuid.uuid4().hex
+        try:
+            self._call("put_object", key, {"Body": data, "IfNoneMatch": "*", "Metadata": {_WRITER: writer}})
+        except KeyExists:
+            if self._writer_of(key) != writer:
+                raise
+
+    def get(self, key: str) -> bytes:
+        return self._read(key, {})
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        check_range(start, length)
+        if length == 0:
+            return b""
+        try:
+            return self._read(key, {"Range": f"bytes={start}-{start + length - 1}"})
+        except RangePastEnd:
+            return b""
+
+    def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
+        where = {"Bucket": self.bucket, "Prefix": self.prefix + check_prefix(prefix)}
+        if after:
+            where["StartAfter"] = self.prefix + check_prefix(after)
+        found: list[ObjectInfo] = []
+        while True:
+            page = self._request("list_objects_v2", self.url(prefix), where)
+            found.extend(map(self._to_info, page.get("Contents", [])))
+            if not page.get("IsTruncated"):
+                return sorted(found, key=lambda info: info.key)
+            where["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, key: str) -> None:
+        self._call("delete_object", key, {})
+
+    def url(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    def _to_info(self, entry: Answer) -> ObjectInfo:
+        return ObjectInfo(
+            key=entry["Key"].removeprefix(self.prefix), size_bytes=entry["Size"], modified_at_s=entry["LastModified"].timestamp()
+        )
+
+    def _writer_of(self, key: str) -> str:
+        try:
+            answer = self._call("head_object", key, {})
+        except KeyMissing:
+            return ""
+        return str(answer.get("Metadata", {}).get(_WRITER, ""))
+
+    def _put_in_parts(self, key: str, data: bytes) -> None:
+        writer = uuid.uuid4().hex
+        upload = {"UploadId": self._call("create_multipart_upload", key, {"Metadata": {_WRITER: writer}})["UploadId"]}
+
+        def put_part(number: int) -> Answer:
+            start = (number - 1) * PART_SIZE_BYTES
+            part = {"PartNumber": number, "Body": data[start : start + PART_SIZE_BYTES]}
+            return {"PartNumber": number, "ETag": self._call("upload_part", key, upload | part)["ETag"]}
+
+        try:
+            with ThreadPoolExecutor(NUM_PARALLEL_PARTS) as pool:
+                parts = list(pool.map(put_part, range(1, 1 + -(-len(data) // PART_SIZE_BYTES))))
+            self._complete(key, upload | {"MultipartUpload": {"Parts": parts}}, writer)
+        except StoreError:
+            with suppress(StoreError):  # the first failure is the one to tell
+                self._call("abort_multipart_upload", key, upload)
+            raise
+
+    def _complete(self, key: str, upload: Parameters, writer: str) -> None:
+        try:
+            self._call("complete_multipart_upload", key, upload)
+        except KeyMissing:  # the upload is gone: perhaps completed, and the answer got lost
+            if self._writer_of(key) != writer:
+                raise
+
+    def _read(self, key: str, extra: Parameters) -> bytes:
+        parameters = {"Bucket": self.bucket, "Key": self.prefix + check_key(key)} | extra
+
+        async def read() -> bytes:
+            answer = await self.client.get_object(**parameters)
+            async with answer["Body"] as body:
+                return await body.read()
+
+        return self._retry(read, self.url(key))
+
+    def _call(self, operation: str, key: str, extra: Parameters) -> Answer:
+        return self._request(operation, self.url(key), {"Bucket": self.bucket, "Key": self.prefix + check_key(key)} | extra)
+
+    def _request(self, operation: str, url: str, parameters: Parameters) -> Answer:
+        async def request() -> Answer:
+            return await getattr(self.client, operation)(**parameters)
+
+        return self._retry(request, url)
+
+    def _retry(self, call: Callable[[], Coroutine[Any, Any, Result]], url: str) -> Result:
+        def attempt() -> Result:
+            try:
+                return sync(self.filesystem.loop, call)
+            except RAISED_BY_S3 as error:
+                raise to_store_error(error, url=url, endpoint=self.endpoint) from error
+
+        delays_s = backoff_delays(chance=random.random)
+        return with_retries(attempt, delays_s=delays_s, deadline_s=self.deadline_s, clock=time.monotonic, sleep=time.sleep)
+
+
+def open_s3(storage: StorageConfig) -> S3Store:
+    """The store at an `s3://` root. Credentials and region are the environment's or the AWS chain's.
+
+    Checksums beyond what S3 requires are off: older S3-compatible servers refuse them, and what matters here carries a SHA-256 of its own.
+    """
+    bucket, prefix = storage.bucket_and_prefix()
+    filesystem = S3FileSystem(
+        endpoint_url=storage.endpoint_url or None,
+        default_cache_type="none",
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        config_kwargs={
+            "connect_timeout": min(CONNECT_TIMEOUT_S, storage.deadline_s),
+            "read_timeout": min(READ_TIMEOUT_S, storage.deadline_s),
+            "max_pool_connections": NUM_CONNECTIONS,
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        },
+    )
+    try:
+        filesystem.connect()
+    except RAISED_BY_S3 as error:
+        raise to_store_error(error, url=storage.root, endpoint=storage.endpoint_url or "AWS") from error
+    client = filesystem.s3
+    endpoint = urlsplit(client.meta.endpoint_url)
+    return S3Store(
+        filesystem=filesystem,
+        client=client,
+        bucket=bucket,
+        prefix=f"{prefix}/" if prefix else "",
+        endpoint=f"{endpoint.scheme}://{endpoint.hostname}" + (f":{endpoint.port}" if endpoint.port else ""),
+        deadline_s=storage.deadline_s,
+    )
+
+
+def create_bucket(storage: StorageConfig) -> None:
+    """Make the bucket of an `s3://` root, unless it is there already and ours. For demos and tests: in the server's default region."""
+    store = open_s3(storage)
+    try:
+        store._request("create_bucket", f"s3://{store.bucket}", {"Bucket": store.bucket})
+    except BucketExists:
+        return

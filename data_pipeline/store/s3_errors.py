@@ -1,0 +1,103 @@
+"""What an S3 failure means: transient or permanent, and for the person who reads it. The one place that judges.
+
+Messages name the error's code or type only: a server's own words might repeat what it was sent.
+"""
+
+from http.client import IncompleteRead
+
+from aiohttp import ClientError as HttpError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+    TokenRetrievalError,
+)
+
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreError
+from data_pipeline.store.retry import TransientError
+
+RAISED_BY_S3 = (OSError, BotoCoreError, ClientError, HttpError, IncompleteRead)
+"""Everything that botocore and aiohttp raise when a call fails; timeouts are OSErrors."""
+
+
+class BucketExists(StoreError):
+    """The bucket to be made is there and ours."""
+
+
+class RangePastEnd(StoreError):
+    """The wanted range begins at or after the object's end."""
+
+
+_MISSING_KEY = {"NoSuchKey", "NoSuchUpload", "404"}
+_PRECONDITION = {"PreconditionFailed", "412"}
+_OWN_BUCKET = {"BucketAlreadyOwnedByYou"}
+_RANGE = {"InvalidRange", "416"}
+_CREDENTIALS = {
+    "AccessDenied",
+    "AllAccessDisabled",
+    "AuthFailure",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSecurity",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "403",
+}
+_TRANSIENT = {
+    "ConditionalRequestConflict",
+    "OperationAborted",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "409",
+    "429",
+}
+_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301", "307"}
+_CREDENTIAL_FAILURES = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError)
+
+
+def to_store_error(error: Exception, *, url: str, endpoint: str) -> StoreError:
+    """The failure of a call about `url` as one of our errors; TransientError where another try may succeed."""
+    if isinstance(error, _CREDENTIAL_FAILURES):
+        return AccessDenied(
+            f"{url}: no usable credentials ({type(error).__name__}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+        )
+    if isinstance(error, SSLError):
+        return StoreError(f"{url}: TLS with {endpoint} failed; check storage.endpoint_url and the certificates (AWS_CA_BUNDLE)")
+    if isinstance(error, ParamValidationError):
+        return StoreError(f"{url}: not a valid S3 location; check storage.root")
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        return _from_code(code, status, url=url, endpoint=endpoint)
+    return TransientError(f"{url}: no answer from {endpoint} ({type(error).__name__})")
+
+
+def _from_code(code: str, status: int, *, url: str, endpoint: str) -> StoreError:
+    if code == "NoSuchBucket":
+        return BucketMissing(f"{url}: no such bucket at {endpoint}; create it, or fix storage.root")
+    if code in _MISSING_KEY:
+        return KeyMissing(f"{url}: no such object; check the name and storage.root")
+    if code in _PRECONDITION:
+        return KeyExists(f"{url}: exists already; another writer was first")
+    if code in _OWN_BUCKET:
+        return BucketExists(f"{url}: the bucket exists already")
+    if code in _RANGE:
+        return RangePastEnd(f"{url}: shorter than the range that was asked for")
+    if code in _REGION:
+        return StoreError(f"{url}: the bucket is in another region ({code}); set AWS_DEFAULT_REGION to its region")
+    if code == "RequestTimeTooSkewed":
+        return AccessDenied(f"{url}: this machine's clock is wrong ({code}); set it, for example with NTP")
+    if code in _TRANSIENT or status >= 500:
+        return TransientError(f"{url}: {endpoint} answered {code}")
+    if code in _CREDENTIALS or status in (401, 403):
+        return AccessDenied(
+            f"{url}: access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the bucket's policy"
+        )
+    return StoreError(f"{url}: {endpoint} refused ({code}); check that it is an S3 server which supports conditional writes")

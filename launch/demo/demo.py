@@ -1,0 +1,201 @@
+"""`braid demo`: a run is hurt twice on a cluster of three nodes, recovers and finishes; what it showed is judged in demo_verdict.py."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.dataset.build import build_dataset
+from data_pipeline.dataset.tokenizer import train_tokenizer
+from data_pipeline.sources.corpus import find_corpus
+from data_pipeline.store.open import open_store
+from launch.config.load import load_config
+from launch.demo.store import demo_store
+from launch.demo.verdict import Fault, Injected, Outcome, losses_of, next_fault, shortcomings
+from launch.runs.connection import stop_local
+from launch.runs.inspect import verdict_of
+from launch.runs.lifecycle import open_view, submit
+from launch.runs.record import read_run
+from launch.show.follow import show, statuses
+from launch.show.plot import plot, rolling_mean
+from launch.show.render import Status, incidents_view, short_node
+from orchestrator.config import RunConfig
+from orchestrator.node.processes import kill_all, pids_with_environment, send
+from orchestrator.ray_backend.local.cluster import kill_node, local_nodes
+from orchestrator.records.ledger import read_ledger
+from orchestrator.verify import Verdict
+
+POLL_S = 0.2
+TIME_LIMIT_S = 600.0
+GONE_WITHIN_S = 5.0
+SMOOTHED_STEPS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Played:
+    """What the run left behind, read before its store goes away."""
+
+    status: Status
+    injected: tuple[Injected, ...]
+    losses: tuple[float, ...]
+    verdict: Verdict | None
+    """None where the run never got far enough to be verified."""
+    left_behind: tuple[str, ...]
+
+
+def run_demo(*, store_kind: str, corpus: Path | None, num_steps: int, keep: bool) -> int:
+    """The exit status: 0 when everything went as promised. Raises UserError, StoreError, DataError."""
+    began_s = time.monotonic()
+    console = Console()
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    with temporary_home(keep=keep, console=console) as home:
+        with demo_store(store_kind, home) as storage, _local_cluster():
+            played = _play(_prepare(storage, corpus, num_steps, console), home, console)
+        outcome = _outcome(played, processes_of_home(home))
+    return _summarize(outcome, played.verdict, time.monotonic() - began_s, console)
+
+
+@contextmanager
+def temporary_home(*, keep: bool, console: Console) -> Iterator[Path]:
+    """BRAID_HOME of this process and of all that it starts. Nothing of it survives the block, files only with `keep`."""
+    home = Path(tempfile.mkdtemp(prefix="braid-demo-"))
+    os.environ["BRAID_HOME"] = str(home)
+    try:
+        yield home
+    finally:
+        kill_all(lambda: pids_with_environment("BRAID_HOME", str(home)))
+        if keep:
+            console.print(f"the demo's files are in {home}")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _local_cluster() -> Iterator[None]:
+    """Whatever cluster the block starts ends with it."""
+    try:
+        yield
+    finally:
+        stop_local()
+
+
+def _prepare(storage: StorageConfig, corpus: Path | None, num_steps: int, console: Console) -> RunConfig:
+    """The configuration of a run whose data is there."""
+    name = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    overrides = [
+        f"name={name}",
+        f"storage.root={storage.root}",
+        f"storage.endpoint_url={storage.endpoint_url}",
+        f"train.num_steps={num_steps}",
+    ]
+    if corpus is None:
+        return load_config("tiny", overrides)
+    config = load_config("tiny", [*overrides, f"data.dataset={name}"])
+    console.print(f"building a dataset from {corpus} …")
+    documents = find_corpus(corpus)
+    tokenizer = train_tokenizer(documents, config.model.vocab_size)
+    build_dataset(store=open_store(storage), name=name, documents=documents, tokenizer=tokenizer, progress=lambda _: None)
+    return config
+
+
+def _play(config: RunConfig, home: Path, console: Console) -> Played:
+    """Submits the run, hurts it, and watches it to its end."""
+    submit(config, address="", tell=console.print)
+    injected: list[Injected] = []
+    with open_view(config.storage, config.name, "") as view:
+        seen = _until_too_late(statuses(view.status, poll_s=POLL_S))
+        status = show(_hurting(seen, home, injected, console), console)
+    record = read_run(config.storage, config.name)
+    return Played(
+        status=status,
+        injected=tuple(injected),
+        losses=losses_of(read_ledger(record.run_store)),
+        verdict=verdict_of(record) if record.state.committed_step else None,
+        left_behind=_workers_left(config.name),
+    )
+
+
+def _until_too_late(seen: Iterator[Status]) -> Iterator[Status]:
+    give_up_at_s = time.monotonic() + TIME_LIMIT_S
+    for status in seen:
+        yield status
+        if time.monotonic() > give_up_at_s:
+            return
+
+
+def _hurting(seen: Iterator[Status], home: Path, injected: list[Injected], console: Console) -> Iterator[Status]:
+    """Passes on what it sees, and injects the faults when their time has come."""
+    for status in seen:
+        fault = next_fault(status, injected)
+        if fault is not None:
+            injected.append(_inject(fault, status, home, console))
+        yield status
+
+
+def _inject(fault: Fault, status: Status, home: Path, console: Console) -> Injected:
+    """To a worker away from the head node, which would take the whole cluster with it."""
+    head = next(node.node for node in local_nodes(home) if node.is_head)
+    victim = next(worker for worker in status["workers"] if worker["node"] != head)
+    node, rank, at_s = victim["node"], victim["rank"], time.time()
+    if fault is Fault.WORKER:
+        console.print(f"[bold red]kill -9[/] of rank {rank} (process {victim['pid']}) after step {status['step']}")
+        send(victim["pid"], signal.SIGKILL)
+    else:
+        console.print(f"[bold red]power cut[/] of node {short_node(node)} with rank {rank} after step {status['step']}")
+        kill_node(home, node)
+    return Injected(fault=fault, node=node, rank=rank, at_s=at_s, committed_step=status["last_committed_step"])
+
+
+def _workers_left(run: str) -> tuple[str, ...]:
+    """Workers that outlive their run; they get a moment to leave."""
+    give_up_at_s = time.monotonic() + GONE_WITHIN_S
+    while (pids := pids_with_environment("BRAID_RUN", run)) and time.monotonic() < give_up_at_s:
+        time.sleep(0.05)
+    return tuple(f"worker process {pid} of {run}" for pid in pids)
+
+
+def processes_of_home(home: Path) -> tuple[str, ...]:
+    return tuple(f"process {pid} of {home}" for pid in pids_with_environment("BRAID_HOME", str(home)))
+
+
+def _outcome(played: Played, left_behind: tuple[str, ...]) -> Outcome:
+    return Outcome(
+        status=played.status,
+        injected=played.injected,
+        losses=played.losses,
+        verified=played.verdict is not None and played.verdict.ok,
+        left_behind=(*played.left_behind, *left_behind),
+    )
+
+
+def _summarize(outcome: Outcome, verdict: Verdict | None, took_s: float, console: Console) -> int:
+    console.rule("what happened")
+    console.print(incidents_view(outcome.status["incidents"]))
+    if len(outcome.losses) > 1 and all(map(math.isfinite, outcome.losses)):
+        label = f"loss, steps 1 to {len(outcome.losses)}, mean of {SMOOTHED_STEPS}"
+        console.print("\n".join(plot(rolling_mean(outcome.losses, SMOOTHED_STEPS), label=label)), highlight=False)
+    console.print(verdict.line if verdict else "nothing to verify: no checkpoint was committed", soft_wrap=True)
+    found = shortcomings(outcome)
+    for line in found:
+        console.print(f"[bold red]fell short:[/] {line}", soft_wrap=True)
+    if not found:
+        console.print(f"[bold green]everything as promised[/], in {took_s:.0f} s")
+    return 1 if found else 0
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """So that everything is cleaned up on the way out."""
+    raise SystemExit(128 + number)

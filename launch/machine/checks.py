@@ -1,0 +1,100 @@
+"""What `braid doctor` makes of what it found. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from launch.config.budget import human
+
+MIN_DISK_BYTES = 10e9
+MIN_MEMORY_BYTES = 3e9
+MAX_SKEW_S = 5.0
+"""Incidents are timed across machines; S3 itself refuses at 15 minutes."""
+WATCHED = ("torch", "ray", "torchtitan", "fla-core", "omegaconf", "s3fs")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    name: str
+    level: Literal["ok", "warn", "fail"]
+    found: str
+    remedy: str = ""
+    """Empty when ok."""
+
+
+def judge_python(version: tuple[int, int]) -> Check:
+    found = f"{version[0]}.{version[1]}"
+    if version in ((3, 11), (3, 12)):
+        return Check(name="python", level="ok", found=found)
+    return Check(name="python", level="fail", found=found, remedy="use Python 3.11 or 3.12")
+
+
+def judge_packages(requirements: Sequence[str], installed: Mapping[str, str]) -> list[Check]:
+    """`requirements` are braid's own, as its metadata has them; `installed` maps names to versions."""
+    wanted = {requirement.name: requirement for requirement in map(Requirement, requirements)}
+    return [_judge_package(wanted[name], installed.get(name)) for name in WATCHED if name in wanted]
+
+
+def _judge_package(wanted: Requirement, version: str | None) -> Check:
+    remedy = f"install {wanted.name}{wanted.specifier}, or everything anew with `make venv`"
+    if version is None:
+        return Check(name=wanted.name, level="fail", found="not installed", remedy=remedy)
+    is_good = wanted.specifier.contains(version, prereleases=True)
+    return Check(name=wanted.name, level="ok" if is_good else "fail", found=version, remedy="" if is_good else remedy)
+
+
+def judge_gpus(names: Sequence[str], triton: str | None, driver_present: bool) -> Check:
+    """`names` as torch sees them; `driver_present` when the machine has an NVIDIA driver at all."""
+    if not names:
+        if driver_present:
+            return Check(
+                name="gpus", level="fail", found="a driver, but torch sees no GPU", remedy="install torch's CUDA build, or check nvidia-smi"
+            )
+        return Check(name="gpus", level="ok", found="none: recipes with resources.device=cpu run here")
+    found = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
+    if triton is None:
+        return Check(name="gpus", level="fail", found=f"{found}, but no triton", remedy="install torch's CUDA build, which brings triton")
+    return Check(name="gpus", level="ok", found=f"{found}, triton {triton}")
+
+
+def judge_kernels(index: int, wrong: str, took_s: float) -> Check:
+    """`wrong` is what the self-check of this machine's GPU `index` found; "" for nothing."""
+    name = f"kernels, GPU {index}"
+    if not wrong:
+        return Check(name=name, level="ok", found=f"right, forward and backward, in {took_s:.1f} s")
+    remedy = "train without this GPU where others are right; where none is, try another torch and triton, or model.gdn_backend=fla or torch"
+    return Check(name=name, level="fail", found=wrong, remedy=remedy)
+
+
+def judge_disk(path: str, free_bytes: int) -> Check:
+    found = f"{human(free_bytes)}B free at {path}"
+    if free_bytes >= MIN_DISK_BYTES:
+        return Check(name="disk", level="ok", found=found)
+    return Check(
+        name="disk",
+        level="warn",
+        found=found,
+        remedy=f"free some, or set BRAID_HOME elsewhere: {human(MIN_DISK_BYTES)}B is little for a dataset cache",
+    )
+
+
+def judge_memory(available_bytes: int) -> Check:
+    found = f"{human(available_bytes)}B available"
+    if available_bytes >= MIN_MEMORY_BYTES:
+        return Check(name="memory", level="ok", found=found)
+    return Check(name="memory", level="warn", found=found, remedy="close something: three local nodes and two workers want about 3 GB")
+
+
+def judge_clock(store_s: float, before_s: float, after_s: float) -> Check:
+    """`store_s` is the store's time of an object that was written between two readings of this machine's clock; stores round to seconds."""
+    skew_s = max(before_s - 1.0 - store_s, store_s - after_s, 0.0)
+    if skew_s <= MAX_SKEW_S:
+        return Check(name="clock", level="ok", found="agrees with the store's")
+    return Check(
+        name="clock",
+        level="warn",
+        found=f"{skew_s:.0f} s away from the store's",
+        remedy="set it, for example with NTP; S3 refuses beyond 15 minutes",
+    )

@@ -1,0 +1,213 @@
+"""The way to a cluster: connects, starts and finds controllers. The only place of this room that meets Ray.
+
+Without an address it is the local cluster of this machine, which is started when something needs it and then reused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.config import StorageConfig
+from launch.errors import NotOpen, NotReachable
+from launch.machine.checks import Check
+from launch.show.render import Status
+from orchestrator.config import RunConfig
+from orchestrator.ray_backend import client
+from orchestrator.ray_backend.local import cluster as local_cluster
+from orchestrator.ray_backend.places import home_directory
+
+ANSWER_WITHIN_S = 30.0
+STATUS_WITHIN_S = 5.0
+ENDED_WITHIN_S = 15.0
+OPENS_WITHIN_S = 10.0
+POLL_S = 0.1
+
+
+class Controller:
+    """The controller of one run. Its methods raise NotReachable when it does not answer, NotOpen when it can't do its work."""
+
+    def __init__(self, run: str, actor: Any) -> None:
+        self._run = run
+        self._actor = actor
+
+    def wait_until_open(self) -> None:
+        """Returns when the run is controlled, or when that is not known in time. Raises NotOpen, NotReachable."""
+        give_up_at_s = time.monotonic() + OPENS_WITHIN_S
+        while (trouble := self._ask("trouble", within_s=ANSWER_WITHIN_S)) == "" and time.monotonic() < give_up_at_s:
+            time.sleep(POLL_S)
+        if trouble:
+            raise NotOpen(trouble)
+
+    def status(self) -> Status:
+        status: Status = self._ask("status", within_s=STATUS_WITHIN_S)
+        return status
+
+    def stop(self, *, now: bool) -> None:
+        """Returns once the wish is durable."""
+        self._ask("stop", now, within_s=ANSWER_WITHIN_S)
+
+    def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
+        """What is new in a live log and the offset after it; None when it is not live any more."""
+        chunk: tuple[bytes, int] | None = self._ask("read_log", rank, attempt, offset, within_s=ANSWER_WITHIN_S)
+        return chunk
+
+    def _ask(self, method: str, *arguments: object, within_s: float) -> Any:
+        if not client.is_connected():
+            raise NotReachable(f"controller of {self._run}: its cluster is gone; see `braid status {self._run}`")
+        return self._answer(getattr(self._actor, method).remote(*arguments), within_s)
+
+    def _answer(self, reference: Any, within_s: float) -> Any:
+        import ray
+
+        from orchestrator.ray_backend.controller_actor import NotReady
+
+        try:
+            return ray.get(reference, timeout=within_s)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, NotReady):
+                raise NotOpen(str(cause)) from error
+            raise NotReachable(
+                f"controller of {self._run}: no answer ({cause or type(error).__name__}); look at `braid status {self._run}`, try again"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterNode:
+    node: str
+    address: str
+    is_alive: bool
+    num_cpus: float
+    num_gpus: float
+
+
+class Cluster:
+    """A cluster that this process is connected to."""
+
+    def nodes(self) -> list[ClusterNode]:
+        import ray
+
+        return [_node(plain) for plain in ray.nodes()]
+
+    def find_controller(self, run: str) -> Controller | None:
+        actor = client.find_controller(run)
+        return None if actor is None else Controller(run, actor)
+
+    def start_controller(self, run: str, storage: StorageConfig) -> Controller:
+        """A new one, or the one that there is. Raises NotReachable."""
+        try:
+            return Controller(run, client.start_controller(run, storage))
+        except client.ClusterUnreachable as error:
+            raise NotReachable(str(error)) from error
+
+    def wait_until_controller_is_gone(self, run: str) -> None:
+        """The controller of an ended run takes a moment to leave. Raises NotReachable when it stays."""
+        give_up_at_s = time.monotonic() + ENDED_WITHIN_S
+        while client.find_controller(run) is not None:
+            if time.monotonic() > give_up_at_s:
+                raise NotReachable(
+                    f"controller of {run}: has not left {ENDED_WITHIN_S:g} s after the run ended; try again, or see controller.log"
+                )
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def connected(address: str, config: RunConfig, *, tell: Callable[[str], None]) -> Iterator[Cluster]:
+    """The cluster at `address`, or the local one, started with room for a run of `config` where there is none. Raises NotReachable."""
+    if not address:
+        _ensure_local_cluster(local_nodes_for(config), config.num_nodes, tell)
+    with _connection(address) as cluster:
+        yield cluster
+
+
+@contextmanager
+def reachable(address: str) -> Iterator[Cluster | None]:
+    """The cluster at `address`, or the local one; None where none answers, since looking starts nothing."""
+    if not is_there(address):
+        yield None
+        return
+    with _connection(address) as cluster:
+        yield cluster
+
+
+def is_there(address: str) -> bool:
+    """Whether there is a cluster to look for: one was named, or the local one runs."""
+    return bool(address) or local_cluster.local_address(home_directory()) is not None
+
+
+def local_nodes_for(config: RunConfig) -> int:
+    """Nodes of a local cluster for this run. On the CPU they cost little, and one more can replace a lost one; GPUs are there only once."""
+    return config.num_nodes + 1 if config.resources.device == "cpu" else 1
+
+
+def start_local(num_nodes: int) -> str:
+    """The address of the local cluster, started where there is none. Raises NotReachable."""
+    try:
+        return local_cluster.start_local_cluster(home_directory(), num_nodes)
+    except local_cluster.LocalClusterFailed as error:
+        raise NotReachable(str(error)) from error
+
+
+def stop_local() -> None:
+    """Raises NotReachable where something of it survives."""
+    try:
+        local_cluster.stop_local_cluster(home_directory())
+    except local_cluster.LocalClusterFailed as error:
+        raise NotReachable(str(error)) from error
+
+
+def check_cluster(address: str) -> Check:
+    """For the doctor. That there is no local cluster is fine: one is started when a run needs it."""
+    try:
+        with reachable(address) as cluster:
+            if cluster is None:
+                return Check(name="cluster", level="ok", found="no local one yet; it starts with the first run")
+            alive = [node for node in cluster.nodes() if node.is_alive]
+    except NotReachable as error:
+        return Check(name="cluster", level="fail", found=str(error), remedy="start it with `ray start --head`, or fix --address")
+    num_gpus = sum(node.num_gpus for node in alive)
+    return Check(name="cluster", level="ok", found=f"{len(alive)} nodes, {num_gpus:g} GPUs at {address or 'the local address'}")
+
+
+def _node(plain: dict[str, Any]) -> ClusterNode:
+    resources = plain.get("Resources", {})
+    return ClusterNode(
+        node=plain["NodeID"],
+        address=plain["NodeManagerAddress"],
+        is_alive=plain["Alive"],
+        num_cpus=resources.get("CPU", 0.0),
+        num_gpus=resources.get("GPU", 0.0),
+    )
+
+
+def _ensure_local_cluster(num_nodes: int, num_needed: int, tell: Callable[[str], None]) -> None:
+    home = home_directory()
+    if local_cluster.local_address(home) is None:
+        tell(f"starting a local Ray cluster of {num_nodes} nodes; `braid cluster down` ends it")
+        start_local(num_nodes)
+    present = len(local_cluster.local_nodes(home))
+    if present < num_needed:
+        tell(
+            f"the local cluster has only {present} of the {num_needed} nodes that this run needs; `braid cluster down`, then `braid resume`"
+        )
+
+
+@contextmanager
+def _connection(address: str) -> Iterator[Cluster]:
+    home = home_directory()
+    token = None if address else local_cluster.token_path(home)
+    try:
+        client.connect(address or local_cluster.local_address(home) or "", token_path=token)
+    except client.ClusterUnreachable as error:
+        raise NotReachable(str(error)) from error
+    except KeyboardInterrupt:
+        client.disconnect()  # a half-made connection would crash the interpreter at its end
+        raise
+    try:
+        yield Cluster()
+    finally:
+        client.disconnect()

@@ -1,0 +1,95 @@
+"""What a run left on the store, looked at after the fact: its records and its checkpoints. No torch."""
+
+import functools
+from typing import Any
+
+from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.store.protocol import ObjectStore
+from launch.errors import WrongMoment
+from launch.runs.record import RunRecord
+from orchestrator.control.state import Ending
+from orchestrator.records.commit_log import Commit, last_fence, open_commit_log
+from orchestrator.records.ledger import StepRecord, read_ledger
+from orchestrator.records.manifest import CheckpointCorrupt, directory_of, read_manifest, read_verified, still_there
+from orchestrator.verify import Verdict, committed_step, verify
+
+
+def verdict_of(record: RunRecord) -> Verdict:
+    """Up to the last committed step, or of all steps once the run has finished. Raises WrongMoment before the first commit."""
+    config = record.config
+    entries = open_commit_log(record.run_store).entries
+    records = _records(record, last_attempt=last_fence(entries))
+    has_finished = record.state.ending is Ending.FINISHED
+    num_steps_done = config.train.num_steps if has_finished else committed_step(records, entries)
+    if not num_steps_done:
+        raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
+    num_samples = load_manifest(record.store, config.data.dataset).num_samples(config.data.seq_len)
+
+    def expected_digest(step: int) -> str:
+        return digest_of(samples_of_step(step, batch_rows=config.train.batch_rows, num_samples=num_samples, seed=config.data.seed))
+
+    return verify(
+        run=record.name,
+        records=records,
+        entries=entries,
+        expected_digest=functools.cache(expected_digest),
+        expected_tokens=config.tokens_per_step,
+        num_steps_done=num_steps_done,
+        num_steps_planned=None if has_finished else config.train.num_steps,
+    )
+
+
+def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepRecord]]:
+    """Read after the commit log, so that what it commits is there. Of a run that goes on, without attempts that began since."""
+    records = read_ledger(record.run_store)
+    return {attempt: steps for attempt, steps in records.items() if record.has_ended or attempt <= last_attempt}
+
+
+def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, Any]]:
+    """The trusted checkpoints that are still there, newest first, as JSON-ready rows; with `verify` every file is read.
+
+    Their state is `committed`, of which only presence and size were looked at, or `verified`, or `damaged`, and then `problem` says why.
+    What retention removed is left out, but the newest must be there.
+    """
+    sizes = {info.key: info.size_bytes for info in run_store.list("checkpoints/")}
+    trusted = open_commit_log(run_store).trusted()
+    return [_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
+
+
+def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
+    directory = directory_of(commit.step, commit.attempt)
+    row = {
+        "step": commit.step,
+        "attempt": commit.attempt,
+        "key": directory,
+        "files": 0,
+        "size_bytes": 0,
+        "layout": "",
+        "created_at_s": None,
+        "state": "verified" if verify else "committed",
+        "problem": "",
+    }
+    try:
+        manifest = read_manifest(run_store, commit)
+        row |= {
+            "files": len(manifest.files),
+            "size_bytes": sum(file.size_bytes for file in manifest.files),
+            "layout": str(manifest.training.layout) if manifest.training else "weights only",
+            "created_at_s": manifest.created_at_s,
+        }
+        for file in manifest.files:
+            _check_file(run_store, directory + file.name, sizes.get(directory + file.name), file.size_bytes, file.sha256 if verify else "")
+    except CheckpointCorrupt as error:
+        row |= {"state": "damaged", "problem": str(error)}
+    return row
+
+
+def _check_file(run_store: ObjectStore, key: str, found_bytes: int | None, expected_bytes: int, sha256: str) -> None:
+    """Presence and size, and the digest where one is given. Raises CheckpointCorrupt."""
+    if found_bytes is None:
+        raise CheckpointCorrupt(f"{run_store.url(key)} is missing")
+    if found_bytes != expected_bytes:
+        raise CheckpointCorrupt(f"{run_store.url(key)} has {found_bytes} bytes, committed were {expected_bytes}")
+    if sha256:
+        read_verified(run_store, key, sha256)

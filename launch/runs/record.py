@@ -1,0 +1,222 @@
+"""A run as the object store knows it: what every command that reports can rely on, cluster or not.
+
+runs/<name>/config/0001.json, journal/…      see docs; imported and averaged weights have a checkpoint only
+run-names/<name>                             empty; so that listing runs does not list their checkpoints
+"""
+
+import difflib
+import re
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore, with_prefix
+from launch.config.storage import storage_hint
+from launch.errors import NoSuchRun, OnlyWeights, RunExists, UserError
+from orchestrator import codec
+from orchestrator.config import RUN_NAME, RunConfig
+from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
+from orchestrator.control.status import Recorded, build_status
+from orchestrator.control.transition import fold
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.journal import Journal, Superseded, read_journal
+from orchestrator.records.ledger import StepRecord
+from orchestrator.records.manifest import CheckpointManifest, read_manifest
+
+NAMES = "run-names/"
+_CONFIG = re.compile(r"config/(\d{4})\.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """A run at the moment of reading."""
+
+    name: str
+    storage: StorageConfig
+    store: ObjectStore
+    """The whole storage root."""
+    run_store: ObjectStore
+    """The part of it that belongs to this run."""
+    config: RunConfig
+    state: RunState
+
+    version: int
+    """Of the configuration."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state.stage is Stage.ENDED
+
+
+def run_store_of(store: ObjectStore, name: str) -> ObjectStore:
+    """The part of a store that belongs to a run. Raises UserError for a name that could reach outside."""
+    if not RUN_NAME.fullmatch(name):
+        raise UserError(f"name={name!r}: use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    return with_prefix(store, f"runs/{name}/")
+
+
+def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
+    """Writes the configuration and the first journal entry, which says which version of it counts. Raises RunExists.
+
+    A submission that died between the two does not hold the name: its configuration stays behind as an earlier version.
+    """
+    refuse_existing(store, config.name)
+    run_store = run_store_of(store, config.name)
+    store.put(NAMES + config.name, b"")
+    try:
+        version = add_config(run_store, config)
+        Journal(run_store, writer=uuid.uuid4().hex, entries=[]).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
+    except (KeyExists, Superseded) as error:
+        raise _exists(config.name) from error
+
+
+def refuse_existing(store: ObjectStore, name: str) -> None:
+    """Before any work is done in vain. Raises RunExists."""
+    run_store = run_store_of(store, name)
+    if read_journal(run_store):
+        raise _exists(name)
+    if (weights := only_weights(run_store)) is not None:
+        raise RunExists(f"name={name}: holds weights only ({weights.origin}); train from them with start.run={name} and another name=…")
+
+
+def reserve_name(store: ObjectStore, name: str) -> ObjectStore:
+    """The place for a run of nothing but weights. Raises RunExists."""
+    run_store = run_store_of(store, name)
+    if read_journal(run_store) or open_commit_log(run_store).trusted():
+        raise RunExists(f"run {name}: exists already; choose another name with --name")
+    store.put(NAMES + name, b"")
+    return run_store
+
+
+def only_weights(run_store: ObjectStore) -> CheckpointManifest | None:
+    """What a run that was never submitted has instead: imported or averaged weights. None for any other."""
+    trusted = open_commit_log(run_store).trusted()
+    manifest = read_manifest(run_store, trusted[0]) if trusted else None
+    return manifest if manifest is not None and manifest.training is None else None
+
+
+def run_store_with_checkpoints(storage: StorageConfig, name: str) -> ObjectStore:
+    """The part of the store of a run of any kind. Raises NoSuchRun where nothing of it is there."""
+    store = open_store(storage)
+    run_store = run_store_of(store, name)
+    if not open_commit_log(run_store).entries and not read_journal(run_store):
+        raise NoSuchRun(_no_such_run(store, storage, name))
+    return run_store
+
+
+def _exists(name: str) -> RunExists:
+    return RunExists(f"name={name}: this run exists already; choose another with name=…, or go on with `braid resume {name}`")
+
+
+def read_run(storage: StorageConfig, name: str) -> RunRecord:
+    """A run that was submitted. Raises NoSuchRun, OnlyWeights, StoreError, JournalBroken."""
+    store = open_store(storage)
+    run_store = run_store_of(store, name)
+    state = fold([entry.event for entry in read_journal(run_store)])
+    if state.terms is None:
+        if (weights := only_weights(run_store)) is not None:
+            raise OnlyWeights(f"run {name}: holds weights only ({weights.origin}), no training; begin one from them with start.run={name}")
+        raise NoSuchRun(_no_such_run(store, storage, name))
+    config = read_config(run_store, state.terms.config_version)
+    return RunRecord(
+        name=name, storage=storage, store=store, run_store=run_store, config=config, state=state, version=state.terms.config_version
+    )
+
+
+def read_config(run_store: ObjectStore, version: int) -> RunConfig:
+    """Raises KeyMissing, codec.DecodeError."""
+    return codec.from_json(RunConfig, run_store.get(config_key(version)), config_key(version))
+
+
+def newest_config(run_store: ObjectStore) -> RunConfig | None:
+    """What a run was last started with, under a controller or under torchrun; None where it never was. Raises codec.DecodeError."""
+    keys = [info.key for info in run_store.list("config/")]
+    return codec.from_json(RunConfig, run_store.get(keys[-1]), keys[-1]) if keys else None
+
+
+def add_config(run_store: ObjectStore, config: RunConfig) -> int:
+    """Writes a further version of a run's configuration and returns its number. Raises KeyExists when somebody else did at this moment."""
+    versions = [int(match[1]) for match in (_CONFIG.fullmatch(info.key) for info in run_store.list("config/")) if match]
+    version = max(versions, default=0) + 1
+    run_store.create(config_key(version), codec.to_json(config))
+    return version
+
+
+def config_key(version: int) -> str:
+    return f"config/{version:04d}.json"
+
+
+def run_names(store: ObjectStore) -> list[str]:
+    """Every run that was submitted to this store, in alphabetical order."""
+    try:
+        return [info.key.removeprefix(NAMES) for info in store.list(NAMES)]
+    except KeyMissing:
+        return []
+
+
+def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
+    names = run_names(store)
+    if near := difflib.get_close_matches(name, names):
+        there = f"did you mean {' or '.join(near)}?"
+    elif names:
+        there = f"`braid runs{storage_hint(storage)}` lists those that are; or choose another store with --storage"
+    else:
+        there = "it holds none; choose another store with --storage"
+    return f"run {name!r}: not in {storage.root}; {there}"
+
+
+def last_record(record: RunRecord) -> Recorded | None:
+    """The newest step in the ledger, without listing more of it than the stretch between two checkpoints."""
+    since = max(0, record.state.committed_step - record.config.checkpoint.every_steps)
+    for attempt in range(record.state.attempt, 0, -1):
+        folder = f"ledger/a{attempt:04d}/"
+        segments = record.run_store.list(folder, after=f"{folder}{since:09d}")
+        if segments:
+            line = record.run_store.get(segments[-1].key).splitlines()[-1]
+            newest = codec.from_json(StepRecord, line, segments[-1].key)
+            return Recorded(step=newest.step, loss=newest.loss)
+    return None
+
+
+def recorded_status(record: RunRecord, now_s: float) -> dict[str, Any]:
+    """The status of a run from the store alone."""
+    return build_status(record.name, record.config, record.state, None, now_s, last_record(record))
+
+
+def recorded_runs(storage: StorageConfig, now_s: float) -> list[dict[str, Any]]:
+    """The status of every run, imported and averaged ones too; what a submission that died left of one is passed over."""
+    found = []
+    for name in run_names(open_store(storage)):
+        with suppress(NoSuchRun):
+            found.append(_recorded_run(storage, name, now_s))
+    return found
+
+
+def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, Any]:
+    try:
+        return recorded_status(read_run(storage, name), now_s)
+    except OnlyWeights:
+        weights = only_weights(run_store_of(open_store(storage), name))
+        assert weights is not None, "it holds only weights"
+        return weights_status(weights)
+
+
+def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
+    """As `recorded_status`, of a run that is nothing but weights."""
+    nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, "loss": None, "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
+    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "workers": []}
+    return {
+        "run": weights.run,
+        "state": "weights",
+        "reason": weights.origin,
+        "attempt": weights.attempt,
+        "step": weights.step,
+        "last_committed_step": weights.step,
+        "rejected_checkpoints": [],
+        "incidents": [],
+        **nothing,
+        **nobody,
+    }

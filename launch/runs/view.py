@@ -1,0 +1,143 @@
+"""A run as a command sees it: asked through its controller where one answers, else read from the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Protocol
+
+from data_pipeline.store.protocol import KeyMissing
+from launch.config.storage import storage_hint
+from launch.errors import Abandoned, NotOpen, NotReachable, UserError
+from launch.runs.record import RunRecord, read_run, recorded_status
+from launch.show.render import ENDED, Status
+from orchestrator.ray_backend.places import log_key, run_directory
+
+POLL_S = 0.5
+SILENT_LIMIT_S = 15.0
+"""A controller whose node is lost is back long before; so who follows a run has waited enough."""
+
+
+class LiveController(Protocol):
+    """The part of a controller's handle that looks and does not touch. Its methods raise NotReachable, NotOpen among it."""
+
+    def status(self) -> Status: ...
+
+    def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
+        """What is new in a live log and the offset after it; None when it is not live any more."""
+
+
+class RunView:
+    """Make it with `launch.runs.lifecycle.open_view`. `record` is what was known at that moment."""
+
+    def __init__(self, record: RunRecord, controller: LiveController | None, *, clock: Callable[[], float] = time.time) -> None:
+        self.record = record
+        self._controller = controller
+        self._clock = clock
+        self._silent_since_s: float | None = None
+
+    def status(self) -> Status:
+        """As fresh as can be had; a run that nothing controls says how it goes on. Raises StoreError."""
+        trouble = ""
+        if self._controller is not None:
+            try:
+                status = self._controller.status()
+                self._silent_since_s = None
+                return status
+            except NotOpen as error:
+                trouble = str(error)
+            except NotReachable:
+                pass
+        self._read_again()
+        recorded = recorded_status(self.record, self._clock())
+        if self.record.has_ended:
+            return recorded
+        if trouble:
+            self._silent_since_s = None
+            return recorded | {"reason": trouble}
+        self._note_silence()
+        before = f"{recorded['reason']}; " if recorded["reason"] else ""
+        return recorded | {"reason": f"{before}no controller answers; {self._remedy} continues it"}
+
+    def followed_status(self) -> Status:
+        """The same for one who waits for news. Raises Abandoned once no controller has answered for `SILENT_LIMIT_S`."""
+        status = self.status()
+        if status["state"] not in ENDED:
+            self._check_patience()
+        return status
+
+    def log(self, rank: int, attempt: int, *, follow: bool, sleep: Callable[[float], None] = time.sleep) -> Iterator[bytes]:
+        """What a worker printed, in pieces; attempt 0 is the newest.
+
+        Raises UserError where nothing is known of it, Abandoned where it is followed and no controller has answered for `SILENT_LIMIT_S`.
+        """
+        attempt = attempt or max(1, self.record.state.attempt)
+        self._check(rank, attempt)
+        offset = 0
+        while (chunk := self._live_log(rank, attempt, offset, follow=follow)) is not None:
+            data, offset = chunk
+            if data:
+                yield data
+            elif not follow:
+                return
+            else:
+                self._check_patience()
+                sleep(POLL_S)
+        if not offset:
+            yield self._kept_log(rank, attempt)
+        else:
+            with suppress(UserError):  # its last words, where they were kept
+                yield self._kept_log(rank, attempt)[offset:]
+
+    def _check(self, rank: int, attempt: int) -> None:
+        world_size, attempts = self.record.config.parallel.world_size, self.record.state.attempt
+        if attempt > max(1, attempts):
+            raise UserError(f"--attempt {attempt}: run {self.record.name} has had {attempts}; use a number up to that, or 0 for the newest")
+        if rank >= world_size and attempt == attempts:
+            raise UserError(f"--rank {rank}: run {self.record.name} has {world_size} workers; use 0 … {world_size - 1}")
+
+    def _live_log(self, rank: int, attempt: int, offset: int, *, follow: bool) -> tuple[bytes, int] | None:
+        """None where the store has it; nothing new while a followed run's controller is silent."""
+        if self._controller is None:
+            return None
+        try:
+            chunk = self._controller.read_log(rank, attempt, offset)
+            self._silent_since_s = None
+            return chunk
+        except NotOpen:
+            return None
+        except NotReachable:
+            self._read_again()
+            if not follow or self.record.has_ended:
+                return None
+            self._note_silence()
+            return b"", offset
+
+    @property
+    def _remedy(self) -> str:
+        return f"`braid resume {self.record.name}{storage_hint(self.record.storage)}`"
+
+    def _read_again(self) -> None:
+        self.record = read_run(self.record.storage, self.record.name)
+
+    def _note_silence(self) -> None:
+        if self._silent_since_s is None:
+            self._silent_since_s = self._clock()
+
+    def _check_patience(self) -> None:
+        if self._silent_since_s is not None and self._clock() - self._silent_since_s >= SILENT_LIMIT_S:
+            raise Abandoned(f"no controller of this run answers; continue it with {self._remedy}")
+
+    def _kept_log(self, rank: int, attempt: int) -> bytes:
+        key = log_key(attempt, rank)
+        try:
+            return self.record.run_store.get(key)
+        except KeyMissing as error:
+            local = run_directory(self.record.name) / key
+            if local.is_file():
+                return local.read_bytes()
+            raise UserError(
+                f"log of rank {rank} in attempt {attempt}: neither at {self.record.run_store.url(key)} nor at {local}; "
+                "it is uploaded when the worker ends; look on the worker's own node"
+            ) from error

@@ -1,0 +1,76 @@
+"""Watching a run: the same view again and again, until it has ended or the person has seen enough."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.live import Live
+
+from launch.show.render import ENDED, Status, skipped, status_view
+
+EXIT_STATUS = {"finished": 0, "failed": 1, "stopped": 3}
+_LINE_EVERY_S = 10.0
+
+
+def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status]:
+    """Reads until the run has ended; the last one is of an ended run."""
+    while True:
+        status = read()
+        yield status
+        if status["state"] in ENDED:
+            return
+        sleep(poll_s)
+
+
+def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:
+    """The same, while each checkpoint that was refused is told once."""
+    told = 0
+    for status in seen:
+        refused = status["rejected_checkpoints"]
+        for line in refused[told:]:
+            tell(f"warning: checkpoint refused: {line}")
+        told = max(told, len(refused))
+        yield status
+
+
+def show(seen: Iterator[Status], console: Console, *, clock: Callable[[], float] = time.monotonic) -> Status:
+    """Shows what comes, in place on a terminal and as lines elsewhere; returns the last."""
+    return _show_in_place(seen, console) if console.is_terminal else _show_lines(seen, console, clock)
+
+
+def show_json(seen: Iterator[Status], tell: Callable[[str], None]) -> Status:
+    """Tells what comes as JSON, one line each; returns the last."""
+    status: Status = {}
+    for status in seen:
+        tell(json.dumps(status))
+    return status
+
+
+def _show_in_place(seen: Iterator[Status], console: Console) -> Status:
+    status: Status = {}
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        for status in seen:
+            live.update(status_view(status), refresh=True)
+    return status
+
+
+def _show_lines(seen: Iterator[Status], console: Console, clock: Callable[[], float]) -> Status:
+    """A line whenever the state changes, and one now and then between."""
+    status: Status = {}
+    told, told_at_s = None, 0.0
+    for status in seen:
+        key = (status["state"], status["attempt"], len(status["incidents"]))
+        now_s = clock()
+        if key != told or now_s - told_at_s >= _LINE_EVERY_S:
+            told, told_at_s = key, now_s
+            console.print(status_line(status), soft_wrap=True, highlight=False)
+    return status
+
+
+def status_line(status: Status) -> str:
+    loss = "" if status["loss"] is None else f", loss {status['loss']:.4f}"
+    reason = f" ({status['reason']})" if status["reason"] else ""
+    spikes = f", {skipped(status)}" if status["skipped_updates"] else ""
+    at = f"attempt {status['attempt']}, step {status['step']}/{status['num_steps']}"
+    return f"{status['run']}: {status['state']}{reason}, {at}{loss}{spikes}"

@@ -1,0 +1,152 @@
+"""Status, runs, checkpoints and checks as rich tables. Pure: values in, something to print out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from launch.config.budget import human
+
+if TYPE_CHECKING:
+    from launch.machine.checks import Check
+
+Status = dict[str, Any]
+"""As made by orchestrator.control.status.build_status."""
+
+ENDED = ("finished", "failed", "stopped")
+COLOURS = {
+    "queued": "yellow", "starting": "cyan", "running": "green", "recovering": "magenta", "stopping": "yellow",
+    "finished": "bold green", "failed": "bold red", "stopped": "yellow",
+}  # fmt: skip
+CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red"}
+
+
+def status_view(status: Status) -> RenderableType:
+    """Everything that is known of a run."""
+    parts: list[RenderableType] = [headline(status), progress_line(status)]
+    if status["reason"]:
+        parts.append(Text(status["reason"], style="italic"))
+    if status["workers"]:
+        parts.append(_workers(status["workers"]))
+    if status["incidents"]:
+        parts.append(incidents_view(status["incidents"]))
+    parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])
+    if not status["live"] and status["state"] not in ENDED:
+        parts.append(Text("from the run's journal", style="dim"))
+    return Group(*parts)
+
+
+def headline(status: Status) -> Text:
+    text = Text.assemble((status["run"], "bold"), "  ", (status["state"], COLOURS.get(status["state"], "")))
+    text.append(f"  attempt {status['attempt']}, {status['restarts']} restarts, last checkpoint at step {status['last_committed_step']}")
+    return text
+
+
+def progress_line(status: Status) -> Table:
+    """Bar, step, loss, tokens and speed on one line."""
+    line = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=status["num_steps"], completed=status["step"], width=30)
+    line.add_row(bar, f"step {status['step']}/{status['num_steps']}", *_facts(status))
+    return line
+
+
+def _facts(status: Status) -> list[str]:
+    facts = [f"{status['tokens']:,} tokens"]
+    if status["loss"] is not None:
+        facts.insert(0, f"loss {status['loss']:.4f}")
+    if status["tokens_per_s"] is not None:
+        facts.append(f"{status['tokens_per_s']:,.0f} tokens/s")
+    if status["skipped_updates"]:
+        facts.append(skipped(status))
+    return facts
+
+
+def skipped(status: Status) -> str:
+    """Of the updates of this attempt, those that were left out because of a spike."""
+    number = status["skipped_updates"]
+    return f"{number:,} update{'s' * (number != 1)} skipped"
+
+
+def _workers(workers: Sequence[dict[str, Any]]) -> Table:
+    table = _table("rank", "node", "pid", "phase", "step", "last progress")
+    for worker in workers:
+        table.add_row(
+            str(worker["rank"]),
+            short_node(worker["node"]),
+            str(worker["pid"]),
+            worker["phase"],
+            str(worker["step"]),
+            f"{worker['last_progress_s']:.1f} s ago",
+        )
+    return table
+
+
+def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
+    """A table of numbers, and below it what happened in words."""
+    table = _table("attempt", "cause", "node", "rank", "step", "noticed", "recovered", "from", "replayed", gap=1)
+    for one in incidents:
+        table.add_row(
+            str(one["attempt"]), one["cause"], short_node(one["node"]), _or_dash(one["rank"]), str(one["at_step"]),
+            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), _or_dash(one["resumed_from_step"]),
+            _or_dash(one["steps_replayed"]),
+        )  # fmt: skip
+    return Group(table, *(Text(f"attempt {one['attempt']}: {one['detail']}", style="dim") for one in incidents))
+
+
+def runs_table(runs: Sequence[Status]) -> Table:
+    """One line each: what room the rest leaves has the beginning of the reason, which `braid status` tells in full."""
+    table = _table("run", "state", "step", "loss", "restarts", "reason")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    table.columns[-1].header = Text("reason", no_wrap=True, overflow="ellipsis")
+    for run in runs:
+        state = Text(run["state"], style=COLOURS.get(run["state"], ""))
+        loss = "–" if run["loss"] is None else f"{run['loss']:.4f}"
+        reason = Text(run["reason"], no_wrap=True, overflow="ellipsis")
+        table.add_row(run["run"], state, f"{run['step']}/{run['num_steps']}", loss, str(run["restarts"]), reason)
+    return table
+
+
+def checkpoints_table(checkpoints: Sequence[dict[str, Any]]) -> Table:
+    table = _table("step", "attempt", "files", "size", "layout", "written (UTC)", "state")
+    for one in checkpoints:
+        written = "–" if one["created_at_s"] is None else f"{datetime.fromtimestamp(one['created_at_s'], UTC):%Y-%m-%d %H:%M:%S}"
+        state = Text(one["state"], style=CHECKPOINT_COLOURS[one["state"]])
+        table.add_row(
+            str(one["step"]), str(one["attempt"]), str(one["files"]), f"{human(one['size_bytes'])}B", one["layout"], written, state
+        )
+    return table
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    table = _table("", "check", "found", "what to do")
+    for check in checks:
+        table.add_row(Text(check.level, style=colours[check.level]), check.name, check.found, check.remedy)
+    return table
+
+
+def short_node(node: str | None) -> str:
+    """Ray's node ids are 56 hex digits; eight tell them apart."""
+    return "–" if node is None else node[:8] if len(node) > 24 else node
+
+
+def _table(*columns: str, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, gap, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} s"
+
+
+def _or_dash(value: int | None) -> str:
+    return "–" if value is None else str(value)

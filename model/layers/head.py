@@ -1,0 +1,157 @@
+"""Next-token cross-entropy with z-loss: as its definition, and fused with the output head so that the full logits never exist."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+
+from model.kernels.loss import operator as loss_triton
+from model.kernels.operators import takes_kernels
+from model.layers.layers import local_rows, widen
+from model.layers.projection import add_product_
+from model.parallel.collectives import max_over_ranks, sum_over_ranks
+
+IGNORED = -100
+"""Label of a position that is not trained on."""
+
+
+def cross_entropy_sum(logits: Tensor, labels: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """Sum over the valid tokens of logsumexp − target logit + z_loss · logsumexp², in fp32, and how many tokens are valid.
+
+    logits_BTX, plain or sharded over X as `HybridLM` returns them; labels_BT with -100 where there is nothing to learn.
+    The definition that `head_loss_sum` is tested against.
+    """
+    is_valid = labels != IGNORED
+    tp = logits.device_mesh if isinstance(logits, DTensor) else None
+    wide = widen(logits.to_local() if isinstance(logits, DTensor) else logits)
+    target = labels.where(is_valid, 0)
+    peak = max_over_ranks(wide.amax(-1), tp)
+    log_sum_exp = sum_over_ranks((wide - peak.unsqueeze(-1)).exp().sum(-1), tp).log() + peak
+    if tp is None:
+        target_logit = wide.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    else:
+        row, is_mine = local_rows(target, logits.shape[-1], tp)
+        target_logit = sum_over_ranks(wide.gather(-1, row.unsqueeze(-1)).squeeze(-1) * is_mine, tp)
+    loss = log_sum_exp - target_logit + z_loss * log_sum_exp.square()
+    return torch.where(is_valid, loss, 0).sum(), is_valid.sum()
+
+
+def head_loss_sum(
+    x_BTD: Tensor, weight_XD: Tensor, labels_BT: Tensor, *, z_loss: float, chunk_tokens: int, tp: DeviceMesh | None
+) -> Tensor:
+    """`cross_entropy_sum` of the logits x · weightᵀ, whose gradients are taken with it, `chunk_tokens` tokens at a time.
+
+    weight_XD holds this rank's rows of the vocabulary, ceil(X / tp) of them, on the last ranks what is left; x_BTD and labels_BT are
+    the same on every tp rank. The sum is too, but the gradient of x_BTD is the part that this rank's rows contribute: whoever gave the
+    ranks x sums it over them (`gather_tokens`). Logits are in x's dtype, of the weight rounded to it, everything after them in fp32 or
+    wider; the weight's gradient is summed over the chunks in fp32. No second derivative.
+    """
+    with_gradients = torch.is_grad_enabled() and (x_BTD.requires_grad or weight_XD.requires_grad)
+    x_SD, labels_S = x_BTD.flatten(0, 1), labels_BT.flatten()
+    return _HeadLoss.apply(x_SD, weight_XD, labels_S, z_loss, chunk_tokens, tp, with_gradients)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """S is the tokens of all rows, C those of a chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_SD: Tensor,
+        weight_XD: Tensor,
+        labels_S: Tensor,
+        z_loss: float,
+        chunk_tokens: int,
+        tp: DeviceMesh | None,
+        with_gradients: bool,
+    ) -> Tensor:
+        wide = torch.promote_types(x_SD.dtype, torch.float32)
+        loss = x_SD.new_zeros((), dtype=wide)
+        grads = (torch.empty_like(x_SD), torch.zeros_like(weight_XD, dtype=wide)) if with_gradients else None
+        ctx.weight_dtype, weight_XD = weight_XD.dtype, weight_XD.to(x_SD.dtype)
+        target_S = labels_S - _first_row(weight_XD, tp)
+        for start in range(0, x_SD.shape[0], chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            x_CD, is_valid_C = x_SD[chunk], labels_S[chunk] != IGNORED
+            chunk_loss, grad_logits_CX = loss_and_gradient(
+                F.linear(x_CD, weight_XD), target_S[chunk], is_valid_C, z_loss, tp, with_gradients
+            )
+            loss += chunk_loss
+            if grads is not None and grad_logits_CX is not None:
+                torch.mm(grad_logits_CX, weight_XD, out=grads[0][chunk])
+                add_product_(grads[1], grad_logits_CX.T, x_CD)
+            del grad_logits_CX  # before there are the next chunk's logits
+        if grads is not None:
+            ctx.save_for_backward(*grads)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x_SD, grad_weight_XD = ctx.saved_tensors
+        scaled_XD = torch.empty_like(grad_weight_XD, dtype=ctx.weight_dtype)
+        torch.mul(grad_weight_XD, grad, out=scaled_XD)  # rounds once, and makes no second fp32 copy
+        return grad_x_SD * grad, scaled_XD, None, None, None, None, None
+
+
+def loss_and_gradient(
+    logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of a chunk and, in the logits' dtype, its gradient: softmax · (1 + 2 z_loss · logsumexp), less 1 at the target.
+
+    `target_C` counts from this rank's first row. The logits are overwritten, by the plain computation only where they need no widening.
+    """
+    compute = fused_loss_and_gradient if takes_kernels(logits_CX) else plain_loss_and_gradient
+    return compute(logits_CX, target_C, is_valid_C, z_loss, tp, with_gradient)
+
+
+def fused_loss_and_gradient(
+    logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Our kernels read the logits twice and write them once; between the passes there are only vectors, which the ranks exchange."""
+    my_peak_C, my_sum_exp_C, my_target_logit_C = loss_triton.row_statistics(logits_CX, target_C, is_valid_C)
+    peak_C = max_over_ranks(my_peak_C, tp)
+    my_sum_exp_C = my_sum_exp_C * (my_peak_C - peak_C).exp()
+    sum_exp_C, target_logit_C = sum_over_ranks(torch.stack([my_sum_exp_C, my_target_logit_C]), tp)
+    loss, scale_C = _loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
+    if not with_gradient:
+        return loss, None
+    loss_triton.gradient_(logits_CX, target_C, is_valid_C, peak_C, scale_C)
+    return loss, logits_CX
+
+
+def plain_loss_and_gradient(
+    logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """In plain torch, on a widened copy of narrow logits."""
+    wide_CX = widen(logits_CX)
+    is_mine_C = (target_C >= 0) & (target_C < wide_CX.shape[-1]) & is_valid_C
+    row_C1 = target_C.where(is_mine_C, 0).unsqueeze(-1)
+    peak_C = max_over_ranks(wide_CX.amax(-1), tp)
+    my_target_logit_C = wide_CX.gather(-1, row_C1).squeeze(-1).where(is_mine_C, 0)
+    exp_CX = wide_CX.sub_(peak_C.unsqueeze(-1)).exp_()
+    sum_exp_C, target_logit_C = sum_over_ranks(torch.stack([exp_CX.sum(-1), my_target_logit_C]), tp)
+    loss, scale_C = _loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
+    if not with_gradient:
+        return loss, None
+    grad_CX = exp_CX.mul_(scale_C.unsqueeze(-1)).scatter_add_(-1, row_C1, -is_mine_C.to(exp_CX.dtype).unsqueeze(-1))
+    return loss, grad_CX.to(logits_CX.dtype)
+
+
+def _loss_and_scale(sum_exp_C: Tensor, target_logit_C: Tensor, peak_C: Tensor, is_valid_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    """From what the ranks found together: the loss, and what exp(x − peak) times is the gradient but for the target's 1."""
+    log_sum_exp_C = sum_exp_C.log() + peak_C
+    loss_C = log_sum_exp_C - target_logit_C + z_loss * log_sum_exp_C.square()
+    scale_C = (1 + 2 * z_loss * log_sum_exp_C) / sum_exp_C
+    return loss_C.where(is_valid_C, 0).sum(), scale_C.where(is_valid_C, 0)
+
+
+def _first_row(weight_XD: Tensor, tp: DeviceMesh | None) -> Tensor | int:
+    """The vocabulary row that this rank's part begins with. The first rank's part is always full."""
+    if tp is None:
+        return 0
+    return tp.get_local_rank() * max_over_ranks(torch.full((), weight_XD.shape[0], device=weight_XD.device), tp)

@@ -1,0 +1,111 @@
+"""The network: embedding, blocks of GDN or attention with a feed-forward, output head."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+from model.config import ModelConfig
+from model.documents import Documents
+from model.layers.head import head_loss_sum
+from model.layers.layers import Embedding, Linear, RMSNorm, SwiGLU
+from model.mixers.attention.layer import Attention, Rotary, rotary_tables
+from model.mixers.gdn.layer import Gate, GatedDeltaNet, Gates
+from model.parallel.collectives import gather_tokens, local
+
+CHECKPOINT_WRAPPER = "_checkpoint_wrapped_module."
+
+
+class HybridLM(nn.Module):
+    """tokens_BT to logits_BTX. Ranks of `tp` see the same tokens, and their logits are a DTensor sharded over X; T must be divisible by tp.
+    Ranks of `cp` see successive slices of the rows; documents are those of the whole rows.
+
+    Computes in `dtype`, with weights of that or wider. Built by `model.build.build_model`, which shards and initialises it.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: torch.dtype, tp: DeviceMesh | None = None, cp: DeviceMesh | None = None) -> None:
+        super().__init__()
+        self.embed = Embedding(config.vocab_size, config.d_model, tp, dtype)
+        self.layers = nn.ModuleList(build_block(config, kind, tp=tp, cp=cp) for kind in config.layer_kinds)
+        self.gates = Gates((i for i, kind in enumerate(config.layer_kinds) if kind == "gdn"), config.num_heads)
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.head = Linear(config.d_model, config.vocab_size)
+        self.config, self.tp, self.cp = config, tp, cp
+
+    def forward(self, tokens_BT: Tensor, documents: Documents | None = None) -> Tensor:
+        """Under FSDP either without gradients, or a backward must follow: else it goes on with the parameters of this call."""
+        logits_BTX = self.head(self._hidden(tokens_BT, documents))
+        if self.tp is None:
+            return logits_BTX
+        full_BTX = torch.empty(*logits_BTX.shape[:-1], self.config.vocab_size, device="meta")
+        return DTensor.from_local(logits_BTX, self.tp, [Shard(-1)], run_check=False, shape=full_BTX.shape, stride=full_BTX.stride())
+
+    def loss_sum(
+        self, tokens_BT: Tensor, labels_BT: Tensor, documents: Documents | None = None, *, z_loss: float, chunk_tokens: int
+    ) -> Tensor:
+        """The sum of `loss.cross_entropy_sum` over this rank's tokens, without the logits of more than `chunk_tokens` at once.
+
+        For training: under FSDP a backward must follow.
+        """
+        x_BTD = self._hidden(tokens_BT, documents)
+        return head_loss_sum(x_BTD, local(self.head.weight), labels_BT, z_loss=z_loss, chunk_tokens=chunk_tokens, tp=self.tp)
+
+    def _hidden(self, tokens_BT: Tensor, documents: Documents | None) -> Tensor:
+        """x_BTD of all tokens before the head."""
+        if tokens_BT.ndim != 2:
+            raise ValueError(f"tokens_BT: rows × tokens are wanted, found the shape {list(tokens_BT.shape)}; add a dimension of one row")
+        if self.tp is not None and tokens_BT.shape[1] % self.tp.size():
+            raise ValueError(f"{tokens_BT.shape[1]} tokens over parallel.tp={self.tp.size()}: not divisible; pad the rows, see model.batch")
+        x_BTD = self.embed(tokens_BT)
+        gates, rotary = self.gates(), self._rotary(tokens_BT, documents, torch.promote_types(x_BTD.dtype, torch.float32))
+        for layer, block in enumerate(self.layers):
+            x_BTD = block(x_BTD, gates.get(layer), rotary, documents)
+        return gather_tokens(self.norm(x_BTD), self.tp)
+
+    def _rotary(self, tokens_BT: Tensor, documents: Documents | None, dtype: torch.dtype) -> Rotary | None:
+        if not self.config.rope_theta:
+            return None
+        num_tokens = tokens_BT.shape[1] * (self.cp.size() if self.cp is not None else 1)
+        position = torch.arange(num_tokens, device=tokens_BT.device).unsqueeze(0) if documents is None else documents.position_BT
+        return rotary_tables(position, head_dim=self.config.head_dim, theta=self.config.rope_theta, dtype=dtype)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """As ever, but by the names that the model has without activation checkpointing."""
+        for name, parameter in super().named_parameters(*args, **kwargs):
+            yield name.replace(CHECKPOINT_WRAPPER, ""), parameter
+
+
+class Block(nn.Module):
+    """A mixer and a feed-forward, each with its norm and a residual around it."""
+
+    def __init__(self, config: ModelConfig, mixer: nn.Module, tp: DeviceMesh | None) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.mixer_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.ffn = SwiGLU(config.d_model, config.ffn_width, tp)
+        self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
+
+
+class GdnBlock(Block):
+    """Pre-norm: x + mixer(norm(x)), then x + ffn(norm(x))."""
+
+    def forward(self, x_BTD: Tensor, gate: Gate, rotary: Rotary | None, documents: Documents | None) -> Tensor:
+        x_BTD, normed_BTD = self.ffn_norm.of_sum(x_BTD, self.mixer(self.mixer_norm(x_BTD), gate, documents))
+        return x_BTD + self.ffn(normed_BTD)
+
+
+class AttentionBlock(Block):
+    """Reordered norm: x + norm(mixer(x)), then x + norm(ffn(x))."""
+
+    def forward(self, x_BTD: Tensor, gate: Gate | None, rotary: Rotary | None, documents: Documents | None) -> Tensor:
+        x_BTD = self.mixer_norm.added_to(x_BTD, self.mixer(x_BTD, rotary, documents))
+        return self.ffn_norm.added_to(x_BTD, self.ffn(x_BTD))
+
+
+def build_block(config: ModelConfig, kind: str, *, tp: DeviceMesh | None, cp: DeviceMesh | None) -> Block:
+    if kind == "gdn":
+        return GdnBlock(config, GatedDeltaNet(config, tp=tp, cp=cp), tp)
+    return AttentionBlock(config, Attention(config, window=config.window if kind == "window" else None, tp=tp, cp=cp), tp)

@@ -1,0 +1,64 @@
+"""Muon for the matrices inside the blocks and AdamW for the rest, in one optimizer. Muon is torch.optim.Muon's with match_rms_adamw."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import OptimizerConfig
+from model.optim.adamw import AdamW, local_of
+from model.optim.orthogonal import Spread, build_spreads, orthogonalise_dealt
+
+RMS_OF_ADAMW = 0.2
+"""Of an AdamW update by element, which Muon's is scaled to (arXiv 2502.16982), so that one learning rate serves both."""
+
+
+class MuonAdamW(AdamW):
+    """Groups with `muon` set take Muon, the others AdamW. Every rank steps at once. Make it with `build_muon_adamw`.
+
+    Needs `state` filled before the first step (`optim.initial_state`): momentum_buffer, or step, exp_avg and exp_avg_sq.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any], *, spreads: Mapping[Tensor, Spread]) -> None:
+        super().__init__(groups, defaults)
+        self._spreads = spreads
+
+    @torch.no_grad()
+    def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]
+        """As AdamW's; parameters without a gradient must be the same on every rank."""
+        for group in self.param_groups:
+            if not group["muon"]:
+                self._adamw(group, grad_scale)
+        group_of = {matrix: group for group in self.param_groups for matrix in group["params"]}
+        matrices = [matrix for matrix in self._spreads if matrix.grad is not None]
+        while matrices:
+            num_ranks = len(self._spreads[matrices[0]].blocks)
+            dealt, matrices = matrices[:num_ranks], matrices[num_ranks:]
+            updates = [self._momentum(matrix, group_of[matrix]["momentum"], grad_scale) for matrix in dealt]
+            for matrix, update in zip(dealt, orthogonalise_dealt(updates, [self._spreads[matrix] for matrix in dealt]), strict=True):
+                _descend(matrix, update, group_of[matrix])
+
+    def _momentum(self, matrix: Tensor, momentum: float, grad_scale: Tensor | None) -> Tensor:
+        """This rank's shard of what is to be orthogonalised (Nesterov), in bf16."""
+        assert matrix.grad is not None
+        grad, buffer = local_of(matrix.grad), local_of(self.state[matrix]["momentum_buffer"])
+        if grad_scale is not None:
+            grad.mul_(grad_scale)
+        buffer.lerp_(grad, 1 - momentum)
+        return grad.lerp(buffer, momentum).bfloat16()
+
+
+def build_muon_adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> MuonAdamW:
+    """`groups` have `params` and `muon`. A collective of all ranks."""
+    matrices = sorted((matrix for group in groups if group["muon"] for matrix in group["params"]), key=Tensor.numel, reverse=True)
+    spreads = dict(zip(matrices, build_spreads(matrices), strict=True))
+    defaults = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps, "momentum": config.muon_momentum}
+    return MuonAdamW(groups, defaults, spreads=spreads)
+
+
+def _descend(matrix: Tensor, update: Tensor, group: dict[str, Any]) -> None:
+    lr, local = group["lr"], local_of(matrix)
+    local.mul_(1 - lr * group["weight_decay"])
+    local.add_(update, alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(matrix.shape)))

@@ -1,0 +1,102 @@
+"""One optimizer step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from model.config import OptimizerConfig
+from model.layers.head import IGNORED
+from model.lm import HybridLM
+from model.optim.adamw import AdamW
+from model.parallel.mesh import Mesh
+from model.train.batch import Batch
+from model.train.spikes import SpikeGuard
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What a step did; the same on every rank."""
+
+    loss: float
+    """Mean per valid token of the global batch, before the update."""
+    grad_norm: float
+    """Global L2 norm before clipping."""
+    num_tokens: int
+    """Valid tokens of the global batch."""
+    skipped: bool
+    """The update was left out as a spike: parameters and optimizer are as before."""
+
+
+def train_step(
+    model: HybridLM,
+    optimizer: AdamW,
+    batches: Sequence[Batch],
+    *,
+    lr: float,
+    config: OptimizerConfig,
+    chunk_tokens: int,
+    mesh: Mesh | None,
+    spikes: SpikeGuard | None = None,
+) -> StepResult:
+    """Accumulates the gradient of the micro-batches, clips it and steps. Waits for the gradient's norm, not for the update: while a GPU
+    makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it.
+
+    Ranks along dp bring different rows, ranks along cp slices of the same rows, ranks along tp the same; all bring equally many
+    micro-batches. Every valid token of the global batch weighs the same, however the valid ones are spread.
+    """
+    num_tokens = _sum_over_tokens(torch.stack([(batch.labels_BT != IGNORED).sum() for batch in batches]).sum(), mesh)
+    optimizer.zero_grad()
+    local_loss = torch.zeros((), dtype=torch.float64, device=num_tokens.device)
+    for batch in batches:
+        if isinstance(model, FSDPModule):
+            model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
+        loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
+        mean_loss = loss_sum / num_tokens.clamp(min=1)
+        mean_loss.backward()
+        local_loss += mean_loss.detach()
+    grad_norm = _grad_norm(model)
+    numbers = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()])
+    if spikes is not None and mesh is not None:
+        dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
+    read = _read_back(numbers)
+    skipped = spikes is not None and spikes.skips(*read()[:2])
+    if not skipped:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0))
+    loss, norm, tokens = read()
+    return StepResult(loss=loss, grad_norm=norm, num_tokens=int(tokens), skipped=skipped)
+
+
+def _grad_norm(model: nn.Module) -> Tensor:
+    """The L2 norm of all gradients, with the same bits on every rank."""
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _read_back(numbers: Tensor) -> Callable[[], list[float]]:
+    """Begins to copy them to the host; what is returned waits for that alone, not for what the GPU is given afterwards."""
+    on_host = numbers.to("cpu", non_blocking=True)
+    if not numbers.is_cuda:
+        return on_host.tolist
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def read() -> list[float]:
+        copied.synchronize()
+        return on_host.tolist()
+
+    return read
+
+
+def _sum_over_tokens(value: Tensor, mesh: Mesh | None) -> Tensor:
+    """The sum over the ranks that hold different tokens; `value` itself is overwritten."""
+    if mesh is None:
+        return value
+    dist.all_reduce(value)
+    return value // mesh.parallel.tp if value.dtype == torch.int64 else value / mesh.parallel.tp

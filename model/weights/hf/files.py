@@ -1,0 +1,256 @@
+"""Hugging Face directories ⇄ our weights, for OlmoHybridForCausalLM and Olmo3ForCausalLM. No tensor is transposed."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path, PurePosixPath
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.costs.parameters import parameter_shapes
+from model.lm import HybridLM
+from model.weights.hf.olmo_config import HFFormatError, Json, Serving, config_from_hf, config_to_hf, default_serving, serving_from_hf
+from model.weights.hf.olmo_names import Place, checkpoint_keys, place_tensors
+from model.weights.source import TensorInfo, WeightSource, check_tensors, load_weights
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""safetensors' names of what weights are stored in."""
+SHARD_BYTES = 1 << 30
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HFWeights:
+    """A Hugging Face directory as a WeightSource: nothing is read before it is asked for. Made by `open_hf`."""
+
+    config: ModelConfig
+    serving: Serving
+    tensors: Mapping[str, TensorInfo]
+    places: Mapping[str, Place]
+    files: Mapping[str, Path]
+    """Of every key in the checkpoint."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor in memory of its own. Raises HFFormatError for one with values that are not finite."""
+        place = self.places[name]
+        parts = [_read_finite(self.files[key], key) for key in place.keys]
+        return parts[0] if place.rows is None else torch.cat(parts)[place.rows].clone()
+
+
+def open_hf(directory: Path) -> HFWeights:
+    """The released spelling, the spec's alternatives, and what transformers' save_pretrained writes.
+
+    Raises HFFormatError, naming the key: for another architecture, and for a tensor that is missing, unexpected or of another shape;
+    naming the file: for one that can't be read, is damaged, or is not what the index says.
+    """
+    hf = _read_json(directory / CONFIG)
+    config = config_from_hf(hf)
+    found = _find_tensors(directory)
+    places = place_tensors(config, {key: info.shape for key, (_, info) in found.items()})
+    return HFWeights(
+        config=config,
+        serving=serving_from_hf(hf),
+        tensors={name: TensorInfo(shape, found[places[name].keys[0]][1].dtype) for name, shape in parameter_shapes(config).items()},
+        places=places,
+        files={key: path for key, (path, _) in found.items()},
+    )
+
+
+def write_hf(
+    directory: Path,
+    source: WeightSource,
+    config: ModelConfig,
+    *,
+    dtype: torch.dtype | None = None,
+    serving: Serving | None = None,
+    other_files: Sequence[Path] = (),
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """A directory that transformers ≥ 5.23 loads: sharded safetensors, config.json, and copies of `other_files` (a tokenizer's).
+
+    Tensors are cast to `dtype`, or stay what they are; A_log and dt_bias stay fp32 if they are. `serving` is for vocabularies other
+    than dolma2's. One shard is in memory at a time. The directory appears complete or not at all. Raises HFFormatError for a model that
+    their format can't hold, WeightsMismatch when `source` isn't this model's, FileExistsError when something is there already, and
+    another OSError when it can't be written.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(f"{directory} is not empty; name a directory that doesn't exist yet")
+    check_tensors(source.tensors, parameter_shapes(config))
+    dtypes = {name: _stored_dtype(name, info.dtype, dtype) for name, info in source.tensors.items()}
+    serving = default_serving(config) if serving is None else serving
+    hf_config = config_to_hf(config, serving=serving, dtype=str(dtypes["head.weight"]).removeprefix("torch."))
+    with _appearing_at_once(directory) as partial:
+        _write_shards(partial, source, checkpoint_keys(config), dtypes, shard_bytes)
+        for path in other_files:
+            shutil.copyfile(path, partial / path.name)
+        _write_json(partial / CONFIG, hf_config)
+
+
+def load_pretrained(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HybridLM:
+    """The model of a Hugging Face directory in one process: module(tokens_BT) gives logits_BTX.
+
+    Weights and activations are of `dtype`; A_log and dt_bias are fp32. The module comes in training mode and its parameters with
+    gradients on, which changes no logit: there is no dropout; to generate, call it under torch.inference_mode().
+    Raises HFFormatError as `open_hf` does, TypeError for a `dtype` that is none of floating-point numbers.
+    """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype={dtype!r}: no torch.dtype of floating-point numbers; use torch.bfloat16 or torch.float32")
+    source = open_hf(Path(path))
+    with torch.device("meta"):
+        module = HybridLM(source.config, dtype=dtype).to(dtype)
+    for name, parameter in module.named_parameters():
+        if name.startswith("gates."):
+            parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))
+    module.to_empty(device=torch.device(device))
+    load_weights(module, source)
+    return module
+
+
+def plan_shards(sizes_bytes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
+    """Names in order, filled into shards of at most `shard_bytes`; a larger tensor has one of its own."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size_bytes in sizes_bytes.items():
+        if shards[-1] and filled + size_bytes > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size_bytes
+    return shards
+
+
+def _write_shards(
+    directory: Path, source: WeightSource, keys: Mapping[str, str], dtypes: Mapping[str, torch.dtype], shard_bytes: int
+) -> None:
+    sizes_bytes = {name: torch.Size(source.tensors[name].shape).numel() * dtypes[name].itemsize for name in keys}
+    shards = plan_shards(sizes_bytes, shard_bytes)
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file_name = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        _save({keys[name]: source.read(name).to(dtypes[name]).contiguous() for name in names}, directory / file_name)
+        weight_map |= {keys[name]: file_name for name in names}
+    if len(shards) > 1:
+        _write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes_bytes.values())}, "weight_map": weight_map})
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors leaves it to its writer alone
+
+
+def _stored_dtype(name: str, own: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    if wanted is None:
+        return own
+    return torch.promote_types(own, wanted) if name.startswith("gates.") else wanted
+
+
+@contextmanager
+def _appearing_at_once(directory: Path) -> Iterator[Path]:
+    """A directory beside `directory` that becomes it at the end, or vanishes."""
+    directory = directory.resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = directory.parent / f".{directory.name}.{os.getpid()}.partial"
+    partial.mkdir()
+    try:
+        yield partial
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _find_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
+    """Every key in the checkpoint, and the file that has it: the one that the index says, where there is an index."""
+    if not (directory / INDEX).exists():
+        if not (directory / WEIGHTS).exists():
+            raise HFFormatError(f"{directory}: neither {WEIGHTS} nor {INDEX}; name a Hugging Face directory with safetensors")
+        return {key: (directory / WEIGHTS, info) for key, info in _header(directory / WEIGHTS).items()}
+    weight_map = _read_weight_map(directory / INDEX)
+    found = {}
+    for name in sorted(set(weight_map.values())):
+        for key, info in _header(directory / name).items():
+            if weight_map.get(key) != name:
+                said = f"has it in {weight_map[key]}" if key in weight_map else "does not have it"
+                raise HFFormatError(f"{key}: is in {name}, but {INDEX} {said}; download both again")
+            found[key] = directory / name, info
+    for key, name in weight_map.items():
+        if key not in found:
+            raise HFFormatError(f"{key}: not in {name}, where {INDEX} has it; download both again")
+    return found
+
+
+def _read_weight_map(path: Path) -> dict[str, str]:
+    """Every key → the name of its file, below the directory of the index."""
+    weight_map = _read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise HFFormatError(f"{path}: weight_map={weight_map!r}: not what has each tensor's file; download it again")
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise HFFormatError(f"{path}: {key} is in {name!r}, which names no file beside it; download it again")
+    return weight_map
+
+
+def _header(path: Path) -> dict[str, TensorInfo]:
+    infos = {}
+    try:
+        path.open("rb").close()  # safe_open says of every trouble that there is no such file
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 -- safe_open is no mapping
+                tensor = file.get_slice(key)
+                if tensor.get_dtype() not in DTYPES:
+                    raise HFFormatError(f"{key}: stored as {tensor.get_dtype()}; get a checkpoint in {', '.join(DTYPES)}")
+                infos[key] = TensorInfo(tuple(tensor.get_shape()), DTYPES[tensor.get_dtype()])
+    except FileNotFoundError as error:
+        raise HFFormatError(f"{path}: named by {INDEX}, but not there; download it again") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except SafetensorError as error:
+        raise HFFormatError(f"{path}: damaged ({error}); download it again") from error
+    return infos
+
+
+def _read_finite(path: Path, key: str) -> Tensor:
+    tensor = _read(path, key)
+    if not all(map(isfinite, tensor.aminmax())):  # NaN among them makes both NaN
+        raise HFFormatError(f"{key}: has values that are not finite, in {path}; get a checkpoint of a sound model")
+    return tensor
+
+
+def _read(path: Path, key: str) -> Tensor:
+    """Into memory of its own: a mapped tensor would hold on to its whole file."""
+    with safe_open(path, framework="pt", backend="pread") as file:
+        return file.get_tensor(key)
+
+
+def _read_json(path: Path) -> Json:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise HFFormatError(f"{path}: not there; name a directory with a Hugging Face model") from error
+    except NotADirectoryError as error:
+        raise HFFormatError(f"{path.parent}: not a directory; name the one that holds {path.name}") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:
+        raise HFFormatError(f"{path}: damaged ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise HFFormatError(f"{path}: not a JSON object; download it again")
+    return content
+
+
+def _unreadable(path: Path, error: OSError) -> HFFormatError:
+    return HFFormatError(f"{path}: can't be read ({error.strerror or error}); give a file that you may read")
+
+
+def _write_json(path: Path, content: Json) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,173 @@
+"""Which checkpoints of a run count: a numbered log on the run's store, each entry created only if absent. No torch.
+
+    commits/000001.json   {"kind": "fence", "attempt": 1}
+    commits/000002.json   {"kind": "commit", "attempt": 1, "step": 100, …}
+
+An attempt begins with a fence. A writer appends at the first number that it has not read; where another was faster it reads on, and a newer
+attempt's fence ends it. So a worker of an older attempt, even one that was only frozen, can't write what a newer one reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
+from orchestrator import codec
+from orchestrator.errors import Fenced
+
+NUM_PARALLEL_READS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fence:
+    attempt: int
+    """Older attempts may append no more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    attempt: int
+    step: int
+    manifest_key: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    """A later attempt found that a committed checkpoint does not verify."""
+
+    attempt: int
+    """Of the checkpoint."""
+    step: int
+    reason: str
+
+
+Entry = Fence | Commit | Reject
+_KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject)}
+
+
+def last_fence(entries: Sequence[Entry]) -> int:
+    """The attempt that may append; 0 where none has begun."""
+    return next((entry.attempt for entry in reversed(entries) if isinstance(entry, Fence)), 0)
+
+
+def trusted_commits(entries: Sequence[Entry]) -> list[Commit]:
+    """The checkpoints that count, newest first: committed by the attempt of the fence before them, and not rejected since."""
+    trusted: list[Commit] = []
+    attempt = 0
+    for entry in entries:
+        match entry:
+            case Fence():
+                attempt = entry.attempt
+            case Commit() if entry.attempt == attempt:
+                trusted.insert(0, entry)
+            case Reject():
+                trusted = [commit for commit in trusted if (commit.step, commit.attempt) != (entry.step, entry.attempt)]
+    return trusted
+
+
+class CommitLog:
+    """The log as last read, and its writing end. Make it with `open_commit_log`. For one thread at a time."""
+
+    def __init__(self, store: ObjectStore, entries: list[Entry]) -> None:
+        self._store = store
+        self._entries = entries
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(self._entries)
+
+    def trusted(self) -> list[Commit]:
+        """See `trusted_commits`."""
+        return trusted_commits(self._entries)
+
+    def fence(self, attempt: int) -> None:
+        """Begin `attempt`. Raises Fenced when it or a newer one has begun already: two processes may have chosen the same number."""
+        while last_fence(self._entries) < attempt:
+            if self._append(Fence(attempt=attempt)):
+                return
+        self._check(attempt)
+        raise Fenced(f"attempt {attempt} of this run was begun by another process; this worker stops, start no second one beside it")
+
+    def fence_next(self) -> int:
+        """Begin the attempt after the last one and return its number; no other caller gets the same."""
+        attempt = last_fence(self._entries) + 1
+        while not self._append(Fence(attempt=attempt)):
+            attempt = last_fence(self._entries) + 1
+        return attempt
+
+    def commit(self, commit: Commit) -> None:
+        """Returns once the checkpoint counts. Raises Fenced."""
+        self._append_as(commit.attempt, commit)
+
+    def reject(self, commit: Commit, reason: str, *, attempt: int) -> None:
+        """`attempt`, which runs now, found that the checkpoint of `commit` can't be used. Raises Fenced."""
+        self._append_as(attempt, Reject(attempt=commit.attempt, step=commit.step, reason=reason))
+
+    def check(self, attempt: int) -> None:
+        """Reads what is new. Raises Fenced when an attempt newer than `attempt` has begun."""
+        self._read_on()
+        self._check(attempt)
+
+    def _append_as(self, attempt: int, entry: Entry) -> None:
+        self._check(attempt)
+        while not self._append(entry):
+            self._check(attempt)
+
+    def _check(self, attempt: int) -> None:
+        newest = last_fence(self._entries)
+        if newest != attempt:
+            raise Fenced(f"attempt {newest} of this run has begun; this worker belongs to attempt {attempt} and stops")
+
+    def _append(self, entry: Entry) -> bool:
+        """False, and the log read on, when another writer took the next number."""
+        try:
+            self._store.create(_key(len(self._entries) + 1), _encode(entry))
+        except KeyExists:
+            self._read_on()
+            return False
+        self._entries.append(entry)
+        return True
+
+    def _read_on(self) -> None:
+        while True:
+            key = _key(len(self._entries) + 1)
+            try:
+                self._entries.append(_decode(self._store.get(key), key))
+            except KeyMissing:
+                return
+
+
+def open_commit_log(store: ObjectStore) -> CommitLog:
+    """The log of the run whose store this is, as it stands. Raises codec.DecodeError where an entry is missing or unreadable."""
+    keys = [info.key for info in store.list("commits/")]
+    for expected, key in enumerate(keys, start=1):
+        if key != _key(expected):
+            raise codec.DecodeError(
+                f"{store.url(_key(expected))}: missing while later entries exist; restore it from the bucket's versions or a backup"
+            )
+    with ThreadPoolExecutor(NUM_PARALLEL_READS) as pool:
+        entries = list(pool.map(lambda key: _decode(store.get(key), key), keys))
+    return CommitLog(store, entries)
+
+
+def _key(number: int) -> str:
+    return f"commits/{number:06d}.json"
+
+
+def _encode(entry: Entry) -> bytes:
+    return json.dumps({"kind": type(entry).__name__.lower(), **codec.to_plain(entry)}, sort_keys=True).encode()
+
+
+def _decode(data: bytes, key: str) -> Entry:
+    try:
+        plain = json.loads(data)
+        kind = _KINDS[plain.pop("kind")]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise codec.DecodeError(f"{key}: not an entry of a commit log; written by another version of braid?") from error
+    entry: Entry = codec.from_plain(kind, plain, key)
+    return entry

@@ -1,0 +1,159 @@
+"""What a checkpoint consists of: a model's weights, and where training wrote it, the rest of its state. No torch.
+
+The manifest is written last: what no manifest names is never read.
+
+The commit log holds the manifest's own digest, the manifest those of the files: nothing is unpickled that this run did not commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+
+from data_pipeline.store.protocol import KeyMissing, ObjectStore
+from model.config import ModelConfig, ParallelConfig
+from orchestrator import codec
+from orchestrator.errors import CheckpointCorrupt, NoCheckpoint
+from orchestrator.records.commit_log import Commit, open_commit_log
+
+VERSION = 3
+_DIRECTORY = re.compile(r"checkpoints/step-(\d{9,})-a(\d{4,})/")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataPosition:
+    """The first sample of the next step."""
+
+    epoch: int
+    index: int
+    """Position within the epoch's order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileDigest:
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingTerms:
+    """What a checkpoint of training belongs to; only under the same terms can it be resumed."""
+
+    data_position: DataPosition
+    layout: ParallelConfig
+    """That wrote it; any other can read it."""
+    training_digest: str
+    """orchestrator.config.training_digest of the run."""
+    dataset_digest: str
+    """SHA-256 of the dataset's manifest as canonical JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointManifest:
+    version: int = VERSION
+    run: str
+    attempt: int
+    step: int
+    """Last step that went into the weights; the next to run is one more."""
+    origin: str
+    """How the weights came to be, for people: `trained`, `imported from …`, `average of …`."""
+    model: ModelConfig
+    training: TrainingTerms | None
+    """None where there are weights only: no optimizer state, nothing to resume."""
+    files: tuple[FileDigest, ...]
+    torch_version: str
+    created_at_s: float
+    """Seconds since the epoch."""
+
+
+def directory_of(step: int, attempt: int) -> str:
+    """Where the files of a checkpoint are; attempts never share one. Ends with '/'."""
+    return f"checkpoints/step-{step:09d}-a{attempt:04d}/"
+
+
+def manifest_key(step: int, attempt: int) -> str:
+    return directory_of(step, attempt) + "manifest.json"
+
+
+def data_position(step: int, *, batch_rows: int, num_samples: int) -> DataPosition:
+    """Where the step after `step` begins to read."""
+    epoch, index = divmod(step * batch_rows, num_samples)
+    return DataPosition(epoch=epoch, index=index)
+
+
+def write_manifest(store: ObjectStore, manifest: CheckpointManifest) -> Commit:
+    """Writes it and returns the entry that commits it."""
+    key, data = manifest_key(manifest.step, manifest.attempt), codec.to_json(manifest)
+    store.put(key, data)
+    return Commit(attempt=manifest.attempt, step=manifest.step, manifest_key=key, manifest_sha256=hashlib.sha256(data).hexdigest())
+
+
+def read_manifest(store: ObjectStore, commit: Commit) -> CheckpointManifest:
+    """The manifest that was committed. Raises CheckpointCorrupt when it is missing or another, codec.DecodeError for another version's."""
+    data = read_verified(store, commit.manifest_key, commit.manifest_sha256)
+    where = store.url(commit.manifest_key)
+    version = json.loads(data).get("version")
+    if version != VERSION:
+        raise codec.DecodeError(f"{where}: is of version {version}, this braid reads {VERSION}; use the braid that wrote it")
+    return codec.from_json(CheckpointManifest, data, where)
+
+
+def find_checkpoint(run_store: ObjectStore, step: int, *, who: str) -> CheckpointManifest:
+    """The checkpoint of a step, the newest for -1. `who` names the run in messages. Raises NoCheckpoint, CheckpointCorrupt, StoreError."""
+    trusted = still_there(open_commit_log(run_store).trusted(), {info.key for info in run_store.list("checkpoints/")})
+    if not trusted:
+        raise NoCheckpoint(f"{who}: there is no committed checkpoint of it; see `braid runs` for the runs that there are")
+    found = trusted[0] if step == -1 else next((commit for commit in trusted if commit.step == step), None)
+    if found is None:
+        raise NoCheckpoint(f"{who}: has no checkpoint of step {step}; use one of {', '.join(str(commit.step) for commit in trusted)}")
+    return read_manifest(run_store, found)
+
+
+def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:
+    """The object, if it is what its digest says. Raises CheckpointCorrupt.
+
+    A second read tells a transfer that went wrong from an object that did: refusing a checkpoint is for good.
+    """
+    found = ""
+    for _ in range(2):
+        try:
+            data = store.get(key)
+        except KeyMissing as error:
+            raise CheckpointCorrupt(f"{store.url(key)} is missing") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found == sha256:
+            return data
+    raise CheckpointCorrupt(f"{store.url(key)} is not what was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…")
+
+
+def still_there(trusted: Sequence[Commit], keys: Container[str]) -> list[Commit]:
+    """Which of `trusted` (newest first) retention has left, given every key below checkpoints/: it removes manifests first. Pure.
+
+    The newest is always among them, for it must be there: a missing one is somebody else's doing, to be told and not passed over.
+    """
+    return [commit for commit in trusted if commit is trusted[0] or commit.manifest_key in keys]
+
+
+def directories_to_delete(
+    keys: Iterable[str], *, committed: Sequence[Commit], trusted: Sequence[Commit], keep_latest: int, attempt: int
+) -> list[str]:
+    """Which checkpoints retention removes, given every key below checkpoints/. Pure.
+
+    Committed ones older than the `keep_latest` newest of `trusted` (newest first), and what attempts before `attempt` left uncommitted.
+    """
+    kept = trusted[:keep_latest]
+    names_committed = {(commit.step, commit.attempt) for commit in committed}
+    oldest_kept_step = min((commit.step for commit in kept), default=0)
+    doomed = set()
+    for directory in {match[0]: match for match in map(_DIRECTORY.match, keys) if match}.values():
+        step, its_attempt = int(directory[1]), int(directory[2])
+        is_kept = any((commit.step, commit.attempt) == (step, its_attempt) for commit in kept)
+        is_old = (step, its_attempt) in names_committed and len(kept) == keep_latest and step <= oldest_kept_step
+        is_debris = (step, its_attempt) not in names_committed and its_attempt < attempt
+        if not is_kept and (is_old or is_debris):
+            doomed.add(directory[0])
+    return sorted(doomed)
