@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,17 @@ from torch import Tensor
 
 from bench.fla_guard import lift_fla_guard
 from bench.timing import DeviceStopwatch, Run, Stopwatch, describe_gpu, gpu_wall_s, medians_s, print_ratios
-from model.config import Backend
+from model.config import ModelConfig
+from model.declare import Cut, projection
+from model.kernels.conv.definition import l2_normalise
 from model.kernels.delta_rule.backends import gated_delta_rule
 from model.kernels.delta_rule.definition import gated_delta_rule_reference
-from model.layers.layers import Linear
-from model.mixers.gdn.layer import GatedDeltaNet, GateParameters, l2_normalise
+from model.layers.gates import GateParameters
+from model.layers.linear import Linear
+from model.mixers.context import Context
+from model.mixers.gdn.config import Backend
+from model.mixers.gdn.costs import gdn_gate_parameters, gdn_parameters
+from model.mixers.gdn.layer import GatedDeltaNet
 from model.presets import PRESETS
 from model.weights.initial import init_weights
 
@@ -123,8 +130,9 @@ def layer_works(
     x_BTD, grad_BTD = (
         torch.randn(sizes.num_rows, sizes.num_tokens, d_model, generator=generator, device=device).to(dtype) for _ in range(2)
     )
-    gates = GateParameters(sizes.num_heads)
-    init_weights(gates, 0)
+    declared = gdn_gate_parameters(_config(sizes, "auto", d_model))
+    gates = GateParameters(declared)
+    init_weights(gates, declared, 0)
     gates.to(device)
     works = {}
     for name, backend in backends.items():
@@ -147,11 +155,11 @@ def peer_layer_work(sizes: Sizes, *, d_model: int, device: torch.device, dtype: 
 
 
 def _outputs(layer: GatedDeltaNet, gates: GateParameters, x_BTD: Tensor) -> tuple[Tensor, ...]:
-    return (layer(x_BTD, gates(), None),)
+    return (layer(x_BTD, Context(gate=gates(), rotary=None, documents=None)),)
 
 
-def _layer(sizes: Sizes, backend: Backend, d_model: int) -> GatedDeltaNet:
-    config = replace(
+def _config(sizes: Sizes, backend: Backend | Literal["auto"], d_model: int) -> ModelConfig:
+    return replace(
         PRESETS["olmo_hybrid_7b"],
         d_model=d_model,
         num_heads=sizes.num_heads,
@@ -159,21 +167,25 @@ def _layer(sizes: Sizes, backend: Backend, d_model: int) -> GatedDeltaNet:
         gdn_value_dim=sizes.value_dim,
         gdn_backend=backend,
     )
+
+
+def _layer(sizes: Sizes, backend: Backend, d_model: int) -> GatedDeltaNet:
+    config = _config(sizes, backend, d_model)
     layer = GatedDeltaNet(config, tp=None, cp=None)
-    init_weights(layer, 0)
+    init_weights(layer, gdn_parameters(config), 0)
     return layer
 
 
 def products_work(layer: GatedDeltaNet, x_BTD: Tensor) -> Work:
     """Each projection of the layer by itself, a and b as one of a multiple of 8 columns; nothing is added up."""
-    width = -(-2 * layer.a_proj.out_features // 8) * 8
-    a_and_b = Linear(layer.a_proj.in_features, width).to(x_BTD)
+    num_heads, d_model = layer.a_proj.weight.shape
+    a_and_b = Linear(projection(-(-2 * num_heads // 8) * 8, d_model, Cut.OUTPUT)).to(x_BTD)
     projections = (layer.q_proj, layer.k_proj, layer.v_proj, a_and_b, layer.g_proj, layer.o_proj)
-    inputs = [x_BTD.new_zeros(*x_BTD.shape[:2], p.in_features).normal_().requires_grad_() for p in projections]
+    inputs = [x_BTD.new_zeros(*x_BTD.shape[:2], p.weight.shape[1]).normal_().requires_grad_() for p in projections]
     return Work(
-        forward=lambda: tuple(projection(x) for projection, x in zip(projections, inputs, strict=True)),
+        forward=lambda: tuple(each(x) for each, x in zip(projections, inputs, strict=True)),
         leaves=(*inputs, *(p.weight for p in projections)),
-        grad_outs=tuple(x_BTD.new_zeros(*x_BTD.shape[:2], p.out_features).normal_() for p in projections),
+        grad_outs=tuple(x_BTD.new_zeros(*x_BTD.shape[:2], p.weight.shape[0]).normal_() for p in projections),
     )
 
 

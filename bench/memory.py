@@ -22,11 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model.build import build_model, reshard
-from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from model.compute import ComputeConfig
+from model.config import ModelConfig
 from model.costs.memory import predict_memory
 from model.lm import HybridLM
 from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
 from model.parallel.collectives import local
+from model.parallel.config import ParallelConfig
 from model.parallel.mesh import build_mesh
 from model.presets import HYBRID, OLMO3, PRESETS
 
@@ -108,7 +111,7 @@ def measure(
     meter = CudaAllocator() if device.type == "cuda" else LiveStorages()
     with meter:
         model = build_model(config, mesh, device=device, seed=0, compute=compute, compute_dtype=dtype)
-        optimizer = build_optimizer(model, OptimizerConfig())
+        optimizer = build_optimizer(model, model.declared, OptimizerConfig())
         tokens_BT = torch.randint(config.vocab_size, (rows, seq_len // parallel.cp), device=device)
         _accumulate(model, tokens_BT, compute)
         with torch.no_grad():

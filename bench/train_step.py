@@ -25,14 +25,19 @@ import torch.distributed as dist
 from bench.fla_guard import lift_fla_guard
 from bench.timing import describe_gpu
 from model.build import shard_model
-from model.config import Backend, ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from model.costs.parameters import flops_per_token, num_params
+from model.compute import ComputeConfig
+from model.config import ModelConfig
+from model.costs.flops import flops_per_token
 from model.lm import HybridLM
+from model.mixers.gdn.config import Backend
 from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
 from model.parallel.collectives import local
+from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh, build_mesh
+from model.parameters import num_params
 from model.presets import PRESETS
-from model.self_check import find_wrong_kernel, sizes_on_rank
+from model.self_check import find_wrong_kernel
 from model.train.batch import build_batches
 from model.train.step import train_step
 
@@ -74,13 +79,13 @@ def measure(backend: Backend, compiles: bool, device_type: str) -> list[float]:
     parallel, compute, config = ParallelConfig(), ComputeConfig(compile=compiles), OptimizerConfig()
     mesh = build_mesh(parallel, device_type)
     model = build_on_device(replace(work.model, gdn_backend=backend), mesh, compute=compute, device=device)
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, model.declared, config)
     tokens = torch.randint(work.model.vocab_size, (work.num_rows, work.num_tokens + 1))
     seconds = []
     for step in range(NUM_STEPS):
         start_s = time.perf_counter()
         if step == 0 and device_type == "cuda":
-            require_right(find_wrong_kernel(sizes_on_rank(work.model, parallel, is_packed=False), backend=backend, device=device))
+            require_right(find_wrong_kernel(replace(work.model, gdn_backend=backend), parallel, device=device, is_packed=False))
             print(f"self-check: {time.perf_counter() - start_s:.1f} s", file=sys.stderr, flush=True)
         batches = build_batches(
             tokens_BT=tokens[:, :-1], labels_BT=tokens[:, 1:], offsets_P=None, micro_rows=work.num_rows, mesh=mesh, device=device

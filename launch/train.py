@@ -16,7 +16,7 @@ from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
 from launch.config.load import load_config
 from launch.errors import ConfigError, UserError
 from launch.runs.record import add_config, config_key, run_store_of
-from model.config import validate_world
+from model.parallel.config import validate_world
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.worker.environment import cache_dir

@@ -6,9 +6,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 
-from model.config import ComputeConfig, ModelConfig, ParallelConfig, validate_layout
-from model.costs.parameters import REPLICATED, ROW_WISE
+from model.compute import ComputeConfig
+from model.config import ModelConfig, validate_layout
+from model.declare import Parameter, Parameters
 from model.lm import HybridLM
+from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh
 from model.recompute import checkpoint_activations
 from model.weights.initial import init_weights
@@ -31,7 +33,7 @@ def build_model(
     mesh=None is one process without torch.distributed. Raises ValueError for a layout that the model can't have.
     """
     model = shard_model(config, mesh, device=device, compute=compute, compute_dtype=compute_dtype)
-    init_weights(model, seed)
+    init_weights(model, model.declared, seed)
     return model
 
 
@@ -43,8 +45,9 @@ def shard_model(
     tp, cp = (mesh.tp, mesh.cp) if mesh is not None else (None, None)
     with torch.device("meta"):
         model = HybridLM(config, dtype=compute_dtype, tp=tp, cp=cp).to(torch.promote_types(compute_dtype, torch.float32))
+    require_declared(model, model.declared)
     if tp is not None:
-        _shard_over_heads(model, tp)
+        _shard_over_heads(model, model.declared, tp)
     # The compiler can't trace a whole block's recomputation under tensor parallelism; recomputing a compiled block is as good.
     compiles_first = compute.activation_checkpointing == "full"
     if compute.compile and compiles_first:
@@ -58,12 +61,22 @@ def shard_model(
     return model
 
 
-def tp_placement(parameter_name: str) -> Placement:
-    """Where tensor parallelism cuts a parameter: output channels (whole heads, vocabulary rows), input channels, or nowhere."""
-    module_name = parameter_name.split(".")[-2]
-    if module_name in REPLICATED:
-        return Replicate()
-    return Shard(1) if module_name in ROW_WISE else Shard(0)
+def require_declared(model: nn.Module, declared: Parameters) -> None:
+    """Raises ValueError unless the model's parameters are those that its parts declare, in the declared shapes."""
+    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, shape in found.items():
+        if name not in declared:
+            raise ValueError(f"{name}: a parameter that nobody declares; say what it is where its layer does (see model.declare)")
+        if shape != declared[name].shape:
+            raise ValueError(f"{name}: its shape is {list(shape)}, declared {list(declared[name].shape)}; build it from its declaration")
+    for name in declared:
+        if name not in found:
+            raise ValueError(f"{name}: declared, but the model has no such parameter; remove the declaration, or build it")
+
+
+def tp_placement(parameter: Parameter) -> Placement:
+    """Where tensor parallelism has a parameter: a share of one dimension on each rank, or all of it on every rank."""
+    return Replicate() if parameter.cut.value is None else Shard(parameter.cut.value)
 
 
 def _compile_blocks(model: HybridLM) -> None:
@@ -73,10 +86,10 @@ def _compile_blocks(model: HybridLM) -> None:
         block.compile(fullgraph=True)
 
 
-def _shard_over_heads(model: nn.Module, tp: DeviceMesh) -> None:
+def _shard_over_heads(model: nn.Module, declared: Parameters, tp: DeviceMesh) -> None:
     for name, parameter in list(model.named_parameters()):
         module_name, _, short_name = name.rpartition(".")
-        shard = distribute_tensor(parameter, tp, [tp_placement(name)])
+        shard = distribute_tensor(parameter, tp, [tp_placement(declared[name])])
         model.get_submodule(module_name).register_parameter(short_name, nn.Parameter(shard))
 
 

@@ -1,4 +1,4 @@
-"""The network: embedding, blocks of GDN or attention with a feed-forward, output head."""
+"""The network: embedding, blocks of a mixer with a feed-forward, output head."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,13 +8,19 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
+from model.block import Block
 from model.config import ModelConfig
 from model.documents import Documents
+from model.kernels.rotary.definition import rotary_tables
+from model.layers.embedding import Embedding
+from model.layers.gates import Gates
 from model.layers.head import head_loss_sum
-from model.layers.layers import Embedding, Linear, RMSNorm, SwiGLU
-from model.mixers.attention.layer import Attention, Rotary, rotary_tables
-from model.mixers.gdn.layer import Gate, GatedDeltaNet, Gates
+from model.layers.linear import Linear
+from model.layers.norm import RMSNorm
+from model.mixers.context import Context, Rotary
+from model.mixers.registry import MIXERS
 from model.parallel.collectives import gather_tokens, local
+from model.parameters import model_parameters
 
 CHECKPOINT_WRAPPER = "_checkpoint_wrapped_module."
 
@@ -28,11 +34,13 @@ class HybridLM(nn.Module):
 
     def __init__(self, config: ModelConfig, *, dtype: torch.dtype, tp: DeviceMesh | None = None, cp: DeviceMesh | None = None) -> None:
         super().__init__()
-        self.embed = Embedding(config.vocab_size, config.d_model, tp, dtype)
-        self.layers = nn.ModuleList(build_block(config, kind, tp=tp, cp=cp) for kind in config.layer_kinds)
-        self.gates = Gates((i for i, kind in enumerate(config.layer_kinds) if kind == "gdn"), config.num_heads)
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.head = Linear(config.d_model, config.vocab_size)
+        self.declared = declared = model_parameters(config)
+        """What each parameter is, by name."""
+        self.embed = Embedding(declared["embed.weight"], tp, dtype)
+        self.layers = nn.ModuleList(Block(config, kind, tp=tp, cp=cp) for kind in config.layer_kinds)
+        self.gates = Gates({layer: MIXERS[kind].gate_parameters(config) for layer, kind in enumerate(config.layer_kinds)})
+        self.norm = RMSNorm(declared["norm.weight"], config.norm_eps)
+        self.head = Linear(declared["head.weight"])
         self.config, self.tp, self.cp = config, tp, cp
 
     def forward(self, tokens_BT: Tensor, documents: Documents | None = None) -> Tensor:
@@ -62,7 +70,7 @@ class HybridLM(nn.Module):
         x_BTD = self.embed(tokens_BT)
         gates, rotary = self.gates(), self._rotary(tokens_BT, documents, torch.promote_types(x_BTD.dtype, torch.float32))
         for layer, block in enumerate(self.layers):
-            x_BTD = block(x_BTD, gates.get(layer), rotary, documents)
+            x_BTD = block(x_BTD, Context(gate=gates.get(layer, ()), rotary=rotary, documents=documents))
         return gather_tokens(self.norm(x_BTD), self.tp)
 
     def _rotary(self, tokens_BT: Tensor, documents: Documents | None, dtype: torch.dtype) -> Rotary | None:
@@ -73,39 +81,6 @@ class HybridLM(nn.Module):
         return rotary_tables(position, head_dim=self.config.head_dim, theta=self.config.rope_theta, dtype=dtype)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """As ever, but by the names that the model has without activation checkpointing."""
+        """Every parameter by its declared name: activation checkpointing wraps blocks, and adds nothing to their names here."""
         for name, parameter in super().named_parameters(*args, **kwargs):
             yield name.replace(CHECKPOINT_WRAPPER, ""), parameter
-
-
-class Block(nn.Module):
-    """A mixer and a feed-forward, each with its norm and a residual around it."""
-
-    def __init__(self, config: ModelConfig, mixer: nn.Module, tp: DeviceMesh | None) -> None:
-        super().__init__()
-        self.mixer = mixer
-        self.mixer_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.ffn = SwiGLU(config.d_model, config.ffn_width, tp)
-        self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
-
-
-class GdnBlock(Block):
-    """Pre-norm: x + mixer(norm(x)), then x + ffn(norm(x))."""
-
-    def forward(self, x_BTD: Tensor, gate: Gate, rotary: Rotary | None, documents: Documents | None) -> Tensor:
-        x_BTD, normed_BTD = self.ffn_norm.of_sum(x_BTD, self.mixer(self.mixer_norm(x_BTD), gate, documents))
-        return x_BTD + self.ffn(normed_BTD)
-
-
-class AttentionBlock(Block):
-    """Reordered norm: x + norm(mixer(x)), then x + norm(ffn(x))."""
-
-    def forward(self, x_BTD: Tensor, gate: Gate | None, rotary: Rotary | None, documents: Documents | None) -> Tensor:
-        x_BTD = self.mixer_norm.added_to(x_BTD, self.mixer(x_BTD, rotary, documents))
-        return self.ffn_norm.added_to(x_BTD, self.ffn(x_BTD))
-
-
-def build_block(config: ModelConfig, kind: str, *, tp: DeviceMesh | None, cp: DeviceMesh | None) -> Block:
-    if kind == "gdn":
-        return GdnBlock(config, GatedDeltaNet(config, tp=tp, cp=cp), tp)
-    return AttentionBlock(config, Attention(config, window=config.window if kind == "window" else None, tp=tp, cp=cp), tp)

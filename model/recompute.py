@@ -1,42 +1,80 @@
-"""The seam to torchtitan: what of it runs alone is taken from here, and nothing else imports it."""
+"""Activation checkpointing: what of a block the backward computes again.
 
-import os
+torchtitan's policies serve where they name nothing: all of a block, or what its compiler chooses. Which products and outputs the
+selective policy keeps is said here, by name.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
-from model.config import ComputeConfig
+from model.block import Block
+from model.compute import ComputeConfig
 from model.kernels.delta_rule.backends import FORWARD_OPERATORS
+from model.layers.linear import KEPT_PRODUCT, Keep, recomputing
+
+aten = torch.ops.aten
+ATTENTION = {
+    aten._scaled_dot_product_flash_attention.default,
+    aten._scaled_dot_product_flash_attention_for_cpu.default,
+    aten._scaled_dot_product_efficient_attention.default,
+    aten._scaled_dot_product_cudnn_attention.default,
+    aten._scaled_dot_product_fused_attention_overrideable.default,
+    aten._scaled_dot_product_attention_math.default,
+}
+FLASH_OVER_DOCUMENTS = "torch_attn"
+"""The namespace of `varlen_attn`'s operator, which exists only once that is imported."""
+CROSSED_RANKS = {torch.ops._c10d_functional.reduce_scatter_tensor.default, torch.ops._c10d_functional.all_to_all_single.default}
+IN_PLAIN_TORCH = {aten.bmm.default}
+"""The products inside the delta rule where no kernel computes it."""
 
 
 def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
-    """Makes every block of model.layers recompute in the backward what `compute` does not let it keep."""
-    if compute.activation_checkpointing == "none":
-        return
-    from torchtitan.distributed.activation_checkpoint import FullAC, MemoryBudgetAC, SelectiveAC  # a second to import, and seldom needed
+    """Makes every block of model.layers compute again in the backward what `compute` does not let it keep."""
+    match compute.activation_checkpointing:
+        case "full":
+            from torchtitan.distributed.activation_checkpoint import FullAC  # a second to import, and seldom needed
 
-    class SelectiveWithDeltaRule(SelectiveAC):
-        """Keeps the delta rule's output as well, beside those of the matrix products and of attention, also a CPU's."""
+            FullAC(FullAC.Config(preserve_rng_state=False)).apply(model)
+        case "memory_budget":
+            from torchtitan.distributed.activation_checkpoint import MemoryBudgetAC
 
-        def get_save_ops(self) -> set:
-            return super().get_save_ops() | FORWARD_OPERATORS | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default}
-
-    policies = {
-        "selective": lambda: SelectiveWithDeltaRule(SelectiveAC.Config(preserve_rng_state=False)),
-        "full": lambda: FullAC(FullAC.Config(preserve_rng_state=False)),
-        "memory_budget": lambda: MemoryBudgetAC(MemoryBudgetAC.Config(memory_budget=compute.memory_budget)),
-    }
-    policies[compute.activation_checkpointing]().apply(model)
+            MemoryBudgetAC(MemoryBudgetAC.Config(memory_budget=compute.memory_budget)).apply(model)
+        case "selective":
+            layers = model.get_submodule("layers")
+            for name, block in list(layers.named_children()):
+                assert isinstance(block, Block)
+                layers.register_module(name, _checkpoint_selectively(block))
 
 
-def set_determinism(seed: int) -> None:
-    """The same bits from the same inputs: seeds torch and turns every non-deterministic kernel into an error.
+def _checkpoint_selectively(block: Block) -> nn.Module:
+    """Keeps attention's and the delta rule's outputs, what crossed ranks, and the products that mixer and feed-forward name."""
+    for layer in (block.mixer, block.ffn):
+        for name in layer.kept_products:
+            layer.get_submodule(name).keep = Keep.YES
+    if block.norm_first:  # the feed-forward's output is only added to the residual stream
+        block.ffn.down_proj.keep = Keep.UNREAD
+    kept = ATTENTION | CROSSED_RANKS | IN_PLAIN_TORCH | FORWARD_OPERATORS | {KEPT_PRODUCT}
 
-    Call before the first CUDA kernel: cuBLAS reads its workspace setting once.
-    """
-    torch.manual_seed(seed)
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # else torch.empty costs a kernel
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    def policy(ctx: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        is_kept = operator in kept or getattr(operator, "namespace", "") == FLASH_OVER_DOCUMENTS
+        return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return checkpoint_wrapper(block, context_fn=lambda: _contexts(policy), preserve_rng_state=False, early_stop=False)
+
+
+def _contexts(policy: Callable[..., CheckpointPolicy]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What surrounds the forward, and its repetition in the backward."""
+    forward, again = create_selective_checkpoint_contexts(policy)
+
+    @contextmanager
+    def repetition() -> Iterator[None]:
+        with again, recomputing():
+            yield
+
+    return forward, repetition()

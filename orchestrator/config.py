@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from data_pipeline.config import DataConfig, StorageConfig
-from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout
-from model.costs.parameters import parameter_shapes
+from model.compute import ComputeConfig
+from model.config import ModelConfig, validate_layout
+from model.optim.config import OptimizerConfig
 from model.optim.groups import validate_groups
 from model.optim.schedule import validate_schedule
+from model.parallel.config import ParallelConfig
+from model.parameters import parameter_shapes
 from orchestrator import codec
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

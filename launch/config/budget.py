@@ -1,9 +1,11 @@
 """What a configuration amounts to: layout, tokens, schedule, parameters, compute, memory. Pure."""
 
-from model.config import LAYER_KINDS, ModelConfig
+from model.config import ModelConfig
+from model.costs.flops import flops_per_token
 from model.costs.memory import predict_memory
-from model.costs.parameters import flops_per_token, num_params
+from model.mixers.registry import MIXERS
 from model.optim.schedule import decay_steps, warmup_steps
+from model.parameters import num_params
 from orchestrator.config import RunConfig
 
 CHECKPOINT_BYTES_PER_PARAM = 12
@@ -83,7 +85,7 @@ def _memory_line(config: RunConfig) -> str:
 
 def _layers(model: ModelConfig) -> str:
     kinds = model.layer_kinds
-    return f"{len(kinds)} layers ({', '.join(f'{kinds.count(kind)} {kind}' for kind in LAYER_KINDS if kind in kinds)})"
+    return f"{len(kinds)} layers ({', '.join(f'{kinds.count(kind)} {kind}' for kind in MIXERS if kind in kinds)})"
 
 
 def human(number: float) -> str:

@@ -9,10 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.config.budget import human, memory_unit
-from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout
+from model.compute import ComputeConfig
+from model.config import ModelConfig, validate_layout
+from model.costs.flops import flops_per_token
 from model.costs.memory import predict_memory
-from model.costs.parameters import flops_per_token, parameter_shapes, params_by_part
+from model.costs.parts import params_by_part
+from model.optim.config import OptimizerConfig
 from model.optim.groups import validate_groups
+from model.parallel.config import ParallelConfig
+from model.parameters import parameter_shapes
 
 Mode = Literal["none", "selective", "full", "memory_budget"]
 """Of activation checkpointing."""

@@ -14,7 +14,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
 from launch.machine.checks import Check, judge_clock, judge_disk, judge_gpus, judge_kernels, judge_memory, judge_packages, judge_python
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
 
 PROBE = b"written by braid doctor"
@@ -104,14 +104,12 @@ def _kernels() -> Iterator[Check]:
     """Of every GPU of this machine, with the heads of the 7B: the first one compiles them for all."""
     import torch
 
-    from model.self_check import find_wrong_kernel, sizes_on_rank
+    from model.self_check import find_wrong_kernel
 
     model = PRESETS["olmo_hybrid_7b"]
     for index in range(torch.cuda.device_count()):
         started_s = time.monotonic()
-        wrong = find_wrong_kernel(
-            sizes_on_rank(model, ParallelConfig()), backend=model.backend_on("cuda"), device=torch.device("cuda", index)
-        )
+        wrong = find_wrong_kernel(model, ParallelConfig(), device=torch.device("cuda", index))
         yield judge_kernels(index, wrong, time.monotonic() - started_s)
 
 

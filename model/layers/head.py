@@ -9,10 +9,11 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from model.kernels.dtypes import widen
 from model.kernels.loss import operator as loss_triton
 from model.kernels.operators import takes_kernels
-from model.layers.layers import local_rows, widen
-from model.layers.projection import add_product_
+from model.layers.embedding import local_rows
+from model.layers.linear import add_product_
 from model.parallel.collectives import max_over_ranks, sum_over_ranks
 
 IGNORED = -100

@@ -6,21 +6,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from model.config import OptimizerConfig
+from model.declare import Parameters
 from model.optim.adamw import AdamW
+from model.optim.config import OptimizerConfig
 from model.optim.groups import group_of, takes_muon, validate_groups
 from model.optim.muon import build_muon_adamw
 
 State = dict[Tensor, dict[str, Tensor]]
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
-    """Has its initial state. Groups of equal settings, each with `lr_scale`: who steps sets a group's `lr` to the step's times that.
+def build_optimizer(model: nn.Module, declared: Parameters, config: OptimizerConfig) -> AdamW:
+    """An optimizer with its initial state for the model's parameters, each of which `declared` says what it is.
 
+    Its groups have equal settings and an `lr_scale`: whoever steps sets a group's `lr` to the step's learning rate times that.
     Under Muon a collective of all ranks. Raises ValueError for a group of the configuration that takes no parameter.
     """
     validate_groups([name for name, _ in model.named_parameters()], config)
-    groups = _param_groups(model, config)
+    groups = _param_groups(model, declared, config)
     if config.name == "muon":
         optimizer: AdamW = build_muon_adamw(groups, config)
     else:
@@ -41,13 +43,13 @@ def _initial(parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
     return {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
 
 
-def _param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+def _param_groups(model: nn.Module, declared: Parameters, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Parameters with the same settings together, in the order of the model."""
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         group = group_of(name, config)
         decay = config.weight_decay if group.weight_decay is None else group.weight_decay
-        muon = config.name == "muon" and takes_muon(name, parameter.ndim)
+        muon = config.name == "muon" and takes_muon(declared[name])
         empty = {"params": [], "lr_scale": group.lr_scale, "weight_decay": decay, "muon": muon}
         groups.setdefault((group.lr_scale, decay, muon), empty)["params"].append(parameter)
     return list(groups.values())

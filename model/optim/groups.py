@@ -1,12 +1,13 @@
-"""Which settings a parameter is optimised with, by its name. Pure."""
+"""Which settings a parameter is optimised with. Pure."""
 
 import difflib
 from collections.abc import Collection
 
-from model.config import OptimizerConfig, ParamGroup
+from model.declare import Kind, Parameter
+from model.optim.config import OptimizerConfig, ParamGroup
 
 REST = ParamGroup(pattern="*")
-"""Of the parameters that no group matches."""
+"""The settings of parameters that no group matches."""
 
 
 def group_of(name: str, config: OptimizerConfig) -> ParamGroup:
@@ -14,9 +15,9 @@ def group_of(name: str, config: OptimizerConfig) -> ParamGroup:
     return next((group for group in config.groups if group.matches(name)), REST)
 
 
-def takes_muon(name: str, num_dims: int) -> bool:
-    """Whether Muon is for this parameter: a matrix inside a block."""
-    return name.startswith("layers.") and num_dims == 2
+def takes_muon(parameter: Parameter) -> bool:
+    """Whether Muon is for this parameter; the others are AdamW's under Muon too."""
+    return parameter.kind is Kind.MATRIX
 
 
 def validate_groups(names: Collection[str], config: OptimizerConfig) -> None:

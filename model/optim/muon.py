@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import OptimizerConfig
 from model.optim.adamw import AdamW, local_of
+from model.optim.config import OptimizerConfig
 from model.optim.orthogonal import Spread, build_spreads, orthogonalise_dealt
 
 RMS_OF_ADAMW = 0.2

@@ -2,7 +2,7 @@
 
 import math
 
-from model.config import OptimizerConfig
+from model.optim.config import OptimizerConfig
 
 
 def lr_at(step: int, config: OptimizerConfig, *, num_steps: int, tokens_per_step: int) -> float:

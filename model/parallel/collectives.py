@@ -19,13 +19,10 @@ TOKENS, HEADS = 1, 2
 
 
 def local(parameter: Tensor) -> Tensor:
-    """This rank's part of `parameter`. If it is replicated, every rank must get the same gradient for it; else `local_partial`."""
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
-
-
-def local_partial(parameter: Tensor) -> Tensor:
-    """A replicated parameter whose gradient is a sum over the tp ranks, because each applies it to its own heads or tokens."""
-    return _Shared.apply(parameter.to_local(), parameter.device_mesh) if isinstance(parameter, DTensor) else parameter
+    """This rank's part of a parameter. One that every tp rank has whole, for its own tokens or heads, gets the sum of their gradients."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    return _Shared.apply(parameter.to_local(), parameter.device_mesh) if parameter.placements[0].is_replicate() else parameter.to_local()
 
 
 def gather_tokens(x: Tensor, tp: DeviceMesh | None) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from model.config import ParallelConfig, validate_world
+from model.parallel.config import ParallelConfig, validate_world
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.config import OptimizerConfig
+from model.optim.config import OptimizerConfig
 
 
 def is_spike(value: float, history: Sequence[float], sigma: float) -> bool:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from model.config import OptimizerConfig
 from model.layers.head import IGNORED
 from model.lm import HybridLM
 from model.optim.adamw import AdamW
+from model.optim.config import OptimizerConfig
 from model.parallel.mesh import Mesh
 from model.train.batch import Batch
 from model.train.spikes import SpikeGuard

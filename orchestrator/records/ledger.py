@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError, StoreUnavailable
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig
 

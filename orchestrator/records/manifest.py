@@ -14,7 +14,8 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
-from model.config import ModelConfig, ParallelConfig
+from model.config import ModelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.errors import CheckpointCorrupt, NoCheckpoint
 from orchestrator.records.commit_log import Commit, open_commit_log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
-from model.costs.parameters import parameter_shapes
+from model.parameters import parameter_shapes
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.records.manifest import CheckpointManifest, find_checkpoint

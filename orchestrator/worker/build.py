@@ -16,7 +16,7 @@ from model.build import shard_model
 from model.lm import HybridLM
 from model.optim.adamw import AdamW
 from model.optim.build import build_optimizer
-from model.recompute import set_determinism
+from model.train.determinism import set_determinism
 from model.train.spikes import build_spike_guard
 from model.weights.initial import init_weights
 from orchestrator import codec
@@ -107,7 +107,7 @@ def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, AdamW]:
         compute=config.compute,
         compute_dtype=torch.bfloat16 if world.device.type == "cuda" else torch.float32,
     )
-    return model, build_optimizer(model, config.optimizer)
+    return model, build_optimizer(model, model.declared, config.optimizer)
 
 
 def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, attempt: Attempt, loader: Loader) -> Resumer:
@@ -125,7 +125,7 @@ def _begin(config: RunConfig, world: World, store: ObjectStore, model: HybridLM,
     if config.start.run:
         load_start(store, world.group, config, _state_to_begin_with(config.start, model, optimizer))
     else:
-        init_weights(model, config.train.seed)
+        init_weights(model, model.declared, config.train.seed)
 
 
 def _state_to_begin_with(start: StartConfig, model: HybridLM, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from data_pipeline.store.protocol import ObjectStore, StoreError, StoreUnavailable
-from model.config import ModelConfig, ParallelConfig
+from model.config import ModelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator.records.commit_log import Commit, CommitLog
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.manifest import (

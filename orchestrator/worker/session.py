@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from data_pipeline.store.protocol import ObjectStore
-from model.config import ModelConfig, ParallelConfig
-from model.self_check import find_wrong_kernel, sizes_on_rank
+from model.config import ModelConfig
+from model.parallel.config import ParallelConfig
+from model.self_check import find_wrong_kernel, runs_kernels
 from orchestrator.config import RunConfig
 from orchestrator.errors import KernelsWrong
 from orchestrator.messages import Ended
@@ -40,10 +41,12 @@ def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: 
 
     It compiles what the training needs, but for AdamW's variants of odd sizes: side by side, where the first step would do so in turn.
     """
-    backend, started_s = model.backend_on(device.type), time.monotonic()
-    if device.type == "cpu" and (backend == "torch" or "gdn" not in model.layer_kinds):
+    if not runs_kernels(model, device):
         return
-    wrong = find_wrong_kernel(sizes_on_rank(model, parallel, is_packed=is_packed), backend=backend, device=device)
+    started_s = time.monotonic()
+    wrong = find_wrong_kernel(model, parallel, device=device, is_packed=is_packed)
     if wrong:
         raise KernelsWrong(wrong)
-    log.info("the kernels of model.gdn_backend=%s are right on %s (%.1f s)", backend, device, time.monotonic() - started_s)
+    log.info(
+        "the kernels of model.gdn_backend=%s are right on %s (%.1f s)", model.backend_on(device.type), device, time.monotonic() - started_s
+    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.memory import SMALL, Mode, compare, is_close, main
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from model.presets import HYBRID, OLMO3
 from tests.model.gloo_world import run_in_world
 

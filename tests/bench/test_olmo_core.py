@@ -10,10 +10,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from model.costs.parameters import gdn_shapes
 
 from bench.fla_guard import lift_fla_guard
 from bench.olmo_core import FULL_PRECISION, admit_olmo_core, build_peer_layer, peer_config
-from model.costs.parameters import gdn_shapes, num_params
+from model.parameters import num_params
 from model.presets import PRESETS
 
 GUARDED = "fla.ops.common.chunk_o"

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.config import OptimizerConfig
 from model.kernels.adamw import triton as triton_adamw
 from model.optim.adamw import AdamW
 from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

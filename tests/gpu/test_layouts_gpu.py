@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from model.config import ComputeConfig, ModelConfig, ParallelConfig
+from model.compute import ComputeConfig
+from model.config import ModelConfig
+from model.parallel.config import ParallelConfig
 from tests.model.gloo_world import run_in_world
 from tests.model.layout_cases import Case, Trained, train, worst_difference
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
 from model.self_check import find_wrong_kernel, sizes_on_rank
 

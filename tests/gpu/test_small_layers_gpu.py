@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.ffn.swiglu.layer import swiglu
 from model.kernels.norm import operator as norm_triton
+from model.kernels.rotary.definition import rotary_tables
 from model.kernels.swiglu import operator as swiglu_triton
-from model.layers.layers import FullWidthRMSNorm, RMSNorm, swiglu
-from model.mixers.attention.layer import rotary_tables, rotate
+from model.layers.norm import FullWidthRMSNorm, RMSNorm
+from model.mixers.attention.layer import rotate
 from tests.gpu.test_fused_layers_gpu import assert_agrees, noise, with_gradients
 
 pytestmark = [

@@ -11,7 +11,7 @@ from data_pipeline.store.protocol import ObjectStore
 from launch.config.load import load_config
 from launch.config.storage import storage_of
 from launch.runs.record import create_run, run_store_of
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, training_digest
 from orchestrator.control.state import Event

@@ -7,7 +7,7 @@ import pytest
 from launch.config.budget import budget_lines, human
 from launch.config.load import change_config, dump_yaml, find_recipe, load_config, shipped_recipes
 from launch.errors import ConfigError
-from model.config import ParamGroup
+from model.optim.config import ParamGroup
 from model.presets import PRESETS
 from orchestrator.config import training_digest
 

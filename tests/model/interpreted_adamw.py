@@ -10,10 +10,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from model.config import OptimizerConfig, ParamGroup
 from model.kernels.adamw import triton as triton_adamw
 from model.optim import adamw
 from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig, ParamGroup
 from tests.model.interpreted_layers import noise
 from tests.model.interpreter import print_failures
 

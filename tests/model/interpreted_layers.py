@@ -13,9 +13,11 @@ from torch import Tensor
 
 from model.documents import Documents, build_documents
 from model.kernels.conv import operator as conv_triton
+from model.kernels.conv.definition import l2_normalise
 from model.kernels.gated_norm import operator as head_norm_triton
 from model.kernels.gates import operator as gates_triton
-from model.mixers.gdn.layer import CausalConv, GatedHeadNorm, decay_and_beta, l2_normalise
+from model.kernels.gates.definition import decay_and_beta
+from model.mixers.gdn.layer import CausalConv, GatedHeadNorm
 from tests.model.interpreter import print_failures
 
 Layer = Callable[..., Tensor | tuple[Tensor, ...]]

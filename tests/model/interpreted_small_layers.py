@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 from model.build import build_model
-from model.config import ComputeConfig
+from model.compute import ComputeConfig
+from model.ffn.swiglu.layer import swiglu
 from model.kernels.norm import operator as norm_triton
 from model.kernels.norm import triton as triton_norm
 from model.kernels.rotary import operator as rotary_triton
 from model.kernels.rotary import triton as triton_rotary
+from model.kernels.rotary.definition import rotary_tables
 from model.kernels.swiglu import operator as swiglu_triton
 from model.kernels.swiglu import triton as triton_swiglu
 from model.layers import layers
-from model.layers.layers import swiglu
 from model.mixers.attention import layer as attention
-from model.mixers.attention.layer import rotary_tables, rotate
+from model.mixers.attention.layer import rotate
 from model.presets import PRESETS
 from tests.model.interpreted_layers import compare, noise, of_sums, with_gradients
 from tests.model.interpreter import print_failures

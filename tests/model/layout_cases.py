@@ -8,10 +8,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from model.build import build_model
-from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from model.compute import ComputeConfig
+from model.config import ModelConfig
 from model.layers.head import IGNORED
 from model.lm import HybridLM
 from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
+from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh, build_mesh
 from model.train.batch import Batch, build_batches
 from model.train.step import StepResult, train_step

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.costs.parameters import parameter_shapes
+from model.parameters import parameter_shapes
 from model.weights.source import TensorInfo
 
 

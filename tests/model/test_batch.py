@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model.config import ParallelConfig
 from model.documents import build_documents, pad_offsets
 from model.layers.head import IGNORED
+from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh
 from model.train.batch import build_batches
 

@@ -11,11 +11,11 @@ from packed_rows import ODD_STARTS, Starts, packed, spans
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from model.config import Backend
 from model.documents import Documents
 from model.kernels.delta_rule.backends import FORWARD_OPERATORS, gated_delta_rule, gated_delta_rule_with_states
 from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
 from model.kernels.delta_rule.definition import gated_delta_rule_reference
+from model.mixers.gdn.config import Backend
 
 NUM_ROWS, NUM_HEADS, KEY, VALUE = 2, 3, 8, 12
 DECAYS: dict[str, Callable[[Tensor], Tensor]] = {

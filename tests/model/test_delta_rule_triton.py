@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 from model.kernels.delta_rule.configs import CONFIGS, HOPPER, choose_config
 from model.kernels.delta_rule.launch import delta_rule_forward, empty_forward
 from model.kernels.delta_rule.plan import max_chunks, plan_chunks
+from model.kernels.delta_rule.sizes import KEY_DIMS, VALUE_DIMS
 from tests.model.interpreter import needs_triton, run_interpreted
 
 CPU = torch.device("cpu")
@@ -56,8 +56,8 @@ def test_there_are_never_more_chunks_than_planned_for(lengths: list[int]) -> Non
 
 @pytest.mark.parametrize("is_exact", [False, True])
 def test_every_head_dim_has_blocks_that_divide_it(is_exact: bool) -> None:
-    for key_dim in TRITON_KEY_DIMS:
-        for value_dim in TRITON_VALUE_DIMS:
+    for key_dim in KEY_DIMS:
+        for value_dim in VALUE_DIMS:
             config = choose_config(architecture=HOPPER, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact)
             for block in (config.scan_value_block, config.gradient_value_block):
                 assert value_dim % block == 0
@@ -66,8 +66,8 @@ def test_every_head_dim_has_blocks_that_divide_it(is_exact: bool) -> None:
 
 
 def test_on_hopper_no_loop_in_bf16_has_a_single_stage() -> None:
-    for key_dim in TRITON_KEY_DIMS:
-        for value_dim in TRITON_VALUE_DIMS:
+    for key_dim in KEY_DIMS:
+        for value_dim in VALUE_DIMS:
             config = choose_config(architecture=HOPPER, key_dim=key_dim, value_dim=value_dim, is_exact=False)
             assert min(config.forward.stages, config.backward.stages, config.gradients.stages) >= 2
 

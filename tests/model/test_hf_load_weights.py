@@ -10,8 +10,9 @@ from memory_weights import MemoryWeights, random_weights
 from torch.distributed.tensor import DTensor
 
 from model.build import build_model, shard_model
-from model.config import ComputeConfig, ParallelConfig
+from model.compute import ComputeConfig
 from model.lm import HybridLM
+from model.parallel.config import ParallelConfig
 from model.parallel.mesh import build_mesh
 from model.weights.source import WeightsMismatch, load_weights
 

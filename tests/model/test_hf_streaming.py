@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.costs.parameters import num_params, parameter_shapes
+from model.parameters import num_params, parameter_shapes
 from model.weights.hf.files import plan_shards
 from model.weights.hf.olmo_config import Serving, config_to_hf
 from model.weights.hf.olmo_names import checkpoint_keys

@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers.layers import FullWidthRMSNorm, RMSNorm
-from model.mixers.attention.layer import Rotary, rotary_tables, rotate
-from model.mixers.gdn.layer import GatedHeadNorm, l2_normalise
+from model.kernels.conv.definition import l2_normalise
+from model.kernels.rotary.definition import rotary_tables
+from model.layers.norm import FullWidthRMSNorm, RMSNorm
+from model.mixers.attention.layer import rotate
+from model.mixers.context import Rotary
+from model.mixers.gdn.layer import GatedHeadNorm
 
 ROWS, TOKENS, HEADS, WIDTH = 2, 128, 4, 64
 EPS = 1e-2

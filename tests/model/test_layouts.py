@@ -19,11 +19,12 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.fsdp import FSDPModule
 
 from model.build import build_model
-from model.config import ComputeConfig, ParallelConfig
+from model.compute import ComputeConfig
 from model.lm import HybridLM
 from model.optim.build import build_optimizer
+from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh, build_mesh
-from model.recompute import set_determinism
+from model.train.determinism import set_determinism
 
 TWO_WAY = (ParallelConfig(dp_shard=2), ParallelConfig(tp=2), ParallelConfig(cp=2), ParallelConfig(dp_replicate=2))
 FOUR_WAY = (

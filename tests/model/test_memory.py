@@ -6,11 +6,15 @@ from dataclasses import replace
 from math import prod
 
 import pytest
+from model.costs.parameters import REPLICATED
 
-from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from model.compute import ComputeConfig
+from model.config import ModelConfig
 from model.costs.memory import MemoryPrediction, predict_memory
-from model.costs.parameters import REPLICATED, num_params, parameter_shapes
+from model.optim.config import OptimizerConfig
 from model.optim.groups import takes_muon
+from model.parallel.config import ParallelConfig
+from model.parameters import num_params, parameter_shapes
 from model.presets import PRESETS
 
 HYBRID_7B = PRESETS["olmo_hybrid_7b"]

@@ -9,9 +9,14 @@ import pytest
 import torch
 
 from model.build import build_model
-from model.config import ComputeConfig, ModelConfig, OptimizerConfig, ParallelConfig, validate_layout, validate_world
-from model.costs.parameters import flops_per_token, num_params, parameter_shapes, params_by_part
+from model.compute import ComputeConfig
+from model.config import ModelConfig, validate_layout
+from model.costs.flops import flops_per_token
+from model.costs.parts import params_by_part
 from model.lm import HybridLM
+from model.optim.config import OptimizerConfig
+from model.parallel.config import ParallelConfig, validate_world
+from model.parameters import num_params, parameter_shapes
 from model.presets import PRESETS
 
 LADDER = {  # the published sizes in millions, without the input embedding: Olmo 3, hybrid

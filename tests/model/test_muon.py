@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.optim import AdamW, Muon
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import OptimizerConfig, ParamGroup
 from model.optim.build import build_optimizer, initial_state
+from model.optim.config import OptimizerConfig, ParamGroup
 from model.optim.groups import takes_muon
 from model.optim.muon import MuonAdamW
 from model.optim.orthogonal import orthogonalise

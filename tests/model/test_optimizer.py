@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from model.config import OptimizerConfig, ParamGroup
-from model.costs.parameters import parameter_shapes
 from model.optim.build import build_optimizer, initial_state
+from model.optim.config import OptimizerConfig, ParamGroup
 from model.optim.groups import validate_groups
+from model.parameters import parameter_shapes
 from model.presets import PRESETS
 
 CONFIG = OptimizerConfig(lr=0.1, weight_decay=0.5)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from model.config import OptimizerConfig
+from model.optim.config import OptimizerConfig
 from model.optim.schedule import decay_steps, lr_at, validate_schedule, warmup_steps
 
 CONFIG = OptimizerConfig(lr=1.0, warmup_steps=10, lr_floor=0.1)

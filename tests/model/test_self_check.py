@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import ParallelConfig
+from model.ffn.swiglu.layer import swiglu
 from model.layers import head as loss
-from model.layers.layers import RMSNorm, swiglu
+from model.layers.norm import RMSNorm
 from model.mixers.attention.layer import rotate
 from model.optim import adamw
+from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
 from model.self_check import Sizes, find_wrong_kernel, sizes_on_rank
 from tests.model import fake_fla

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from model.config import OptimizerConfig
+from model.optim.config import OptimizerConfig
 from model.train.spikes import SpikeGuard, build_spike_guard, is_spike
 
 

@@ -15,10 +15,12 @@ from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, st
 from torchtitan.distributed.utils import clip_grad_norm_
 
 from model.build import build_model
-from model.config import ComputeConfig, ParallelConfig, ParamGroup
+from model.compute import ComputeConfig
 from model.layers.head import IGNORED, cross_entropy_sum
 from model.optim.build import build_optimizer
-from model.recompute import set_determinism
+from model.optim.config import ParamGroup
+from model.parallel.config import ParallelConfig
+from model.train.determinism import set_determinism
 from model.train.spikes import SpikeGuard
 from model.train.step import train_step
 

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from data_pipeline.config import DataConfig, StorageConfig
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, with_prefix
-from model.config import ModelConfig, OptimizerConfig, ParallelConfig
+from model.config import ModelConfig
+from model.optim.config import OptimizerConfig
+from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RecoveryConfig, ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of

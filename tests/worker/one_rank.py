@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from data_pipeline.store.protocol import ObjectStore
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator.messages import Resumed
 from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.attempt import Attempt, begin_attempt

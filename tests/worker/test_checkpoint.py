@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 
 from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
-from model.config import OptimizerConfig
 from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
 from model.train.spikes import build_spike_guard
 from orchestrator.errors import Fenced
 from orchestrator.messages import Resumed

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from data_pipeline.store.protocol import AccessDenied, KeyExists, StoreUnavailable
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator.codec import DecodeError
 from orchestrator.records.ledger import Ledger, StepRecord, build_ledger, read_ledger
 from tests.fakes.memory_store import MemoryStore

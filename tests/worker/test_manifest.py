@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator.errors import CheckpointCorrupt
 from orchestrator.records.commit_log import Commit
 from orchestrator.records.manifest import (

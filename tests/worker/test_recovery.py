@@ -11,7 +11,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from data_pipeline.store.protocol import ObjectStore
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.messages import Beat, Committed, Outcome, Phase

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
 from orchestrator.errors import KernelsWrong
 from orchestrator.worker.session import require_right_kernels

@@ -9,7 +9,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from data_pipeline.store.protocol import ObjectStore
-from model.config import OptimizerConfig
+from model.optim.config import OptimizerConfig
 from orchestrator.messages import Beat
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger

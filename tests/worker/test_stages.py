@@ -12,7 +12,7 @@ from data_pipeline.dataset.manifest import load_manifest
 from data_pipeline.read.loader import build_loader
 from data_pipeline.store.local import LocalStore
 from model.build import build_model
-from model.config import ParallelConfig
+from model.parallel.config import ParallelConfig
 from model.weights.source import load_weights
 from orchestrator import codec
 from orchestrator.config import RunConfig, StartConfig

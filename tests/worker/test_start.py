@@ -10,9 +10,10 @@ from torch import Tensor
 
 from data_pipeline.store.protocol import with_prefix
 from model.build import build_model
-from model.config import ModelConfig, OptimizerConfig
+from model.config import ModelConfig
 from model.lm import HybridLM
 from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
 from orchestrator.config import RunConfig, StartConfig, training_digest
 from orchestrator.errors import ConfigMismatch, NoCheckpoint
 from orchestrator.records.origin import find_start

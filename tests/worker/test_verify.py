@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from model.config import ComputeConfig, ParallelConfig
+from model.compute import ComputeConfig
+from model.parallel.config import ParallelConfig
 from orchestrator.config import RecoveryConfig
 from orchestrator.records.commit_log import Commit, Entry, Fence, Reject
 from orchestrator.records.ledger import StepRecord, setting_of

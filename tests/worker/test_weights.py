@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_pipeline.errors import CacheUnusable
 from data_pipeline.store.protocol import StoreUnavailable
-from model.costs.parameters import parameter_shapes
+from model.parameters import parameter_shapes
 from model.weights.source import TensorInfo
 from orchestrator.errors import CheckpointCorrupt
 from orchestrator.records.commit_log import open_commit_log

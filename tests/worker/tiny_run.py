@@ -20,7 +20,9 @@ from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_samp
 from data_pipeline.order.samples import digest_of, samples_of_step
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, with_prefix
-from model.config import ModelConfig, OptimizerConfig, ParallelConfig
+from model.config import ModelConfig
+from model.optim.config import OptimizerConfig
+from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import CheckpointConfig, ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.messages import Ended, Failed, Message, Resumed, decode

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import Backend
-from model.costs.parameters import GDN_CHUNK
 from model.documents import Documents
 from model.kernels.delta_rule.chunked import forget_at_starts, gated_delta_rule_chunked
 from model.kernels.delta_rule.operator import delta_rule_triton
+from model.kernels.delta_rule.sizes import CHUNK
 from model.kernels.operators import contiguous_like
+from model.mixers.gdn.config import Backend
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of q, k, v, log_decay and beta."""
@@ -104,9 +104,9 @@ def _fla(
             output_final_state=False,
             cu_seqlens=offsets_P,
             chunk_indices=_chunk_indices(offsets_P, offsets_cpu_P),
-            chunk_size=GDN_CHUNK,
+            chunk_size=CHUNK,
         )
-    return out.to(v.dtype).view(v.shape), decay_sum.view(log_decay.shape), inverse.view(*log_decay.shape, GDN_CHUNK)
+    return out.to(v.dtype).view(v.shape), decay_sum.view(log_decay.shape), inverse.view(*log_decay.shape, CHUNK)
 
 
 @torch.library.custom_op("braid::delta_rule_fla_backward", mutates_args=())
@@ -137,7 +137,7 @@ def _fla_backward(
             dht=None,
             cu_seqlens=offsets_P,
             chunk_indices=_chunk_indices(offsets_P, offsets_cpu_P),
-            chunk_size=GDN_CHUNK,
+            chunk_size=CHUNK,
         )
     return grad_q.view(q.shape), grad_k.view(k.shape), grad_v.view(v.shape), grad_log_decay.view(beta.shape), grad_beta.view(beta.shape)
 
@@ -154,7 +154,7 @@ def _chunk_indices(offsets_P: Tensor | None, offsets_cpu_P: Tensor | None) -> Te
         return None
     from fla.ops.utils.index import prepare_chunk_indices
 
-    return prepare_chunk_indices(offsets_cpu_P, GDN_CHUNK).to(offsets_P.device, non_blocking=True)
+    return prepare_chunk_indices(offsets_cpu_P, CHUNK).to(offsets_P.device, non_blocking=True)
 
 
 def _copy(x: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def _torch_backward_fake(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, log_
 def _fla_fake(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_P: Tensor | None, offsets_cpu_P: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return contiguous_like(v), contiguous_like(log_decay).float(), k.new_empty(*log_decay.shape, GDN_CHUNK)
+    return contiguous_like(v), contiguous_like(log_decay).float(), k.new_empty(*log_decay.shape, CHUNK)
 
 
 @_fla_backward.register_fake

@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.costs.parameters import GDN_CHUNK
 from model.documents import Documents
+from model.kernels.delta_rule.sizes import CHUNK
 
 FORGET_ALL = -1000.0
 """A log decay whose exp is 0 in fp64 too, and small enough that the sums over a chunk stay exact to 1e-11."""
 
 
-def gated_delta_rule_chunked(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = GDN_CHUNK) -> Tensor:
+def gated_delta_rule_chunked(*, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, chunk: int = CHUNK) -> Tensor:
     """Same contract as `gated_delta_rule_reference` on rows without documents; the state has the inputs' dtype, so give it fp32 or wider.
 
     Inside a chunk the updates u solve (I + A) u = beta·(v − decayed Sᵀk), A strictly lower triangular, for all tokens at once;

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
-from model.costs.parameters import GDN_CHUNK
 from model.kernels.delta_rule.configs import KernelConfig, choose_config
 from model.kernels.delta_rule.plan import ChunkPlan, max_chunks, plan_chunks
+from model.kernels.delta_rule.sizes import CHUNK, KEY_DIMS, VALUE_DIMS
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """out, final_state, inverse, scores, gates, updates, states."""
@@ -44,7 +43,7 @@ def delta_rule_forward(
     out, final_state, inverse, scores, gates, updates, states = empty_forward(q, v, offsets_cpu_P, output_final_state)
     prepare_chunks[(plan.num_chunks * v.shape[2],)](
         q, k, log_decay, beta, plan.start_Z, inverse, scores, gates, num_tokens,
-        LOG_C=GDN_CHUNK.bit_length() - 1, REFINE_PRECISION=problem.refine_precision, **problem.constants, num_warps=config.prepare.warps,
+        LOG_C=CHUNK.bit_length() - 1, REFINE_PRECISION=problem.refine_precision, **problem.constants, num_warps=config.prepare.warps,
         maxnreg=config.prepare.max_registers,
     )  # fmt: skip
     scan_forward[(plan.num_documents * v.shape[2] * v.shape[3] // config.scan_value_block,)](
@@ -105,7 +104,7 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
     num_rows, num_tokens, num_heads, value_dim = v.shape
     num_documents = num_rows if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
     num_chunks = max_chunks(num_rows=num_rows, num_tokens=num_tokens, offsets_cpu_P=offsets_cpu_P)
-    square = (num_rows, num_tokens, num_heads, GDN_CHUNK)
+    square = (num_rows, num_tokens, num_heads, CHUNK)
     return (
         torch.empty_like(v),
         _states_of_documents(v, q.shape[-1], num_documents if output_final_state else 0),
@@ -143,14 +142,14 @@ def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, config: KernelC
         plan=plan_chunks(num_rows=num_rows, num_tokens=num_tokens, offsets_cpu_P=offsets_cpu_P, device=q.device),
         config=config or choose_config(architecture=10 * major + minor, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact),
         num_tokens=num_rows * num_tokens,
-        constants={"N": num_key_heads, "M": num_heads, "K": key_dim, "C": GDN_CHUNK, "PRECISION": "ieee" if is_exact else "tf32"},
+        constants={"N": num_key_heads, "M": num_heads, "K": key_dim, "C": CHUNK, "PRECISION": "ieee" if is_exact else "tf32"},
         refine_precision=None if is_exact else "bf16x3" if q.is_cuda else "ieee",
     )
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> None:
     key_dim, value_dim = q.shape[-1], v.shape[-1]
-    if key_dim not in TRITON_KEY_DIMS or value_dim not in TRITON_VALUE_DIMS:
+    if key_dim not in KEY_DIMS or value_dim not in VALUE_DIMS:
         remedy = "take 32 to 128 in steps of 16, or 256, and 16 to 256 in steps of 16; or another gdn_backend"
         raise ValueError(f"head dims {key_dim} and {value_dim}: the Triton delta rule has no such kernels; {remedy}")
     if q.dtype not in (torch.bfloat16, torch.float32) or q.dtype != v.dtype:

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.costs.parameters import parameter_shapes
 from model.lm import HybridLM
+from model.parameters import parameter_shapes
 from model.weights.hf.olmo_config import HFFormatError, Json, Serving, config_from_hf, config_to_hf, default_serving, serving_from_hf
 from model.weights.hf.olmo_names import Place, checkpoint_keys, place_tensors
 from model.weights.source import TensorInfo, WeightSource, check_tensors, load_weights

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model.config import ModelConfig
-from model.costs.parameters import Shape, parameter_shapes
+from model.declare import Shape
+from model.parameters import parameter_shapes
 from model.weights.hf.olmo_config import HFFormatError
 
 FFN = {f"ffn.{name}_proj.weight": f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
