@@ -11,6 +11,7 @@ from model.kernels.adamw import triton as triton_adamw
 from model.optim.adamw import AdamW
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
+from tests.model.toys import declared
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -53,7 +54,7 @@ def outcome(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, weight_decay=0.0), replace(CONFIG, beta1=0.99, beta2=0.999, lr=0.1)])
 def test_it_does_what_torchs_does_in_fp64(config: OptimizerConfig) -> None:
     ours, theirs = Toy(), Toy().double()
-    found = trained(build_optimizer(ours, config), ours)
+    found = trained(build_optimizer(ours, declared(ours), config), ours)
     settings = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps, "weight_decay": config.weight_decay}
     adamw = torch.optim.AdamW(theirs.parameters(), foreach=False, **settings)
     for step in range(NUM_STEPS):
@@ -68,7 +69,7 @@ def test_it_does_what_torchs_does_in_fp64(config: OptimizerConfig) -> None:
 
 def test_two_runs_have_the_same_bits_and_leave_the_gradients() -> None:
     models = Toy(), Toy()
-    first, second = (trained(build_optimizer(model, CONFIG), model) for model in models)
+    first, second = (trained(build_optimizer(model, declared(model), CONFIG), model) for model in models)
     assert all(map(torch.equal, first, second))
     gradients = [noise(*parameter.shape, seed=100 * (NUM_STEPS - 1) + index) for index, parameter in enumerate(models[0].parameters())]
     assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(models[0].parameters(), gradients, strict=True))
@@ -84,7 +85,7 @@ def _waiting_is_an_error() -> Iterator[None]:
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_the_host_waits_for_nothing(name: str) -> None:
     model = Toy()
-    optimizer = build_optimizer(model, replace(CONFIG, name=name))
+    optimizer = build_optimizer(model, declared(model), replace(CONFIG, name=name))
     grad_scale = torch.tensor(0.5, device="cuda")
     set_gradients(model, 0)
     optimizer.step(grad_scale=grad_scale)  # compiles

@@ -5,7 +5,7 @@ import torch
 
 from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
-from model.self_check import find_wrong_kernel, sizes_on_rank
+from model.self_check import find_wrong_kernel
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -17,5 +17,4 @@ pytestmark = [
 def test_every_gpu_computes_what_it_should(preset: str) -> None:
     model = PRESETS[preset]
     for index in range(torch.cuda.device_count()):
-        sizes = sizes_on_rank(model, ParallelConfig())
-        assert find_wrong_kernel(sizes, backend=model.backend_on("cuda"), device=torch.device("cuda", index)) == ""
+        assert find_wrong_kernel(model, ParallelConfig(), device=torch.device("cuda", index)) == ""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.declare import Cut, norm_weight
 from model.ffn.swiglu.layer import swiglu
 from model.kernels.norm import operator as norm_triton
 from model.kernels.rotary.definition import rotary_tables
@@ -38,7 +39,7 @@ def norms(x: Tensor, y: Tensor, weight_D: Tensor) -> tuple[Tensor, ...]:
 class _Norms(torch.nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.full = RMSNorm(width, 1e-6), FullWidthRMSNorm(width, 1e-6, None)
+        self.norm, self.full = RMSNorm(norm_weight(width, Cut.NOTHING), 1e-6), FullWidthRMSNorm(norm_weight(width, Cut.OUTPUT), 1e-6, None)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return self.norm(x), *self.norm.of_sum(x, y), self.norm.added_to(x, y), self.full(x)

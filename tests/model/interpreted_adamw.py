@@ -16,6 +16,7 @@ from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig, ParamGroup
 from tests.model.interpreted_layers import noise
 from tests.model.interpreter import print_failures
+from tests.model.toys import declared
 
 TOLERANCE = 5e-7
 """rel-L2 after NUM_STEPS, in fp32."""
@@ -118,7 +119,7 @@ class Toy(nn.Module):
 def trained(config: OptimizerConfig, *, strided: bool = False) -> dict[str, Tensor]:
     """Parameters and state after three steps, with the gradients in any order in memory; one parameter never has a gradient."""
     model = Toy()
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, declared(model), config)
     for step in range(3):
         for name, parameter in model.named_parameters():
             grad = noise(*parameter.shape, seed=step)

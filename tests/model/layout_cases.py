@@ -72,7 +72,7 @@ def train(parallel: ParallelConfig, case: Case) -> Trained:
     """Trains on this rank's rows; the last global rows have few valid tokens, so data ranks have unequally many."""
     mesh = build_mesh(parallel, case.device_type) if parallel.world_size > 1 or case.dtype == torch.bfloat16 else None
     model = build_model(case.model, mesh, device=case.device, seed=3, compute=case.compute, compute_dtype=case.dtype)
-    optimizer = build_optimizer(model, case.optimizer)
+    optimizer = build_optimizer(model, model.declared, case.optimizer)
     initial = full(dict(model.named_parameters()))
     results = [step_once(model, optimizer, step, mesh, case) for step in range(1, case.num_steps + 1)]
     return Trained(initial=initial, results=results, gradients=gradients(model), weights=full(dict(model.named_parameters())))

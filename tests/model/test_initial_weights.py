@@ -1,8 +1,12 @@
 """What an untrained model looks like."""
 
+from dataclasses import replace
+
 import torch
 
 from model.build import build_model
+from model.declare import Cut, projection
+from model.mixers.gdn.costs import gdn_gate_parameters
 from model.presets import PRESETS
 from model.weights.initial import initial_weight
 
@@ -19,26 +23,26 @@ def test_every_parameter_follows_the_recipe() -> None:
 
 
 def test_matrices_are_truncated_normal() -> None:
-    weight = initial_weight("layers.0.ffn.up_proj.weight", torch.Size([500, 500]), seed=0)
+    weight = initial_weight("layers.0.ffn.up_proj.weight", projection(500, 500, Cut.OUTPUT), seed=0)
     assert abs(weight.std().item() - 0.02 * 0.9866) < 1e-4  # a normal cut at ±3σ has 0.9866 of its deviation
     assert abs(weight.mean().item()) < 2e-4
 
 
 def test_gates_start_in_their_ranges() -> None:
-    shape = torch.Size([100_000])
-    decay_rate = initial_weight("gates.0.A_log", shape, seed=0).exp()
+    log_A, bias = gdn_gate_parameters(replace(PRESETS["tiny"], gdn_num_key_heads=100_000)).values()
+    decay_rate = initial_weight("gates.0.A_log", log_A, seed=0).exp()
     assert decay_rate.min() > 0
     assert abs(decay_rate.mean().item() - 8) < 0.1
     assert decay_rate.max() < 16.001
-    dt = torch.nn.functional.softplus(initial_weight("gates.0.dt_bias", shape, seed=0))
+    dt = torch.nn.functional.softplus(initial_weight("gates.0.dt_bias", bias, seed=0))
     assert 0.999e-3 < dt.min() < 1.01e-3
     assert 0.99e-1 < dt.max() < 1.001e-1
     assert abs(dt.log10().mean().item() + 2) < 0.01  # log-uniform: centred on 1e-2
 
 
 def test_names_and_seeds_draw_independently() -> None:
-    shape = torch.Size([4, 4])
-    first = initial_weight("layers.0.ffn.up_proj.weight", shape, seed=0)
-    assert torch.equal(first, initial_weight("layers.0.ffn.up_proj.weight", shape, seed=0))
-    assert not torch.equal(first, initial_weight("layers.1.ffn.up_proj.weight", shape, seed=0))
-    assert not torch.equal(first, initial_weight("layers.0.ffn.up_proj.weight", shape, seed=1))
+    matrix = projection(4, 4, Cut.OUTPUT)
+    first = initial_weight("layers.0.ffn.up_proj.weight", matrix, seed=0)
+    assert torch.equal(first, initial_weight("layers.0.ffn.up_proj.weight", matrix, seed=0))
+    assert not torch.equal(first, initial_weight("layers.1.ffn.up_proj.weight", matrix, seed=0))
+    assert not torch.equal(first, initial_weight("layers.0.ffn.up_proj.weight", matrix, seed=1))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.declare import Cut, norm_weight
 from model.kernels.conv.definition import l2_normalise
 from model.kernels.rotary.definition import rotary_tables
 from model.layers.norm import FullWidthRMSNorm, RMSNorm
@@ -43,10 +44,14 @@ def rotated(x: Tensor) -> Tensor:
     return torch.cat([turned.real, turned.imag], -1)
 
 
+WEIGHT = norm_weight(WIDTH, Cut.NOTHING)
 OURS_AND_DEFINITION: dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], Tensor]]] = {
-    "RMSNorm": (lambda: weighted(RMSNorm(WIDTH, EPS))(X), normalised),
-    "FullWidthRMSNorm": (lambda: weighted(FullWidthRMSNorm(WIDTH, EPS, None))(X), normalised),
-    "GatedHeadNorm": (lambda: weighted(GatedHeadNorm(WIDTH, EPS))(X, GATE, "torch"), lambda x: normalised(x) * F.silu(GATE.double())),
+    "RMSNorm": (lambda: weighted(RMSNorm(WEIGHT, EPS))(X), normalised),
+    "FullWidthRMSNorm": (lambda: weighted(FullWidthRMSNorm(WEIGHT, EPS, None))(X), normalised),
+    "GatedHeadNorm": (
+        lambda: weighted(GatedHeadNorm(WEIGHT, EPS))(X, GATE, "torch"),
+        lambda x: normalised(x) * F.silu(GATE.double()),
+    ),
     "l2_normalise": (lambda: l2_normalise(X, scale=WIDTH**-0.5), lambda x: x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() / 8),
     "rotate": (lambda: rotate(X, ROTARY), rotated),
 }

@@ -192,7 +192,7 @@ Built = tuple[HybridLM, torch.optim.Optimizer, Mesh]
 def _build(layout: ParallelConfig, *, seed: int) -> Built:
     mesh = build_mesh(layout, "cpu")
     model = build_model(MODEL, mesh, device=CPU, seed=seed)
-    return model, build_optimizer(model, OPTIMIZER), mesh
+    return model, build_optimizer(model, model.declared, OPTIMIZER), mesh
 
 
 def _train_step(built: Built, *, step: int) -> float:
@@ -226,7 +226,7 @@ def _bf16_compute_with_fp32_gates(_: Path) -> None:
         model = build_model(MODEL, mesh, device=CPU, seed=3, compute_dtype=torch.bfloat16)
         _watch(model, gate_dtypes, computed_in)
 
-        result = step_once(model, build_optimizer(model, OPTIMIZER), 1, mesh, case, lr=0.0)
+        result = step_once(model, build_optimizer(model, model.declared, OPTIMIZER), 1, mesh, case, lr=0.0)
 
         assert (gate_dtypes, computed_in) == ({torch.float32}, {torch.bfloat16})
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -3,18 +3,16 @@
 import subprocess
 import sys
 from dataclasses import replace
-from math import prod
 
 import pytest
-from model.costs.parameters import REPLICATED
 
 from model.compute import ComputeConfig
 from model.config import ModelConfig
 from model.costs.memory import MemoryPrediction, predict_memory
+from model.declare import Cut, Kind
 from model.optim.config import OptimizerConfig
-from model.optim.groups import takes_muon
 from model.parallel.config import ParallelConfig
-from model.parameters import num_params, parameter_shapes
+from model.parameters import model_parameters, num_params
 from model.presets import PRESETS
 
 HYBRID_7B = PRESETS["olmo_hybrid_7b"]
@@ -48,7 +46,7 @@ def test_shards_divide_what_is_held_and_replicas_do_not() -> None:
 
 
 def test_tp_divides_everything_but_the_norms() -> None:
-    norms = 4 * sum(shape[0] for name, shape in parameter_shapes(HYBRID_7B).items() if name.split(".")[-2] in REPLICATED)
+    norms = 4 * sum(parameter.size for parameter in model_parameters(HYBRID_7B).values() if parameter.cut is Cut.NOTHING)
     assert predict(tp=2).parameters == (predict().parameters + norms) / 2
 
 
@@ -60,7 +58,7 @@ def test_the_fullest_rank_counts_where_rows_do_not_divide() -> None:
 
 
 def test_muon_keeps_one_number_for_a_matrix_inside_a_block() -> None:
-    matrices = sum(shape[0] * shape[1] for name, shape in parameter_shapes(HYBRID_7B).items() if takes_muon(name, len(shape)))
+    matrices = sum(parameter.size for parameter in model_parameters(HYBRID_7B).values() if parameter.kind is Kind.MATRIX)
     assert predict().optimizer - predict(optimizer="muon").optimizer == 4 * matrices
 
 
@@ -88,7 +86,7 @@ def test_our_own_kernels_keep_their_inputs_alone_where_the_compiler_is_not_at_wo
 
 
 def test_a_rank_that_holds_all_parameters_keeps_narrow_copies_of_them_and_gathers_none() -> None:
-    blocks = sum(prod(shape) for name, shape in parameter_shapes(HYBRID_7B).items() if name.startswith("layers."))
+    blocks = sum(parameter.size for name, parameter in model_parameters(HYBRID_7B).items() if name.startswith("layers."))
     alone, sharded = predict(), predict(dp_shard=2)
     assert alone.activations - sharded.activations == pytest.approx(2 * blocks, rel=0.05)  # as if all were as large as the largest
     assert predict(mode="full").activations == predict(mode="full", dp_shard=2).activations
@@ -131,5 +129,5 @@ def test_a_layout_that_cuts_heads_is_refused() -> None:
 
 
 def test_a_prediction_costs_no_torch() -> None:
-    code = "import sys, model.memory; sys.exit('torch' in sys.modules)"
+    code = "import sys, model.costs.memory; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -11,6 +11,7 @@ from model.optim.config import OptimizerConfig, ParamGroup
 from model.optim.groups import validate_groups
 from model.parameters import parameter_shapes
 from model.presets import PRESETS
+from tests.model.toys import declared
 
 CONFIG = OptimizerConfig(lr=0.1, weight_decay=0.5)
 
@@ -31,7 +32,7 @@ def assert_shrinks(config: OptimizerConfig, factors: dict[str, float]) -> None:
     """One step without a gradient multiplies every element of each parameter by its factor: 1 - lr · weight_decay."""
     model = toy()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, declared(model), config)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     for group in optimizer.param_groups:
@@ -67,7 +68,7 @@ def test_no_groups_at_all_treat_all_parameters_alike() -> None:
 def test_a_built_optimizer_has_the_state_that_its_first_step_starts_from(name: str) -> None:
     config = replace(CONFIG, name=name)
     model = toy()
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, declared(model), config)
     assert set(optimizer.state) == set(model.parameters())
     keys = {frozenset(state) for state in optimizer.state.values()}
     assert keys == {frozenset({"step", "exp_avg", "exp_avg_sq"})} | ({frozenset({"momentum_buffer"})} if name == "muon" else set())
@@ -78,7 +79,7 @@ def test_adamw_steps_from_it_as_torchs_does_from_none_with_every_setting_of_the_
     ours, theirs = toy(), toy()
     config = replace(CONFIG, beta1=0.8, beta2=0.7, eps=0.01)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=0.1, betas=(0.8, 0.7), eps=0.01, fused=True)
-    optimizers = [build_optimizer(ours, config), adamw]
+    optimizers = [build_optimizer(ours, declared(ours), config), adamw]
     optimizers[1].param_groups[0]["weight_decay"] = 0.5
     for model, optimizer in zip((ours, theirs), optimizers, strict=True):
         for step in (1, 2):
@@ -92,7 +93,7 @@ def test_adamw_steps_from_it_as_torchs_does_from_none_with_every_setting_of_the_
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_a_scale_is_that_of_the_gradients(name: str) -> None:
     scaled, plain = toy(), toy()
-    optimizers = [build_optimizer(model, replace(CONFIG, name=name)) for model in (scaled, plain)]
+    optimizers = [build_optimizer(model, declared(model), replace(CONFIG, name=name)) for model in (scaled, plain)]
     for step in (1, 2):
         for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
             ours.grad = torch.sin(torch.arange(ours.numel()) + step).view_as(ours)
@@ -124,7 +125,7 @@ def test_a_group_without_effect_is_one_line_with_key_and_remedy(pattern: str) ->
 
 def test_the_built_model_is_asked_as_well() -> None:
     with pytest.raises(ValueError, match=r"^optimizer\.groups\[0\]\.pattern='gates\.\*': matches no parameter"):
-        build_optimizer(toy(), replace(CONFIG, groups=(ParamGroup(pattern="gates.*"),)))
+        build_optimizer(toy(), declared(toy()), replace(CONFIG, groups=(ParamGroup(pattern="gates.*"),)))
 
 
 @pytest.mark.parametrize("pattern", ["gates.*", "*.A_log", "*norm.weight", "layers.?.ffn.*", "head.weight"])

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.ffn.swiglu.checks import swiglu_checks
 from model.ffn.swiglu.layer import swiglu
+from model.kernel_check import CheckTerms
 from model.layers import head as loss
 from model.layers.norm import RMSNorm
+from model.mixers.attention.checks import attention_checks
 from model.mixers.attention.layer import rotate
+from model.mixers.gdn.checks import gdn_checks
 from model.optim import adamw
 from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
-from model.self_check import Sizes, find_wrong_kernel, sizes_on_rank
 from tests.model import fake_fla
+from tests.model.small_model import wrong_kernel
 
 ROOT = Path(__file__).parents[2]
-SIZES = Sizes(d_model=40, ffn_width=56, num_heads=2, head_dim=20, key_dim=32, value_dim=48, num_tokens=130)
-CPU = torch.device("cpu")
 Layer = Callable[..., Any]
+HYBRID_7B = PRESETS["olmo_hybrid_7b"]
 
 
 @pytest.fixture
@@ -35,14 +37,14 @@ def fla(monkeypatch: pytest.MonkeyPatch) -> fake_fla.FakeFla:
 
 
 def test_a_machine_that_is_right_is_not_held_up(fla: fake_fla.FakeFla) -> None:
-    assert find_wrong_kernel(SIZES, backend="torch", device=CPU) == ""
-    assert find_wrong_kernel(SIZES, backend="fla", device=CPU) == ""
+    assert wrong_kernel("torch") == ""
+    assert wrong_kernel("fla") == ""
     assert (fla.num_forwards, fla.num_backwards) == (2, 2), "twice, so that two runs can be compared"
 
 
 def test_the_random_numbers_of_the_training_are_left_as_they_were() -> None:
     before = torch.get_rng_state()
-    find_wrong_kernel(SIZES, backend="torch", device=CPU)
+    wrong_kernel("torch")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -64,7 +66,7 @@ def test_a_wrong_gradient_is_named(
         return *gradients[:damaged], gradients[damaged] * wrong_by, *gradients[damaged + 1 :]
 
     monkeypatch.setattr(sys.modules["fla.ops.gated_delta_rule.chunk"], "chunk_gated_delta_rule_bwd", miscompiled)
-    assert found in find_wrong_kernel(SIZES, backend="fla", device=CPU)
+    assert found in wrong_kernel("fla")
 
 
 def test_a_wrong_loss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +77,7 @@ def test_a_wrong_loss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         return value, None if gradient is None else gradient * 1.1
 
     monkeypatch.setattr(loss, "plain_loss_and_gradient", miscompiled)
-    assert "cpu: loss, gradient of x: 0.1 off" in find_wrong_kernel(SIZES, backend="torch", device=CPU)
+    assert "cpu: loss, gradient of x: 0.1 off" in wrong_kernel("torch")
 
 
 def test_a_machine_that_answers_differently_each_time_is_named(fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +89,7 @@ def test_a_machine_that_answers_differently_each_time_is_named(fla: fake_fla.Fak
         return decay_sum, out, *rest
 
     monkeypatch.setattr(sys.modules["fla.ops.gated_delta_rule.chunk"], "chunk_gated_delta_rule_fwd", flaky)
-    assert "delta rule, output 0: two runs differ" in find_wrong_kernel(SIZES, backend="fla", device=CPU)
+    assert "delta rule, output 0: two runs differ" in wrong_kernel("fla")
 
 
 def test_a_stack_that_refuses_is_named_in_one_line(fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,28 +97,34 @@ def test_a_stack_that_refuses_is_named_in_one_line(fla: fake_fla.FakeFla, monkey
         raise RuntimeError("Triton < 3.7.1 on Hopper is not supported\nstack dump follows")
 
     monkeypatch.setattr(sys.modules["fla.ops.gated_delta_rule.chunk"], "chunk_gated_delta_rule_bwd", refuse)
-    wrong = find_wrong_kernel(SIZES, backend="fla", device=CPU)
+    wrong = wrong_kernel("fla")
     assert wrong.startswith("cpu: delta rule, RuntimeError: Triton < 3.7.1 on Hopper is not supported; gdn_backend fla, 2 heads × (32, 48)")
 
 
 def test_a_rank_is_checked_with_its_own_heads() -> None:
-    hybrid = sizes_on_rank(PRESETS["olmo_hybrid_7b"], ParallelConfig(tp=2, cp=3))
-    assert hybrid == Sizes(d_model=3840, ffn_width=5504, num_heads=5, head_dim=128, key_dim=96, value_dim=192)
+    terms = CheckTerms(parallel=ParallelConfig(tp=2, cp=3), device=torch.device("cpu"), is_packed=False, num_tokens=8)
+    (keys, values, gates, rule, norm), (rotation,) = gdn_checks(HYBRID_7B, terms), attention_checks(HYBRID_7B, terms)
+    assert keys.inputs["x"].shape == (1, 8, 5 * 96)
+    assert values.inputs["x"].shape == (1, 8, 5 * 192)
+    assert gates.inputs["a"].shape == (1, 8, 5)
+    assert (rule.inputs["q"].shape, rule.inputs["v"].shape) == ((1, 8, 5, 96), (1, 8, 5, 192))
+    assert norm.inputs["gate"].shape == (1, 8, 5, 192)
+    assert rotation.inputs["x"].shape == (1, 8, 5, 128)
+    (swiglu,) = swiglu_checks(HYBRID_7B.ffn_width, terms)
+    assert swiglu.inputs["up"].shape == (1, 8, 5504)
 
 
 def test_a_model_without_gdn_layers_has_its_small_layers_checked() -> None:
-    sizes = replace(sizes_on_rank(PRESETS["olmo3_7b"], ParallelConfig(tp=32)), num_tokens=8)
-    assert (sizes.ffn_width, sizes.num_heads, sizes.key_dim, sizes.value_dim) == (344, 1, 0, 0)
-    assert find_wrong_kernel(sizes, backend="triton", device=CPU) == ""
+    assert wrong_kernel("triton", PRESETS["olmo3_7b"], ParallelConfig(tp=32), num_tokens=8) == ""
 
 
 @pytest.mark.parametrize(
     ("layer", "right", "wrong", "found"),
     [
-        ("model.self_check.swiglu", swiglu, lambda gate, up: gate.sigmoid() * up, "swiglu, output 0: "),
-        ("model.self_check.rotate", rotate, lambda x, rotary: rotate(x, (rotary[0], -rotary[1])), "rotation, output 0: "),
-        ("model.layers.RMSNorm.of_sum", RMSNorm.of_sum, lambda norm, x, y: (x + y, norm(x)), "norms, output 2: "),
-        ("model.layers.RMSNorm.added_to", RMSNorm.added_to, lambda norm, x, y: norm(x + y), "norms, output 3: "),
+        ("model.ffn.swiglu.layer.swiglu", swiglu, lambda gate, up: gate.sigmoid() * up, "swiglu, output 0: "),
+        ("model.mixers.attention.layer.rotate", rotate, lambda x, rotary: rotate(x, (rotary[0], -rotary[1])), "rotation, output 0: "),
+        ("model.layers.norm.RMSNorm.of_sum", RMSNorm.of_sum, lambda norm, x, y: (x + y, norm(x)), "norms, output 2: "),
+        ("model.layers.norm.RMSNorm.added_to", RMSNorm.added_to, lambda norm, x, y: norm(x + y), "norms, output 3: "),
     ],
 )
 def test_a_wrong_small_layer_is_named(monkeypatch: pytest.MonkeyPatch, layer: str, right: Layer, wrong: Layer, found: str) -> None:
@@ -124,7 +132,7 @@ def test_a_wrong_small_layer_is_named(monkeypatch: pytest.MonkeyPatch, layer: st
         return (wrong if any(getattr(x, "dtype", None) == torch.bfloat16 for x in inputs) else right)(*inputs)
 
     monkeypatch.setattr(layer, miscompiled)
-    assert find_wrong_kernel(SIZES, backend="torch", device=CPU).startswith(f"cpu: {found}")
+    assert wrong_kernel("torch").startswith(f"cpu: {found}")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +145,7 @@ def test_a_wrong_update_is_named(monkeypatch: pytest.MonkeyPatch, setting: str, 
         right(parameters, *tensors, **(settings | ({setting: wrong} if parameters[0].dtype == torch.float32 else {})))
 
     monkeypatch.setattr(adamw, "update", miscompiled)
-    assert find_wrong_kernel(SIZES, backend="torch", device=CPU).startswith("cpu: adamw, output 0: ")
+    assert wrong_kernel("torch").startswith("cpu: adamw, output 0: ")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")

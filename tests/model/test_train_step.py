@@ -58,7 +58,7 @@ def test_the_loss_is_the_mean_per_valid_token_before_the_update() -> None:
     with torch.no_grad():
         loss_sum, num_valid = cross_entropy_sum(model(batch.tokens_BT, batch.documents), batch.labels_BT, OPTIMIZER.z_loss)
 
-    result = step_once(model, build_optimizer(model, OPTIMIZER), 1, None, CASE)
+    result = step_once(model, build_optimizer(model, model.declared, OPTIMIZER), 1, None, CASE)
 
     assert result.loss == pytest.approx((loss_sum / num_valid).item(), rel=1e-6)
     assert result.num_tokens == (batch.labels_BT != IGNORED).sum()
@@ -67,7 +67,7 @@ def test_the_loss_is_the_mean_per_valid_token_before_the_update() -> None:
 def test_gradients_are_clipped_to_the_norm_and_reported_before() -> None:
     model = build_model(MODEL, None, device=CPU, seed=3)
     case = replace(CASE, optimizer=replace(OPTIMIZER, clip_norm=1e-3))
-    result = step_once(model, build_optimizer(model, case.optimizer), 1, None, case, lr=0.0)
+    result = step_once(model, build_optimizer(model, model.declared, case.optimizer), 1, None, case, lr=0.0)
     clipped = torch.stack([parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]).norm()
     assert result.grad_norm > 1e-2
     assert clipped.item() == pytest.approx(1e-3, rel=1e-2)
@@ -78,7 +78,7 @@ def test_gradients_are_clipped_to_the_norm_and_reported_before() -> None:
 def test_a_step_is_torchs_of_gradients_that_torchtitan_clips_to_the_bit(clip_norm: float) -> None:
     model = build_model(MODEL, None, device=CPU, seed=3)
     case = replace(CASE, optimizer=replace(OPTIMIZER, clip_norm=clip_norm, groups=()))
-    optimizer, theirs = build_optimizer(model, case.optimizer), copy.deepcopy(model)
+    optimizer, theirs = build_optimizer(model, model.declared, case.optimizer), copy.deepcopy(model)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.95), eps=1e-4, weight_decay=0.1, fused=True)
     for step in (1, 2):
         [batch] = batches(step, None, case)
@@ -94,7 +94,7 @@ def test_a_step_is_torchs_of_gradients_that_torchtitan_clips_to_the_bit(clip_nor
 def test_a_rate_of_zero_changes_nothing() -> None:
     model = build_model(MODEL, None, device=CPU, seed=3)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    step_once(model, build_optimizer(model, OPTIMIZER), 1, None, CASE, lr=0.0)
+    step_once(model, build_optimizer(model, model.declared, OPTIMIZER), 1, None, CASE, lr=0.0)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
@@ -103,7 +103,7 @@ def test_the_rate_of_a_group_is_the_steps_times_its_scale(name: Literal["adamw",
     groups = (ParamGroup(pattern="layers.1.*", lr_scale=0.0), ParamGroup(pattern="head.weight", lr_scale=0.5))
     case = replace(CASE, optimizer=replace(OPTIMIZER, name=name, groups=groups))
     model = build_model(MODEL, None, device=CPU, seed=3)
-    optimizer = build_optimizer(model, case.optimizer)
+    optimizer = build_optimizer(model, model.declared, case.optimizer)
     before = full(dict(model.named_parameters()))
     step_once(model, optimizer, 1, None, case, lr=3e-3)
     moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
@@ -115,7 +115,7 @@ def test_the_rate_of_a_group_is_the_steps_times_its_scale(name: Literal["adamw",
 def test_a_spike_changes_neither_parameters_nor_optimizer(spike: Literal["loss", "grad_norm"]) -> None:
     """The optimizer has state of its own by then; the step after, which is no spike, is taken."""
     model = build_model(MODEL, None, device=CPU, seed=3)
-    optimizer = build_optimizer(model, OPTIMIZER)
+    optimizer = build_optimizer(model, model.declared, OPTIMIZER)
     step_once(model, optimizer, 1, None, CASE)
     usual = torch.tensor([100.0, 100.0], dtype=torch.float64)
     usual[["loss", "grad_norm"].index(spike)] = 0.0
@@ -136,7 +136,7 @@ def test_a_spike_changes_neither_parameters_nor_optimizer(spike: Literal["loss",
 
 def test_a_batch_is_learnt_by_heart() -> None:
     model = build_model(MODEL, None, device=CPU, seed=3)
-    optimizer = build_optimizer(model, OPTIMIZER)
+    optimizer = build_optimizer(model, model.declared, OPTIMIZER)
     losses = [step_once(model, optimizer, 1, None, CASE, lr=2e-2).loss for _ in range(60)]
     assert losses[-1] < 0.2 * losses[0]
 
@@ -156,7 +156,7 @@ def test_only_full_checkpointing_runs_the_delta_rule_again(
     fla = install(monkeypatch)
     config = replace(MODEL, num_layers=4, layer_pattern="gdn attn", gdn_backend="fla")
     model = build_model(config, None, device=CPU, seed=3, compute=ComputeConfig(activation_checkpointing=mode))
-    step_once(model, build_optimizer(model, OPTIMIZER), 1, None, CASE)
+    step_once(model, build_optimizer(model, model.declared, OPTIMIZER), 1, None, CASE)
     assert (fla.num_forwards, fla.num_backwards) == (2 * num_forwards, 2)
 
 

@@ -18,6 +18,7 @@ from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import directory_of, read_manifest
 from orchestrator.worker.state import training_state
 from tests.fakes.memory_store import MemoryStore
+from tests.model.toys import declared
 from tests.worker.one_rank import DIGEST, begin, flip_a_byte, state_at, steps_on_store
 from tests.worker.tiny_run import MODEL
 
@@ -217,7 +218,7 @@ def test_a_store_that_forbids_deleting_does_not_end_the_run(group: dist.ProcessG
 def test_a_fresh_optimizer_has_the_state_of_a_stepped_one_to_load_into(name: Literal["adamw", "muon"]):
     def names_and_shapes(*, stepped: bool) -> dict[str, tuple[torch.Size, torch.dtype]]:
         model = torch.nn.ModuleDict({"layers": torch.nn.Linear(3, 2)})
-        optimizer = build_optimizer(model, OptimizerConfig(name=name, groups=()))
+        optimizer = build_optimizer(model, declared(model), OptimizerConfig(name=name, groups=()))
         if stepped:
             model["layers"](torch.ones(1, 3)).sum().backward()
             optimizer.step()

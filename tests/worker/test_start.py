@@ -34,7 +34,7 @@ def stage(start: StartConfig, model: ModelConfig = MODEL, optimizer: OptimizerCo
 
 def fresh(model: ModelConfig = MODEL, optimizer: OptimizerConfig = ADAMW, *, seed: int = 1) -> tuple[HybridLM, torch.optim.Optimizer]:
     module = build_model(model, None, device=torch.device("cpu"), seed=seed)
-    return module, build_optimizer(module, optimizer)
+    return module, build_optimizer(module, module.declared, optimizer)
 
 
 def loss_of(module: HybridLM) -> Tensor:

@@ -72,6 +72,8 @@ def check_gdn(config: GdnConfig) -> None:
             f"model.gdn_num_value_heads={config.value_heads}: not a multiple of {config.key_heads} key heads; "
             f"use {one_of([config.key_heads * times for times in (1, 2, 4)])}, or change model.gdn_num_key_heads"
         )
+    if config.gdn_backend not in BACKENDS:
+        raise ValueError(f"model.gdn_backend={config.gdn_backend}: no such kernel; use auto, torch, fla or triton")
     if config.gdn_backend == "triton":
         for name, sizes in (("gdn_key_dim", KEY_DIMS), ("gdn_value_dim", VALUE_DIMS), ("conv_width", (CONV_WIDTH,))):
             if getattr(config, name) not in sizes:
