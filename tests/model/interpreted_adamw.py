@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from model.config import OptimizerConfig, ParamGroup
+from model.kernels.adamw import operator
 from model.kernels.adamw import triton as triton_adamw
-from model.optim import adamw
 from model.optim.build import build_optimizer
 from tests.model.interpreted_layers import noise
 from tests.model.interpreter import print_failures
@@ -154,7 +154,7 @@ def kernel_everywhere() -> Iterator[list[int]]:
         ran.append(len(parameters))
         right(parameters, *args, **kwargs)
 
-    with patch.object(adamw, "takes_kernel", lambda *xs: True), patch.object(triton_adamw, "update", update_and_note):
+    with patch.object(operator, "takes_kernel", lambda *xs: True), patch.object(triton_adamw, "update", update_and_note):
         yield ran
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.config import ParallelConfig
-from model.layers import head as loss
+from model.kernels.loss import definition as loss
 from model.layers.layers import RMSNorm, swiglu
 from model.mixers.attention.layer import rotate
 from model.optim import adamw
@@ -67,13 +67,13 @@ def test_a_wrong_gradient_is_named(
 
 
 def test_a_wrong_loss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = loss.plain_loss_and_gradient
+    right = loss.loss_and_gradient
 
     def miscompiled(*arguments: object) -> tuple[Tensor, Tensor | None]:
         value, gradient = right(*arguments)
         return value, None if gradient is None else gradient * 1.1
 
-    monkeypatch.setattr(loss, "plain_loss_and_gradient", miscompiled)
+    monkeypatch.setattr(loss, "loss_and_gradient", miscompiled)
     assert "cpu: loss, gradient of x: 0.1 off" in find_wrong_kernel(SIZES, backend="torch", device=CPU)
 
 

@@ -6,7 +6,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from model.config import ModelConfig
 from model.documents import Documents
-from model.kernels.attention.attend import attend
+from model.kernels.attention.operator import attend
 from model.kernels.operators import takes_kernels
 from model.kernels.rotary import operator as rotary_triton
 from model.layers.layers import FullWidthRMSNorm, Linear, widen
