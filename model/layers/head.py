@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from model.kernels.dtypes import widen
-from model.kernels.loss import operator as loss_triton
+from model.kernels.loss import definition, operator
 from model.kernels.operators import takes_kernels
 from model.layers.embedding import local_rows
 from model.layers.linear import add_product_
@@ -106,49 +106,8 @@ def loss_and_gradient(
 
     `target_C` counts from this rank's first row. The logits are overwritten, by the plain computation only where they need no widening.
     """
-    compute = fused_loss_and_gradient if takes_kernels(logits_CX) else plain_loss_and_gradient
-    return compute(logits_CX, target_C, is_valid_C, z_loss, tp, with_gradient)
-
-
-def fused_loss_and_gradient(
-    logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Our kernels read the logits twice and write them once; between the passes there are only vectors, which the ranks exchange."""
-    my_peak_C, my_sum_exp_C, my_target_logit_C = loss_triton.row_statistics(logits_CX, target_C, is_valid_C)
-    peak_C = max_over_ranks(my_peak_C, tp)
-    my_sum_exp_C = my_sum_exp_C * (my_peak_C - peak_C).exp()
-    sum_exp_C, target_logit_C = sum_over_ranks(torch.stack([my_sum_exp_C, my_target_logit_C]), tp)
-    loss, scale_C = _loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
-    if not with_gradient:
-        return loss, None
-    loss_triton.gradient_(logits_CX, target_C, is_valid_C, peak_C, scale_C)
-    return loss, logits_CX
-
-
-def plain_loss_and_gradient(
-    logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """In plain torch, on a widened copy of narrow logits."""
-    wide_CX = widen(logits_CX)
-    is_mine_C = (target_C >= 0) & (target_C < wide_CX.shape[-1]) & is_valid_C
-    row_C1 = target_C.where(is_mine_C, 0).unsqueeze(-1)
-    peak_C = max_over_ranks(wide_CX.amax(-1), tp)
-    my_target_logit_C = wide_CX.gather(-1, row_C1).squeeze(-1).where(is_mine_C, 0)
-    exp_CX = wide_CX.sub_(peak_C.unsqueeze(-1)).exp_()
-    sum_exp_C, target_logit_C = sum_over_ranks(torch.stack([exp_CX.sum(-1), my_target_logit_C]), tp)
-    loss, scale_C = _loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
-    if not with_gradient:
-        return loss, None
-    grad_CX = exp_CX.mul_(scale_C.unsqueeze(-1)).scatter_add_(-1, row_C1, -is_mine_C.to(exp_CX.dtype).unsqueeze(-1))
-    return loss, grad_CX.to(logits_CX.dtype)
-
-
-def _loss_and_scale(sum_exp_C: Tensor, target_logit_C: Tensor, peak_C: Tensor, is_valid_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
-    """From what the ranks found together: the loss, and what exp(x − peak) times is the gradient but for the target's 1."""
-    log_sum_exp_C = sum_exp_C.log() + peak_C
-    loss_C = log_sum_exp_C - target_logit_C + z_loss * log_sum_exp_C.square()
-    scale_C = (1 + 2 * z_loss * log_sum_exp_C) / sum_exp_C
-    return loss_C.where(is_valid_C, 0).sum(), scale_C.where(is_valid_C, 0)
+    kernel = operator if takes_kernels(logits_CX) else definition
+    return kernel.loss_and_gradient(logits_CX, target_C, is_valid_C, z_loss, tp, with_gradient)
 
 
 def _first_row(weight_XD: Tensor, tp: DeviceMesh | None) -> Tensor | int:

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torch.optim.adamw import adamw
+
+from model.kernels.adamw import definition, operator
+from model.parallel.collectives import shard_of
 
 
 class AdamW(Optimizer):
@@ -29,10 +30,10 @@ class AdamW(Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         beta1, beta2 = group["betas"]
         update(
-            [local_of(parameter) for parameter in parameters],
-            [local_of(parameter.grad) for parameter in parameters],
-            [local_of(state["exp_avg"]) for state in states],
-            [local_of(state["exp_avg_sq"]) for state in states],
+            [shard_of(parameter) for parameter in parameters],
+            [shard_of(parameter.grad) for parameter in parameters],
+            [shard_of(state["exp_avg"]) for state in states],
+            [shard_of(state["exp_avg_sq"]) for state in states],
             [state["step"] for state in states],
             grad_scale=grad_scale,
             lr=group["lr"],
@@ -56,21 +57,6 @@ def update(
     """One step, in place. `settings` are lr, beta1, beta2, eps and weight_decay. Without the kernel, gradients are scaled in place too."""
     if not parameters:
         return
-    if takes_kernel(*parameters, *exp_avgs, *exp_avg_sqs):
-        from model.kernels.adamw import triton as triton_adamw  # Triton: absent on a CPU
-
-        grads = [grad.contiguous() for grad in grads]
-        triton_adamw.update(parameters, grads, exp_avgs, exp_avg_sqs, steps, grad_scale=grad_scale, **settings)
-        return
-    if grad_scale is not None:
-        torch._foreach_mul_(grads, grad_scale)
-    adamw(parameters, grads, exp_avgs, exp_avg_sqs, [], steps, fused=True, amsgrad=False, maximize=False, **settings)
-
-
-def takes_kernel(*tensors: Tensor) -> bool:
-    """On a GPU, in fp32."""
-    return all(x.is_cuda and x.dtype == torch.float32 and x.is_contiguous() for x in tensors)
-
-
-def local_of(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    takes_kernel = operator.takes_kernel(*parameters, *exp_avgs, *exp_avg_sqs)
+    step = operator.update if takes_kernel else definition.update
+    step(parameters, grads, exp_avgs, exp_avg_sqs, steps, grad_scale=grad_scale, **settings)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.optim.adamw import AdamW, local_of
+from model.optim.adamw import AdamW
 from model.optim.config import OptimizerConfig
 from model.optim.orthogonal import Spread, build_spreads, orthogonalise_dealt
+from model.parallel.collectives import shard_of
 
 RMS_OF_ADAMW = 0.2
 """Of an AdamW update by element, which Muon's is scaled to (arXiv 2502.16982), so that one learning rate serves both."""
@@ -43,7 +44,7 @@ class MuonAdamW(AdamW):
     def _momentum(self, matrix: Tensor, momentum: float, grad_scale: Tensor | None) -> Tensor:
         """This rank's shard of what is to be orthogonalised (Nesterov), in bf16."""
         assert matrix.grad is not None
-        grad, buffer = local_of(matrix.grad), local_of(self.state[matrix]["momentum_buffer"])
+        grad, buffer = shard_of(matrix.grad), shard_of(self.state[matrix]["momentum_buffer"])
         if grad_scale is not None:
             grad.mul_(grad_scale)
         buffer.lerp_(grad, 1 - momentum)
@@ -59,6 +60,6 @@ def build_muon_adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> M
 
 
 def _descend(matrix: Tensor, update: Tensor, group: dict[str, Any]) -> None:
-    lr, local = group["lr"], local_of(matrix)
-    local.mul_(1 - lr * group["weight_decay"])
-    local.add_(update, alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(matrix.shape)))
+    lr, shard = group["lr"], shard_of(matrix)
+    shard.mul_(1 - lr * group["weight_decay"])
+    shard.add_(update, alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(matrix.shape)))

@@ -25,6 +25,11 @@ def local(parameter: Tensor) -> Tensor:
     return _Shared.apply(parameter.to_local(), parameter.device_mesh) if parameter.placements[0].is_replicate() else parameter.to_local()
 
 
+def shard_of(tensor: Tensor) -> Tensor:
+    """This rank's shard of a tensor that no forward uses, such as a gradient or an optimizer's state."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def gather_tokens(x: Tensor, tp: DeviceMesh | None) -> Tensor:
     """From this rank's tokens to all of them, on the way into sharded heads or channels: the gradient is summed and cut again."""
     return x if tp is None else _Tokens.apply(x, tp, True)

@@ -4,16 +4,15 @@ import importlib.util
 import os
 import sys
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from model.costs.parameters import gdn_shapes
 
 from bench.fla_guard import lift_fla_guard
 from bench.olmo_core import FULL_PRECISION, admit_olmo_core, build_peer_layer, peer_config
+from model.mixers.gdn.costs import gdn_parameters
 from model.parameters import num_params
 from model.presets import PRESETS
 
@@ -49,8 +48,9 @@ def test_the_layer_of_the_peer_has_our_matrices_and_our_dtypes() -> None:
 
     assert {parameters.pop(name).dtype for name in FULL_PRECISION} == {torch.float32}
     assert {parameter.dtype for parameter in parameters.values()} == {torch.bfloat16}
-    assert sorted(parameter.shape for parameter in parameters.values()) == sorted(gdn_shapes(OURS).values())
-    assert sum(parameter.numel() for parameter in layer.parameters()) == sum(map(prod, gdn_shapes(OURS).values())) + 2 * OURS.num_heads
+    declared = gdn_parameters(OURS).values()
+    assert sorted(parameter.shape for parameter in parameters.values()) == sorted(parameter.shape for parameter in declared)
+    assert sum(parameter.numel() for parameter in layer.parameters()) == sum(each.size for each in declared) + 2 * OURS.num_heads
 
 
 def test_the_guard_is_lifted_once(monkeypatch: pytest.MonkeyPatch) -> None:

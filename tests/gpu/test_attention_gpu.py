@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from model.documents import Documents, build_documents
-from model.kernels.attention.attend import attend
+from model.kernels.attention.operator import attend
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

@@ -1,18 +1,20 @@
 """The fused layers at the 7B's sizes on a GPU, against their definitions in fp64 there; as operators; compiled."""
 
 from collections.abc import Callable
+from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 from model.documents import Documents, build_documents
-from model.kernels.conv import operator as conv_triton
-from model.kernels.conv.definition import l2_normalise
-from model.kernels.gated_norm import operator as head_norm_triton
-from model.kernels.gates import operator as gates_triton
-from model.kernels.gates.definition import decay_and_beta
-from model.mixers.gdn.layer import CausalConv, GatedHeadNorm
+from model.kernels.conv import definition as conv_definition
+from model.kernels.conv import operator as conv_operator
+from model.kernels.gated_norm import definition as gated_norm_definition
+from model.kernels.gated_norm import operator as gated_norm_operator
+from model.kernels.gates import definition as gates_definition
+from model.kernels.gates import operator as gates_operator
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -56,25 +58,12 @@ def _nothing_unwritten_passes():
     torch.use_deterministic_algorithms(False)
 
 
-def convolution_of(documents: Documents | None, head_dim: int | None) -> Layer:
-    def definition(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
-        y_BTC = torch.func.functional_call(CausalConv(x_BTC.shape[2], 4, None), {"weight": weight_C1W}, (x_BTC, documents, "torch"))
-        if head_dim is None:
-            return y_BTC
-        return l2_normalise(y_BTC.unflatten(-1, (-1, head_dim)), scale=head_dim**-0.5).flatten(2)
-
-    return definition
-
-
-def fused_convolution_of(documents: Documents | None, head_dim: int | None) -> Layer:
+def convolution_of(kernel: ModuleType, documents: Documents | None, head_dim: int | None) -> Layer:
+    """The operator's, or the definition's."""
     position_BT = None if documents is None else documents.position_BT
-
-    def fused(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
-        if head_dim is None:
-            return conv_triton.conv_silu(x_BTC, weight_C1W, position_BT)
-        return conv_triton.conv_silu_norm(x_BTC, weight_C1W, position_BT, head_dim=head_dim, scale=head_dim**-0.5)
-
-    return fused
+    if head_dim is None:
+        return partial(kernel.conv_silu, position_BT=position_BT)
+    return partial(kernel.conv_silu_norm, position_BT=position_BT, head_dim=head_dim, scale=head_dim**-0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -84,7 +73,8 @@ def fused_convolution_of(documents: Documents | None, head_dim: int | None) -> L
 def test_convolutions(head_dim: int | None, num_tokens: int, is_packed: bool, dtype: torch.dtype) -> None:
     documents, channels = packed(num_tokens) if is_packed else None, NUM_HEADS * (head_dim or VALUE_DIM)
     inputs = [noise(1, num_tokens, channels, dtype=dtype), noise(channels, 1, 4, dtype=torch.float32)]
-    assert_agrees(fused_convolution_of(documents, head_dim), convolution_of(documents, head_dim), inputs)
+    ours, definition = (convolution_of(kernel, documents, head_dim) for kernel in (conv_operator, conv_definition))
+    assert_agrees(ours, definition, inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -93,13 +83,8 @@ def test_gated_norm(num_tokens: int, value_dim: int, dtype: torch.dtype) -> None
     shape = (1, num_tokens, NUM_HEADS, value_dim)
     inputs = [noise(*shape, dtype=dtype), noise(*shape, dtype=dtype, seed=1), noise(value_dim, dtype=torch.float32) + 1]
 
-    def fused(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor) -> Tensor:
-        return head_norm_triton.gated_norm(x_BTNV, gate_BTNV, weight_V, eps=1e-5)
-
-    def definition(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor) -> Tensor:
-        return torch.func.functional_call(GatedHeadNorm(value_dim, 1e-5), {"weight": weight_V}, (x_BTNV, gate_BTNV, "torch"))
-
-    assert_agrees(fused, definition, inputs)
+    ours, definition = (partial(kernel.gated_norm, eps=1e-5) for kernel in (gated_norm_operator, gated_norm_definition))
+    assert_agrees(ours, definition, inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -107,7 +92,7 @@ def test_gated_norm(num_tokens: int, value_dim: int, dtype: torch.dtype) -> None
 def test_gates(num_tokens: int, dtype: torch.dtype) -> None:
     inputs = [noise(1, num_tokens, NUM_HEADS, dtype=dtype, seed=seed) * 9 for seed in (1, 2)]
     inputs += [noise(NUM_HEADS, dtype=torch.float32, seed=seed) for seed in (3, 4)]
-    assert_agrees(gates_triton.decay_and_beta, decay_and_beta, inputs)
+    assert_agrees(gates_operator.decay_and_beta, gates_definition.decay_and_beta, inputs)
 
 
 def test_each_is_an_operator_as_torch_wants_it() -> None:
@@ -125,10 +110,10 @@ def test_each_is_an_operator_as_torch_wants_it() -> None:
 
 def test_compiled_in_one_graph_they_give_the_same() -> None:
     def layer(x_BTC: Tensor, weight_C1W: Tensor, a_BTN: Tensor, vector_N: Tensor, weight_K: Tensor) -> tuple[Tensor, ...]:
-        q_BTC = fused_convolution_of(documents, 96)(x_BTC, weight_C1W)
-        v_BTC = fused_convolution_of(documents, None)(x_BTC, weight_C1W)
+        q_BTC = convolution_of(conv_operator, documents, 96)(x_BTC, weight_C1W)
+        v_BTC = convolution_of(conv_operator, documents, None)(x_BTC, weight_C1W)
         q_BTNK, v_BTNK = (x.unflatten(-1, (-1, 96)) for x in (q_BTC, v_BTC))
-        return head_norm_triton.gated_norm(q_BTNK, v_BTNK, weight_K, eps=1e-5), *gates_triton.decay_and_beta(
+        return gated_norm_operator.gated_norm(q_BTNK, v_BTNK, weight_K, eps=1e-5), *gates_operator.decay_and_beta(
             a_BTN, a_BTN, vector_N, vector_N
         )
 

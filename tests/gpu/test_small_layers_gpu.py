@@ -9,9 +9,9 @@ from torch import Tensor
 
 from model.declare import Cut, norm_weight
 from model.ffn.swiglu.layer import swiglu
-from model.kernels.norm import operator as norm_triton
+from model.kernels.norm import operator as norm_operator
 from model.kernels.rotary.definition import rotary_tables
-from model.kernels.swiglu import operator as swiglu_triton
+from model.kernels.swiglu import operator as swiglu_operator
 from model.layers.norm import FullWidthRMSNorm, RMSNorm
 from model.mixers.attention.layer import rotate
 from tests.gpu.test_fused_layers_gpu import assert_agrees, noise, with_gradients
@@ -102,10 +102,10 @@ def tensors_at_the_peak(layer: Callable[..., Tensor], inputs: list[Tensor]) -> f
 def test_nothing_is_stored_but_inputs() -> None:
     """Output, its gradient, the inputs' gradients; and the partial sums of the weight's."""
     torch.use_deterministic_algorithms(False)
-    norm = partial(norm_triton.rms_norm, eps=1e-6)
+    norm = partial(norm_operator.rms_norm, eps=1e-6)
     assert tensors_at_the_peak(norm, [noise(1, NUM_TOKENS, D_MODEL), noise(D_MODEL)]) < 3.1
     gates = [noise(1, NUM_TOKENS, FFN_WIDTH, seed=seed) for seed in (1, 2)]
-    assert tensors_at_the_peak(swiglu_triton.swiglu, gates) < 4.1
+    assert tensors_at_the_peak(swiglu_operator.swiglu, gates) < 4.1
 
 
 def test_compiled_in_one_graph_they_give_the_same() -> None:

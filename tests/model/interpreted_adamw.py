@@ -10,8 +10,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from model.kernels.adamw import operator
 from model.kernels.adamw import triton as triton_adamw
-from model.optim import adamw
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig, ParamGroup
 from tests.model.interpreted_layers import noise
@@ -155,7 +155,7 @@ def kernel_everywhere() -> Iterator[list[int]]:
         ran.append(len(parameters))
         right(parameters, *args, **kwargs)
 
-    with patch.object(adamw, "takes_kernel", lambda *xs: True), patch.object(triton_adamw, "update", update_and_note):
+    with patch.object(operator, "takes_kernel", lambda *xs: True), patch.object(triton_adamw, "update", update_and_note):
         yield ran
 
 

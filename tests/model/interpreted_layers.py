@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from model.documents import Documents, build_documents
-from model.kernels.conv import operator as conv_triton
-from model.kernels.conv.definition import l2_normalise
-from model.kernels.gated_norm import operator as head_norm_triton
-from model.kernels.gates import operator as gates_triton
-from model.kernels.gates.definition import decay_and_beta
-from model.mixers.gdn.layer import CausalConv, GatedHeadNorm
+from model.kernels.conv import definition as conv_definition
+from model.kernels.conv import operator as conv_operator
+from model.kernels.gated_norm import definition as gated_norm_definition
+from model.kernels.gated_norm import operator as gated_norm_operator
+from model.kernels.gates import definition as gates_definition
+from model.kernels.gates import operator as gates_operator
 from tests.model.interpreter import print_failures
 
 Layer = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -59,14 +59,6 @@ def compare(name: str, ours: Layer, definition: Layer, inputs: list[Tensor]) -> 
             yield f"{name}: tensor {index} is {distance:.1e} off"
 
 
-def convolution_of(documents: Documents | None) -> Layer:
-    def definition(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
-        conv = CausalConv(x_BTC.shape[2], 4, None)
-        return torch.func.functional_call(conv, {"weight": weight_C1W}, (x_BTC, documents, "torch"))
-
-    return definition
-
-
 def convolution_and_norm() -> Iterator[str]:
     wide, narrow = torch.float32, torch.bfloat16
     for num_tokens, head_dim, num_heads, is_packed, dtype in [
@@ -79,23 +71,13 @@ def convolution_and_norm() -> Iterator[str]:
         (4, 256, 1, True, wide),
         *((num_tokens, 32, 2 if num_tokens == 5 else 1, True, narrow) for num_tokens in SHORT),
     ]:
-        name, documents = f"T {num_tokens}, K {head_dim}, packed {is_packed}, {dtype}", packed(num_tokens) if is_packed else None
-        inputs = convolution_inputs(num_tokens, num_heads * head_dim, dtype)
-        yield from compare(name, *normalised(head_dim, documents), inputs)
-
-
-def normalised(head_dim: int, documents: Documents | None) -> tuple[Layer, Layer]:
-    """Ours and the definition."""
-    convolve, scale = convolution_of(documents), head_dim**-0.5
-
-    def ours(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
-        position_BT = None if documents is None else documents.position_BT
-        return conv_triton.conv_silu_norm(x_BTC, weight_C1W, position_BT, head_dim=head_dim, scale=scale)
-
-    def definition(x_BTC: Tensor, weight_C1W: Tensor) -> Tensor:
-        return l2_normalise(convolve(x_BTC, weight_C1W).unflatten(-1, (-1, head_dim)), scale=scale).flatten(2)
-
-    return ours, definition
+        name, position_BT = (
+            f"T {num_tokens}, K {head_dim}, packed {is_packed}, {dtype}",
+            packed(num_tokens).position_BT if is_packed else None,
+        )
+        settings = {"position_BT": position_BT, "head_dim": head_dim, "scale": head_dim**-0.5}
+        ours, definition = (partial(of.conv_silu_norm, **settings) for of in (conv_operator, conv_definition))
+        yield from compare(name, ours, definition, convolution_inputs(num_tokens, num_heads * head_dim, dtype))
 
 
 def convolution_inputs(num_tokens: int, channels: int, dtype: torch.dtype) -> list[Tensor]:
@@ -106,9 +88,12 @@ def convolution() -> Iterator[str]:
     wide, narrow = torch.float32, torch.bfloat16
     cases = [(num_tokens, 64, False, wide) for num_tokens in (0, 1, 65)] + [(num_tokens, 64, True, narrow) for num_tokens in SHORT]
     for num_tokens, channels, is_packed, dtype in [*cases, (65, 64, True, wide), (65, 48, True, wide), (4, 2, False, wide)]:
-        name, documents = f"T {num_tokens}, C {channels}, packed {is_packed}, {dtype}", packed(num_tokens) if is_packed else None
-        ours = partial(conv_triton.conv_silu, position_BT=None if documents is None else documents.position_BT)
-        yield from compare(name, ours, convolution_of(documents), convolution_inputs(num_tokens, channels, dtype))
+        name, position_BT = (
+            f"T {num_tokens}, C {channels}, packed {is_packed}, {dtype}",
+            packed(num_tokens).position_BT if is_packed else None,
+        )
+        ours, definition = (partial(of.conv_silu, position_BT=position_BT) for of in (conv_operator, conv_definition))
+        yield from compare(name, ours, definition, convolution_inputs(num_tokens, channels, dtype))
 
 
 def gates() -> Iterator[str]:
@@ -116,19 +101,17 @@ def gates() -> Iterator[str]:
         a_BTN, b_BTN = (noise(2, num_tokens, num_heads, dtype=dtype, seed=seed) for seed in (1, 2))
         A_log_N, dt_bias_N = noise(num_heads, seed=3), noise(num_heads, seed=4) - 4
         name = f"T {num_tokens}, N {num_heads}, {dtype}"
-        yield from compare(name, gates_triton.decay_and_beta, decay_and_beta, [a_BTN, b_BTN, A_log_N, dt_bias_N])
+        yield from compare(name, gates_operator.decay_and_beta, gates_definition.decay_and_beta, [a_BTN, b_BTN, A_log_N, dt_bias_N])
     far = torch.tensor([-1e4, -90.0, -30.0, -17.0, 0.0, 15.0, 19.9, 20.1, 90.0, 1e4]).view(1, 10, 1)
     inputs = [far, far.clone(), torch.zeros(1), torch.zeros(1)]
-    for out in with_gradients(gates_triton.decay_and_beta, inputs):
+    for out in with_gradients(gates_operator.decay_and_beta, inputs):
         if not out.isfinite().all():
             yield f"gates far from 0: {out.flatten().tolist()}"
-    yield from compare("gates far from 0", gates_triton.decay_and_beta, decay_and_beta, inputs)
+    yield from compare("gates far from 0", gates_operator.decay_and_beta, gates_definition.decay_and_beta, inputs)
 
 
 def gated_norm() -> Iterator[str]:
-    def definition(x_BTNV: Tensor, gate_BTNV: Tensor, weight_V: Tensor) -> Tensor:
-        return torch.func.functional_call(GatedHeadNorm(x_BTNV.shape[-1], 1e-5), {"weight": weight_V}, (x_BTNV, gate_BTNV, "torch"))
-
+    ours, definition = (partial(of.gated_norm, eps=1e-5) for of in (gated_norm_operator, gated_norm_definition))
     wide, narrow = torch.float32, torch.bfloat16
     cases = [(length, 192, wide, wide) for length in LENGTHS]
     cases += [(65, 80, wide, wide), (4, 112, wide, wide), (3, 256, wide, wide), (2, 6, wide, wide)]
@@ -137,7 +120,7 @@ def gated_norm() -> Iterator[str]:
         shape = (2, num_tokens, 3, value_dim)
         inputs = [noise(*shape, dtype=x_dtype), noise(*shape, dtype=gate_dtype, seed=1), noise(value_dim) + 1]
         name = f"T {num_tokens}, V {value_dim}, {x_dtype}, gate {gate_dtype}"
-        yield from compare(name, partial(head_norm_triton.gated_norm, eps=1e-5), definition, inputs)
+        yield from compare(name, ours, definition, inputs)
 
 
 def views() -> Iterator[str]:

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
+from model.kernels.loss import operator
 from model.layers import head as loss_module
-from model.layers.head import IGNORED, cross_entropy_sum, fused_loss_and_gradient, head_loss_sum
+from model.layers.head import IGNORED, cross_entropy_sum, head_loss_sum
 from tests.model.gloo_world import run_in_world
 from tests.model.interpreter import print_failures
 
@@ -63,7 +64,7 @@ def definition(logits_CX: Tensor, labels_C: Tensor, z_loss: float) -> tuple[Tens
 
 def fused(logits_CX: Tensor, labels_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
     """The labels are this rank's own rows, or IGNORED."""
-    loss, grad_CX = fused_loss_and_gradient(logits_CX, labels_C, labels_C != IGNORED, z_loss, None, True)
+    loss, grad_CX = operator.loss_and_gradient(logits_CX, labels_C, labels_C != IGNORED, z_loss, None, True)
     assert grad_CX is not None
     return loss, grad_CX
 
@@ -116,7 +117,7 @@ def other_ranks_rows() -> Iterator[str]:
         wide = logits_CX.double().requires_grad_()
         log_sum_exp_C = wide.logsumexp(-1)
         exact = (log_sum_exp_C + Z_LOSS * log_sum_exp_C.square()).sum()
-        found = fused_loss_and_gradient(fenced(logits_CX, 7), target_C, torch.ones(4, dtype=torch.bool), Z_LOSS, None, True)
+        found = operator.loss_and_gradient(fenced(logits_CX, 7), target_C, torch.ones(4, dtype=torch.bool), Z_LOSS, None, True)
         yield from compare(str(dtype), found, (exact.detach(), torch.autograd.grad(exact, wide)[0]))
 
 
@@ -145,7 +146,7 @@ EXTREMES = {
 def without_gradient() -> Iterator[str]:
     logits_CX, labels_C = noise(3, 5000), labels_for(3, 5000)
     before = logits_CX.clone()
-    loss, nothing = fused_loss_and_gradient(logits_CX, labels_C, labels_C != IGNORED, Z_LOSS, None, False)
+    loss, nothing = operator.loss_and_gradient(logits_CX, labels_C, labels_C != IGNORED, Z_LOSS, None, False)
     yield from compare("the loss alone", (loss, torch.ones(())), (definition(before, labels_C, Z_LOSS)[0], torch.ones(())))
     if nothing is not None or not torch.equal(logits_CX, before):
         yield "a gradient that nobody asked for"

@@ -16,17 +16,17 @@ from torch import Tensor
 
 from model.build import build_model
 from model.compute import ComputeConfig
-from model.ffn.swiglu.layer import swiglu
-from model.kernels.norm import operator as norm_triton
+from model.ffn.swiglu import layer as ffn
+from model.kernels.norm import operator as norm_operator
 from model.kernels.norm import triton as triton_norm
-from model.kernels.rotary import operator as rotary_triton
+from model.kernels.rotary import definition as rotary_definition
+from model.kernels.rotary import operator as rotary_operator
 from model.kernels.rotary import triton as triton_rotary
-from model.kernels.rotary.definition import rotary_tables
-from model.kernels.swiglu import operator as swiglu_triton
+from model.kernels.swiglu import definition as swiglu_definition
+from model.kernels.swiglu import operator as swiglu_operator
 from model.kernels.swiglu import triton as triton_swiglu
-from model.layers import layers
+from model.layers import norm
 from model.mixers.attention import layer as attention
-from model.mixers.attention.layer import rotate
 from model.presets import PRESETS
 from tests.model.interpreted_layers import compare, noise, of_sums, with_gradients
 from tests.model.interpreter import print_failures
@@ -56,17 +56,17 @@ def norms() -> Iterator[str]:
         x, y = (noise(2, num_tokens, width, dtype=dtype, seed=seed) for seed in (1, 2))
         weight_D = noise(width, dtype=weight_dtype, seed=3) + 1
         name = f"T {num_tokens}, D {width}, {dtype}, weight {weight_dtype}"
-        yield from compare(name, partial(norm_triton.rms_norm, eps=EPS), normalise, [x, weight_D])
-        yield from compare(f"{name}, of a sum", partial(norm_triton.norm_of_sum, eps=EPS), normalise_sum, [x, y, weight_D.to(dtype)])
-        yield from compare(f"{name}, added", partial(norm_triton.add_norm, eps=EPS), add_normalised, [x, y, weight_D])
+        yield from compare(name, partial(norm_operator.rms_norm, eps=EPS), normalise, [x, weight_D])
+        yield from compare(f"{name}, of a sum", partial(norm_operator.norm_of_sum, eps=EPS), normalise_sum, [x, y, weight_D.to(dtype)])
+        yield from compare(f"{name}, added", partial(norm_operator.add_norm, eps=EPS), add_normalised, [x, y, weight_D])
 
 
 def gated() -> Iterator[str]:
     for shape, dtype in itertools.product([(2, 0, 16), (1, 1, 1), (2, 3, 17), (1, 5, 1024)], (WIDE, NARROW)):
         inputs = [3 * noise(*shape, dtype=dtype, seed=seed) for seed in (1, 2)]
-        yield from compare(f"{shape}, {dtype}", swiglu_triton.swiglu, swiglu, inputs)
+        yield from compare(f"{shape}, {dtype}", swiglu_operator.swiglu, swiglu_definition.swiglu, inputs)
     far = torch.tensor([-3e38, -1e4, -90.0, -30.0, 0.0, 30.0, 90.0, 1e4])
-    for out in with_gradients(swiglu_triton.swiglu, [far, torch.ones(8)]):
+    for out in with_gradients(swiglu_operator.swiglu, [far, torch.ones(8)]):
         if not out.isfinite().all():
             yield f"gates far from 0: {out.tolist()}"
 
@@ -77,9 +77,9 @@ def rotation() -> Iterator[str]:
         x_BTNK = noise(2, num_tokens, num_heads, head_dim, dtype=dtype)
         position_BT = torch.arange(2 * num_tokens).view(2, num_tokens) * 7
         for position in (position_BT, position_BT[:1]):
-            tables = rotary_tables(position, head_dim=head_dim, theta=5e5, dtype=WIDE)
+            cos, sin = rotary_definition.rotary_tables(position, head_dim=head_dim, theta=5e5, dtype=WIDE)
             name = f"T {num_tokens}, N {num_heads}, K {head_dim}, {dtype}, positions {list(position.shape)}"
-            ours, definition = partial(rotary_triton.rotate, cos=tables[0], sin=tables[1]), partial(rotate, rotary=tables)
+            ours, definition = (partial(of.rotate, cos=cos, sin=sin) for of in (rotary_operator, rotary_definition))
             yield from compare(name, ours, definition, [x_BTNK])
 
 
@@ -109,7 +109,7 @@ def kernels_everywhere() -> Iterator[list[str]]:
     """The layers take kernels on the CPU too; the names of those that ran, as they run."""
     ran: list[str] = []
     with ExitStack() as patches:
-        for module in (layers, attention):
+        for module in (norm, ffn, attention):
             patches.enter_context(patch.object(module, "takes_kernels", lambda *xs: all(x.dtype in (WIDE, NARROW) for x in xs)))
         for module, name in ((triton_norm, "forward"), (triton_swiglu, "forward"), (triton_rotary, "rotate")):
             patches.enter_context(patch.object(module, name, _noting(module.__name__, getattr(module, name), ran)))
@@ -118,7 +118,7 @@ def kernels_everywhere() -> Iterator[list[str]]:
 
 def _noting(module: str, launch: Callable[..., object], ran: list[str]) -> Callable[..., object]:
     def launch_and_note(*args: object, **kwargs: object) -> object:
-        ran.append("rotate back" if kwargs.get("backwards") else module.rpartition("_")[2])
+        ran.append("rotate back" if kwargs.get("backwards") else module.split(".")[-2])
         return launch(*args, **kwargs)
 
     return launch_and_note

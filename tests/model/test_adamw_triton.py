@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model.optim.adamw import takes_kernel
+from model.kernels.adamw.operator import takes_kernel
 from tests.model.interpreter import needs_triton, run_interpreted
 
 

@@ -10,7 +10,7 @@ from packed_rows import packed, spans
 from torch import Tensor
 
 from model.documents import Documents
-from model.kernels.attention.attend import attend, attend_flash
+from model.kernels.attention.operator import attend, attend_flash
 
 NUM_ROWS, NUM_TOKENS, NUM_HEADS, HEAD_DIM = 2, 17, 3, 8
 STARTS = ((0, 1, 2, 10, 16), (0, 9))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.kernels.conv import operator as conv_triton
-from model.kernels.gated_norm import operator as head_norm_triton
-from model.kernels.gates import operator as gates_triton
+from model.kernels.conv import operator as conv_operator
+from model.kernels.gated_norm import operator as gated_norm_operator
+from model.kernels.gates import operator as gates_operator
 from tests.model.interpreter import needs_triton, run_interpreted
 
 
@@ -24,10 +24,10 @@ def test_shapes_and_types_are_known_without_running() -> None:
         heads_BTNV, weight_V = torch.empty(2, 5, 3, 32, requires_grad=True), torch.empty(32, requires_grad=True)
         a_BTN, vector_N = torch.empty(2, 5, 3, dtype=torch.bfloat16, requires_grad=True), torch.empty(3, requires_grad=True)
         outs = [
-            conv_triton.conv_silu(x_BTC, weight_C1W, None),
-            conv_triton.conv_silu_norm(x_BTC, weight_C1W, torch.empty(2, 5, dtype=torch.int64), head_dim=48, scale=1.0),
-            head_norm_triton.gated_norm(heads_BTNV, heads_BTNV.bfloat16(), weight_V, eps=1e-5),
-            *gates_triton.decay_and_beta(a_BTN, a_BTN, vector_N, vector_N),
+            conv_operator.conv_silu(x_BTC, weight_C1W, None),
+            conv_operator.conv_silu_norm(x_BTC, weight_C1W, torch.empty(2, 5, dtype=torch.int64), head_dim=48, scale=1.0),
+            gated_norm_operator.gated_norm(heads_BTNV, heads_BTNV.bfloat16(), weight_V, eps=1e-5),
+            *gates_operator.decay_and_beta(a_BTN, a_BTN, vector_N, vector_N),
         ]
     narrow, wide = torch.bfloat16, torch.float32
     assert [out.dtype for out in outs] == [narrow, narrow, narrow, wide, wide]
@@ -40,4 +40,4 @@ def test_shapes_and_types_are_known_without_running() -> None:
 def test_positions_of_other_rows_are_refused_before_a_kernel_reads_past_them() -> None:
     x_BTC, weight_C1W = torch.zeros(2, 5, 32), torch.zeros(32, 1, 4)
     with pytest.raises(ValueError, match=r"^positions of \[2, 4\] tokens for \[2, 5\]: build the documents for these rows$"):
-        conv_triton.conv_silu(x_BTC, weight_C1W, torch.zeros(2, 4, dtype=torch.int64))
+        conv_operator.conv_silu(x_BTC, weight_C1W, torch.zeros(2, 4, dtype=torch.int64))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.kernels.loss import operator as loss_triton
+from model.kernels.loss import operator as loss_operator
 from model.kernels.operators import takes_kernels
 from tests.model.interpreter import needs_triton, run_interpreted
 
@@ -35,6 +35,6 @@ class FakeCudaTensor(torch.Tensor):
 def test_shapes_and_types_are_known_without_running() -> None:
     with torch.device("meta"):
         logits_CX, target_C = torch.empty(5, 101, dtype=torch.bfloat16), torch.empty(5, dtype=torch.int64)
-        statistics = loss_triton.row_statistics(logits_CX, target_C, target_C == 0)
-        loss_triton.gradient_(logits_CX, target_C, target_C == 0, *statistics[:2])
+        statistics = loss_operator.row_statistics(logits_CX, target_C, target_C == 0)
+        loss_operator.gradient_(logits_CX, target_C, target_C == 0, *statistics[:2])
     assert [(x.shape, x.dtype) for x in statistics] == [((5,), torch.float32)] * 3

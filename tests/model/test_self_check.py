@@ -15,7 +15,7 @@ from torch import Tensor
 from model.ffn.swiglu.checks import swiglu_checks
 from model.ffn.swiglu.layer import swiglu
 from model.kernel_check import CheckTerms
-from model.layers import head as loss
+from model.kernels.loss import definition as loss
 from model.layers.norm import RMSNorm
 from model.mixers.attention.checks import attention_checks
 from model.mixers.attention.layer import rotate
@@ -70,13 +70,13 @@ def test_a_wrong_gradient_is_named(
 
 
 def test_a_wrong_loss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = loss.plain_loss_and_gradient
+    right = loss.loss_and_gradient
 
     def miscompiled(*arguments: object) -> tuple[Tensor, Tensor | None]:
         value, gradient = right(*arguments)
         return value, None if gradient is None else gradient * 1.1
 
-    monkeypatch.setattr(loss, "plain_loss_and_gradient", miscompiled)
+    monkeypatch.setattr(loss, "loss_and_gradient", miscompiled)
     assert "cpu: loss, gradient of x: 0.1 off" in wrong_kernel("torch")
 
 

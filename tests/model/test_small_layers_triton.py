@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model.kernels.norm import operator as norm_triton
+from model.kernels.norm import operator as norm_operator
 from model.kernels.operators import takes_kernels
-from model.kernels.rotary import operator as rotary_triton
-from model.kernels.swiglu import operator as swiglu_triton
+from model.kernels.rotary import operator as rotary_operator
+from model.kernels.swiglu import operator as swiglu_operator
 from tests.model.interpreter import needs_triton, run_interpreted
 
 
@@ -26,11 +26,11 @@ def test_shapes_and_types_are_known_without_running() -> None:
         weight_D, heads_BTNK = torch.empty(96, requires_grad=True), torch.empty(2, 5, 3, 32, requires_grad=True)
         tables = torch.empty(1, 5, 1, 16), torch.empty(1, 5, 1, 16)
         outs = [
-            norm_triton.rms_norm(x, weight_D, eps=1e-5),
-            *norm_triton.norm_of_sum(x, y, weight_D, eps=1e-5),
-            norm_triton.add_norm(x, y, weight_D, eps=1e-5),
-            swiglu_triton.swiglu(x, y),
-            rotary_triton.rotate(heads_BTNK, *tables),
+            norm_operator.rms_norm(x, weight_D, eps=1e-5),
+            *norm_operator.norm_of_sum(x, y, weight_D, eps=1e-5),
+            norm_operator.add_norm(x, y, weight_D, eps=1e-5),
+            swiglu_operator.swiglu(x, y),
+            rotary_operator.rotate(heads_BTNK, *tables),
         ]
     assert [(out.shape, out.dtype) for out in outs] == [(x.shape, x.dtype)] * 5 + [(heads_BTNK.shape, heads_BTNK.dtype)]
     inputs = [x, y, weight_D, heads_BTNK]

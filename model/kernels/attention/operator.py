@@ -1,10 +1,10 @@
 """Causal attention over a sliding window of the token's own document, by the kernel that suits device and dtype."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.documents import Documents
+from model.kernels.attention import definition
 
 
 def attend(*, q_BTNK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor, window: int | None, documents: Documents | None) -> Tensor:
@@ -13,30 +13,11 @@ def attend(*, q_BTNK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor, window: int | None
     Scores are scaled by K^-0.5. Where a window or documents cut the row, 16 bits on a GPU take flash attention;
     other dtypes and devices a dense mask, of T × T per row.
     """
-    num_tokens = q_BTNK.shape[1]
-    if window is not None and window >= num_tokens:
+    if window is not None and window >= q_BTNK.shape[1]:
         window = None
-    if window is None and documents is None:
-        return attend_dense(q_BTNK, k_BTNK, v_BTNK, None)
-    if _flash_takes(q_BTNK):
+    if (window is not None or documents is not None) and _flash_takes(q_BTNK):
         return attend_flash(q_BTNK, k_BTNK, v_BTNK, window, documents)
-    return attend_dense(q_BTNK, k_BTNK, v_BTNK, visible(num_tokens, window, documents, q_BTNK.device))
-
-
-def visible(num_tokens: int, window: int | None, documents: Documents | None, device: torch.device) -> Tensor:
-    """Whether token i sees token j, bool, [B or 1, 1, T, T]: j is not after i, nor further back than i's document and window reach."""
-    token_T = torch.arange(num_tokens, device=device)
-    reach_BT = token_T.unsqueeze(0) if documents is None else documents.position_BT
-    if window is not None:
-        reach_BT = reach_BT.clamp(max=window - 1)
-    age_TT = token_T.unsqueeze(1) - token_T
-    return ((age_TT >= 0) & (age_TT <= reach_BT.unsqueeze(-1))).unsqueeze(1)
-
-
-def attend_dense(q_BTNK: Tensor, k_BTNK: Tensor, v_BTNK: Tensor, mask: Tensor | None) -> Tensor:
-    """`attend` under a mask from `visible`; plainly causal without one."""
-    q_BNTK, k_BNTK, v_BNTK = (x.transpose(1, 2) for x in (q_BTNK, k_BTNK, v_BTNK))
-    return F.scaled_dot_product_attention(q_BNTK, k_BNTK, v_BNTK, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
+    return definition.attend(q_BTNK=q_BTNK, k_BTNK=k_BTNK, v_BTNK=v_BTNK, window=window, documents=documents)
 
 
 def _flash_takes(q_BTNK: Tensor) -> bool:
