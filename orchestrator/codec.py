@@ -21,7 +21,7 @@ class DecodeError(ValueError):
 def to_plain(value: Any) -> Any:
     """Dataclasses, enums, tuples and scalars as JSON's own types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value) if not _says_nothing(field, value)}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, tuple | list):
@@ -29,6 +29,14 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     return value
+
+
+def _says_nothing(field: dataclasses.Field[Any], value: Any) -> bool:
+    """A field that earlier versions did not have, marked `omit_default` in its metadata, at its default.
+
+    It is left out, so that digests and stored objects stay what they were, and earlier versions can read them.
+    """
+    return bool(field.metadata.get("omit_default")) and getattr(value, field.name) == field.default
 
 
 def from_plain(cls: type[T], data: Any, where: str = "") -> T:

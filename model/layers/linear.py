@@ -89,17 +89,26 @@ class _Project(torch.autograd.Function):
 
 
 def _product(x_BTD: Tensor, weight_OD: Tensor, keep: Keep) -> Tensor:
-    if keep is Keep.YES:
-        return torch.ops.braid.kept_product(x_BTD, weight_OD)
-    if keep is Keep.UNREAD and _is_recomputing.get():
+    match keep:
+        case Keep.YES:
+            return torch.ops.braid.kept_product(x_BTD, weight_OD)
+        case Keep.UNREAD if not torch.compiler.is_compiling():  # the compiler leaves out by itself what nobody reads
+            return torch.ops.braid.unread_product(x_BTD, weight_OD)
+    return F.linear(x_BTD, weight_OD)
+
+
+def _unread_product(x_BTD: Tensor, weight_OD: Tensor) -> Tensor:
+    if _is_recomputing.get():
         return x_BTD.new_empty(*x_BTD.shape[:-1], weight_OD.shape[0])
     return F.linear(x_BTD, weight_OD)
 
 
-# An operator of its own, so that a policy of checkpointing knows the products that are kept from those that are not.
+# Operators of their own, so that a policy of checkpointing tells these products from others.
 _library = torch.library.Library("braid", "FRAGMENT")
 _library.define("kept_product(Tensor x_BTD, Tensor weight_OD) -> Tensor")
+_library.define("unread_product(Tensor x_BTD, Tensor weight_OD) -> Tensor")
 _library.impl("kept_product", F.linear, "CompositeExplicitAutograd")
+_library.impl("unread_product", _unread_product, "CompositeExplicitAutograd")
 
 
 def _keep_factors(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from model.kernels.attention.attend import attend
+from model.kernels.attention.operator import attend
 from model.kernels.operators import takes_kernels
 from model.kernels.rotary import definition, operator
 from model.layers.linear import Linear, project
