@@ -33,9 +33,11 @@ def build(
     endpoint_url: Endpoint = "",
 ) -> None:
     """Tokenize a corpus into shards on the store."""
-    from data_pipeline.dataset.build import BuildProgress, build_dataset, refuse_existing
+    from data_pipeline.dataset.build import build_dataset, refuse_existing
+    from data_pipeline.dataset.progress import BuildProgress
     from data_pipeline.dataset.tokenizer import load_tokenizer, train_tokenizer
-    from data_pipeline.sources.corpus import find_corpus, stdlib_corpus
+    from data_pipeline.sources.corpus import find_corpus
+    from data_pipeline.sources.stdlib import stdlib_corpus
     from data_pipeline.store.open import open_store
 
     _refuse_bad_name(name)
