@@ -41,14 +41,8 @@ MAY_IMPORT = {
     "data_pipeline/store/": ("data_pipeline.store", *DATA_PIPELINE),
     "data_pipeline/order/": ("data_pipeline.order",),
     "data_pipeline/sources/": ("data_pipeline.sources", *DATA_PIPELINE),
-    "data_pipeline/dataset/": (
-        "data_pipeline.dataset",
-        "data_pipeline.sources",
-        "data_pipeline.order",
-        "data_pipeline.store",
-        *DATA_PIPELINE,
-    ),
-    "data_pipeline/read/": ("data_pipeline.read", "data_pipeline.dataset", "data_pipeline.order", "data_pipeline.store", *DATA_PIPELINE),
+    "data_pipeline/dataset/": (*(f"data_pipeline.{room}" for room in ("dataset", "sources", "order", "store")), *DATA_PIPELINE),
+    "data_pipeline/read/": (*(f"data_pipeline.{room}" for room in ("read", "dataset", "order", "store")), *DATA_PIPELINE),
     "orchestrator/config.py": (
         "orchestrator.codec",
         "model.config",

@@ -1,4 +1,4 @@
-"""What a source of raw documents promises. Each kind of source is one file of this room; `corpus.py` is the front door."""
+"""What a source of raw documents promises. Each kind of source is one file of this room; `open.py` is the front door."""
 
 from collections.abc import Iterator
 from typing import Protocol

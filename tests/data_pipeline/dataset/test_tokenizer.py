@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models
 
 from data_pipeline.dataset.tokenizer import eos_id_of, load_tokenizer, train_tokenizer
 from data_pipeline.errors import TokenizerInvalid
-from data_pipeline.sources.corpus import find_corpus
+from data_pipeline.sources.open import open_corpus
 from tests.data_pipeline.dataset.built import DOCUMENTS
 
 
@@ -15,11 +15,11 @@ def test_training_a_tokenizer_gives_the_same_in_another_process(tmp_path: Path) 
     (tmp_path / "corpus.txt").write_text("".join(DOCUMENTS))
     code = (
         "import sys; from pathlib import Path\n"
-        "from data_pipeline.dataset.tokenizer import train_tokenizer; from data_pipeline.sources.corpus import find_corpus\n"
-        "sys.stdout.write(train_tokenizer(find_corpus(Path(sys.argv[1])), 300).to_str())"
+        "from data_pipeline.dataset.tokenizer import train_tokenizer; from data_pipeline.sources.open import open_corpus\n"
+        "sys.stdout.write(train_tokenizer(open_corpus(Path(sys.argv[1])), 300).to_str())"
     )
     elsewhere = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True, text=True)
-    assert elsewhere.stdout == train_tokenizer(find_corpus(tmp_path), 300).to_str()
+    assert elsewhere.stdout == train_tokenizer(open_corpus(tmp_path), 300).to_str()
 
 
 def test_tokenizers_that_wont_do_are_one_clear_line(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from data_pipeline.sources.open import open_corpus
 from data_pipeline.sources.stdlib import stdlib_corpus
 
 
@@ -8,3 +9,7 @@ def test_the_standard_library_is_a_corpus_everywhere() -> None:
     assert 50_000 < sum(len(document.encode()) for document in documents) <= 200_000
     assert not any({"test", "tests", "site-packages"} & set(file.parts) for file in files)
     assert files == sorted(files)
+
+
+def test_without_a_path_the_standard_library_is_read() -> None:
+    assert open_corpus(None) == stdlib_corpus()

@@ -5,8 +5,9 @@ import pytest
 import zstandard
 
 from data_pipeline.errors import CorpusInvalid
-from data_pipeline.sources.corpus import Corpus, find_corpus, source_of
+from data_pipeline.sources.corpus import Corpus
 from data_pipeline.sources.jsonl import JsonLinesFile
+from data_pipeline.sources.open import open_corpus, source_of
 from data_pipeline.sources.parquet import ParquetFile
 from data_pipeline.sources.text import TextFile
 from tests.data_pipeline.sources.documents import DOCUMENTS, json_lines
@@ -31,7 +32,7 @@ def test_the_name_of_a_file_tells_its_kind(name: str, kind: type) -> None:
 def test_packed_text_is_one_document_to_its_last_frame(tmp_path: Path) -> None:
     for name, pack in (("a.txt.zst", zstandard.compress), ("a.txt.gz", gzip.compress)):
         (tmp_path / name).write_bytes(pack("ein\nß".encode()) + pack(b"zwei"))
-        assert list(find_corpus(tmp_path / name)) == ["ein\nßzwei"]
+        assert list(open_corpus(tmp_path / name)) == ["ein\nßzwei"]
 
 
 def test_a_directory_is_read_sorted_without_hidden_files_as_often_as_wanted(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_a_directory_is_read_sorted_without_hidden_files_as_often_as_wanted(tmp_
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"c"))
-    corpus = find_corpus(tmp_path)
+    corpus = open_corpus(tmp_path)
     assert list(corpus) == list(corpus) == ["z", "b", "c"]
 
 
@@ -70,12 +71,12 @@ def test_a_directory_is_read_sorted_without_hidden_files_as_often_as_wanted(tmp_
 def test_what_cant_be_read_names_its_file_and_line(tmp_path: Path, name: str, data: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CorpusInvalid, match=expected):
-        list(find_corpus(tmp_path))
+        list(open_corpus(tmp_path))
 
 
 def test_a_corpus_that_is_not_there_says_so(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(CorpusInvalid, match="no such file, or a directory without files"):
-            find_corpus(path)
+            open_corpus(path)
     with pytest.raises(CorpusInvalid, match=r"gone\.txt: can't be read"):
         list(Corpus((TextFile(tmp_path / "gone.txt"),)))
