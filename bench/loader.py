@@ -1,4 +1,4 @@
-"""Reading samples of a cached dataset: `python -m bench.loader`. Against copying the same bytes, which nothing can beat."""
+"""Times reading samples of a cached dataset against copying the same bytes, which nothing can beat: `python -m bench.loader`."""
 
 from __future__ import annotations
 

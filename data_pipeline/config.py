@@ -28,7 +28,7 @@ class StorageConfig:
     endpoint_url: str = ""
     """An S3-compatible server. Empty: AWS, or what AWS_ENDPOINT_URL says."""
     deadline_s: float = 60.0
-    """How long one operation is retried before the store counts as unavailable."""
+    """How long one operation is tried again before the store counts as unavailable, in seconds."""
 
     def __post_init__(self) -> None:
         if "://" in self.root or self.root.startswith("s3:"):
@@ -41,10 +41,11 @@ class StorageConfig:
 
     @property
     def is_s3(self) -> bool:
+        """Whether the root is on S3; else it is a directory."""
         return self.root.startswith(_S3_SCHEME)
 
     def bucket_and_prefix(self) -> tuple[str, str]:
-        """The two parts of an S3 root; the prefix has no slash at either end and may be empty."""
+        """The bucket and the prefix of an S3 root; the prefix has no slash at its end and may be empty."""
         bucket, _, prefix = self.root.removeprefix(_S3_SCHEME).partition("/")
         return bucket, prefix.rstrip("/")
 
@@ -78,7 +79,7 @@ class DataConfig:
     dataset: str = "python-stdlib"
     """Name of a dataset under the storage root, as built by `braid data build`."""
     seq_len: int
-    """T: tokens of one row."""
+    """T: input tokens of one row of a batch."""
     seed: int = 34521
     """Chooses the order of samples. The same seed gives the same order for every world size."""
     document_masking: bool = False

@@ -1,4 +1,4 @@
-"""Errors of datasets. Each message is one line which names the object and the remedy."""
+"""Errors of datasets. Each message is one line that names the object and the remedy."""
 
 
 class DataError(Exception):
@@ -6,35 +6,35 @@ class DataError(Exception):
 
 
 class DatasetMissing(DataError):
-    """No dataset of this name under the storage root."""
+    """There is no dataset of this name under the storage root."""
 
 
 class DatasetExists(DataError):
-    """Another dataset has this name already."""
+    """There is another dataset of this name already."""
 
 
 class DatasetTooSmall(DataError):
-    """Not a single sample of the wanted length."""
+    """The dataset holds not a single sample of the wanted length."""
 
 
 class ManifestInvalid(DataError):
-    """The manifest is not what this version writes."""
+    """The manifest of a dataset is not what this version writes."""
 
 
 class ShardMissing(DataError):
-    """The manifest names a shard which is not there."""
+    """The manifest names a shard that is not on the object store."""
 
 
 class ShardCorrupt(DataError):
-    """A shard is not what the manifest says."""
+    """A shard differs from what the manifest says of it."""
 
 
 class CacheUnusable(DataError):
-    """The local cache directory can't be written."""
+    """The local directory where shards are cached can't be written."""
 
 
 class CorpusInvalid(DataError):
-    """The raw text can't be read."""
+    """The raw documents can't be read, or there are none."""
 
 
 class TokenizerInvalid(DataError):

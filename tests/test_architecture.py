@@ -20,6 +20,9 @@ ONLY_IN = {
     "s3fs": ("data_pipeline/store/s3.py",),
     "aiobotocore": ("data_pipeline/store/s3",),
     "botocore": ("data_pipeline/store/s3",),
+    "pyarrow": ("data_pipeline/sources/",),
+    "tokenizers": ("data_pipeline/dataset/",),
+    "moto": ("launch/servers/moto.py",),
     "omegaconf": ("launch/config/load.py",),
     "ray": ("orchestrator/ray_backend/", "launch/runs/connection.py"),
     "typer": ("launch/",),
@@ -29,9 +32,17 @@ ONLY_IN = {
 
 ORCHESTRATOR = ("orchestrator.config", "orchestrator.messages", "orchestrator.codec", "orchestrator.errors", "orchestrator.records")
 """What all of its rooms have in common."""
+DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors")
+"""What the rooms of the data pipeline have in common."""
 MAY_IMPORT = {
     "model/": ("model",),
-    "data_pipeline/": ("data_pipeline",),
+    "data_pipeline/config.py": (),
+    "data_pipeline/errors.py": (),
+    "data_pipeline/store/": ("data_pipeline.store", *DATA_PIPELINE),
+    "data_pipeline/order/": ("data_pipeline.order",),
+    "data_pipeline/sources/": ("data_pipeline.sources", *DATA_PIPELINE),
+    "data_pipeline/dataset/": (*(f"data_pipeline.{room}" for room in ("dataset", "sources", "order", "store")), *DATA_PIPELINE),
+    "data_pipeline/read/": (*(f"data_pipeline.{room}" for room in ("read", "dataset", "order", "store")), *DATA_PIPELINE),
     "orchestrator/config.py": (
         "orchestrator.codec",
         "model.config",
@@ -43,7 +54,14 @@ MAY_IMPORT = {
     "orchestrator/errors.py": (),
     "orchestrator/messages.py": ("orchestrator.codec",),
     "orchestrator/verify.py": ORCHESTRATOR,
-    "orchestrator/records/": (*ORCHESTRATOR, "orchestrator.control.state", "model.config", "model.costs", "data_pipeline.store.protocol"),
+    "orchestrator/records/": (
+        *ORCHESTRATOR,
+        "orchestrator.control.state",
+        "model.config",
+        "model.costs",
+        "data_pipeline.order",
+        "data_pipeline.store.protocol",
+    ),
     "orchestrator/control/": ("orchestrator.control", *ORCHESTRATOR, "data_pipeline.store.protocol"),
     "orchestrator/node/": ("orchestrator.node", *ORCHESTRATOR, "data_pipeline.config", "data_pipeline.store"),
     "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *ORCHESTRATOR, "data_pipeline"),
@@ -68,8 +86,11 @@ NO_TORCH = (
     "model/optim/groups.py",
     "model/optim/schedule.py",
     "data_pipeline/config.py",
-    "data_pipeline/order/",
+    "data_pipeline/errors.py",
     "data_pipeline/store/",
+    "data_pipeline/sources/",
+    "data_pipeline/dataset/",
+    "data_pipeline/order/",
 )
 
 

@@ -1,21 +1,19 @@
-"""What a dataset consists of: flat little-endian token files on the object store, with sizes and digests.
+"""What a dataset consists of: its shards, with sizes and digests, and its tokenizer.
 
-Layout under the storage root: `datasets/NAME/manifest.json` (created last, once), `datasets/NAME/tokenizer.json`-like file and the shards.
-A shard is nothing but tokens, documents separated by eos, so that existing OLMo and Dolma token files serve as they are.
-
-Samples: a sample is T + 1 consecutive tokens of one shard (T inputs and their next-token labels), and samples start every T tokens.
-No sample crosses shards, so a shard of n tokens holds (n - 1) // T samples and up to T tokens at its end stay unused.
+Keys under the storage root, for a dataset that `build.py` made:
+    datasets/NAME/manifest.json              created once and last; names the others
+    datasets/NAME/tokenizer-DIGEST.json      Hugging Face `tokenizers`
+    datasets/NAME/shards/00000-DIGEST.bin    tokens (`shard_format.py`), with eos at the end of every document
 """
 
 import json
 import re
-from bisect import bisect_right
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from typing import Any
 
 from data_pipeline.config import check_name
 from data_pipeline.errors import DatasetMissing, DatasetTooSmall, ManifestInvalid
+from data_pipeline.order.sample_table import SampleTable, cut_samples
 from data_pipeline.store.protocol import InvalidKey, KeyMissing, ObjectStore, check_key
 
 VERSION = 1
@@ -25,24 +23,29 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRef:
+    """One shard, as the manifest describes it."""
+
     key: str
+    """Its key on the object store."""
     num_tokens: int
     size_bytes: int
     sha256: str
-    """Of the whole file, in hex."""
+    """SHA-256 of the whole shard, in hex."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetManifest:
+    """One dataset: how its tokens are to be read, and where they are."""
+
     name: str
     dtype: str
-    """`uint16` or `uint32`, little-endian."""
+    """How a token is stored: `uint16` or `uint32`, little-endian."""
     eos_id: int
-    """The token after every document."""
+    """The token that ends every document."""
     vocab_size: int
-    """X: every token is below it."""
+    """X: every token is smaller."""
     tokenizer_key: str
-    """Of the Hugging Face `tokenizers` JSON file."""
+    """Key of the tokenizer, a Hugging Face `tokenizers` JSON file, on the object store."""
     shards: tuple[ShardRef, ...]
 
     @property
@@ -54,45 +57,35 @@ class DatasetManifest:
         return sum(shard.size_bytes for shard in self.shards)
 
     def num_samples(self, seq_len: int) -> int:
-        return sum(_samples_of(shard, seq_len) for shard in self.shards)
-
-
-@dataclass(frozen=True, slots=True)
-class SampleTable:
-    """Finds a sample by its index in O(log shards)."""
-
-    seq_len: int
-    ends: tuple[int, ...]
-    """For each shard, the number of samples up to its end."""
-
-    @property
-    def num_samples(self) -> int:
-        return self.ends[-1]
-
-    def locate(self, index: int) -> tuple[int, int]:
-        """(which shard, its token at which the sample starts)."""
-        shard = bisect_right(self.ends, index)
-        first = self.ends[shard - 1] if shard else 0
-        return shard, (index - first) * self.seq_len
+        """How many samples of `seq_len` inputs the shards hold; may be none."""
+        return cut_samples((shard.num_tokens for shard in self.shards), seq_len=seq_len).num_samples
 
 
 def build_sample_table(manifest: DatasetManifest, seq_len: int) -> SampleTable:
-    """Raises DatasetTooSmall where not one sample fits."""
-    if manifest.num_samples(seq_len) == 0:
-        longest = max((shard.num_tokens for shard in manifest.shards), default=0)
+    """Finds the samples of `seq_len` inputs in the shards. Raises DatasetTooSmall where not one fits."""
+    shard_tokens = [shard.num_tokens for shard in manifest.shards]
+    table = cut_samples(shard_tokens, seq_len=seq_len)
+    if table.num_samples == 0:
+        longest = max(shard_tokens, default=0)
         raise DatasetTooSmall(
             f"data.seq_len={seq_len}: the longest shard of dataset {manifest.name} has {longest} tokens; use less, or build from more text"
         )
-    return SampleTable(seq_len, tuple(accumulate(_samples_of(shard, seq_len) for shard in manifest.shards)))
+    return table
+
+
+def dataset_prefix(name: str) -> str:
+    """What the keys of the dataset `name` begin with; ends with '/'. Raises ValueError where the name could lead elsewhere."""
+    check_name(name, key="data.dataset")
+    return f"datasets/{name}/"
 
 
 def manifest_key(name: str) -> str:
-    check_name(name, key="data.dataset")
-    return f"datasets/{name}/manifest.json"
+    """Key of the manifest of the dataset `name`. Raises ValueError where the name could lead elsewhere."""
+    return f"{dataset_prefix(name)}manifest.json"
 
 
 def load_manifest(store: ObjectStore, name: str) -> DatasetManifest:
-    """Raises DatasetMissing or ManifestInvalid."""
+    """The manifest of the dataset `name`. Raises DatasetMissing, ManifestInvalid, or what the store raises."""
     key = manifest_key(name)
     try:
         text = store.get(key)
@@ -104,11 +97,15 @@ def load_manifest(store: ObjectStore, name: str) -> DatasetManifest:
 
 
 def manifest_to_json(manifest: DatasetManifest) -> bytes:
+    """The manifest as it is stored; the same manifest gives the same bytes."""
     return (json.dumps({"version": VERSION} | asdict(manifest), indent=1) + "\n").encode()
 
 
 def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
-    """Strict: every field, no other, each of its type. `where` names the file in ManifestInvalid."""
+    """Reads what `manifest_to_json` wrote: every field and no other, each of its type.
+
+    Raises ManifestInvalid, whose message begins with `where`.
+    """
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("version", None) != VERSION:
@@ -122,10 +119,6 @@ def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
         reason = str(error).replace("\n", " ").replace("DatasetManifest.__init__() ", "").replace("ShardRef.__init__() ", "")
         raise ManifestInvalid(f"{where}: not a dataset manifest of this version ({reason}); rebuild it with `braid data build`") from error
     return manifest
-
-
-def _samples_of(shard: ShardRef, seq_len: int) -> int:
-    return max(0, shard.num_tokens - 1) // seq_len
 
 
 def _check(manifest: DatasetManifest) -> None:

@@ -1,6 +1,6 @@
-"""Shards on the local disk: fetched whole, once per node, checked before use.
+"""A cache of shards on the local disk: each is fetched whole, once per node, and checked before use.
 
-Files are named by their SHA-256, so a cache directory is safe to share between processes, runs and datasets.
+A file is named by the SHA-256 of its shard, so that processes, runs and datasets may share a cache directory.
 """
 
 import errno
@@ -36,7 +36,7 @@ def cached_shard(ref: ShardRef, *, store: ObjectStore, directory: Path) -> Path:
 
 
 def _is_complete(path: Path, ref: ShardRef) -> bool:
-    """A file gets its name only after its digest was right and it was synced; the size is checked again because that is free."""
+    """Whether the shard is cached. A file gets its name only after its digest was checked; its size is checked again, for free."""
     try:
         return path.stat().st_size == ref.size_bytes
     except FileNotFoundError:

@@ -104,7 +104,7 @@ def _to_store_error(error: OSError, url: str) -> StoreError:
 
 
 def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
-    """Files below `directory`, whose own key is `key`. What vanishes meanwhile is left out."""
+    """Files below `directory`, whose key is `key`. What vanishes meanwhile is left out."""
     try:
         entries = list(os.scandir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -122,7 +122,7 @@ def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
 
 
 def _make_directory(directory: Path) -> None:
-    """Like mkdir -p, and durable."""
+    """Makes the directory and those above it, durably."""
     if directory.is_dir():
         return
     _make_directory(directory.parent)

@@ -10,7 +10,7 @@ from data_pipeline.store.protocol import ObjectStore
 def open_store(storage: StorageConfig) -> ObjectStore:
     """The store at `storage.root`. Does no I/O itself: a missing bucket or directory shows at the first operation.
 
-    An S3 store belongs to the process which opened it: open another one after a fork.
+    An S3 store belongs to the process that opened it: open another one after a fork.
     """
     if storage.is_s3:
         from data_pipeline.store.s3 import open_s3  # here, so that a directory store costs no s3fs

@@ -1,6 +1,6 @@
 """The object store as everybody sees it: one small protocol, its errors, its rules for keys.
 
-Pure: no torch, no s3fs, no I/O. `stores.open_store` makes the real ones.
+Pure: no torch, no s3fs, no I/O. `open.open_store` makes the real ones.
 Keys are relative to the store's root, parts separated by '/'.
 """
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 INCOMING = ".incoming"
-"""Reserved part: where a directory store keeps what is not yet complete."""
+"""A part that no key may have: a store in a directory keeps there what is not yet complete."""
 MAX_KEY_BYTES = 900
-"""S3 allows 1024, of which the root's prefix takes some."""
+"""The longest key, in bytes of UTF-8. S3 allows 1024, of which the root's prefix takes some."""
 
 
 class StoreError(Exception):
-    """Something went wrong with the object store. The message is one line which names the object and the remedy."""
+    """Something went wrong with the object store. The message is one line that names the object and the remedy."""
 
 
 class InvalidKey(StoreError):
-    """The key could leave its prefix, or is not representable in every store."""
+    """The key could lead out of its prefix, or some store can't hold it."""
 
 
 class KeyMissing(StoreError):
-    """There is no object of this key."""
+    """There is no object with this key."""
 
 
 class KeyExists(StoreError):
@@ -30,19 +30,21 @@ class KeyExists(StoreError):
 
 
 class BucketMissing(StoreError):
-    """The bucket of the root does not exist."""
+    """The bucket that storage.root names does not exist."""
 
 
 class AccessDenied(StoreError):
-    """No credentials, wrong ones, or ones which may not do this."""
+    """There are no credentials, or wrong ones, or they do not permit this operation."""
 
 
 class StoreUnavailable(StoreError):
-    """No good answer until the deadline."""
+    """The store gave no usable answer before the deadline."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectInfo:
+    """What a listing tells of one object."""
+
     key: str
     size_bytes: int
     modified_at_s: float
@@ -53,10 +55,10 @@ class ObjectStore(Protocol):
     """Whole objects, written at once: a reader sees an object completely or not at all. Safe to use from any thread."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write the object, over an older one if there is one."""
+        """Writes the object, over an older one if there is one."""
 
     def create(self, key: str, data: bytes) -> None:
-        """Write the object if there is none. Of any number of concurrent callers exactly one succeeds, the others get KeyExists."""
+        """Writes the object if there is none. Of any number of concurrent callers exactly one succeeds, the others get KeyExists."""
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises KeyMissing."""
@@ -68,14 +70,14 @@ class ObjectStore(Protocol):
         """Objects whose key begins with the string `prefix` and sorts after `after`, sorted by key."""
 
     def delete(self, key: str) -> None:
-        """Remove the object; nothing happens where there is none."""
+        """Removes the object; nothing happens where there is none."""
 
     def url(self, key: str) -> str:
         """Where the object is, for messages."""
 
 
 def check_key(key: str) -> str:
-    """Return `key` if every store can hold it and it can't leave its prefix, else raise InvalidKey."""
+    """Returns `key` if every store can hold it and it can't lead out of its prefix. Raises InvalidKey otherwise."""
     parts = key.split("/")
     if (
         any(part in ("", ".", "..", INCOMING) for part in parts)
@@ -87,13 +89,14 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return `prefix` if it can begin a key; it may be empty or end anywhere in a part."""
+    """Returns `prefix` if a key can begin with it; it may be empty or end anywhere in a part. Raises InvalidKey otherwise."""
     if prefix:
         check_key(prefix.removesuffix("/"))
     return prefix
 
 
 def check_range(start: int, length: int) -> None:
+    """Raises ValueError where the range of `get_range` is negative."""
     if start < 0 or length < 0:
         raise ValueError(f"get_range(start={start}, length={length}): neither may be negative")
 

@@ -1,4 +1,4 @@
-"""Retries, the one place for them: exponential backoff with jitter until a deadline. Pure: clock, sleep and chance are arguments."""
+"""The one place for retries: exponential backoff with jitter until a deadline. Pure: clock, sleep and chance are arguments."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -9,12 +9,13 @@ Result = TypeVar("Result")
 
 
 class TransientError(StoreError):
-    """May go away by itself: retried, and never seen by callers."""
+    """A failure that may go away by itself: it is retried, and callers of a store never see it."""
 
 
 def backoff_delays(*, chance: Callable[[], float], first_delay_s: float = 0.1, largest_delay_s: float = 5.0) -> Iterator[float]:
-    """Endless delays that double up to `largest_delay_s`; `chance` in [0, 1) spreads each over its upper half, so that many clients part.
+    """Delays without end, in seconds, which double up to `largest_delay_s`.
 
+    `chance` returns numbers in [0, 1) and draws each delay from its upper half, so that clients that failed together don't retry together.
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("equal jitter").
     """
     delay_s = first_delay_s
@@ -31,9 +32,9 @@ def with_retries(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Result:
-    """The result of `operation`, called again after every TransientError until `deadline_s` have passed, then StoreUnavailable.
+    """The result of `operation`, which is called again after every TransientError; any other error passes at once.
 
-    Any other error is permanent and passes at once.
+    Raises StoreUnavailable where the next call would come later than `deadline_s` after the first.
     """
     gives_up_at_s = clock() + deadline_s
     num_attempts = 0

@@ -25,8 +25,9 @@ from data_pipeline.store.s3_errors import RAISED_BY_S3, BucketExists, RangePastE
 
 Result = TypeVar("Result")
 Parameters = dict[str, Any]
-"""Of an S3 operation, by Amazon's names."""
+"""Arguments of an S3 operation, by Amazon's names."""
 Answer = dict[str, Any]
+"""What an S3 operation returns, by Amazon's names."""
 
 PART_SIZE_BYTES = 32 * 2**20
 MULTIPART_FROM_BYTES = 2 * PART_SIZE_BYTES
@@ -42,15 +43,16 @@ class S3Store:
     """Objects of one bucket under one prefix."""
 
     filesystem: S3FileSystem
-    """Closes the client when it goes."""
+    """Owns the event loop and the client, which it closes when it is garbage-collected."""
     client: Any
-    """The aiobotocore client; its coroutines belong on the filesystem's loop."""
+    """The aiobotocore client; its coroutines must run on the filesystem's event loop."""
     bucket: str
     prefix: str
-    """Empty, or ends with '/'."""
+    """What every key in the bucket begins with: empty, or ends with '/'."""
     endpoint: str
-    """For messages."""
+    """The server's URL without credentials, for messages."""
     deadline_s: float
+    """How long one operation is tried again."""
 
     def __repr__(self) -> str:
         return f"S3Store(s3://{self.bucket}/{self.prefix})"
@@ -62,9 +64,10 @@ class S3Store:
             self._call("put_object", key, {"Body": data})
 
     def create(self, key: str, data: bytes) -> None:
-        """Carries a nonce: when an answer got lost and the write was repeated, the refusal is about our own object, which then counts.
+        """Writes the object if there is none; raises KeyExists where another writer was first.
 
-        (The repetition need not be ours: aiohttp repeats a PUT by itself when a kept connection turns out to be closed.)
+        The object carries a nonce. Where an answer got lost and the write was repeated, the server refuses the second because of our own
+        first: the nonce tells, and the write counts. (aiohttp too repeats a PUT, when a kept connection turns out to be closed.)
         """
         writer = uuid.uuid4().hex
         try:
@@ -207,7 +210,7 @@ def open_s3(storage: StorageConfig) -> S3Store:
 
 
 def create_bucket(storage: StorageConfig) -> None:
-    """Make the bucket of an `s3://` root, unless it is there already and ours. For demos and tests: in the server's default region."""
+    """Makes the bucket of an `s3://` root in the server's default region, unless it is there already and ours. For demos and tests."""
     store = open_s3(storage)
     try:
         store._request("create_bucket", f"s3://{store.bucket}", {"Bucket": store.bucket})

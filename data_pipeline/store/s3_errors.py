@@ -1,4 +1,4 @@
-"""What an S3 failure means: transient or permanent, and for the person who reads it. The one place that judges.
+"""What a failure of S3 means: whether it is transient or permanent, and what to tell a person. The one place that decides this.
 
 Messages name the error's code or type only: a server's own words might repeat what it was sent.
 """
@@ -25,7 +25,7 @@ RAISED_BY_S3 = (OSError, BotoCoreError, ClientError, HttpError, IncompleteRead)
 
 
 class BucketExists(StoreError):
-    """The bucket to be made is there and ours."""
+    """The bucket that was to be made is there already, and ours."""
 
 
 class RangePastEnd(StoreError):
@@ -63,7 +63,7 @@ _CREDENTIAL_FAILURES = (NoCredentialsError, PartialCredentialsError, ProfileNotF
 
 
 def to_store_error(error: Exception, *, url: str, endpoint: str) -> StoreError:
-    """The failure of a call about `url` as one of our errors; TransientError where another try may succeed."""
+    """What to raise for `error`, which a call about the object at `url` raised; a TransientError where another try may succeed."""
     if isinstance(error, _CREDENTIAL_FAILURES):
         return AccessDenied(
             f"{url}: no usable credentials ({type(error).__name__}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from data_pipeline.config import check_name
+from data_pipeline.dataset.progress import BuildProgress
 from launch.commands.options import Endpoint, Storage
 from launch.config.budget import human
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
@@ -33,16 +34,16 @@ def build(
     endpoint_url: Endpoint = "",
 ) -> None:
     """Tokenize a corpus into shards on the store."""
-    from data_pipeline.dataset.build import BuildProgress, build_dataset, refuse_existing
+    from data_pipeline.dataset.build import build_dataset, refuse_existing
     from data_pipeline.dataset.tokenizer import load_tokenizer, train_tokenizer
-    from data_pipeline.sources.corpus import find_corpus, stdlib_corpus
+    from data_pipeline.sources.open import open_corpus
     from data_pipeline.store.open import open_store
 
     _refuse_bad_name(name)
     where = storage_of(storage, endpoint_url)
     store = open_store(where)
     refuse_existing(store, name)
-    documents = find_corpus(corpus) if corpus else stdlib_corpus()
+    documents = open_corpus(corpus)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("training a tokenizer" if tokenizer is None else "reading the tokenizer")
         made = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(documents, vocab_size)

@@ -20,7 +20,7 @@ from rich.console import Console
 from data_pipeline.config import StorageConfig
 from data_pipeline.dataset.build import build_dataset
 from data_pipeline.dataset.tokenizer import train_tokenizer
-from data_pipeline.sources.corpus import find_corpus
+from data_pipeline.sources.open import open_corpus
 from data_pipeline.store.open import open_store
 from launch.config.load import load_config
 from launch.demo.store import demo_store
@@ -105,7 +105,7 @@ def _prepare(storage: StorageConfig, corpus: Path | None, num_steps: int, consol
         return load_config("tiny", overrides)
     config = load_config("tiny", [*overrides, f"data.dataset={name}"])
     console.print(f"building a dataset from {corpus} …")
-    documents = find_corpus(corpus)
+    documents = open_corpus(corpus)
     tokenizer = train_tokenizer(documents, config.model.vocab_size)
     build_dataset(store=open_store(storage), name=name, documents=documents, tokenizer=tokenizer, progress=lambda _: None)
     return config

@@ -58,7 +58,7 @@ rgw dns name = {host}
 
 
 class CephError(Exception):
-    """Ceph can't be started here. One line with the remedy."""
+    """Ceph can't be started here. The message is one line with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +69,7 @@ class CephServer:
     access_key: str
     secret_key: str
     daemons: tuple[subprocess.Popen[bytes], ...]
-    """In the order in which they were started."""
+    """The gateway's processes and those it needs, in the order in which they were started."""
 
     def __repr__(self) -> str:
         return f"CephServer({self.endpoint_url})"
@@ -85,12 +85,12 @@ class CephServer:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Runs Ceph's programs for the cluster in one directory."""
+    """Runs Ceph's programs for the cluster whose files are in one directory."""
 
     directory: Path
 
     def run(self, *command: str) -> bytes:
-        """What the program wrote to stdout."""
+        """What the program wrote to stdout. Raises CephError where it fails or takes too long."""
         try:
             return subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_S).stdout
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
@@ -98,13 +98,14 @@ class Tools:
             raise CephError(f"{command[0]} failed in {self.directory}: {last_line or type(error).__name__}; see the logs there") from error
 
     def succeeds(self, *command: str) -> bool:
+        """Whether the program ended within ten seconds and without an error."""
         try:
             return subprocess.run(command, capture_output=True, timeout=10).returncode == 0
         except subprocess.TimeoutExpired:
             return False
 
     def daemon(self, *command: str) -> subprocess.Popen[bytes]:
-        """In the foreground and in a session of its own, so that a Ctrl-C meant for us doesn't reach it before we stop it."""
+        """Starts a daemon in the foreground, in a session of its own so that a Ctrl-C meant for us doesn't reach it before we stop it."""
         with (self.directory / f"{command[0]}.out").open("ab") as output:
             return subprocess.Popen(
                 [*command, "-f"], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -112,11 +113,12 @@ class Tools:
 
     @property
     def config(self) -> tuple[str, str]:
+        """The arguments that name the cluster's configuration to every program."""
         return ("-c", str(self.directory / "ceph.conf"))
 
 
 def why_not_ceph() -> str:
-    """Empty where a gateway can be started here, else the reason with its remedy."""
+    """The reason why no gateway can be started here, with its remedy; empty where one can."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         return f"{', '.join(missing)} not found; as root: apt-get install -y --no-install-recommends {PACKAGES}"
@@ -126,7 +128,7 @@ def why_not_ceph() -> str:
 
 
 def start_ceph(directory: Path) -> CephServer:
-    """A fresh gateway whose files are all in `directory`, which must be empty or not exist. Takes about ten seconds. Raises CephError."""
+    """Starts a fresh gateway, in ten seconds or so. All its files are in `directory`, which must be empty or new. Raises CephError."""
     reason = why_not_ceph()
     if reason:
         raise CephError(reason)

@@ -1,6 +1,6 @@
 """A small S3 server for demos and tests: moto's, on loopback, made safe for several writers.
 
-As a process: `python -m data_pipeline.moto_server --endpoint-file FILE`. It keeps everything in memory and accepts any credentials.
+As a process: `python -m launch.servers.moto --endpoint-file FILE`. It keeps everything in memory and accepts any credentials.
 """
 
 import argparse
@@ -21,7 +21,7 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def atomic_creates(app: WsgiApp) -> WsgiApp:
-    """`app` with conditional writes one after the other: moto looks and writes in two steps.
+    """`app`, but conditional writes happen one after the other: moto looks and writes in two steps, between which another could write.
 
     The body is read before the lock is taken, so that a client which freezes in the middle of its request holds up nobody.
     """
@@ -38,7 +38,7 @@ def atomic_creates(app: WsgiApp) -> WsgiApp:
 
 
 def build_moto_server(port: int) -> tuple[BaseWSGIServer, str]:
-    """A server, not yet serving, and its endpoint URL. Port 0 means any free one."""
+    """A server that is not serving yet, and its endpoint URL. Port 0 means any free port."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     app = atomic_creates(DomainDispatcherApplication(create_backend_app))
     server = make_server(HOST, port, app, threaded=True, request_handler=MotoRequestHandler)
@@ -46,7 +46,7 @@ def build_moto_server(port: int) -> tuple[BaseWSGIServer, str]:
 
 
 def write_endpoint(path: Path, endpoint_url: str) -> None:
-    """Whole or not at all: whoever waits for the file may read it as soon as it is there."""
+    """Writes the URL to a file that appears complete: whoever waits for it may read it as soon as it is there."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.write_text(endpoint_url + "\n", encoding="utf-8")
     temporary.replace(path)

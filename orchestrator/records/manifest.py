@@ -13,6 +13,7 @@ import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
+from data_pipeline.order.samples import epoch_and_offset, first_position
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
@@ -82,7 +83,7 @@ def manifest_key(step: int, attempt: int) -> str:
 
 def data_position(step: int, *, batch_rows: int, num_samples: int) -> DataPosition:
     """Where the step after `step` begins to read."""
-    epoch, index = divmod(step * batch_rows, num_samples)
+    epoch, index = epoch_and_offset(first_position(step + 1, batch_rows=batch_rows), num_samples=num_samples)
     return DataPosition(epoch=epoch, index=index)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from data_pipeline.order.samples import SampleRef, digest_of
-from data_pipeline.read.loader import Loader, TokenBatch
+from data_pipeline.read.batch import TokenBatch
+from data_pipeline.read.loader import Loader
 from model.lm import HybridLM
 from model.optim.adamw import AdamW
 from model.optim.schedule import lr_at

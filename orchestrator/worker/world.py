@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from data_pipeline.order.samples import SampleRef
+from data_pipeline.order.samples import SampleRef, rows_of_rank
 from model.parallel.mesh import Mesh, build_mesh
 from orchestrator.config import RunConfig
 
@@ -34,9 +34,7 @@ class World:
 
     def rank_rows(self, batch_rows: int) -> range:
         """The rows of the global batch that this rank trains on; ranks along cp and tp share theirs."""
-        rows = batch_rows // self.mesh.parallel.dp
-        first = self.mesh.dp_rank * rows
-        return range(first, first + rows)
+        return rows_of_rank(self.mesh.dp_rank, num_ranks=self.mesh.parallel.dp, batch_rows=batch_rows)
 
     def exchange(self, samples: Sequence[SampleRef], *, stop: bool) -> tuple[list[SampleRef], bool]:
         """(the samples that the ranks read, in the order of the global batch; whether any rank is to stop), in one small collective.

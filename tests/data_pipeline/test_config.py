@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -70,3 +72,12 @@ def test_configs_are_frozen_and_merge_with_omegaconf() -> None:
     storage = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(StorageConfig), {"root": "s3://bucket/x"}))
     assert data == DataConfig(seq_len=16, seed=3)
     assert storage == StorageConfig(root="s3://bucket/x")
+
+
+def test_a_config_or_the_protocol_costs_neither_torch_nor_s3fs() -> None:
+    code = (
+        "import sys, data_pipeline.config, data_pipeline.store.protocol, data_pipeline.store.retry, data_pipeline.store.open\n"
+        "import data_pipeline.order.samples, data_pipeline.order.sample_table, data_pipeline.dataset.manifest\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 's3fs', 'botocore', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

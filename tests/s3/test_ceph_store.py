@@ -5,16 +5,14 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, ObjectStore
 from data_pipeline.store.s3 import MULTIPART_FROM_BYTES, S3Store, create_bucket, open_s3
-from launch.servers.ceph import CephError, start_ceph, why_not_ceph
-from tests.data_pipeline.s3_world import set_credentials
-from tests.data_pipeline.store_contract import StoreContract
+from tests.data_pipeline.store.s3_world import set_credentials
+from tests.data_pipeline.store.store_contract import StoreContract
 from tests.s3.conftest import CephAccess
 
 pytestmark = pytest.mark.s3
@@ -84,11 +82,3 @@ def test_names_that_need_escaping_survive(ceph_store: S3Store) -> None:
         ceph_store.put(key, key.encode())
     assert [info.key for info in ceph_store.list("")] == sorted(keys)
     assert [ceph_store.get(key) for key in keys] == [key.encode() for key in keys]
-
-
-def test_ceph_is_not_started_over_something_else(tmp_path: Path) -> None:
-    if why_not_ceph():
-        pytest.skip(why_not_ceph())
-    (tmp_path / "precious").write_text("x")
-    with pytest.raises(CephError, match="is not empty; give a new directory"):
-        start_ceph(tmp_path)

@@ -4,7 +4,7 @@ import os
 
 from torch import Tensor
 
-from data_pipeline.read.loader import TokenBatch
+from data_pipeline.read.batch import TokenBatch
 from model.lm import HybridLM
 from model.train.step import StepResult
 from orchestrator.worker.main import main

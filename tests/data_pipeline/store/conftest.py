@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from data_pipeline.store.s3 import S3Store, create_bucket, open_s3
-from tests.data_pipeline.s3_world import ACCESS_KEY, SECRET_KEY, S3World, running_s3_world, set_credentials
+from tests.data_pipeline.store.s3_world import ACCESS_KEY, SECRET_KEY, S3World, running_s3_world, set_credentials
 
 
 @pytest.fixture(scope="session")

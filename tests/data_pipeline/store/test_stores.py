@@ -7,7 +7,7 @@ from data_pipeline.store.local import LocalStore
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import AccessDenied, KeyMissing, ObjectStore, StoreError
 from data_pipeline.store.s3 import S3Store
-from tests.data_pipeline.store_contract import StoreContract
+from tests.data_pipeline.store.store_contract import StoreContract
 from tests.fakes.memory_store import MemoryStore
 
 

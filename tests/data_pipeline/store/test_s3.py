@@ -2,9 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store import s3
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreUnavailable
 from data_pipeline.store.s3 import S3Store, create_bucket, open_s3
-from tests.data_pipeline.s3_world import ACCESS_KEY, SECRET_KEY, Fault, S3World
+from tests.data_pipeline.store.s3_world import ACCESS_KEY, SECRET_KEY, Fault, S3World
 
 
 def first(method: str, *codes: str) -> Fault:
@@ -162,30 +159,6 @@ def test_names_that_need_escaping_survive(s3_store: S3Store) -> None:
         s3_store.put(key, key.encode())
     assert [info.key for info in s3_store.list("")] == sorted(keys)
     assert [s3_store.get(key) for key in keys] == [key.encode() for key in keys]
-
-
-def test_a_config_or_the_protocol_costs_neither_torch_nor_s3fs() -> None:
-    code = (
-        "import sys, data_pipeline.config, data_pipeline.object_store, data_pipeline.retry, data_pipeline.plan, data_pipeline.stores\n"
-        "sys.exit(any(name in sys.modules for name in ('torch', 's3fs', 'botocore', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_server_process_writes_its_endpoint_and_serves(s3_world: S3World, tmp_path: Path) -> None:
-    endpoint_file = tmp_path / "endpoint"
-    command = [sys.executable, "-m", "launch.servers.moto", "--endpoint-file", str(endpoint_file)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            while not endpoint_file.exists():
-                assert server.poll() is None
-                time.sleep(0.02)
-            storage = StorageConfig(root="s3://demo/here", endpoint_url=endpoint_file.read_text().strip())
-            create_bucket(storage)
-            open_s3(storage).create("key", b"1")
-            assert open_s3(storage).get("key") == b"1"
-        finally:
-            server.terminate()
 
 
 def test_the_environment_may_name_the_endpoint(s3_world: S3World, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -15,6 +16,11 @@ def test_a_manifest_survives_its_json() -> None:
     manifest = put_dataset(store, [1, 2, 0], [3, 0], dtype="uint32")
     assert load_manifest(store, "tiny") == manifest
     assert manifest_from_json(manifest_to_json(manifest), where="here") == manifest
+
+
+def test_the_bytes_of_a_manifest_never_change_between_versions() -> None:
+    text = manifest_to_json(put_dataset(MemoryStore(), [1, 2, 0], [3, 0], dtype="uint32"))
+    assert hashlib.sha256(text).hexdigest() == "7630587220e82427dcb0dd2e6247fce3bb592efd0f3c05f146927ff18b384424"
 
 
 def test_a_missing_dataset_says_how_to_build_it() -> None:
@@ -74,11 +80,11 @@ def test_a_dataset_name_cant_reach_elsewhere() -> None:
         manifest_key("../runs/first")
 
 
-def test_samples_start_every_t_tokens_and_never_cross_shards() -> None:
+def test_samples_are_cut_from_the_shards_in_their_order() -> None:
     manifest = put_dataset(MemoryStore(), list(range(9)), [1, 2], [], list(range(13)))
     table = build_sample_table(manifest, seq_len=4)
     assert table.num_samples == manifest.num_samples(4) == 2 + 0 + 0 + 3
-    assert [table.locate(index) for index in range(5)] == [(0, 0), (0, 4), (3, 0), (3, 4), (3, 8)]
+    assert [(found.shard, found.start) for found in map(table.locate, range(5))] == [(0, 0), (0, 4), (3, 0), (3, 4), (3, 8)]
 
 
 def test_a_dataset_without_a_single_sample_says_so() -> None:

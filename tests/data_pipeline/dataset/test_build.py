@@ -1,6 +1,4 @@
 import hashlib
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -9,28 +7,15 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_pipeline.config import DataConfig
-from data_pipeline.dataset.build import BuildProgress, build_dataset, dataset_exists
-from data_pipeline.dataset.inspect import inspect_dataset
+from data_pipeline.dataset.build import build_dataset, dataset_exists
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
-from data_pipeline.dataset.tokenizer import EOS_TOKEN, eos_id_of, load_tokenizer, train_tokenizer
-from data_pipeline.errors import CorpusInvalid, DatasetExists, DatasetMissing, TokenizerInvalid
+from data_pipeline.dataset.progress import BuildProgress
+from data_pipeline.dataset.tokenizer import EOS_TOKEN, load_tokenizer, train_tokenizer
+from data_pipeline.errors import CorpusInvalid, DatasetExists, DatasetMissing
 from data_pipeline.read.loader import build_loader
-from data_pipeline.sources.corpus import find_corpus
 from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
+from tests.data_pipeline.dataset.built import DOCUMENTS, build
 from tests.fakes.memory_store import MemoryStore
-
-DOCUMENTS = [f"def function_{number}(argument):\n    return argument + {number}\n" for number in range(40)]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_tokenizer(DOCUMENTS, vocab_size=300)
-
-
-def build(store: ObjectStore, tokenizer: Tokenizer, documents: list[str] = DOCUMENTS, name: str = "tiny") -> DatasetManifest:
-    return build_dataset(
-        store=store, name=name, documents=documents, tokenizer=tokenizer, shard_size_tokens=120, progress=lambda progress: None
-    )
 
 
 def tokens_of(store: ObjectStore, manifest: DatasetManifest) -> list[int]:
@@ -71,17 +56,6 @@ def test_the_same_text_gives_the_same_dataset(tokenizer: Tokenizer) -> None:
     assert build(MemoryStore(), again) == build(MemoryStore(), tokenizer)
 
 
-def test_training_a_tokenizer_gives_the_same_in_another_process(tmp_path: Path) -> None:
-    (tmp_path / "corpus.txt").write_text("".join(DOCUMENTS))
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from data_pipeline.tokenizer import train_tokenizer; from data_pipeline.corpus import find_corpus\n"
-        "sys.stdout.write(train_tokenizer(find_corpus(Path(sys.argv[1])), 300).to_str())"
-    )
-    elsewhere = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True, text=True)
-    assert elsewhere.stdout == train_tokenizer(find_corpus(tmp_path), 300).to_str()
-
-
 def test_text_that_looks_like_eos_stays_text(tokenizer: Tokenizer) -> None:
     store = MemoryStore()
     manifest = build(store, tokenizer, ["a<|endoftext|>b", "c"])
@@ -96,6 +70,23 @@ def test_a_large_vocabulary_takes_32_bits(tmp_path: Path) -> None:
     manifest = build(store, load_tokenizer(tmp_path / "tokenizer.json"), ["far", "near far"])
     assert (manifest.dtype, manifest.vocab_size, manifest.eos_id) == ("uint32", 70_001, 0)
     assert np.frombuffer(store.get(manifest.shards[0].key), dtype="<u4").tolist() == [70_000, 0, 1, 70_000, 0]
+
+
+@pytest.mark.parametrize(
+    ("largest_id", "expected"),
+    [
+        (3, ["shards/00000-73e29caa3411305a.bin", "shards/00001-7c039a3f7e41f389.bin"]),
+        (70_000, ["shards/00000-9aa62e7ebc5c43c4.bin", "shards/00001-568686c818dd66b1.bin"]),
+    ],
+)
+def test_the_bytes_of_shards_never_change_between_versions(largest_id: int, expected: list[str]) -> None:
+    words = Tokenizer(models.WordLevel({"</s>": 0, "[UNK]": 1, "near": 2, "far": largest_id}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    documents = ["near far", "", "far", "near"]
+    manifest = build_dataset(
+        store=MemoryStore(), name="tiny", documents=documents, tokenizer=words, shard_size_tokens=4, progress=lambda progress: None
+    )
+    assert [ref.key.removeprefix("datasets/tiny/") for ref in manifest.shards] == expected  # named by their digests
 
 
 def test_progress_is_told(tokenizer: Tokenizer) -> None:
@@ -162,45 +153,3 @@ def test_nothing_to_build_from_is_one_clear_line(tokenizer: Tokenizer) -> None:
         build(MemoryStore(), tokenizer, [])
     with pytest.raises(ValueError, match=r"^data\.dataset="):
         build(MemoryStore(), tokenizer, name="../x")
-
-
-def test_tokenizers_that_wont_do_are_one_clear_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    (tmp_path / "broken.json").write_text('{"model": 1}')
-    for name, expected in (("broken.json", "not a Hugging Face tokenizers file"), ("nothing.json", "can't be read")):
-        with pytest.raises(TokenizerInvalid, match=rf"{name}: {expected}"):
-            load_tokenizer(tmp_path / name)
-    with pytest.raises(TokenizerInvalid, match=r"--eos-token <stop>: the tokenizer has no such token"):
-        eos_id_of(tokenizer, "<stop>")
-    with pytest.raises(TokenizerInvalid, match="name the token which ends documents with --eos-token"):
-        eos_id_of(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
-    with pytest.raises(TokenizerInvalid, match="at least 257"):
-        train_tokenizer(DOCUMENTS, vocab_size=256)
-
-
-def test_inspecting_shows_sizes_and_the_first_text(tokenizer: Tokenizer) -> None:
-    store = MemoryStore()
-    manifest = build(store, tokenizer)
-    report = inspect_dataset(store=store, name="tiny", verify_digests=True)
-    assert report.manifest == manifest
-    assert report.first_text.startswith("def function_0(argument):\n    return argument + 0\n<|endoftext|>def function_1")
-    assert report.problems == ()
-
-
-def test_inspecting_finds_missing_short_and_flipped_shards(tokenizer: Tokenizer) -> None:
-    store = MemoryStore()
-    refs = build(store, tokenizer).shards
-    store.delete(refs[0].key)
-    store.objects[refs[1].key] = store.objects[refs[1].key][:-2]
-    flipped = bytearray(store.objects[refs[2].key])
-    flipped[5] ^= 1
-    store.objects[refs[2].key] = bytes(flipped)
-
-    quick = inspect_dataset(store=store, name="tiny").problems
-    thorough = inspect_dataset(store=store, name="tiny", verify_digests=True).problems
-
-    assert [problem.partition("; ")[0].partition(": ")[2] for problem in quick[:2]] == [
-        "is missing",
-        f"has {refs[1].size_bytes - 2} bytes, the manifest says {refs[1].size_bytes}",
-    ]
-    assert not any(refs[2].key in problem for problem in quick)
-    assert any(refs[2].key in problem and "SHA-256" in problem for problem in thorough)

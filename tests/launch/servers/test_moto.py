@@ -1,10 +1,19 @@
-"""What we add to moto: conditional writes one after the other."""
+"""moto's server as a process of its own, and what we add to it: conditional writes one after the other."""
 
 import io
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from data_pipeline.config import StorageConfig
+from data_pipeline.store.s3 import create_bucket, open_s3
 from launch.servers.moto import atomic_creates
+from tests.data_pipeline.store.s3_world import ACCESS_KEY, SECRET_KEY, set_credentials
 
 
 def request(body: Any, *, conditional: bool = True) -> dict[str, Any]:
@@ -54,3 +63,20 @@ def test_a_client_that_freezes_within_its_body_holds_up_nobody() -> None:
     thawed.set()
     frozen.join()
     assert answers == [[b"late"]]
+
+
+def test_the_server_process_writes_its_endpoint_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_credentials(monkeypatch, ACCESS_KEY, SECRET_KEY)
+    endpoint_file = tmp_path / "endpoint"
+    command = [sys.executable, "-m", "launch.servers.moto", "--endpoint-file", str(endpoint_file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while not endpoint_file.exists():
+                assert server.poll() is None
+                time.sleep(0.02)
+            storage = StorageConfig(root="s3://demo/here", endpoint_url=endpoint_file.read_text().strip())
+            create_bucket(storage)
+            open_s3(storage).create("key", b"1")
+            assert open_s3(storage).get("key") == b"1"
+        finally:
+            server.terminate()

@@ -27,8 +27,9 @@ def test_rows_are_the_planned_samples_and_labels_the_next_tokens(tmp_path: Path)
         batch = loader.batch(5)
         samples = samples_of_step(5, batch_rows=6, num_samples=loader.num_samples, seed=3)
         for row, sample in enumerate(samples):
-            shard, start = loader.reader.table.locate(sample.index)
-            expected = SHARDS[shard][start : start + SEQ_LEN + 1]
+            found = loader.reader.table.locate(sample.index)
+            assert found.count == SEQ_LEN + 1
+            expected = SHARDS[found.shard][found.start : found.start + SEQ_LEN + 1]
             assert batch.tokens_BT[row].tolist() == expected[:-1]
             assert batch.labels_BT[row].tolist() == expected[1:]
         assert batch.tokens_BT.dtype == batch.labels_BT.dtype == torch.int64

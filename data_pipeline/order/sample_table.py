@@ -1,0 +1,49 @@
+"""What a sample is, and which tokens it consists of. Pure.
+
+A sample is T + 1 consecutive tokens of one shard: T inputs, and as the label of each the token after it. Samples of a shard start every
+T tokens: the last label of one is the first input of the next. No sample crosses shards: a shard of n tokens holds (n - 1) // T samples,
+and up to T tokens at its end stay unused.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenRange:
+    """Consecutive tokens of one shard."""
+
+    shard: int
+    """Index of the shard in its dataset."""
+    start: int
+    """The first token, counted from the beginning of the shard."""
+    count: int
+    """How many tokens there are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleTable:
+    """Finds the tokens of a sample by the sample's index, in O(log shards)."""
+
+    seq_len: int
+    """T: input tokens of a sample."""
+    ends: tuple[int, ...]
+    """For each shard, the number of samples in it and in all shards before it."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the whole dataset."""
+        return self.ends[-1] if self.ends else 0
+
+    def locate(self, index: int) -> TokenRange:
+        """The T + 1 tokens of the sample `index`, in [0, num_samples)."""
+        shard = bisect_right(self.ends, index)
+        first = self.ends[shard - 1] if shard else 0
+        return TokenRange(shard=shard, start=(index - first) * self.seq_len, count=self.seq_len + 1)
+
+
+def cut_samples(shard_tokens: Iterable[int], *, seq_len: int) -> SampleTable:
+    """The samples of shards of so many tokens each."""
+    return SampleTable(seq_len=seq_len, ends=tuple(accumulate(max(0, num_tokens - 1) // seq_len for num_tokens in shard_tokens)))

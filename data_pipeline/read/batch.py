@@ -1,0 +1,44 @@
+"""What one rank trains on in one step: its rows of tokens, the labels, and where documents begin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_pipeline.order.samples import SampleRef
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenBatch:
+    """The rows of one rank in one step, on the CPU. B rows, T tokens, P documents + 1."""
+
+    samples: tuple[SampleRef, ...]
+    """The sample that each row was read from, in the order of the rows."""
+    tokens_BT: torch.Tensor
+    """The inputs, int64."""
+    labels_BT: torch.Tensor
+    """The next token of each input, int64; across a document's end too, as OLMo does."""
+    document_offsets_P: torch.Tensor
+    """Where documents begin in the flattened rows, then B * T, int32. A document begins with each row and after each eos."""
+
+
+def build_batch(samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int) -> TokenBatch:
+    """`rows` are the T + 1 tokens of each sample."""
+    stacked = np.stack(rows)
+    tokens_BT = np.ascontiguousarray(stacked[:, :-1])
+    return TokenBatch(
+        samples=tuple(samples),
+        tokens_BT=torch.from_numpy(tokens_BT),
+        labels_BT=torch.from_numpy(np.ascontiguousarray(stacked[:, 1:])),
+        document_offsets_P=torch.from_numpy(document_offsets(tokens_BT, eos_id)),
+    )
+
+
+def document_offsets(tokens_BT: NDArray[np.int64], eos_id: int) -> NDArray[np.int32]:
+    """Where documents begin in the flattened rows, then the number of tokens; shape (P,)."""
+    num_rows, seq_len = tokens_BT.shape
+    row_starts = np.arange(num_rows + 1) * seq_len
+    after_eos = np.flatnonzero(tokens_BT == eos_id) + 1
+    return np.union1d(row_starts, after_eos).astype(np.int32)

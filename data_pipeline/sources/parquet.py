@@ -1,0 +1,35 @@
+"""A Parquet file: one document per row, in the column `text`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import parquet
+
+from data_pipeline.errors import CorpusInvalid
+from data_pipeline.sources.files import read_errors
+from data_pipeline.sources.protocol import TEXT_FIELD
+
+SUFFIXES = (".parquet",)
+_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile:
+    """The column `text` of every row; other columns are not read."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[str]:
+        with read_errors(self.path), parquet.ParquetFile(self.path) as table:
+            self._check_columns(table.schema_arrow.names)
+            batches = table.iter_batches(batch_size=_BATCH_ROWS, columns=[TEXT_FIELD])
+            rows = (document for batch in batches for document in batch.column(0).to_pylist())
+            for number, document in enumerate(rows, start=1):
+                if not isinstance(document, str):
+                    raise CorpusInvalid(f'{self.path}: row {number}: no string in the column "{TEXT_FIELD}"; every row needs one')
+                yield document
+
+    def _check_columns(self, names: list[str]) -> None:
+        if TEXT_FIELD not in names:
+            raise CorpusInvalid(f'{self.path}: no column "{TEXT_FIELD}" among {", ".join(names)}; rename the one with the documents')

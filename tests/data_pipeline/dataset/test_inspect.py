@@ -1,0 +1,46 @@
+from collections import Counter
+
+from tokenizers import Tokenizer
+
+from data_pipeline.dataset.inspect import inspect_dataset
+from tests.data_pipeline.dataset.built import build
+from tests.data_pipeline.datasets import put_dataset
+from tests.fakes.memory_store import MemoryStore
+
+
+def test_inspecting_shows_sizes_and_the_first_text(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer)
+    report = inspect_dataset(store=store, name="tiny", verify_digests=True)
+    assert report.manifest == manifest
+    assert report.first_text.startswith("def function_0(argument):\n    return argument + 0\n<|endoftext|>def function_1")
+    assert report.problems == ()
+
+
+def test_inspecting_finds_missing_short_and_flipped_shards(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    refs = build(store, tokenizer).shards
+    store.delete(refs[0].key)
+    store.objects[refs[1].key] = store.objects[refs[1].key][:-2]
+    flipped = bytearray(store.objects[refs[2].key])
+    flipped[5] ^= 1
+    store.objects[refs[2].key] = bytes(flipped)
+
+    quick = inspect_dataset(store=store, name="tiny").problems
+    thorough = inspect_dataset(store=store, name="tiny", verify_digests=True).problems
+
+    assert [problem.partition("; ")[0].partition(": ")[2] for problem in quick[:2]] == [
+        "is missing",
+        f"has {refs[1].size_bytes - 2} bytes, the manifest says {refs[1].size_bytes}",
+    ]
+    assert not any(refs[2].key in problem for problem in quick)
+    assert any(refs[2].key in problem and "SHA-256" in problem for problem in thorough)
+
+
+def test_inspecting_lists_the_store_once_however_many_shards() -> None:
+    store = MemoryStore()
+    put_dataset(store, *[[1, 0]] * 20)
+    calls: Counter[str] = Counter()
+    store.fault = lambda operation, key: calls.update([operation])
+    inspect_dataset(store=store, name="tiny")
+    assert calls["list"] == 1

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models
+
+from data_pipeline.dataset.tokenizer import eos_id_of, load_tokenizer, train_tokenizer
+from data_pipeline.errors import TokenizerInvalid
+from data_pipeline.sources.open import open_corpus
+from tests.data_pipeline.dataset.built import DOCUMENTS
+
+
+def test_training_a_tokenizer_gives_the_same_in_another_process(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("".join(DOCUMENTS))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from data_pipeline.dataset.tokenizer import train_tokenizer; from data_pipeline.sources.open import open_corpus\n"
+        "sys.stdout.write(train_tokenizer(open_corpus(Path(sys.argv[1])), 300).to_str())"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True, text=True)
+    assert elsewhere.stdout == train_tokenizer(open_corpus(tmp_path), 300).to_str()
+
+
+def test_tokenizers_that_wont_do_are_one_clear_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('{"model": 1}')
+    for name, expected in (("broken.json", "not a Hugging Face tokenizers file"), ("nothing.json", "can't be read")):
+        with pytest.raises(TokenizerInvalid, match=rf"{name}: {expected}"):
+            load_tokenizer(tmp_path / name)
+    with pytest.raises(TokenizerInvalid, match=r"--eos-token <stop>: the tokenizer has no such token"):
+        eos_id_of(tokenizer, "<stop>")
+    with pytest.raises(TokenizerInvalid, match="name the token which ends documents with --eos-token"):
+        eos_id_of(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    with pytest.raises(TokenizerInvalid, match="at least 257"):
+        train_tokenizer(DOCUMENTS, vocab_size=256)
