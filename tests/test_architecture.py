@@ -5,13 +5,26 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from model.mixers.registry import MIXERS
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("model", "data_pipeline", "orchestrator", "launch")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+
+
+MODULES = {module_of(path) for path in SOURCES if path.name != "__init__.py"}
+PACKAGES = {module_of(path) for path in SOURCES if path.name == "__init__.py"}
+KNOW_KINDS = ("model/mixers/", "model/presets.py", "model/weights/hf/")
+"""A mixer's folder, the registry, models by name, and formats that have words of their own for the kinds."""
 
 ONLY_IN = {
     "torchtitan": ("model/recompute.py",),
@@ -80,11 +93,20 @@ NO_TORCH = (
     "orchestrator/errors.py",
     "orchestrator/messages.py",
     "orchestrator/verify.py",
+    "model/compute.py",
     "model/config.py",
+    "model/declare.py",
+    "model/parameters.py",
     "model/presets.py",
+    "model/require.py",
     "model/costs/",
+    "model/mixers/mixer.py",
+    "model/mixers/registry.py",
+    "model/mixers/widths.py",
+    "model/optim/config.py",
     "model/optim/groups.py",
     "model/optim/schedule.py",
+    "model/parallel/config.py",
     "data_pipeline/config.py",
     "data_pipeline/errors.py",
     "data_pipeline/store/",
@@ -92,16 +114,26 @@ NO_TORCH = (
     "data_pipeline/dataset/",
     "data_pipeline/order/",
 )
+NO_TORCH_BY_NAME = ("config.py", "costs.py", "mixer.py", "sizes.py")
+"""Files in the folders of mixers, feed-forwards and kernels."""
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def imported_at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those that only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from imported_at_run_time(node)
+
+
 def imports_of(path: Path) -> set[str]:
     """Dotted names of every module that the file imports, at any depth."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imported_at_run_time(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -133,9 +165,51 @@ def test_rooms_import_only_their_neighbours(path: Path):
             pytest.fail(f"{name_of(path)} imports {module}")
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if name_of(path).startswith(NO_TORCH)], ids=name_of)
+PURE = [
+    path for path in SOURCES if name_of(path).startswith(NO_TORCH) or (path.name in NO_TORCH_BY_NAME and name_of(path).startswith("model/"))
+]
+
+
+@pytest.mark.parametrize("path", PURE, ids=name_of)
 def test_pure_files_know_no_torch(path: Path):
     assert not any(within(module, "torch") for module in imports_of(path))
+
+
+def test_importing_every_pure_file_costs_no_torch():
+    """Not even by way of what they import; ray_backend imports Ray, which is slow enough by itself."""
+    names = [module_of(path) for path in PURE if "ray_backend" not in name_of(path)]
+    code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_what_is_imported_of_this_project_exists(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ROOMS:
+            assert node.module in MODULES or node.module in PACKAGES, f"{name_of(path)}:{node.lineno}: there is no {node.module}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports inside functions count too: they only hide a circle."""
+    graph = {module_of(path): {found for found in imports_of(path) if found in MODULES} for path in SOURCES}
+    reached: dict[str, set[str]] = {}
+
+    def visit(module: str, way: tuple[str, ...]) -> set[str]:
+        assert module not in way, f"a circle: {' → '.join((*way[way.index(module) :], module))}"
+        if module not in reached:
+            reached[module] = set().union(*(visit(other, (*way, module)) for other in graph[module]), {module})
+        return reached[module]
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if not name_of(path).startswith(KNOW_KINDS)], ids=name_of)
+def test_a_kind_of_mixer_is_named_only_in_its_folder_and_the_registry(path: Path):
+    """What works by kind asks the registry; who compares words forgets the next kind."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and node.value in MIXERS:
+            pytest.fail(f"{name_of(path)}:{node.lineno}: {node.value!r}; ask model.mixers.registry.MIXERS instead")
 
 
 def test_the_command_line_starts_without_torch_and_without_ray():
