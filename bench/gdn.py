@@ -20,8 +20,8 @@ from torch import Tensor
 from bench.fla_guard import lift_fla_guard
 from bench.timing import DeviceStopwatch, Run, Stopwatch, describe_gpu, gpu_wall_s, medians_s, print_ratios
 from model.config import Backend
-from model.kernels.delta_rule.backends import gated_delta_rule
-from model.kernels.delta_rule.definition import gated_delta_rule_reference
+from model.kernels.delta_rule import definition
+from model.kernels.delta_rule.operator import gated_delta_rule
 from model.layers.layers import Linear
 from model.mixers.gdn.layer import GatedDeltaNet, GateParameters, l2_normalise
 from model.presets import PRESETS
@@ -257,7 +257,7 @@ def run_on_cpu() -> None:
     torch.set_num_threads(1)
     parts, grad_out = make_inputs(SMALL, torch.device("cpu"), torch.float32)
     rules: dict[str, Callable[..., Tensor]] = {
-        "step by step, torch": gated_delta_rule_reference,
+        "step by step, torch": definition.gated_delta_rule,
         "chunked, torch": partial(gated_delta_rule, documents=None, backend="torch"),
     }
     both = {name: rule_work(rule, parts, grad_out).phase(PHASES[-1]) for name, rule in rules.items()}

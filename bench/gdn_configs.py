@@ -28,10 +28,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.gdn import Sizes, make_inputs
 from bench.timing import describe_gpu
-from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
 from model.kernels.delta_rule.configs import HOPPER, KernelConfig, Launch, choose_config
 from model.kernels.delta_rule.launch import delta_rule_backward, delta_rule_forward
+from model.kernels.delta_rule.sizes import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 
 Kernel = Literal["prepare", "forward", "backward", "gradients"]
 KERNELS: dict[Kernel, str] = {

@@ -5,12 +5,9 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from model.kernels.delta_rule.sizes import TRITON_CONV_WIDTH, TRITON_KEY_DIMS, TRITON_VALUE_DIMS, Backend
+
 LAYER_KINDS = ("gdn", "attn", "window")
-Backend = Literal["torch", "fla", "triton"]
-TRITON_KEY_DIMS = (*range(32, 129, 16), 256)
-TRITON_VALUE_DIMS = range(16, 257, 16)
-TRITON_CONV_WIDTH = 4
-"""What our own kernels are made for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from model.config import ComputeConfig
-from model.kernels.delta_rule.backends import FORWARD_OPERATORS
+from model.kernels.delta_rule.operator import FORWARD_OPERATORS
 
 
 def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:

@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from model.config import TRITON_CONV_WIDTH, Backend, ModelConfig, ParallelConfig
 from model.documents import Documents, build_documents
-from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.delta_rule.operator import gated_delta_rule
 from model.kernels.gates import operator as gates_triton
 from model.layers.head import IGNORED, cross_entropy_sum, head_loss_sum
 from model.layers.layers import RMSNorm, swiglu

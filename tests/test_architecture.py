@@ -15,7 +15,7 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 ONLY_IN = {
     "torchtitan": ("model/recompute.py",),
-    "fla": ("model/kernels/delta_rule/backends.py",),
+    "fla": ("model/kernels/delta_rule/fla.py",),
     "triton": ("model/kernels/",),
     "s3fs": ("data_pipeline/store/s3.py",),
     "aiobotocore": ("data_pipeline/store/s3",),
@@ -65,6 +65,7 @@ NO_TORCH = (
     "model/config.py",
     "model/presets.py",
     "model/costs/",
+    "model/kernels/delta_rule/sizes.py",
     "model/optim/groups.py",
     "model/optim/schedule.py",
     "data_pipeline/config.py",

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from math import prod
 
 from model.config import ModelConfig
+from model.kernels.delta_rule.sizes import GDN_CHUNK
 
-GDN_CHUNK = 64
-"""Tokens per chunk of the delta rule, for the FLOP count; the kernels use the same."""
 ROW_WISE = ("o_proj", "down_proj")
 REPLICATED = ("norm", "mixer_norm", "ffn_norm", "o_norm")
 """Modules whose weight tensor parallelism cuts in dimension 1 (input channels), or not at all; the others in dimension 0."""

@@ -15,8 +15,8 @@ from torch.autograd import DeviceType
 from bench import gdn_configs
 from bench.gdn import Sizes
 from bench.gdn_configs import KERNELS, Candidate, Kernel, Problem, candidates, choose, entry, main, parse_head_dims, ranking, time_us
-from model.config import TRITON_VALUE_DIMS
 from model.kernels.delta_rule.configs import CONFIGS, HOPPER, KernelConfig, Launch
+from model.kernels.delta_rule.sizes import TRITON_VALUE_DIMS
 
 ROOT = Path(__file__).parents[2]
 OLMO = Sizes(num_heads=30, key_dim=96, value_dim=192)

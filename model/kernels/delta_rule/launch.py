@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.config import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
-from model.costs.parameters import GDN_CHUNK
 from model.kernels.delta_rule.configs import KernelConfig, choose_config
 from model.kernels.delta_rule.plan import ChunkPlan, max_chunks, plan_chunks
+from model.kernels.delta_rule.sizes import GDN_CHUNK, TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """out, final_state, inverse, scores, gates, updates, states."""
@@ -35,6 +34,7 @@ def delta_rule_forward(
     """
     _check(q, k, v, log_decay, beta)
     _check_documents(offsets_cpu_P, v.shape[0], v.shape[1])
+    _check_state(initial_state, (_num_documents(v, offsets_cpu_P), v.shape[2], q.shape[3], v.shape[3]), v.device)
     from model.kernels.delta_rule.triton_prepare import prepare_chunks  # Triton: absent on a CPU
     from model.kernels.delta_rule.triton_scan import scan_forward
 
@@ -103,7 +103,7 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
     With documents, Z counts as many chunks as there could be.
     """
     num_rows, num_tokens, num_heads, value_dim = v.shape
-    num_documents = num_rows if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
+    num_documents = _num_documents(v, offsets_cpu_P)
     num_chunks = max_chunks(num_rows=num_rows, num_tokens=num_tokens, offsets_cpu_P=offsets_cpu_P)
     square = (num_rows, num_tokens, num_heads, GDN_CHUNK)
     return (
@@ -115,6 +115,11 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
         torch.empty_like(v),
         v.new_empty(num_chunks, num_heads, value_dim, q.shape[-1]),
     )
+
+
+def _num_documents(v: Tensor, offsets_cpu_P: Tensor | None) -> int:
+    """How many documents the rows hold; without offsets each row is one."""
+    return v.shape[0] if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
 
 
 def _states_of_documents(v: Tensor, key_dim: int, num_documents: int) -> Tensor:
@@ -170,3 +175,9 @@ def _check_documents(offsets_cpu_P: Tensor | None, num_rows: int, num_tokens: in
     """Those of other rows would have the kernels pass over tokens, or past the last one."""
     if offsets_cpu_P is not None and int(offsets_cpu_P[-1]) != num_rows * num_tokens:
         raise ValueError(f"documents of {int(offsets_cpu_P[-1])} tokens for {num_rows} × {num_tokens}: build them for these rows")
+
+
+def _check_state(state: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
+    if state is not None and (state.shape, state.dtype, state.device) != (shape, torch.float32, device):
+        found = f"{list(state.shape)} in {state.dtype} on {state.device}"
+        raise ValueError(f"initial state {found}: give {list(shape)} (documents or rows, value heads, K, V) in float32 on {device}")

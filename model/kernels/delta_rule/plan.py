@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.costs.parameters import GDN_CHUNK
 from model.documents import to_device
+from model.kernels.delta_rule.sizes import GDN_CHUNK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

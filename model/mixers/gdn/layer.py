@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from model.config import Backend, ModelConfig
 from model.documents import Documents
 from model.kernels.conv import operator as conv_triton
-from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.delta_rule.operator import gated_delta_rule
 from model.kernels.gated_norm import operator as head_norm_triton
 from model.kernels.gates import operator as gates_triton
 from model.layers.layers import Linear, widen
