@@ -6,13 +6,21 @@ import torch
 from torch import Tensor
 
 from model.kernels.delta_rule.sizes import GDN_CHUNK
-from model.kernels.operators import contiguous_like
+from model.kernels.operators import as_operator, contiguous_like, differentiate
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Gradients of q, k, v, log_decay and beta."""
 
 
-@torch.library.custom_op("braid::delta_rule_fla", mutates_args=())
+def _empty(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return contiguous_like(v), contiguous_like(log_decay).float(), k.new_empty(*log_decay.shape, GDN_CHUNK)
+
+
+def _empty_gradients(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay_sum: Tensor, *_: Any) -> Gradients:
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v), contiguous_like(decay_sum), contiguous_like(beta)
+
+
+@as_operator("delta_rule_fla", empty=_empty)
 def delta_rule_fla(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_P: Tensor | None, offsets_cpu_P: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,7 +45,7 @@ def delta_rule_fla(
     return out.to(v.dtype).view(v.shape), decay_sum.view(log_decay.shape), inverse.view(*log_decay.shape, GDN_CHUNK)
 
 
-@torch.library.custom_op("braid::delta_rule_fla_backward", mutates_args=())
+@as_operator("delta_rule_fla_backward", empty=_empty_gradients)
 def _backward(
     grad_out: Tensor,
     q: Tensor,
@@ -86,37 +94,15 @@ def _chunk_indices(offsets_P: Tensor | None, offsets_cpu_P: Tensor | None) -> Te
     return prepare_chunk_indices(offsets_cpu_P, GDN_CHUNK).to(offsets_P.device, non_blocking=True)
 
 
-@delta_rule_fla.register_fake
-def _fake(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, offsets_P: Tensor | None, offsets_cpu_P: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    return contiguous_like(v), contiguous_like(log_decay).float(), k.new_empty(*log_decay.shape, GDN_CHUNK)
+def _keep(inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> tuple[Any, ...]:
+    q, k, v, _log_decay, beta, offsets_P, offsets_cpu_P = inputs
+    _out, decay_sum, inverse = output
+    return q, k, v, beta, decay_sum, inverse, offsets_P, offsets_cpu_P
 
 
-@_backward.register_fake
-def _backward_fake(
-    grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    decay_sum: Tensor,
-    inverse: Tensor,
-    offsets_P: Tensor | None,
-    offsets_cpu_P: Tensor | None,
-) -> Gradients:
-    return contiguous_like(q), contiguous_like(k), contiguous_like(v), contiguous_like(decay_sum), contiguous_like(beta)
+def _gradients(grad_out: Tensor, _grad_decay_sum: None, _grad_inverse: None, *kept: Any) -> Gradients:
+    """Nothing flows back into the sums and inverses."""
+    return _backward(grad_out, *kept)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    q, k, v, _, beta, offsets_P, offsets_cpu_P = inputs
-    _, decay_sum, inverse = output
-    ctx.save_for_backward(q, k, v, beta, decay_sum, inverse, offsets_P, offsets_cpu_P)
-    ctx.set_materialize_grads(False)  # nothing flows back into the sums and inverses
-
-
-def _differentiate(ctx: Any, grad_out: Tensor, _grad_decay_sum: None, _grad_inverse: None) -> tuple[Tensor | None, ...]:
-    return *_backward(grad_out, *ctx.saved_tensors), None, None
-
-
-delta_rule_fla.register_autograd(_differentiate, setup_context=_keep)
+differentiate(delta_rule_fla, _gradients, keep=_keep, materialize_grads=False)

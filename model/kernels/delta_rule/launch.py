@@ -14,6 +14,7 @@ from torch import Tensor
 from model.kernels.delta_rule.configs import KernelConfig, choose_config
 from model.kernels.delta_rule.plan import ChunkPlan, max_chunks, plan_chunks
 from model.kernels.delta_rule.sizes import GDN_CHUNK, TRITON_KEY_DIMS, TRITON_VALUE_DIMS
+from model.kernels.operators import contiguous_like
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """out, final_state, inverse, scores, gates, updates, states."""
@@ -115,6 +116,17 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
         torch.empty_like(v),
         v.new_empty(num_chunks, num_heads, value_dim, q.shape[-1]),
     )
+
+
+def empty_backward(
+    grad_out: Tensor, grad_final_state: Tensor | None, q: Tensor, k: Tensor, v: Tensor,
+    inverse: Tensor, scores: Tensor, gates: Tensor, updates: Tensor, states: Tensor,
+    offsets_cpu_P: Tensor | None, has_initial_state: bool,
+) -> Backward:  # fmt: skip
+    """The backward's outputs, unfilled, from its own arguments."""
+    grad_log_decay, grad_beta = (v.new_empty(v.shape[:3], dtype=torch.float32) for _ in range(2))
+    grad_initial_state = _states_of_documents(v, q.shape[-1], _num_documents(v, offsets_cpu_P) if has_initial_state else 0)
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v), grad_log_decay, grad_beta, grad_initial_state
 
 
 def _num_documents(v: Tensor, offsets_cpu_P: Tensor | None) -> int:
