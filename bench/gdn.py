@@ -23,12 +23,12 @@ from bench.timing import DeviceStopwatch, Run, Stopwatch, describe_gpu, gpu_wall
 from model.config import ModelConfig
 from model.declare import Cut, projection
 from model.kernels.conv.definition import l2_normalise
-from model.kernels.delta_rule.backends import gated_delta_rule
-from model.kernels.delta_rule.definition import gated_delta_rule_reference
+from model.kernels.delta_rule import definition
+from model.kernels.delta_rule.operator import gated_delta_rule
+from model.kernels.delta_rule.sizes import Backend
 from model.layers.gates import GateParameters
 from model.layers.linear import Linear
 from model.mixers.context import Context
-from model.mixers.gdn.config import Backend
 from model.mixers.gdn.costs import gdn_gate_parameters, gdn_parameters
 from model.mixers.gdn.layer import GatedDeltaNet
 from model.presets import PRESETS
@@ -269,7 +269,7 @@ def run_on_cpu() -> None:
     torch.set_num_threads(1)
     parts, grad_out = make_inputs(SMALL, torch.device("cpu"), torch.float32)
     rules: dict[str, Callable[..., Tensor]] = {
-        "step by step, torch": gated_delta_rule_reference,
+        "step by step, torch": definition.gated_delta_rule,
         "chunked, torch": partial(gated_delta_rule, documents=None, backend="torch"),
     }
     both = {name: rule_work(rule, parts, grad_out).phase(PHASES[-1]) for name, rule in rules.items()}

@@ -31,7 +31,7 @@ from bench.timing import describe_gpu
 from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
 from model.kernels.delta_rule.configs import HOPPER, KernelConfig, Launch, choose_config
 from model.kernels.delta_rule.launch import delta_rule_backward, delta_rule_forward
-from model.kernels.delta_rule.sizes import KEY_DIMS, VALUE_DIMS
+from model.kernels.delta_rule.sizes import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 
 Kernel = Literal["prepare", "forward", "backward", "gradients"]
 KERNELS: dict[Kernel, str] = {
@@ -264,7 +264,7 @@ def tune(sizes: Sizes, faults: Mapping[Candidate, str]) -> None:
 def parse_head_dims(text: str) -> Sizes:
     """From 96x192, with the heads of the model that has such. Raises ArgumentTypeError."""
     key_dim, _, value_dim = text.partition("x")
-    if not (key_dim.isdigit() and value_dim.isdigit() and int(key_dim) in KEY_DIMS and int(value_dim) in VALUE_DIMS):
+    if not (key_dim.isdigit() and value_dim.isdigit() and int(key_dim) in TRITON_KEY_DIMS and int(value_dim) in TRITON_VALUE_DIMS):
         known = "K of 32 to 128 in steps of 16, or 256, and V of 16 to 256 in steps of 16"
         raise argparse.ArgumentTypeError(f"{text!r}: give {known}: 96x192")
     return Sizes(num_heads=30 if text == "96x192" else 32, key_dim=int(key_dim), value_dim=int(value_dim))

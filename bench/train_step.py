@@ -28,8 +28,8 @@ from model.build import shard_model
 from model.compute import ComputeConfig
 from model.config import ModelConfig
 from model.costs.flops import flops_per_token
+from model.kernels.delta_rule.sizes import Backend
 from model.lm import HybridLM
-from model.mixers.gdn.config import Backend
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
 from model.parallel.collectives import local

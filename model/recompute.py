@@ -15,7 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 from model.block import Block
 from model.compute import ComputeConfig
-from model.kernels.delta_rule.backends import FORWARD_OPERATORS
+from model.kernels.delta_rule.operator import FORWARD_OPERATORS
 from model.layers.linear import KEPT_PRODUCT, Keep, recomputing
 
 aten = torch.ops.aten

@@ -28,7 +28,7 @@ KNOW_KINDS = ("model/mixers/", "model/presets.py", "model/weights/hf/")
 
 ONLY_IN = {
     "torchtitan": ("model/recompute.py",),
-    "fla": ("model/kernels/delta_rule/backends.py",),
+    "fla": ("model/kernels/delta_rule/fla.py",),
     "triton": ("model/kernels/",),
     "s3fs": ("data_pipeline/store/s3.py",),
     "aiobotocore": ("data_pipeline/store/s3",),

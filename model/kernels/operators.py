@@ -1,7 +1,11 @@
-"""What the layers' kernels share: where they are taken rather than plain torch, and the tensors that they write to."""
+"""How kernels become operators of torch's, which torch.compile and checkpointing see whole, and where they are taken."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import CustomOpDef
 
 
 def takes_kernels(*tensors: Tensor) -> bool:
@@ -14,6 +18,55 @@ def takes_kernels(*tensors: Tensor) -> bool:
     )
 
 
+def as_operator(name: str, *, empty: Callable[..., Any], mutates: Iterable[str] = ()) -> Callable[[Callable[..., Any]], CustomOpDef]:
+    """Decorates a function that computes: it becomes the operator braid::`name`, of the types in its signature.
+
+    `empty` takes the same arguments and returns the outputs unfilled, so that shapes, dtypes and strides are known without running.
+    `mutates` names the arguments that are overwritten.
+    """
+
+    def define(compute: Callable[..., Any]) -> CustomOpDef:
+        defined = torch.library.custom_op(f"braid::{name}", compute, mutates_args=mutates)
+        defined.register_fake(empty)
+        return defined
+
+    return define
+
+
+def keep_inputs(inputs: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
+    return inputs
+
+
+def differentiate(
+    forward: CustomOpDef,
+    backward: Callable[..., tuple[Any, ...]],
+    *,
+    keep: Callable[[tuple[Any, ...], Any], tuple[Any, ...]] = keep_inputs,
+    materialize_grads: bool = True,
+) -> None:
+    """Gives an operator its gradients: `backward(*gradients of the outputs, *kept)`, one for each of the first inputs; the rest have none.
+
+    `keep(inputs, output)` is what the backward needs, of tensors and of constants. Where nothing flows back into an output its gradient
+    is zeros, or None without `materialize_grads`.
+    """
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        kept = keep(inputs, output)
+        ctx.num_inputs = len(inputs)
+        ctx.is_tensor = [isinstance(x, Tensor) for x in kept]
+        ctx.constants = [None if isinstance(x, Tensor) else x for x in kept]
+        ctx.save_for_backward(*(x for x in kept if isinstance(x, Tensor)))
+        ctx.set_materialize_grads(materialize_grads)
+
+    def run_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        tensors = iter(ctx.saved_tensors)  # once: checkpointing refuses to compute them a second time
+        kept = [next(tensors) if is_tensor else constant for is_tensor, constant in zip(ctx.is_tensor, ctx.constants, strict=True)]
+        gradients = backward(*grads, *kept)
+        return *gradients, *[None] * (ctx.num_inputs - len(gradients))
+
+    forward.register_autograd(run_backward, setup_context=setup_context)
+
+
 def contiguous_like(x: Tensor) -> Tensor:
-    """Unfilled, of x's shape, dtype and device: what a kernel writes to, and what its operator's fake returns."""
+    """An unfilled, contiguous tensor of x's shape, dtype and device: what a kernel writes to, and what `empty` returns."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)

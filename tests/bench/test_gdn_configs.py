@@ -16,7 +16,7 @@ from bench import gdn_configs
 from bench.gdn import Sizes
 from bench.gdn_configs import KERNELS, Candidate, Kernel, Problem, candidates, choose, entry, main, parse_head_dims, ranking, time_us
 from model.kernels.delta_rule.configs import CONFIGS, HOPPER, KernelConfig, Launch
-from model.kernels.delta_rule.sizes import VALUE_DIMS
+from model.kernels.delta_rule.sizes import TRITON_VALUE_DIMS
 
 ROOT = Path(__file__).parents[2]
 OLMO = Sizes(num_heads=30, key_dim=96, value_dim=192)
@@ -48,7 +48,7 @@ CHOSEN = KernelConfig(
 )
 
 
-@pytest.mark.parametrize("value_dim", VALUE_DIMS)
+@pytest.mark.parametrize("value_dim", TRITON_VALUE_DIMS)
 def test_only_blocks_that_divide_v_are_tried(value_dim: int) -> None:
     tried = candidates(value_dim)
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.fla_guard import lift_fla_guard
-from model.kernels.delta_rule.backends import gated_delta_rule, gated_delta_rule_with_states
 from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
-from model.kernels.delta_rule.operator import delta_rule_triton
+from model.kernels.delta_rule.operator import delta_rule_triton, gated_delta_rule
 from tests.model.delta_rule_cases import Case, Inputs, distances, draw, exact_results, kernel_results
 
 pytestmark = [
@@ -149,7 +148,7 @@ def in_two_calls(parts: dict[str, Tensor], cut: int) -> tuple[Tensor, Tensor]:
     state, outs = parts["initial_state"], []
     for tokens in (slice(None, cut), slice(cut, None)):
         of_part = {name: x[:, tokens] for name, x in parts.items() if name != "initial_state"}
-        out, state = gated_delta_rule_with_states(**of_part, documents=None, initial_state_DNKV=state, backend="triton")
+        out, state, *_ = delta_rule_triton(**of_part, offsets_cpu_P=None, initial_state=state, output_final_state=True)
         outs.append(out)
     return torch.cat(outs, 1), state
 

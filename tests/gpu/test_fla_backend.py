@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.documents import Documents, build_documents
-from model.kernels.delta_rule.backends import gated_delta_rule
-from model.kernels.delta_rule.definition import gated_delta_rule_reference
+from model.kernels.delta_rule import definition
+from model.kernels.delta_rule.operator import gated_delta_rule
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -58,7 +58,7 @@ def assert_close(ours: dict[str, Tensor], exact: dict[str, Tensor], tolerance: f
 def assert_agrees_with_the_definition(parts: dict[str, Tensor], documents: Documents | None, tolerance: float) -> None:
     exact_parts = {name: x.detach().double().requires_grad_() for name, x in parts.items()}
     ours = forward_and_gradients(partial(gated_delta_rule, documents=documents, backend="fla"), parts)
-    assert_close(ours, forward_and_gradients(partial(gated_delta_rule_reference, documents=documents), exact_parts), tolerance)
+    assert_close(ours, forward_and_gradients(partial(definition.gated_delta_rule, documents=documents), exact_parts), tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)

@@ -9,7 +9,7 @@ import torch
 from bench.gdn import OLMO, layer_works, make_inputs, measure, rule_work, table
 from bench.gdn_configs import KERNELS, build_problem, candidates, run, time_us
 from bench.timing import DeviceStopwatch, gpu_wall_s, medians_s
-from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.delta_rule.operator import gated_delta_rule
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.kernels.delta_rule.definition import gated_delta_rule_reference
+from model.kernels.delta_rule import definition
 
 Parts = dict[str, Tensor]
 
@@ -52,7 +52,7 @@ def by_sequence(parts: Parts, cu_seqlens: Tensor | None) -> Tensor:
     """The delta rule of each sequence by itself."""
     names = {"q": "q", "k": "k", "v": "v", "g": "log_decay", "beta": "beta"}
     ends = [0, parts["q"].shape[1]] if cu_seqlens is None else cu_seqlens.tolist()
-    outputs = [gated_delta_rule_reference(**{names[name]: x[:, start:end] for name, x in parts.items()}) for start, end in pairwise(ends)]
+    outputs = [definition.gated_delta_rule(**{names[name]: x[:, start:end] for name, x in parts.items()}) for start, end in pairwise(ends)]
     return torch.cat(outputs, dim=1)
 
 

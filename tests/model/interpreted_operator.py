@@ -17,8 +17,7 @@ from model.build import build_model
 from model.config import ModelConfig
 from model.documents import Documents, build_documents
 from model.kernels.delta_rule import operator as delta_rule_operator
-from model.kernels.delta_rule.backends import FORWARD_OPERATORS, gated_delta_rule, gated_delta_rule_with_states
-from model.kernels.delta_rule.operator import delta_rule_triton
+from model.kernels.delta_rule.operator import FORWARD_OPERATORS, delta_rule_triton, gated_delta_rule
 from tests.model.delta_rule_cases import Case, Inputs, distances, draw, exact_results, fenced
 
 ROWS = Case(num_tokens=70, num_rows=2, num_key_heads=2, value_dim=16)
@@ -34,7 +33,9 @@ def documents_of(case: Case) -> Documents | None:
 
 
 def with_states(*, initial_state: Tensor | None, documents: Documents | None, **parts: Tensor) -> tuple[Tensor, Tensor]:
-    return gated_delta_rule_with_states(**parts, initial_state_DNKV=initial_state, documents=documents, backend="triton")
+    """out_BTMV and final_state_DMKV of the operator."""
+    offsets_cpu_P = documents.offsets_cpu_P if documents is not None else None
+    return delta_rule_triton(**parts, offsets_cpu_P=offsets_cpu_P, initial_state=initial_state, output_final_state=True)[:2]
 
 
 def results(rule: Rule, case: Case, inputs: Inputs) -> Results:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from model.config import ModelConfig
-from model.mixers.gdn.config import Backend
+from model.kernels.delta_rule.sizes import Backend
 from model.parallel.config import ParallelConfig
 from model.self_check import find_wrong_kernel
 

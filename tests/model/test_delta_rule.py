@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from model.documents import Documents
-from model.kernels.delta_rule.backends import FORWARD_OPERATORS, gated_delta_rule, gated_delta_rule_with_states
+from model.kernels.delta_rule import definition
 from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
-from model.kernels.delta_rule.definition import gated_delta_rule_reference
-from model.mixers.gdn.config import Backend
+from model.kernels.delta_rule.operator import FORWARD_OPERATORS, gated_delta_rule
+from model.kernels.delta_rule.sizes import Backend
 
 NUM_ROWS, NUM_HEADS, KEY, VALUE = 2, 3, 8, 12
 DECAYS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,20 +26,20 @@ DECAYS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def inputs(num_tokens: int, decay: str, dtype: torch.dtype, *, correlated: bool = False) -> dict[str, Tensor]:
-    """Normalised q and k, beta over all of [0, 2]; correlated keys are those that break a doubling inverse."""
+def inputs(num_tokens: int, decay: str, dtype: torch.dtype, *, correlated: bool = False, group: int = 1) -> dict[str, Tensor]:
+    """Normalised q and k, beta over all of [0, 2]; correlated keys are those that break a doubling inverse; `group` values per key."""
     generator = torch.Generator().manual_seed(num_tokens)
 
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(NUM_ROWS, num_tokens, NUM_HEADS, *shape, generator=generator, dtype=torch.float64)
+    def noise(*shape: int, num_heads: int = NUM_HEADS) -> Tensor:
+        return torch.randn(NUM_ROWS, num_tokens, num_heads, *shape, generator=generator, dtype=torch.float64)
 
     k = noise(KEY) * 0.05 + noise(KEY)[:, :1] if correlated else noise(KEY)
     parts = {
         "q": F.normalize(noise(KEY), dim=-1) * KEY**-0.5,
         "k": F.normalize(k, dim=-1),
-        "v": noise(VALUE),
-        "log_decay": DECAYS[decay](noise()),
-        "beta": 2 * (3 * noise()).sigmoid(),
+        "v": noise(VALUE, num_heads=NUM_HEADS * group),
+        "log_decay": DECAYS[decay](noise(num_heads=NUM_HEADS * group)),
+        "beta": 2 * (3 * noise(num_heads=NUM_HEADS * group)).sigmoid(),
     }
     return {name: x.to(dtype).requires_grad_() for name, x in parts.items()}
 
@@ -61,7 +61,7 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
 @pytest.mark.parametrize("num_tokens", [1, 5, 16, 37])
 @pytest.mark.parametrize("decay", DECAYS)
 def test_chunks_agree_with_the_definition(num_tokens: int, decay: str) -> None:
-    exact = forward_and_gradients(gated_delta_rule_reference, inputs(num_tokens, decay, torch.float64))
+    exact = forward_and_gradients(definition.gated_delta_rule, inputs(num_tokens, decay, torch.float64))
     chunked = forward_and_gradients(lambda **parts: gated_delta_rule_chunked(**parts, chunk=16), inputs(num_tokens, decay, torch.float64))
     assert_close(chunked, exact, 1e-12)
 
@@ -70,16 +70,41 @@ def test_chunks_agree_with_the_definition(num_tokens: int, decay: str) -> None:
 @pytest.mark.parametrize("correlated", [False, True])
 def test_fp32_loses_no_more_than_rounding(decay: str, correlated: bool) -> None:
     num_tokens = 131  # two full chunks of 64 and an odd rest
-    exact = forward_and_gradients(gated_delta_rule_reference, inputs(num_tokens, decay, torch.float64, correlated=correlated))
+    exact = forward_and_gradients(definition.gated_delta_rule, inputs(num_tokens, decay, torch.float64, correlated=correlated))
     single = forward_and_gradients(gated_delta_rule_chunked, inputs(num_tokens, decay, torch.float32, correlated=correlated))
     assert_close(single, exact, 3e-6)
+
+
+def test_value_heads_of_a_group_share_its_key_head() -> None:
+    def repeated(*, q: Tensor, k: Tensor, **parts: Tensor) -> Tensor:
+        return definition.gated_delta_rule(q=q.repeat_interleave(2, dim=2), k=k.repeat_interleave(2, dim=2), **parts)
+
+    def one_by_one(*, q: Tensor, k: Tensor, **parts: Tensor) -> Tensor:
+        heads = [(slice(m // 2, m // 2 + 1), slice(m, m + 1)) for m in range(2 * NUM_HEADS)]
+        outputs = [
+            definition.gated_delta_rule(q=q[:, :, key], k=k[:, :, key], **{name: x[:, :, value] for name, x in parts.items()})
+            for key, value in heads
+        ]
+        return torch.cat(outputs, dim=2)
+
+    grouped = forward_and_gradients(definition.gated_delta_rule, inputs(16, "usual decay", torch.float64, group=2))
+    for same in (repeated, one_by_one):
+        assert_close(grouped, forward_and_gradients(same, inputs(16, "usual decay", torch.float64, group=2)), 1e-14)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 37])
+@pytest.mark.parametrize("decay", DECAYS)
+def test_chunks_of_grouped_values_agree_with_the_definition(num_tokens: int, decay: str) -> None:
+    exact = forward_and_gradients(definition.gated_delta_rule, inputs(num_tokens, decay, torch.float64, group=2))
+    parts = inputs(num_tokens, decay, torch.float64, group=2)
+    assert_close(forward_and_gradients(lambda **parts: gated_delta_rule_chunked(**parts, chunk=16), parts), exact, 1e-12)
 
 
 def test_rewriting_one_key_replaces_its_value() -> None:
     """With beta 1 and no decay the state is a memory: reading a key gives what was last written to it."""
     key = F.one_hot(torch.tensor([0, 1, 0]), 2).float().view(1, 3, 1, 2)
     value = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
-    out = gated_delta_rule_reference(q=key, k=key, v=value, log_decay=torch.zeros(1, 3, 1), beta=torch.ones(1, 3, 1))
+    out = definition.gated_delta_rule(q=key, k=key, v=value, log_decay=torch.zeros(1, 3, 1), beta=torch.ones(1, 3, 1))
     assert out.flatten().tolist() == [1.0, 2.0, 3.0]
 
 
@@ -106,7 +131,7 @@ def fresh_compiler() -> Iterator[None]:
 
 def one_document_at_a_time(**parts: Tensor) -> Tensor:
     outputs = [
-        gated_delta_rule_reference(**{name: x[row : row + 1, start:end] for name, x in parts.items()}).squeeze(0)
+        definition.gated_delta_rule(**{name: x[row : row + 1, start:end] for name, x in parts.items()}).squeeze(0)
         for row, start, end in spans(ODD_STARTS, 83)
     ]
     return torch.cat(outputs).view_as(parts["v"])
@@ -125,7 +150,7 @@ def test_a_packed_document_computes_what_it_does_alone(dtype: torch.dtype, toler
 
 def test_the_definition_resets_at_documents() -> None:
     alone = forward_and_gradients(one_document_at_a_time, inputs(83, "usual decay", torch.float64))
-    packed = forward_and_gradients(partial(gated_delta_rule_reference, documents=PACKED), inputs(83, "usual decay", torch.float64))
+    packed = forward_and_gradients(partial(definition.gated_delta_rule, documents=PACKED), inputs(83, "usual decay", torch.float64))
     assert_close(packed, alone, 1e-13)
 
 
@@ -139,12 +164,13 @@ def test_no_gradient_crosses_into_another_document(fla: FakeFla, backend: Backen
         assert not gradient.any(), name
 
 
+@pytest.mark.parametrize("group", [1, 2])
 @pytest.mark.parametrize("documents", [None, PACKED], ids=["whole rows", "documents"])
-def test_fla_is_asked_for_the_same(fla: FakeFla, documents: Documents | None) -> None:
-    exact = forward_and_gradients(partial(gated_delta_rule_reference, documents=documents), inputs(83, "usual decay", torch.float64))
-    ours = forward_and_gradients(
-        partial(gated_delta_rule, documents=documents, backend="fla"), transposed_in_memory(inputs(83, "usual decay", torch.float32))
-    )
+def test_fla_is_asked_for_the_same(fla: FakeFla, documents: Documents | None, group: int) -> None:
+    exact_inputs = inputs(83, "usual decay", torch.float64, group=group)
+    exact = forward_and_gradients(partial(definition.gated_delta_rule, documents=documents), exact_inputs)
+    parts = transposed_in_memory(inputs(83, "usual decay", torch.float32, group=group))
+    ours = forward_and_gradients(partial(gated_delta_rule, documents=documents, backend="fla"), parts)
     assert_close(ours, exact, 3e-6)
     assert (fla.num_forwards, fla.num_backwards) == (1, 1)
 
@@ -154,21 +180,23 @@ def transposed_in_memory(parts: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for name, x in parts.items()}
 
 
+@pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("backend", ["torch", "fla"])
-def test_sixteen_bits_in_and_out_with_gates_in_fp32(fla: FakeFla, backend: Backend) -> None:
-    exact = inputs(40, "usual decay", torch.float64)
+def test_sixteen_bits_in_and_out_with_gates_in_fp32(fla: FakeFla, backend: Backend, group: int) -> None:
+    exact = inputs(40, "usual decay", torch.float64, group=group)
     half = {name: x.detach().to(torch.float32 if name in ("log_decay", "beta") else torch.bfloat16) for name, x in exact.items()}
     got = forward_and_gradients(
         partial(gated_delta_rule, documents=None, backend=backend), {k: x.requires_grad_() for k, x in half.items()}
     )
     assert {name: x.dtype for name, x in got.items()} == {"out": torch.bfloat16} | {name: x.dtype for name, x in half.items()}
-    assert_close(got, forward_and_gradients(gated_delta_rule_reference, exact), 2e-2)
+    assert_close(got, forward_and_gradients(definition.gated_delta_rule, exact), 2e-2)
 
 
-@pytest.mark.parametrize(("num_tokens", "num_heads"), [(1, 1), (70, 3)])
-def test_the_operators_keep_pytorchs_rules(fla: FakeFla, num_tokens: int, num_heads: int) -> None:
+@pytest.mark.parametrize(("num_tokens", "num_heads", "group"), [(1, 1, 1), (70, 3, 1), (70, 3, 2)])
+def test_the_operators_keep_pytorchs_rules(fla: FakeFla, num_tokens: int, num_heads: int, group: int) -> None:
     """Fakes with the true shapes and strides, no output that is an input, a backward that autograd and the compiler see alike."""
-    parts = transposed_in_memory({name: x[:, :, :num_heads] for name, x in inputs(num_tokens, "usual decay", torch.float32).items()})
+    all_heads = inputs(num_tokens, "usual decay", torch.float32, group=group)
+    parts = transposed_in_memory({name: x[:, :, : num_heads * x.shape[2] // NUM_HEADS] for name, x in all_heads.items()})
     torch.library.opcheck(torch.ops.braid.delta_rule_torch.default, tuple(parts.values()))
     torch.library.opcheck(torch.ops.braid.delta_rule_fla.default, (*parts.values(), None, None))
     documents = packed(((0,), (0,)), num_tokens)
@@ -214,27 +242,3 @@ def test_checkpointing_saves_the_operator_or_runs_it_again(fla: FakeFla, policy:
     )
     assert fla.num_forwards == num_forwards
     assert_close(checkpointed, plain, 1e-6)
-
-
-@pytest.mark.parametrize("backend", ["torch", "fla"])
-def test_a_backend_without_states_names_the_one_that_has_them(backend: Backend) -> None:
-    with pytest.raises(ValueError, match=f"gdn_backend={backend} .* take triton"):
-        gated_delta_rule_with_states(**inputs(5, "usual decay", torch.float32), documents=None, initial_state_DNKV=None, backend=backend)
-
-
-@pytest.mark.parametrize(
-    ("state", "documents", "message"),
-    [
-        (torch.zeros(1, NUM_HEADS, KEY, VALUE), None, r"initial state \[1, 3, 8, 12\] .* give \[2, 3, 8, 12\]"),
-        (torch.zeros(NUM_ROWS, NUM_HEADS, VALUE, KEY), None, r"give \[2, 3, 8, 12\]"),
-        (torch.zeros(NUM_ROWS, NUM_HEADS, KEY, VALUE), PACKED, rf"give \[{len(PACKED.offsets_P) - 1}, 3, 8, 12\]"),
-        (torch.zeros(NUM_ROWS, NUM_HEADS, KEY, VALUE, dtype=torch.float64), None, "in torch.float64 .* in float32"),
-        (torch.zeros(NUM_ROWS, NUM_HEADS, KEY, VALUE, device="meta"), None, "on meta.* on cpu"),
-    ],
-    ids=["too few", "transposed", "not one per document", "fp64", "elsewhere"],
-)
-def test_initial_states_are_checked_before_a_kernel_reads_them(state: Tensor, documents: Documents | None, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        gated_delta_rule_with_states(
-            **inputs(83, "usual decay", torch.float32), documents=documents, initial_state_DNKV=state, backend="triton"
-        )

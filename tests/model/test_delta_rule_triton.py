@@ -8,7 +8,7 @@ import torch
 from model.kernels.delta_rule.configs import CONFIGS, HOPPER, choose_config
 from model.kernels.delta_rule.launch import delta_rule_forward, empty_forward
 from model.kernels.delta_rule.plan import max_chunks, plan_chunks
-from model.kernels.delta_rule.sizes import KEY_DIMS, VALUE_DIMS
+from model.kernels.delta_rule.sizes import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
 from tests.model.interpreter import needs_triton, run_interpreted
 
 CPU = torch.device("cpu")
@@ -56,8 +56,8 @@ def test_there_are_never_more_chunks_than_planned_for(lengths: list[int]) -> Non
 
 @pytest.mark.parametrize("is_exact", [False, True])
 def test_every_head_dim_has_blocks_that_divide_it(is_exact: bool) -> None:
-    for key_dim in KEY_DIMS:
-        for value_dim in VALUE_DIMS:
+    for key_dim in TRITON_KEY_DIMS:
+        for value_dim in TRITON_VALUE_DIMS:
             config = choose_config(architecture=HOPPER, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact)
             for block in (config.scan_value_block, config.gradient_value_block):
                 assert value_dim % block == 0
@@ -66,8 +66,8 @@ def test_every_head_dim_has_blocks_that_divide_it(is_exact: bool) -> None:
 
 
 def test_on_hopper_no_loop_in_bf16_has_a_single_stage() -> None:
-    for key_dim in KEY_DIMS:
-        for value_dim in VALUE_DIMS:
+    for key_dim in TRITON_KEY_DIMS:
+        for value_dim in TRITON_VALUE_DIMS:
             config = choose_config(architecture=HOPPER, key_dim=key_dim, value_dim=value_dim, is_exact=False)
             assert min(config.forward.stages, config.backward.stages, config.gradients.stages) >= 2
 
@@ -118,3 +118,20 @@ def test_documents_of_other_rows_are_refused_before_a_kernel_passes_over_tokens_
     offsets = torch.tensor([0, 3, 4, 8], dtype=torch.int32)
     with pytest.raises(ValueError, match=f"^documents of 8 tokens for 2 × {num_tokens}: build them for these rows$"):
         delta_rule_forward(**parts, **gates, offsets_cpu_P=offsets, initial_state=None, output_final_state=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "offsets", "message"),
+    [
+        (torch.zeros(1, 3, 32, 48), None, r"^initial state \[1, 3, 32, 48\] .* give \[2, 3, 32, 48\]"),
+        (torch.zeros(2, 3, 48, 32), None, r"give \[2, 3, 32, 48\]"),
+        (torch.zeros(2, 3, 32, 48), torch.tensor([0, 1, 5, 8, 10]), r"give \[4, 3, 32, 48\]"),
+        (torch.zeros(2, 3, 32, 48, dtype=torch.float64), None, "in torch.float64 .* in float32"),
+        (torch.zeros(2, 3, 32, 48, device="meta"), None, "on meta.* on cpu"),
+    ],
+    ids=["too few", "transposed", "not one per document", "fp64", "elsewhere"],
+)
+def test_initial_states_are_checked_before_a_kernel_reads_them(state: torch.Tensor, offsets: torch.Tensor | None, message: str) -> None:
+    q, v, gate = torch.zeros(2, 5, 3, 32), torch.zeros(2, 5, 3, 48), torch.zeros(2, 5, 3)
+    with pytest.raises(ValueError, match=message):
+        delta_rule_forward(q, q, v, gate, gate, offsets, state, True)

@@ -1,46 +1,44 @@
 """Causal convolution, SiLU and L2 normalisation of heads in one pass over memory, as operators; the backward computes them again.
 
-The kernels are in `triton_conv`, which needs Triton and is imported at the first call.
+The kernels are in `triton`, which needs Triton and is imported at the first call.
 """
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from model.kernels.operators import contiguous_like
+from model.kernels.operators import as_operator, contiguous_like, differentiate
 
 
 def conv_silu_norm(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, *, head_dim: int, scale: float) -> Tensor:
-    """y / sqrt(Σ y² + 1e-6) · scale over each head's `head_dim` channels, y as of `conv_silu`; BTC in x's dtype, fp32 inside."""
+    """y / sqrt(Σ y² + 1e-6) · scale over each head's `head_dim` channels, y being `conv_silu`; BTC in x's dtype, fp32 inside."""
     return _causal_conv(x_BTC, weight_C1W, position_BT, head_dim, scale)
 
 
 def conv_silu(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None) -> Tensor:
     """SiLU of the depthwise convolution over the last 4 tokens; BTC in x's dtype, fp32 inside.
 
-    x is bf16 or fp32. `position_BT`, int64, counts tokens since the document's start: nothing earlier is seen. Without it a row is one.
+    x is bf16 or fp32. `position_BT`, int64, counts tokens since the document's start: nothing earlier is seen. Without it a row is one
+    document. ValueError for positions of other rows.
     """
     return _causal_conv(x_BTC, weight_C1W, position_BT, None, 1.0)
 
 
-@torch.library.custom_op("braid::causal_conv", mutates_args=())
+@as_operator("causal_conv", empty=lambda x_BTC, *_: contiguous_like(x_BTC))
 def _causal_conv(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, head_dim: int | None, scale: float) -> Tensor:
     """Normalised per `head_dim` channels, unless that is None."""
     if position_BT is not None and position_BT.shape != x_BTC.shape[:2]:
         raise ValueError(f"positions of {list(position_BT.shape)} tokens for {list(x_BTC.shape[:2])}: build the documents for these rows")
-    from model.kernels.conv import triton as triton_conv  # Triton: absent on a CPU
+    from model.kernels.conv import triton as kernels  # Triton: absent on a CPU
 
-    return triton_conv.forward(x_BTC.contiguous(), weight_C1W.contiguous(), _contiguous(position_BT), head_dim=head_dim, scale=scale)
+    return kernels.forward(x_BTC.contiguous(), weight_C1W.contiguous(), _contiguous(position_BT), head_dim=head_dim, scale=scale)
 
 
-@torch.library.custom_op("braid::causal_conv_backward", mutates_args=())
+@as_operator("causal_conv_backward", empty=lambda grad_BTC, x_BTC, weight_C1W, *_: (contiguous_like(x_BTC), contiguous_like(weight_C1W)))
 def _causal_conv_backward(
     grad_BTC: Tensor, x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, head_dim: int | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    from model.kernels.conv import triton as triton_conv
+    from model.kernels.conv import triton as kernels
 
-    return triton_conv.backward(
+    return kernels.backward(
         grad_BTC.contiguous(), x_BTC.contiguous(), weight_C1W.contiguous(), _contiguous(position_BT), head_dim=head_dim, scale=scale
     )
 
@@ -49,25 +47,4 @@ def _contiguous(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
-@_causal_conv.register_fake
-def _causal_conv_fake(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, head_dim: int | None, scale: float) -> Tensor:
-    return contiguous_like(x_BTC)
-
-
-@_causal_conv_backward.register_fake
-def _causal_conv_backward_fake(
-    grad_BTC: Tensor, x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, head_dim: int | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    return contiguous_like(x_BTC), contiguous_like(weight_C1W)
-
-
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int | None, float], output: Tensor) -> None:
-    x_BTC, weight_C1W, position_BT, ctx.head_dim, ctx.scale = inputs
-    ctx.save_for_backward(x_BTC, weight_C1W, position_BT)
-
-
-def _differentiate(ctx: Any, grad_BTC: Tensor) -> tuple[Tensor | None, ...]:
-    return *_causal_conv_backward(grad_BTC, *ctx.saved_tensors, ctx.head_dim, ctx.scale), None, None, None
-
-
-_causal_conv.register_autograd(_differentiate, setup_context=_keep)
+differentiate(_causal_conv, _causal_conv_backward)

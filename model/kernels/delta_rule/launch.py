@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model.kernels.delta_rule.configs import KernelConfig, choose_config
 from model.kernels.delta_rule.plan import ChunkPlan, max_chunks, plan_chunks
-from model.kernels.delta_rule.sizes import CHUNK, KEY_DIMS, VALUE_DIMS
+from model.kernels.delta_rule.sizes import GDN_CHUNK, TRITON_KEY_DIMS, TRITON_VALUE_DIMS
+from model.kernels.operators import contiguous_like
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """out, final_state, inverse, scores, gates, updates, states."""
@@ -34,6 +35,7 @@ def delta_rule_forward(
     """
     _check(q, k, v, log_decay, beta)
     _check_documents(offsets_cpu_P, v.shape[0], v.shape[1])
+    _check_state(initial_state, (_num_documents(v, offsets_cpu_P), v.shape[2], q.shape[3], v.shape[3]), v.device)
     from model.kernels.delta_rule.triton_prepare import prepare_chunks  # Triton: absent on a CPU
     from model.kernels.delta_rule.triton_scan import scan_forward
 
@@ -43,7 +45,7 @@ def delta_rule_forward(
     out, final_state, inverse, scores, gates, updates, states = empty_forward(q, v, offsets_cpu_P, output_final_state)
     prepare_chunks[(plan.num_chunks * v.shape[2],)](
         q, k, log_decay, beta, plan.start_Z, inverse, scores, gates, num_tokens,
-        LOG_C=CHUNK.bit_length() - 1, REFINE_PRECISION=problem.refine_precision, **problem.constants, num_warps=config.prepare.warps,
+        LOG_C=GDN_CHUNK.bit_length() - 1, REFINE_PRECISION=problem.refine_precision, **problem.constants, num_warps=config.prepare.warps,
         maxnreg=config.prepare.max_registers,
     )  # fmt: skip
     scan_forward[(plan.num_documents * v.shape[2] * v.shape[3] // config.scan_value_block,)](
@@ -102,9 +104,9 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
     With documents, Z counts as many chunks as there could be.
     """
     num_rows, num_tokens, num_heads, value_dim = v.shape
-    num_documents = num_rows if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
+    num_documents = _num_documents(v, offsets_cpu_P)
     num_chunks = max_chunks(num_rows=num_rows, num_tokens=num_tokens, offsets_cpu_P=offsets_cpu_P)
-    square = (num_rows, num_tokens, num_heads, CHUNK)
+    square = (num_rows, num_tokens, num_heads, GDN_CHUNK)
     return (
         torch.empty_like(v),
         _states_of_documents(v, q.shape[-1], num_documents if output_final_state else 0),
@@ -114,6 +116,22 @@ def empty_forward(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, output_fin
         torch.empty_like(v),
         v.new_empty(num_chunks, num_heads, value_dim, q.shape[-1]),
     )
+
+
+def empty_backward(
+    grad_out: Tensor, grad_final_state: Tensor | None, q: Tensor, k: Tensor, v: Tensor,
+    inverse: Tensor, scores: Tensor, gates: Tensor, updates: Tensor, states: Tensor,
+    offsets_cpu_P: Tensor | None, has_initial_state: bool,
+) -> Backward:  # fmt: skip
+    """The backward's outputs, unfilled, from its own arguments."""
+    grad_log_decay, grad_beta = (v.new_empty(v.shape[:3], dtype=torch.float32) for _ in range(2))
+    grad_initial_state = _states_of_documents(v, q.shape[-1], _num_documents(v, offsets_cpu_P) if has_initial_state else 0)
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v), grad_log_decay, grad_beta, grad_initial_state
+
+
+def _num_documents(v: Tensor, offsets_cpu_P: Tensor | None) -> int:
+    """How many documents the rows hold; without offsets each row is one."""
+    return v.shape[0] if offsets_cpu_P is None else offsets_cpu_P.shape[0] - 1
 
 
 def _states_of_documents(v: Tensor, key_dim: int, num_documents: int) -> Tensor:
@@ -142,14 +160,14 @@ def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, config: KernelC
         plan=plan_chunks(num_rows=num_rows, num_tokens=num_tokens, offsets_cpu_P=offsets_cpu_P, device=q.device),
         config=config or choose_config(architecture=10 * major + minor, key_dim=key_dim, value_dim=value_dim, is_exact=is_exact),
         num_tokens=num_rows * num_tokens,
-        constants={"N": num_key_heads, "M": num_heads, "K": key_dim, "C": CHUNK, "PRECISION": "ieee" if is_exact else "tf32"},
+        constants={"N": num_key_heads, "M": num_heads, "K": key_dim, "C": GDN_CHUNK, "PRECISION": "ieee" if is_exact else "tf32"},
         refine_precision=None if is_exact else "bf16x3" if q.is_cuda else "ieee",
     )
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> None:
     key_dim, value_dim = q.shape[-1], v.shape[-1]
-    if key_dim not in KEY_DIMS or value_dim not in VALUE_DIMS:
+    if key_dim not in TRITON_KEY_DIMS or value_dim not in TRITON_VALUE_DIMS:
         remedy = "take 32 to 128 in steps of 16, or 256, and 16 to 256 in steps of 16; or another gdn_backend"
         raise ValueError(f"head dims {key_dim} and {value_dim}: the Triton delta rule has no such kernels; {remedy}")
     if q.dtype not in (torch.bfloat16, torch.float32) or q.dtype != v.dtype:
@@ -169,3 +187,9 @@ def _check_documents(offsets_cpu_P: Tensor | None, num_rows: int, num_tokens: in
     """Those of other rows would have the kernels pass over tokens, or past the last one."""
     if offsets_cpu_P is not None and int(offsets_cpu_P[-1]) != num_rows * num_tokens:
         raise ValueError(f"documents of {int(offsets_cpu_P[-1])} tokens for {num_rows} × {num_tokens}: build them for these rows")
+
+
+def _check_state(state: Tensor | None, shape: tuple[int, ...], device: torch.device) -> None:
+    if state is not None and (state.shape, state.dtype, state.device) != (shape, torch.float32, device):
+        found = f"{list(state.shape)} in {state.dtype} on {state.device}"
+        raise ValueError(f"initial state {found}: give {list(shape)} (documents or rows, value heads, K, V) in float32 on {device}")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.documents import to_device
-from model.kernels.delta_rule.sizes import CHUNK
+from model.kernels.delta_rule.sizes import GDN_CHUNK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +33,8 @@ def plan_chunks(*, num_rows: int, num_tokens: int, offsets_cpu_P: Tensor | None,
 def max_chunks(*, num_rows: int, num_tokens: int, offsets_cpu_P: Tensor | None) -> int:
     """How many chunks there are; with documents at most, known from the offsets' shape alone."""
     if offsets_cpu_P is None:
-        return num_rows * -(-num_tokens // CHUNK)
-    return num_rows * num_tokens // CHUNK + offsets_cpu_P.shape[0] - 1
+        return num_rows * -(-num_tokens // GDN_CHUNK)
+    return num_rows * num_tokens // GDN_CHUNK + offsets_cpu_P.shape[0] - 1
 
 
 @lru_cache(maxsize=16)
@@ -44,10 +44,10 @@ def _plan_rows(num_rows: int, num_tokens: int, device: torch.device) -> ChunkPla
 
 def _plan_documents(offsets_cpu_P: Tensor, device: torch.device) -> ChunkPlan:
     offsets = offsets_cpu_P.to(torch.int64)
-    chunks_D = (offsets.diff() + CHUNK - 1) // CHUNK
+    chunks_D = (offsets.diff() + GDN_CHUNK - 1) // GDN_CHUNK
     first_chunk_P = torch.cat([offsets.new_zeros(1), chunks_D.cumsum(0)])
     within_document_Z = torch.arange(int(first_chunk_P[-1])) - first_chunk_P[:-1].repeat_interleave(chunks_D)
-    start_Z = offsets[:-1].repeat_interleave(chunks_D) + within_document_Z * CHUNK
+    start_Z = offsets[:-1].repeat_interleave(chunks_D) + within_document_Z * GDN_CHUNK
     # In one copy; each begins at a multiple of 16 bytes, whatever the number of documents, so that kernels are compiled once.
     first_chunk_P = F.pad(first_chunk_P, (0, -len(first_chunk_P) % 4))
     plan = to_device(torch.cat([first_chunk_P, start_Z, offsets[-1:]]).to(torch.int32), device)

@@ -1,14 +1,12 @@
 """The gated delta rule's log_decay and beta in one pass over memory, as operators; the backward computes them again.
 
-The kernels are in `triton_gates`, which needs Triton and is imported at the first call.
+The kernels are in `triton`, which needs Triton and is imported at the first call.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from model.kernels.operators import contiguous_like
+from model.kernels.operators import as_operator, contiguous_like, differentiate
 
 
 def decay_and_beta(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,41 +17,29 @@ def decay_and_beta(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Ten
     return _gates(a_BTN, b_BTN, A_log_N, dt_bias_N)
 
 
-@torch.library.custom_op("braid::gates", mutates_args=())
-def _gates(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
-    from model.kernels.gates import triton as triton_gates  # Triton: absent on a CPU
-
-    return triton_gates.forward(a_BTN.contiguous(), b_BTN.contiguous(), A_log_N.contiguous(), dt_bias_N.contiguous())
-
-
-@torch.library.custom_op("braid::gates_backward", mutates_args=())
-def _gates_backward(
-    grad_log_decay_BTN: Tensor, grad_beta_BTN: Tensor, a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from model.kernels.gates import triton as triton_gates
-
-    tensors = (grad_log_decay_BTN, grad_beta_BTN, a_BTN, b_BTN, A_log_N, dt_bias_N)
-    return triton_gates.backward(*(x.contiguous() for x in tensors))
-
-
-@_gates.register_fake
-def _gates_fake(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
+def _empty(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
     return a_BTN.new_empty(a_BTN.shape, dtype=torch.float32), b_BTN.new_empty(b_BTN.shape, dtype=torch.float32)
 
 
-@_gates_backward.register_fake
-def _gates_backward_fake(
+def _empty_gradients(grad_log_decay_BTN: Tensor, grad_beta_BTN: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(contiguous_like(x) for x in inputs)
+
+
+@as_operator("gates", empty=_empty)
+def _gates(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
+    from model.kernels.gates import triton as kernels  # Triton: absent on a CPU
+
+    return kernels.forward(a_BTN.contiguous(), b_BTN.contiguous(), A_log_N.contiguous(), dt_bias_N.contiguous())
+
+
+@as_operator("gates_backward", empty=_empty_gradients)
+def _gates_backward(
     grad_log_decay_BTN: Tensor, grad_beta_BTN: Tensor, a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return contiguous_like(a_BTN), contiguous_like(b_BTN), contiguous_like(A_log_N), contiguous_like(dt_bias_N)
+    from model.kernels.gates import triton as kernels
+
+    tensors = (grad_log_decay_BTN, grad_beta_BTN, a_BTN, b_BTN, A_log_N, dt_bias_N)
+    return kernels.backward(*(x.contiguous() for x in tensors))
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx: Any, grad_log_decay_BTN: Tensor, grad_beta_BTN: Tensor) -> tuple[Tensor, ...]:
-    return _gates_backward(grad_log_decay_BTN, grad_beta_BTN, *ctx.saved_tensors)
-
-
-_gates.register_autograd(_differentiate, setup_context=_keep)
+differentiate(_gates, _gates_backward)

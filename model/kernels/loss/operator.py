@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from model.kernels.loss.definition import loss_and_scale
+from model.kernels.operators import as_operator
 from model.parallel.collectives import max_over_ranks, sum_over_ranks
 
 
@@ -29,7 +30,11 @@ def loss_and_gradient(
     return loss, logits_CX
 
 
-@torch.library.custom_op("braid::loss_row_statistics", mutates_args=())
+def _empty_statistics(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor) -> tuple[Tensor, ...]:
+    return tuple(logits_CX.new_empty(logits_CX.shape[0], dtype=torch.float32) for _ in range(3))
+
+
+@as_operator("loss_row_statistics", empty=_empty_statistics)
 def row_statistics(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """peak_C, sum_exp_C and target_logit_C in fp32: each row's largest logit, Σ exp(x − peak), and the target's logit.
 
@@ -40,20 +45,9 @@ def row_statistics(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor) -> t
     return kernels.row_statistics(logits_CX, target_C.contiguous(), is_valid_C.contiguous())
 
 
-@torch.library.custom_op("braid::loss_gradient_", mutates_args=("logits_CX",))
+@as_operator("loss_gradient_", empty=lambda *_: None, mutates=("logits_CX",))
 def gradient_(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, peak_C: Tensor, scale_C: Tensor) -> None:
     """Overwrites the logits with exp(x − peak) · scale, less 1 at the target, rounded once; with 0 in rows that are not valid."""
     from model.kernels.loss import triton as kernels
 
     kernels.gradient(logits_CX, *(x.contiguous() for x in (target_C, is_valid_C, peak_C, scale_C)))
-
-
-@row_statistics.register_fake
-def _row_statistics_fake(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    peak_C, sum_exp_C, target_logit_C = (logits_CX.new_empty(logits_CX.shape[0], dtype=torch.float32) for _ in range(3))
-    return peak_C, sum_exp_C, target_logit_C
-
-
-@gradient_.register_fake
-def _gradient_fake(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, peak_C: Tensor, scale_C: Tensor) -> None:
-    return None

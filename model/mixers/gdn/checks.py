@@ -11,9 +11,10 @@ from model.declare import Parameter, Parameters
 from model.documents import Documents, build_documents
 from model.kernel_check import CheckTerms, KernelCheck
 from model.kernels.conv.definition import l2_normalise
-from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.delta_rule.operator import gated_delta_rule
+from model.kernels.delta_rule.sizes import Backend
 from model.kernels.gates import definition as gates_definition
-from model.mixers.gdn.config import Backend, GdnConfig
+from model.mixers.gdn.config import GdnConfig
 from model.mixers.gdn.costs import gdn_parameters
 from model.mixers.gdn.layer import CausalConv, GatedHeadNorm, decay_and_beta
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.kernels.delta_rule.sizes import CONV_WIDTH, KEY_DIMS, VALUE_DIMS
+from model.kernels.delta_rule.sizes import TRITON_CONV_WIDTH, TRITON_KEY_DIMS, TRITON_VALUE_DIMS, Backend
 from model.mixers.widths import Widths
 from model.require import one_of, require_positive
 
-Backend = Literal["torch", "fla", "triton"]
 BACKENDS = ("auto", "torch", "fla", "triton")
 LATER = {"omit_default": True}
 """Metadata of a field that earlier versions did not have: stored configurations hold it only where it says something."""
@@ -56,7 +55,9 @@ class GdnConfig(Widths):
             return self.gdn_backend
         if device_type != "cuda":
             return "torch"
-        is_made_for = self.gdn_key_dim in KEY_DIMS and self.gdn_value_dim in VALUE_DIMS and self.conv_width == CONV_WIDTH
+        is_made_for = (
+            self.gdn_key_dim in TRITON_KEY_DIMS and self.gdn_value_dim in TRITON_VALUE_DIMS and self.conv_width == TRITON_CONV_WIDTH
+        )
         return "triton" if is_made_for else "fla"
 
 
@@ -75,7 +76,7 @@ def check_gdn(config: GdnConfig) -> None:
     if config.gdn_backend not in BACKENDS:
         raise ValueError(f"model.gdn_backend={config.gdn_backend}: no such kernel; use auto, torch, fla or triton")
     if config.gdn_backend == "triton":
-        for name, sizes in (("gdn_key_dim", KEY_DIMS), ("gdn_value_dim", VALUE_DIMS), ("conv_width", (CONV_WIDTH,))):
+        for name, sizes in (("gdn_key_dim", TRITON_KEY_DIMS), ("gdn_value_dim", TRITON_VALUE_DIMS), ("conv_width", (TRITON_CONV_WIDTH,))):
             if getattr(config, name) not in sizes:
                 known = ", ".join(map(str, sizes))
                 raise ValueError(f"model.{name}={getattr(config, name)}: model.gdn_backend=triton has kernels for {known}; use auto")

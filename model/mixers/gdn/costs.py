@@ -2,7 +2,7 @@
 
 from model.costs.share import WIDE, Share
 from model.declare import Cut, Initial, Kind, Parameter, norm_weight, projection
-from model.kernels.delta_rule.sizes import CHUNK
+from model.kernels.delta_rule.sizes import GDN_CHUNK
 from model.mixers.gdn.config import GdnConfig
 
 
@@ -31,7 +31,7 @@ def _filters(channels: int, width: int) -> Parameter:
 def gdn_flops_per_token(config: GdnConfig) -> float:
     """Training FLOPs of the chunked delta rule, 3 × forward; its projections are counted with the parameters."""
     key, value = config.gdn_key_dim, config.gdn_value_dim
-    return 3.0 * config.value_heads * (2 * CHUNK * (3 * key + 2 * value) + 6 * key * value)
+    return 3.0 * config.value_heads * (2 * GDN_CHUNK * (3 * key + 2 * value) + 6 * key * value)
 
 
 def gdn_saved_bytes(config: GdnConfig, share: Share) -> int:
@@ -56,11 +56,11 @@ def _delta_rule_bytes(config: GdnConfig, share: Share) -> int:
     heads, key, value = config.value_heads, config.key_width, config.value_width
     backend = config.backend_on(share.device_type)
     if backend == "triton":  # q, k, v; the updates; states, inverses and scores of the chunks; five numbers per head and token
-        return share.of_tokens((2 * key + 2 * value + _states(config) + 2 * heads * CHUNK) * share.narrow + 5 * heads * WIDE)
+        return share.of_tokens((2 * key + 2 * value + _states(config) + 2 * heads * GDN_CHUNK) * share.narrow + 5 * heads * WIDE)
     if backend == "fla":
-        return share.of_tokens((2 * key + value + heads * CHUNK) * share.narrow + 2 * heads * WIDE)
-    per_token = 10 * key + 3 * value + 6 * heads * CHUNK + _states(config) + 3 * heads
-    return share.of_tokens(per_token * WIDE, multiple=CHUNK)
+        return share.of_tokens((2 * key + value + heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE)
+    per_token = 10 * key + 3 * value + 6 * heads * GDN_CHUNK + _states(config) + 3 * heads
+    return share.of_tokens(per_token * WIDE, multiple=GDN_CHUNK)
 
 
 def gdn_selected_bytes(config: GdnConfig, share: Share) -> int:
@@ -75,12 +75,12 @@ def _selected_delta_rule_bytes(config: GdnConfig, share: Share) -> int:
     heads, value = config.value_heads, config.value_width
     backend = config.backend_on(share.device_type)
     if backend == "triton":
-        return share.of_tokens((2 * value + _states(config) + 2 * heads * CHUNK) * share.narrow + 5 * heads * WIDE)
+        return share.of_tokens((2 * value + _states(config) + 2 * heads * GDN_CHUNK) * share.narrow + 5 * heads * WIDE)
     if backend == "fla":
-        return share.of_tokens((value + heads * CHUNK) * share.narrow + heads * WIDE)
-    return share.of_tokens((3 * value + 2 * heads * CHUNK + _states(config)) * WIDE, multiple=CHUNK)
+        return share.of_tokens((value + heads * GDN_CHUNK) * share.narrow + heads * WIDE)
+    return share.of_tokens((3 * value + 2 * heads * GDN_CHUNK + _states(config)) * WIDE, multiple=GDN_CHUNK)
 
 
 def _states(config: GdnConfig) -> float:
     """Elements per token of the states, K × V for each value head, that the chunks begin with."""
-    return config.value_heads * config.gdn_key_dim * config.gdn_value_dim / CHUNK
+    return config.value_heads * config.gdn_key_dim * config.gdn_value_dim / GDN_CHUNK

@@ -9,14 +9,15 @@ from model.declare import Parameter
 from model.documents import Documents
 from model.kernels.conv import definition as conv_definition
 from model.kernels.conv import operator as conv_operator
-from model.kernels.delta_rule.backends import gated_delta_rule
+from model.kernels.delta_rule.operator import gated_delta_rule
+from model.kernels.delta_rule.sizes import Backend
 from model.kernels.gated_norm import definition as gated_norm_definition
 from model.kernels.gated_norm import operator as gated_norm_operator
 from model.kernels.gates import definition as gates_definition
 from model.kernels.gates import operator as gates_operator
 from model.layers.linear import Linear, project_by
 from model.mixers.context import Context
-from model.mixers.gdn.config import Backend, GdnConfig
+from model.mixers.gdn.config import GdnConfig
 from model.mixers.gdn.costs import gdn_parameters
 from model.parallel.collectives import gather_tokens, heads_to_tokens, local, own_heads, scatter_tokens, tokens_to_heads
 
