@@ -49,15 +49,15 @@ def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
             layers = model.get_submodule("layers")
             for name, block in list(layers.named_children()):
                 assert isinstance(block, Block)
-                layers.register_module(name, _checkpoint_selectively(block))
+                layers.register_module(name, _checkpoint_selectively(block, compiles=compute.compile))
 
 
-def _checkpoint_selectively(block: Block) -> nn.Module:
+def _checkpoint_selectively(block: Block, *, compiles: bool) -> nn.Module:
     """Keeps attention's and the delta rule's outputs, what crossed ranks, and the products that mixer and feed-forward name."""
     for layer in (block.mixer, block.ffn):
         for name in layer.kept_products:
             layer.get_submodule(name).keep = Keep.YES
-    if block.norm_first:  # the feed-forward's output is only added to the residual stream
+    if block.norm_first and not compiles:  # its output is only added to the residual stream, which the compiler sees by itself
         block.ffn.down_proj.keep = Keep.UNREAD
     kept = ATTENTION | CROSSED_RANKS | IN_PLAIN_TORCH | FORWARD_OPERATORS | {KEPT_PRODUCT}
 
@@ -65,10 +65,11 @@ def _checkpoint_selectively(block: Block) -> nn.Module:
         is_kept = operator in kept or getattr(operator, "namespace", "") == FLASH_OVER_DOCUMENTS
         return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
 
-    return checkpoint_wrapper(block, context_fn=lambda: _contexts(policy), preserve_rng_state=False, early_stop=False)
+    contexts = create_selective_checkpoint_contexts if compiles else _eager_contexts
+    return checkpoint_wrapper(block, context_fn=lambda: contexts(policy), preserve_rng_state=False, early_stop=False)
 
 
-def _contexts(policy: Callable[..., CheckpointPolicy]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def _eager_contexts(policy: Callable[..., CheckpointPolicy]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What surrounds the forward, and its repetition in the backward."""
     forward, again = create_selective_checkpoint_contexts(policy)
 

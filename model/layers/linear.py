@@ -92,7 +92,7 @@ def _product(x_BTD: Tensor, weight_OD: Tensor, keep: Keep) -> Tensor:
     match keep:
         case Keep.YES:
             return torch.ops.braid.kept_product(x_BTD, weight_OD)
-        case Keep.UNREAD if not torch.compiler.is_compiling():  # the compiler leaves out by itself what nobody reads
+        case Keep.UNREAD:
             return torch.ops.braid.unread_product(x_BTD, weight_OD)
     return F.linear(x_BTD, weight_OD)
 

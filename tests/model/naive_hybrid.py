@@ -66,13 +66,14 @@ def _turn(x: Tensor, position: int, theta: float) -> Tensor:
 
 def _gdn(part: dict[str, Tensor], config: ModelConfig, xs: list[Tensor]) -> list[Tensor]:
     q_all, k_all, v_all = (_convolved(part, name, xs) for name in "qkv")
-    states = [torch.zeros(config.gdn_key_dim, config.gdn_value_dim, dtype=torch.float64) for _ in range(config.num_heads)]
+    states = [torch.zeros(config.gdn_key_dim, config.gdn_value_dim, dtype=torch.float64) for _ in range(config.value_heads)]
     outputs = []
     for t, x in enumerate(xs):
         a, b, gate = (part[f"mixer.{name}_proj.weight"] @ x for name in "abg")
         heads = []
-        for head in range(config.num_heads):
-            key_part = slice(head * config.gdn_key_dim, (head + 1) * config.gdn_key_dim)
+        for head in range(config.value_heads):
+            key_head = head * config.key_heads // config.value_heads
+            key_part = slice(key_head * config.gdn_key_dim, (key_head + 1) * config.gdn_key_dim)
             value_part = slice(head * config.gdn_value_dim, (head + 1) * config.gdn_value_dim)
             q, k, v = q_all[t][key_part], k_all[t][key_part], v_all[t][value_part]
             q = q / torch.sqrt((q * q).sum() + 1e-6) / math.sqrt(config.gdn_key_dim)

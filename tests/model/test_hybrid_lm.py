@@ -1,21 +1,25 @@
 """The whole network against an independent, naive definition, and what its dtypes may not lose."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from naive_hybrid import naive_logits
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.build import build_model
 from model.config import ModelConfig
 from model.lm import HybridLM
 
 CONFIG = ModelConfig(vocab_size=31, d_model=16, num_layers=4, num_heads=2, head_dim=6, gdn_key_dim=5, gdn_value_dim=9, ffn_width=20)
+GROUPED = replace(CONFIG, gdn_num_key_heads=3, gdn_num_value_heads=6)
+"""Values in groups of two heads that share a key head, and other key heads than attention has."""
 
 
-def build(dtype: torch.dtype) -> HybridLM:
+def build(dtype: torch.dtype, config: ModelConfig = CONFIG) -> HybridLM:
     """Weights large enough that every nonlinearity bends; norm weights other than one."""
-    model = build_model(CONFIG, None, device=torch.device("cpu"), seed=1, compute_dtype=dtype)
+    model = build_model(config, None, device=torch.device("cpu"), seed=1, compute_dtype=dtype)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -30,16 +34,17 @@ def logits_and_gradients(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, di
     return logits_BTX.detach(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def naive_logits_and_gradients(model: nn.Module, tokens_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def naive_logits_and_gradients(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     weights = {name: parameter.detach().double().requires_grad_() for name, parameter in model.named_parameters()}
-    logits_BTX = torch.stack([naive_logits(weights, CONFIG, row.tolist()) for row in tokens_BT])
+    logits_BTX = torch.stack([naive_logits(weights, model.config, row.tolist()) for row in tokens_BT])
     F.cross_entropy(logits_BTX[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()).backward()
     return logits_BTX.detach(), {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
 
 
+@pytest.mark.parametrize("config", [CONFIG, GROUPED], ids=["plain", "grouped values"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_logits_and_every_gradient_are_those_of_the_definition(dtype: torch.dtype, tolerance: float) -> None:
-    model = build(dtype)
+def test_logits_and_every_gradient_are_those_of_the_definition(dtype: torch.dtype, tolerance: float, config: ModelConfig) -> None:
+    model = build(dtype, config)
     tokens_BT = torch.randint(0, CONFIG.vocab_size, (2, 9), generator=torch.Generator().manual_seed(2))
 
     logits_BTX, gradients = logits_and_gradients(model, tokens_BT)

@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from model.build import build_model
 from model.compute import ComputeConfig
 from model.lm import HybridLM
+from model.mixers.context import Context
 from model.optim.build import build_optimizer
 from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh, build_mesh
@@ -43,6 +44,7 @@ EIGHT_WAY = (
     ParallelConfig(dp_shard=2, cp=2, tp=2),
 )
 UNPACKED = Case(is_packed=False, micro_rows=2)
+GROUPED = Case(model=replace(MODEL, gdn_num_value_heads=12), num_steps=1)
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
@@ -80,7 +82,7 @@ def test_gates_and_rotary_tables_stay_fp32_where_the_rest_computes_in_bf16(tmp_p
 
 def _each_layout_agrees(_: Path) -> None:
     num_ranks = dist.get_world_size()
-    for case in (Case(), in_fp32(Case()), UNPACKED) if num_ranks == 2 else (Case(num_steps=1),):
+    for case in (Case(), in_fp32(Case()), UNPACKED, GROUPED) if num_ranks == 2 else (Case(num_steps=1),):
         alone = train(ParallelConfig(), case)
         for layout in TWO_WAY if num_ranks == 2 else FOUR_WAY:
             ours = train(layout, case)
@@ -239,8 +241,8 @@ def _bf16_compute_with_fp32_gates(_: Path) -> None:
 def _watch(model: HybridLM, gate_dtypes: set[torch.dtype], computed_in: set[torch.dtype]) -> None:
     """Notes the dtypes of the gates and rotary tables that arrive in the mixers, and of what the blocks put out."""
 
-    def note_tables(_mixer: nn.Module, inputs: tuple[Tensor, tuple[Tensor, Tensor], object]) -> None:
-        gate_dtypes.update(table.dtype for table in inputs[1])
+    def note_tables(_mixer: nn.Module, inputs: tuple[Tensor, Context]) -> None:
+        gate_dtypes.update(table.dtype for table in (*inputs[1].gate, *(inputs[1].rotary or ())))
 
     for block in model.layers:
         block.mixer.register_forward_pre_hook(note_tables)
