@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from memory_weights import random_weights
 
 from model.config import ModelConfig
 from model.weights.hf.files import load_pretrained, open_hf, write_hf
 from model.weights.hf.olmo_config import HFFormatError, Serving
+from tests.model.memory_weights import random_weights
 
 MODEL = ModelConfig(
     vocab_size=40, d_model=16, num_layers=2, layer_pattern="gdn attn", num_heads=2, head_dim=8, gdn_key_dim=3, gdn_value_dim=5, ffn_width=24

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from memory_weights import MemoryWeights, random_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from model.weights.hf.files import load_pretrained, open_hf, plan_shards, write_
 from model.weights.hf.olmo_config import HFFormatError, Serving, config_from_hf, config_to_hf, default_serving, serving_from_hf
 from model.weights.hf.olmo_names import checkpoint_keys
 from model.weights.source import WeightsMismatch
+from tests.model.memory_weights import MemoryWeights, random_weights
 
 HYBRID = ModelConfig(
     vocab_size=40, d_model=16, num_layers=2, layer_pattern="gdn attn", num_heads=2, head_dim=8, gdn_key_dim=3, gdn_value_dim=5, ffn_width=24

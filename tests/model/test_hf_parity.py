@@ -6,11 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hf_oracle
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_oracle import CASES, NUM_ROWS, Case
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +16,8 @@ from model.documents import Documents, build_documents
 from model.layers.head import IGNORED
 from model.lm import HybridLM
 from model.weights.hf.files import load_pretrained, open_hf
+from tests.model import hf_oracle
+from tests.model.hf_oracle import CASES, NUM_ROWS, Case
 
 pytestmark = pytest.mark.xdist_group("hf_oracle")
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

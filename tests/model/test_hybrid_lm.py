@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from naive_hybrid import naive_logits
 from torch import Tensor
 
 from model.build import build_model
 from model.config import ModelConfig
 from model.lm import HybridLM
+from tests.model.naive_hybrid import naive_logits
 
 CONFIG = ModelConfig(vocab_size=31, d_model=16, num_layers=4, num_heads=2, head_dim=6, gdn_key_dim=5, gdn_value_dim=9, ffn_width=20)
 GROUPED = replace(CONFIG, gdn_num_key_heads=3, gdn_num_value_heads=6)

@@ -12,8 +12,6 @@ import torch
 import torch._dynamo
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from gloo_world import run_in_world
-from layout_cases import CPU, MODEL, OPTIMIZER, Case, Trained, batches, full, gradients, in_fp32, step_once, train, worst_difference
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import FSDPModule
@@ -26,6 +24,21 @@ from model.optim.build import build_optimizer
 from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh, build_mesh
 from model.train.determinism import set_determinism
+from tests.model.gloo_world import run_in_world
+from tests.model.layout_cases import (
+    CPU,
+    MODEL,
+    OPTIMIZER,
+    Case,
+    Trained,
+    batches,
+    full,
+    gradients,
+    in_fp32,
+    step_once,
+    train,
+    worst_difference,
+)
 
 TWO_WAY = (ParallelConfig(dp_shard=2), ParallelConfig(tp=2), ParallelConfig(cp=2), ParallelConfig(dp_replicate=2))
 FOUR_WAY = (

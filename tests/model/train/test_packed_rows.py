@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from layout_cases import CPU, MODEL
 from torch import Tensor
 
 from model.build import build_model
 from model.documents import Documents, build_documents
 from model.lm import HybridLM
+from tests.model.layout_cases import CPU, MODEL
 
 LENGTHS = ((1, 7, 2, 9), (19,), (3, 1, 1, 14))
 """Of the documents of each row: of one token, shorter and longer than the convolution and the window."""

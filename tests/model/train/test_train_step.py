@@ -10,8 +10,6 @@ import pytest
 import torch
 import torch._dynamo
 import torch._functorch.config
-from fake_fla import install
-from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, step_once, train, worst_difference
 from torchtitan.distributed.utils import clip_grad_norm_
 
 from model.build import build_model
@@ -23,6 +21,8 @@ from model.parallel.config import ParallelConfig
 from model.train.determinism import set_determinism
 from model.train.spikes import SpikeGuard
 from model.train.step import train_step
+from tests.model.fake_fla import install
+from tests.model.layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, step_once, train, worst_difference
 
 ONE = ParallelConfig()
 CASE = in_fp32(Case(micro_rows=8))
