@@ -35,7 +35,7 @@ def merge_blocks(inverse, below, row, column, FIRST: tl.constexpr, LAST: tl.cons
 def invert(below, C: tl.constexpr, LOG_C: tl.constexpr, PRECISION: tl.constexpr, REFINE_PRECISION: tl.constexpr):
     """(1 + below)⁻¹ for a strictly lower triangle of C × C: blocks on the diagonal, each level's twice as large.
 
-    As exact as substitution, which it is in another order; powers of `below` would grow until they cancel. Blocks of up to 16 are
+    It is as exact as substitution, of which it is another order; powers of `below` would grow until they cancel. Blocks of up to 16 are
     products by themselves, C / 16 at once: each warp has its own in registers. A step of Newton's method, X + X (1 − (1 + below) X),
     makes up for levels in tf32 if its inner product is more precise.
     """

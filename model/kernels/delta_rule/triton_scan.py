@@ -80,7 +80,7 @@ def load_decays(gate_ptr, start, end, stride, C: tl.constexpr):
 
 @triton.jit
 def load_decays_and_beta(gate_ptr, start, end, stride, C: tl.constexpr):
-    """The same as `load_decays`, and each token's beta, in the same tile."""
+    """What `load_decays` gives, and each token's beta, in the same tile."""
     token = start + tl.arange(0, C)
     four = tl.load(gate_ptr + token[:, None] + tl.arange(0, 4)[None, :] * stride, mask=(token < end)[:, None], other=0.0)
     even, odd = tl.split(tl.reshape(four, (C, 2, 2)))
