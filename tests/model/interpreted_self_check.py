@@ -3,7 +3,7 @@
 import torch
 
 from model.self_check import Sizes, find_wrong_kernel
-from tests.model.interpreted_delta_rule import teach_bf16
+from tests.model.kernels.delta_rule.interpreted_delta_rule import teach_bf16
 
 
 def main() -> None:

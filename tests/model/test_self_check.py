@@ -20,7 +20,7 @@ from model.mixers.attention.layer import rotate
 from model.optim import adamw
 from model.presets import PRESETS
 from model.self_check import Sizes, find_wrong_kernel, sizes_on_rank
-from tests.model import fake_fla
+from tests.model.kernels.delta_rule import fake_fla
 
 ROOT = Path(__file__).parents[2]
 SIZES = Sizes(d_model=40, ffn_width=56, num_heads=2, head_dim=20, key_dim=32, value_dim=48, num_tokens=130)

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch._dynamo
 import torch._functorch.config
-from fake_fla import install
 from layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, step_once, train, worst_difference
 from torchtitan.distributed.utils import clip_grad_norm_
 
@@ -21,6 +20,7 @@ from model.optim.build import build_optimizer
 from model.recompute import set_determinism
 from model.train.spikes import SpikeGuard
 from model.train.step import train_step
+from tests.model.kernels.delta_rule.fake_fla import install
 
 ONE = ParallelConfig()
 CASE = in_fp32(Case(micro_rows=8))

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.attention.varlen
 import torch.nn.functional as F
-from packed_rows import packed, spans
 from torch import Tensor
 
 from model.documents import Documents
 from model.kernels.attention.operator import attend, attend_flash
+from tests.model.packed_rows import packed, spans
 
 NUM_ROWS, NUM_TOKENS, NUM_HEADS, HEAD_DIM = 2, 17, 3, 8
 STARTS = ((0, 1, 2, 10, 16), (0, 9))

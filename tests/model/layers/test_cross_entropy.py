@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from gloo_world import run_in_world
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.layers.head import IGNORED, cross_entropy_sum, head_loss_sum
+from tests.model.gloo_world import run_in_world
 
 ROWS, TOKENS, WIDTH, VOCAB = 2, 11, 6, 101
 
