@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ KNOW_KINDS = ("model/mixers/", "model/presets.py", "model/weights/hf/")
 ONLY_IN = {
     "torchtitan": ("model/recompute.py",),
     "fla": ("model/kernels/delta_rule/fla.py",),
-    "triton": ("model/kernels/",),
+    "triton": ("model/kernels/*/triton", "model/kernels/triton_tiles.py"),
     "s3fs": ("data_pipeline/store/s3.py",),
     "aiobotocore": ("data_pipeline/store/s3",),
     "botocore": ("data_pipeline/store/s3",),
@@ -41,7 +42,7 @@ ONLY_IN = {
     "typer": ("launch/",),
     "rich": ("launch/",),
 }
-"""Package → the only places that import it."""
+"""Package → the only places that import it: beginnings of paths, `*` for any folder."""
 
 ORCHESTRATOR = ("orchestrator.config", "orchestrator.messages", "orchestrator.codec", "orchestrator.errors", "orchestrator.records")
 """What all of its rooms have in common."""
@@ -154,7 +155,9 @@ def within(module: str, package: str) -> bool:
 def test_a_foreign_package_enters_through_its_one_door(path: Path):
     for package, doors in ONLY_IN.items():
         if any(within(module, package) for module in imports_of(path)):
-            assert name_of(path).startswith(doors), f"{name_of(path)} imports {package}; only {', '.join(doors)} may"
+            assert any(fnmatch(name_of(path), f"{door}*") for door in doors), (
+                f"{name_of(path)} imports {package}; only {', '.join(doors)} may"
+            )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -233,5 +236,5 @@ def test_nothing_grows_past_what_one_reads_at_once(path: Path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             is_kernel = any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)  # read straight through, like a formula
-            allowed = 80 if is_kernel else 40
+            allowed = 60 if is_kernel else 40
             assert (node.end_lineno or 0) - node.lineno < allowed, f"{node.name} has over {allowed} lines"

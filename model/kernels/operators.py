@@ -9,7 +9,10 @@ from torch.library import CustomOpDef
 
 
 def takes_kernels(*tensors: Tensor) -> bool:
-    """On a GPU, all in bf16 or all in fp32. What is being compiled is left to the compiler: it fuses a layer with its neighbours."""
+    """Whether kernels compute with these: on a GPU, all in bf16 or all in fp32.
+
+    Within torch.compile they do not: the compiler fuses a layer with its neighbours.
+    """
     first = tensors[0]
     return (
         not torch.compiler.is_compiling()
@@ -34,6 +37,7 @@ def as_operator(name: str, *, empty: Callable[..., Any], mutates: Iterable[str] 
 
 
 def keep_inputs(inputs: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
+    """What most backwards need: all inputs of the forward."""
     return inputs
 
 

@@ -12,7 +12,7 @@ import torch
 
 from bench.gdn import Sizes
 from bench.gdn_configs import Candidate, candidates, find_fault, find_faults
-from tests.model.interpreted_delta_rule import teach_bf16
+from tests.model.kernels.delta_rule.interpreted_delta_rule import teach_bf16
 
 CPU = torch.device("cpu")
 SIZES = Sizes(num_heads=1, key_dim=32, value_dim=64, num_tokens=80)

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.fla_guard import lift_fla_guard
 from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
 from model.kernels.delta_rule.operator import delta_rule_triton, gated_delta_rule
-from tests.model.delta_rule_cases import Case, Inputs, distances, draw, exact_results, kernel_results
+from tests.model.kernels.delta_rule.cases import Case, Inputs, distances, draw, exact_results, kernel_results
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

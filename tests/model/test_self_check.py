@@ -23,7 +23,7 @@ from model.mixers.gdn.checks import gdn_checks
 from model.optim import adamw
 from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
-from tests.model import fake_fla
+from tests.model.kernels.delta_rule import fake_fla
 from tests.model.small_model import wrong_kernel
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
 from orchestrator.errors import KernelsWrong
 from orchestrator.worker.session import require_right_kernels
-from tests.model import fake_fla
+from tests.model.kernels.delta_rule import fake_fla
 
 MODEL = replace(PRESETS["tiny"], gdn_backend="fla")
 CPU = torch.device("cpu")

@@ -1,6 +1,5 @@
 # mypy: allow-untyped-defs
-"""Triton kernel of `model.optim.adamw`: parameter and moments are read and written once, the gradient is read once.
-Nothing waits for the host.
+"""The Triton kernel of AdamW: parameter and moments are read and written once, the gradient is read once. The host waits for nothing.
 
 What a number costs is its 28 bytes, so square root and division are the exact ones. The bias corrections are made in fp64 for all
 parameters at once, into one small tensor that the kernel reads.
@@ -12,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK, NUM_WARPS = 1024, 4
-"""Two loads of 16 bytes per thread and tensor."""
+"""Elements and warps of a program: two loads of 16 bytes per thread and tensor."""
 
 
 def update(
@@ -29,7 +28,7 @@ def update(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """All contiguous and in fp32, on one device, as are the step counts; those are before this step. The gradients stay as they are."""
+    """One step, in place, of contiguous tensors in fp32 on one device; `steps` are those before it. The gradients stay as they are."""
     torch._foreach_add_(steps, 1)
     corrections_P2 = bias_corrections(torch.stack(steps), beta1, beta2)
     settings = (lr, lr * weight_decay, 1 - beta1, 1 - beta2, eps)
@@ -42,7 +41,7 @@ def update(
 
 
 def bias_corrections(step_P: Tensor, beta1: float, beta2: float) -> Tensor:
-    """1 / (1 − β₁ᵗ) and 1 / √(1 − β₂ᵗ) of each parameter, in fp32; without the host."""
+    """1 / (1 − β₁ᵗ) and 1 / √(1 − β₂ᵗ) of each parameter, P × 2 in fp32. The host waits for nothing."""
     remaining1_P, remaining2_P = (torch.pow(beta, step_P.double()) for beta in (beta1, beta2))
     return torch.stack(((1 - remaining1_P).reciprocal(), (1 - remaining2_P).rsqrt()), dim=1).float()
 
@@ -64,7 +63,7 @@ def adamw_kernel(
     eps,
     BLOCK: tl.constexpr,
 ):
-    """p ← p − decay·p − lr · m̂ / (√v̂ + eps), of m ← m − m·weight1 + g·weight1 and v ← v − v·weight2 + g²·weight2.
+    """p ← p − decay·p − lr · m̂ / (√v̂ + eps), with m ← m − m·weight1 + g·weight1 and v ← v − v·weight2 + g²·weight2.
 
     Subtracting m·weight1 in one rounding forgets no more than is learnt: β₁ and weight1, each rounded to fp32, do not add up to 1.
     """

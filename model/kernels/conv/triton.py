@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs, disable-error-code="assignment"
-"""Triton kernels of `conv_triton`: causal convolution of width 4, SiLU and, per head, L2 normalisation.
+"""Triton kernels of the causal convolution of width 4, SiLU and, per head, L2 normalisation.
 
 Each program walks ROWS segments of LENGTH consecutive tokens at once over one group of channels (a head, where it normalises), and keeps
 the last three tokens in registers: every element is read once, but for three tokens per segment. A group is PARTS blocks of WIDTH, a
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.kernels.triton_tiles import dot, load_parts, scaled, sigmoid, store_parts, widen
+from model.kernels.triton_tiles import parts_dot, parts_load, parts_scale, parts_store, parts_widen, parts_zeros, sigmoid
 
 TAPS = tl.constexpr(4)
 NORM_EPS = tl.constexpr(1e-6)
@@ -22,7 +22,7 @@ NORM_EPS = tl.constexpr(1e-6)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """What one program works on."""
+    """What one program works on: `rows` segments of `length` tokens, of a group of `parts` × `width` channels."""
 
     parts: int
     width: int
@@ -38,7 +38,7 @@ def forward_tile(group_width: int) -> Tile:
 
 
 def backward_tile(group_width: int) -> Tile:
-    """Its registers hold each channel's taps, weights and both gradients: with more channels per thread they spill."""
+    """Few channels per thread: its registers hold each one's taps, weights and both gradients, and spill with more."""
     return _tile(group_width, max_channels_per_thread=10, length=32, unroll=2, num_warps=4)
 
 
@@ -51,7 +51,7 @@ def _tile(group_width: int, *, max_channels_per_thread: int, length: int, unroll
 
 
 def forward(x_BTC: Tensor, weight_C1W: Tensor, position_BT: Tensor | None, *, head_dim: int | None, scale: float) -> Tensor:
-    """All of them contiguous; normalised per `head_dim` channels, unless that is None."""
+    """out_BTC from contiguous tensors; normalised per `head_dim` channels, unless that is None."""
     group_width = head_dim or _block_width(x_BTC)
     tile, out_BTC = forward_tile(group_width), torch.empty_like(x_BTC)
     with torch.cuda.device_of(x_BTC):
@@ -107,23 +107,23 @@ def conv_forward(
     LENGTH: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    token, row_start, offset = _place(num_tokens, num_channels, PARTS, WIDTH, ROWS, LENGTH)
+    token, row_start, offset = _segments(num_tokens, num_channels, PARTS, WIDTH, ROWS, LENGTH)
     x_ptr, out_ptr = x_ptr + offset, out_ptr + offset
-    weights = _load_weights(weight_ptr, PARTS, WIDTH)
+    weights = _load_filter(weight_ptr, PARTS, WIDTH)
     earlier = _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS, WIDTH)
     for start in tl.range(0, LENGTH, UNROLL, num_stages=2):
-        group = widen(_load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL), UNROLL * PARTS)
+        group = parts_widen(_load_group(x_ptr, token, start, num_tokens, num_channels, PARTS, WIDTH, UNROLL), UNROLL * PARTS)
         for ahead in tl.static_range(UNROLL):
             step = start + ahead
-            inside = _within(token + step, num_tokens)
+            inside = _is_within(token + step, num_tokens)
             taps = group[ahead * PARTS : (ahead + 1) * PARTS] + earlier
             earlier = taps[: 3 * PARTS]
-            taps = _of_document(taps, _load_position(position_ptr, row_start + token + step, inside), PARTS)
+            taps = _within_document(taps, _load_position(position_ptr, row_start + token + step, inside), PARTS)
             outs = _silu(_convolve(taps, weights, PARTS), PARTS)
             if NORMALISE:
-                norm = tl.rsqrt(dot(outs, outs, PARTS) + NORM_EPS) * scale
-                outs = scaled(outs, norm, PARTS)
-            store_parts(out_ptr + step * num_channels, outs, inside, PARTS, WIDTH)
+                norm = tl.rsqrt(parts_dot(outs, outs, PARTS) + NORM_EPS) * scale
+                outs = parts_scale(outs, norm, PARTS)
+            parts_store(out_ptr + step * num_channels, outs, inside, PARTS, WIDTH)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "scale"])
@@ -144,16 +144,16 @@ def conv_backward(
     LENGTH: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    token, row_start, offset = _place(num_tokens, num_channels, PARTS, WIDTH, ROWS, LENGTH)
+    token, row_start, offset = _segments(num_tokens, num_channels, PARTS, WIDTH, ROWS, LENGTH)
     grad_ptr, x_ptr, grad_x_ptr = grad_ptr + offset, x_ptr + offset, grad_x_ptr + offset
-    weights = _load_weights(weight_ptr, PARTS, WIDTH)
+    weights = _load_filter(weight_ptr, PARTS, WIDTH)
     earlier = _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS, WIDTH)
-    pending, grad_weights = _zeros(3 * PARTS, ROWS, WIDTH), _zeros(TAPS * PARTS, ROWS, WIDTH)
+    pending, grad_weights = parts_zeros(3 * PARTS, ROWS, WIDTH), parts_zeros(TAPS * PARTS, ROWS, WIDTH)
     coming = _load_group(x_ptr, token, 0, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
     coming_grads = _load_group(grad_ptr, token, 0, num_tokens, num_channels, PARTS, WIDTH, UNROLL)
     # Past the segment's end: the next three tokens' gradients belong to its last ones too. A group is on its way while one is worked on.
     for start in range(0, LENGTH + TAPS, UNROLL):
-        group, grad_group = widen(coming, UNROLL * PARTS), widen(coming_grads, UNROLL * PARTS)
+        group, grad_group = parts_widen(coming, UNROLL * PARTS), parts_widen(coming_grads, UNROLL * PARTS)
         following = start + UNROLL
         end = tl.where(following < LENGTH + TAPS, num_tokens, 0)
         coming = _load_group(x_ptr, token, following, end, num_channels, PARTS, WIDTH, UNROLL)
@@ -163,20 +163,20 @@ def conv_backward(
             taps = group[ahead * PARTS : (ahead + 1) * PARTS] + earlier
             earlier = taps[: 3 * PARTS]
             position = _load_position(position_ptr, row_start + token + step, token + step < num_tokens)
-            taps = _of_document(taps, position, PARTS)
+            taps = _within_document(taps, position, PARTS)
             grads = grad_group[ahead * PARTS : (ahead + 1) * PARTS]
             grads = _grad_of_conv(grads, _convolve(taps, weights, PARTS), scale, NORMALISE, PARTS)
-            grad_weights = _add_products(grad_weights, grads, taps, step < LENGTH, PARTS)
-            gathered = _spread(grads, pending, weights, position, PARTS)
+            grad_weights = _add_filter_gradients(grad_weights, grads, taps, step < LENGTH, PARTS)
+            gathered = _gather_gradients(grads, pending, weights, position, PARTS)
             pending = gathered[: 3 * PARTS]
             inside = (token + step - 3 < num_tokens) & (step >= 3) & (step < LENGTH + 3)
-            store_parts(grad_x_ptr + (step - 3) * num_channels, gathered[3 * PARTS :], inside, PARTS, WIDTH)
+            parts_store(grad_x_ptr + (step - 3) * num_channels, gathered[3 * PARTS :], inside, PARTS, WIDTH)
     _store_partial(partial_ptr, grad_weights, num_channels, PARTS, WIDTH)
 
 
 @triton.jit
-def _place(num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, LENGTH: tl.constexpr):
-    """Of each segment the first token, [ROWS, 1]; where the row starts in tokens; and the offsets of the first tokens' first part."""
+def _segments(num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, LENGTH: tl.constexpr):
+    """This program's segments: their first tokens, [ROWS, 1]; where the row starts in tokens; the offsets of the first tokens' part 0."""
     token = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]) * LENGTH
     row_start = tl.program_id(2).to(tl.int64) * num_tokens
     channel = tl.program_id(0) * (PARTS * WIDTH) + tl.arange(0, WIDTH)[None, :]
@@ -184,30 +184,32 @@ def _place(num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr, R
 
 
 @triton.jit
-def _within(token, num_tokens):
+def _is_within(token, num_tokens):
     return (token >= 0) & (token < num_tokens)
 
 
 @triton.jit
 def _load_group(ptrs, token, start, num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr, UNROLL: tl.constexpr):
-    """UNROLL tokens of each segment from its token `start`, as in memory; part `part` of the one `ahead` is at ahead · PARTS + part."""
+    """UNROLL tokens of each segment from its token `start`, in their dtype; part `part` of token `ahead` is at ahead · PARTS + part."""
     group = ()
     for ahead in tl.static_range(UNROLL):
         step = start + ahead
-        group += load_parts(ptrs + step * num_channels, _within(token + step, num_tokens), PARTS, WIDTH)
+        group += parts_load(ptrs + step * num_channels, _is_within(token + step, num_tokens), PARTS, WIDTH)
     return group
 
 
 @triton.jit
 def _load_earlier(x_ptr, token, num_tokens, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """The three tokens before each segment in fp32, the nearest first."""
     taps = ()
     for back in tl.static_range(1, TAPS):
-        taps += widen(load_parts(x_ptr - back * num_channels, _within(token - back, num_tokens), PARTS, WIDTH), PARTS)
+        taps += parts_widen(parts_load(x_ptr - back * num_channels, _is_within(token - back, num_tokens), PARTS, WIDTH), PARTS)
     return taps
 
 
 @triton.jit
-def _load_weights(weight_ptr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+def _load_filter(weight_ptr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """The weight of every tap in fp32, in the order of the taps."""
     channel = tl.program_id(0) * (PARTS * WIDTH) + tl.arange(0, WIDTH)[None, :]
     weights = ()
     for back in tl.static_range(TAPS):
@@ -218,7 +220,7 @@ def _load_weights(weight_ptr, PARTS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _load_position(position_ptr, index, inside):
-    """[ROWS, 1], or None where there are no documents."""
+    """Tokens since the document's start, [ROWS, 1]; None where there are no documents."""
     position = None
     if position_ptr is not None:
         position = tl.load(position_ptr + index, mask=inside, other=0)
@@ -226,7 +228,7 @@ def _load_position(position_ptr, index, inside):
 
 
 @triton.jit
-def _of_document(taps, position, PARTS: tl.constexpr):
+def _within_document(taps, position, PARTS: tl.constexpr):
     """The taps without those before the document's start."""
     kept = taps
     if position is not None:
@@ -238,6 +240,7 @@ def _of_document(taps, position, PARTS: tl.constexpr):
 
 @triton.jit
 def _convolve(taps, weights, PARTS: tl.constexpr):
+    """The convolution at one token of each segment, before SiLU."""
     sums = ()
     for part in tl.static_range(PARTS):
         total = taps[part] * weights[part]
@@ -260,8 +263,8 @@ def _grad_of_conv(grads, convs, scale, NORMALISE: tl.constexpr, PARTS: tl.conste
     """Back through the norm (y·r, r = (Σy² + eps)^−½: dy = r·(dn − y·r²·Σ dn·y)) and through SiLU."""
     outs = _silu(convs, PARTS)
     if NORMALISE:
-        inverse = tl.rsqrt(dot(outs, outs, PARTS) + NORM_EPS)
-        along, inverse = dot(grads, outs, PARTS) * inverse * inverse, inverse * scale
+        inverse = tl.rsqrt(parts_dot(outs, outs, PARTS) + NORM_EPS)
+        along, inverse = parts_dot(grads, outs, PARTS) * inverse * inverse, inverse * scale
     through = ()
     for part in tl.static_range(PARTS):
         grad = grads[part]
@@ -273,7 +276,8 @@ def _grad_of_conv(grads, convs, scale, NORMALISE: tl.constexpr, PARTS: tl.conste
 
 
 @triton.jit
-def _add_products(sums, grads, taps, is_mine, PARTS: tl.constexpr):
+def _add_filter_gradients(sums, grads, taps, is_mine, PARTS: tl.constexpr):
+    """Adds each tap's gradient · x to its sum, unless the token is another segment's."""
     added = ()
     for tap in tl.static_range(TAPS * PARTS):
         added += (sums[tap] + tl.where(is_mine, grads[tap % PARTS], 0.0) * taps[tap],)
@@ -281,8 +285,8 @@ def _add_products(sums, grads, taps, is_mine, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _spread(grads, pending, weights, position, PARTS: tl.constexpr):
-    """What this token and the last three have gathered so far of their gradients: the one three back has all of it."""
+def _gather_gradients(grads, pending, weights, position, PARTS: tl.constexpr):
+    """The gradients of this token and the three before it as far as they are known: that of the one three back is whole."""
     gathered = ()
     for tap in tl.static_range(TAPS * PARTS):
         grad = grads[tap % PARTS] * weights[tap]
@@ -295,15 +299,8 @@ def _spread(grads, pending, weights, position, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _zeros(COUNT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    tiles = ()
-    for _ in tl.static_range(COUNT):
-        tiles += (tl.zeros([ROWS, WIDTH], tl.float32),)
-    return tiles
-
-
-@triton.jit
 def _store_partial(partial_ptr, grad_weights, num_channels, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+    """Stores this program's sum of the weight's gradient."""
     block = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
     channel = tl.program_id(0) * (PARTS * WIDTH) + tl.arange(0, WIDTH)
     for tap in tl.static_range(TAPS * PARTS):

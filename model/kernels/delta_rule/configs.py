@@ -5,18 +5,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
+    """How one kernel is compiled and launched."""
+
     warps: int
     stages: int = 1
-    """Iterations whose loads are in flight at once."""
+    """Loop iterations whose loads are in flight at once."""
     max_registers: int | None = None
-    """Of a thread, where more programs on a multiprocessor are worth a few spilled ones; None leaves it to the compiler."""
+    """Most registers of a thread: few, where more programs on a multiprocessor are worth spilling some. None leaves it to the compiler."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KernelConfig:
+    """Tiles and launches of the four kernels."""
+
     scan_value_block: int
-    """Rows of the transposed state per program, a power of two that divides V. 64 and more fill a warpgroup's product."""
+    """Rows of the transposed state per program of a scan, a power of two that divides V. 64 and more fill a warpgroup's product."""
     gradient_value_block: int
+    """Columns of V per step of `chunk_gradients`, a power of two that divides V."""
     prepare: Launch
     forward: Launch
     backward: Launch
@@ -24,8 +29,9 @@ class KernelConfig:
 
 
 HOPPER = 90
+"""10 × major + minor of the compute capability of H100 and H200."""
 CONFIGS: dict[tuple[int, int, int], KernelConfig] = {
-    # (architecture, K, V). With fewer than 3 stages a loop waits for each step's loads.
+    # By (architecture, K, V). With fewer than 3 stages a loop waits for each step's loads.
     # H100 80GB HBM3, torch 2.11.0+cu130, Triton 3.6.0, 1 × 8192 tokens, 30 heads: prepare 132, forward 229, backward 214,
     # gradients 444 µs, before the last two took beta and v. H200, since then: 371 µs forward, 669 backward.
     (HOPPER, 96, 192): KernelConfig(
@@ -51,7 +57,7 @@ CONFIGS: dict[tuple[int, int, int], KernelConfig] = {
 
 
 def choose_config(*, architecture: int, key_dim: int, value_dim: int, is_exact: bool) -> KernelConfig:
-    """The table's, or by rule. `is_exact` is fp32, whose tiles take twice the space and whose products are not the tensor cores'."""
+    """The entry of CONFIGS, or one by rule. `is_exact` is fp32: its tiles take twice the space, its products are not the tensor cores'."""
     if not is_exact and (architecture, key_dim, value_dim) in CONFIGS:
         return CONFIGS[architecture, key_dim, value_dim]
     largest = 16 if is_exact else 64

@@ -57,7 +57,7 @@ def _backward(
     offsets_P: Tensor | None,
     offsets_cpu_P: Tensor | None,
 ) -> Gradients:
-    """Those of grouped heads are summed by fla over the value heads of each key head."""
+    """fla sums the gradients of q and k over the value heads of each key head."""
     from fla.ops.gated_delta_rule.chunk import chunk_gated_delta_rule_bwd
 
     with torch.cuda.device_of(q):

@@ -3,6 +3,9 @@
 Forward: `prepare_chunks` over all chunks at once, then `scan_forward` through the chunks of each document.
 Backward: `scan_backward` from the last chunk to the first, then `chunk_gradients` over all chunks at once.
 No atomics anywhere: the same inputs give the same bits.
+
+The letters of docs/kernels.md in this code: A is `below`, P `scores`, T = (1 + A)⁻¹ diag(β) `inverse`, U `updates`, S `states`;
+e^g is `from_start`, e^(g_C − g) `to_end` and e^(g_C) `chunk_decay`, together with β the `gates`.
 """
 
 import importlib.util
@@ -17,9 +20,9 @@ from model.kernels.delta_rule.sizes import GDN_CHUNK, TRITON_KEY_DIMS, TRITON_VA
 from model.kernels.operators import contiguous_like
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""out, final_state, inverse, scores, gates, updates, states."""
+"""The outputs out and final_state, then for the backward inverse, scores, gates, updates and states."""
 Backward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Gradients of q, k, v, log_decay, beta, initial_state."""
+"""Gradients of q, k, v, log_decay, beta and initial_state."""
 
 
 def delta_rule_forward(
@@ -31,7 +34,8 @@ def delta_rule_forward(
     q_BTNK and k_BTNK come L2-normalised and q scaled; they and v_BTMV are all bf16 or all fp32. log_decay_BTM (≤ 0) and beta_BTM
     (0…2) are fp32. Value head m belongs to key head m // (M / N). Each document D, a row where there are no offsets, starts from
     its initial_state_DMKV in fp32, or from zero. The final states are fp32; where they are not asked for, D is 0.
-    Without a `config` it is the table's.
+    Without a `config` it is `choose_config`'s. ValueError for sizes and dtypes that the kernels do not take, documents of other rows, and
+    initial states of another shape, dtype or device.
     """
     _check(q, k, v, log_decay, beta)
     _check_documents(offsets_cpu_P, v.shape[0], v.shape[1])
@@ -62,7 +66,7 @@ def delta_rule_backward(
     inverse: Tensor, scores: Tensor, gates: Tensor, updates: Tensor, states: Tensor,
     offsets_cpu_P: Tensor | None, has_initial_state: bool, *, config: KernelConfig | None = None,
 ) -> Backward:  # fmt: skip
-    """From grad_out_BTMV and grad_final_state_DMKV (fp32), the forward's q, k and v and what it left.
+    """All gradients, from grad_out_BTMV, grad_final_state_DMKV (fp32), the forward's q, k and v and what it kept.
 
     The gradient of the initial state is fp32; without such a state its D is 0.
     """
@@ -94,6 +98,7 @@ def delta_rule_backward(
 
 
 def _sum_groups(x_BTMK: Tensor, group: int, dtype: torch.dtype) -> Tensor:
+    """BTNK in `dtype`: the sum over the value heads of each key head."""
     return x_BTMK if group == 1 else x_BTMK.unflatten(2, (-1, group)).sum(3).to(dtype)
 
 
@@ -140,16 +145,16 @@ def _states_of_documents(v: Tensor, key_dim: int, num_documents: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Problem:
-    """What both directions launch by."""
+    """What the launches of both directions have in common."""
 
     plan: ChunkPlan
     config: KernelConfig
     num_tokens: int
-    """Of all rows."""
+    """Tokens of all rows together."""
     constants: dict[str, int | str]
-    """The kernels' own names for the sizes that they are compiled for."""
+    """The sizes that the kernels are compiled for, by the kernels' own names."""
     refine_precision: str | None
-    """Of the inverse; None where it is exact at once."""
+    """Precision of the inverse's last step; None where it is exact without one."""
 
 
 def _problem(q: Tensor, v: Tensor, offsets_cpu_P: Tensor | None, config: KernelConfig | None) -> _Problem:
@@ -184,7 +189,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> 
 
 
 def _check_documents(offsets_cpu_P: Tensor | None, num_rows: int, num_tokens: int) -> None:
-    """Those of other rows would have the kernels pass over tokens, or past the last one."""
+    """Documents of other rows would have the kernels pass over tokens, or past the last one."""
     if offsets_cpu_P is not None and int(offsets_cpu_P[-1]) != num_rows * num_tokens:
         raise ValueError(f"documents of {int(offsets_cpu_P[-1])} tokens for {num_rows} × {num_tokens}: build them for these rows")
 

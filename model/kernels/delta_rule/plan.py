@@ -24,14 +24,14 @@ class ChunkPlan:
 
 
 def plan_chunks(*, num_rows: int, num_tokens: int, offsets_cpu_P: Tensor | None, device: torch.device) -> ChunkPlan:
-    """For `num_rows` rows of `num_tokens`, each one document where there are no offsets. Never waits for the device."""
+    """The chunks of `num_rows` rows of `num_tokens`, each one document where there are no offsets. Never waits for the device."""
     if offsets_cpu_P is None:
         return _plan_rows(num_rows, num_tokens, device)
     return _plan_documents(offsets_cpu_P, device)
 
 
 def max_chunks(*, num_rows: int, num_tokens: int, offsets_cpu_P: Tensor | None) -> int:
-    """How many chunks there are; with documents at most, known from the offsets' shape alone."""
+    """How many chunks there are; with documents the most there can be, which the offsets' shape alone tells."""
     if offsets_cpu_P is None:
         return num_rows * -(-num_tokens // GDN_CHUNK)
     return num_rows * num_tokens // GDN_CHUNK + offsets_cpu_P.shape[0] - 1

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""Triton kernels of `gates_triton`: log_decay and beta, and back.
+"""Triton kernels of the gated delta rule's log_decay and beta, and of their gradients.
 
 Tokens of all rows are one long row (M in all). Each program takes TOKENS of them for HEADS heads.
 """
@@ -9,14 +9,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.kernels.triton_tiles import load_fp32
+
 MAX_HEADS, TILE, NUM_WARPS = 64, 1024, 4
-"""Heads of a program at most, its elements, its warps."""
+"""Most heads of a program, its elements, its warps."""
 SOFTPLUS_IS_LINEAR_FROM = tl.constexpr(20.0)
-"""As torch's softplus."""
+"""Where torch's softplus(x) becomes x."""
 
 
 def forward(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
-    """All of them contiguous."""
+    """log_decay_BTN and beta_BTN in fp32, from contiguous tensors."""
     log_decay_BTN, beta_BTN = (x.new_empty(x.shape, dtype=torch.float32) for x in (a_BTN, b_BTN))
     num_tokens, num_heads = a_BTN.shape[:-1].numel(), a_BTN.shape[-1]
     tensors = (a_BTN, b_BTN, A_log_N, dt_bias_N, log_decay_BTN, beta_BTN)
@@ -28,7 +30,7 @@ def forward(a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor) ->
 def backward(
     grad_log_decay_BTN: Tensor, grad_beta_BTN: Tensor, a_BTN: Tensor, b_BTN: Tensor, A_log_N: Tensor, dt_bias_N: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of a, b, A_log and dt_bias; the last two are summed per program, and those sums (Z) in a fixed order."""
+    """Gradients of a, b, A_log and dt_bias; the last two are summed per program (Z), then over the programs in a fixed order."""
     num_tokens, num_heads = a_BTN.shape[:-1].numel(), a_BTN.shape[-1]
     grid = _grid(num_tokens, num_heads)
     grad_a_BTN, grad_b_BTN = torch.empty_like(a_BTN), torch.empty_like(b_BTN)
@@ -37,7 +39,7 @@ def backward(
     with torch.cuda.device_of(a_BTN):
         gates_backward[grid](*tensors, num_tokens, num_heads, **_constants(num_heads), num_warps=NUM_WARPS)
     grad_A_log_N, grad_dt_bias_N = partial_2ZN.sum(1)
-    # Copies: an operator's outputs share no memory.
+    # Copies: an operator's outputs sigmoid_b no memory.
     return grad_a_BTN, grad_b_BTN, grad_A_log_N.to(A_log_N.dtype, copy=True), grad_dt_bias_N.to(dt_bias_N.dtype, copy=True)
 
 
@@ -55,11 +57,11 @@ def _constants(num_heads: int) -> dict[str, int]:
 def gates_forward(
     a_ptr, b_ptr, A_log_ptr, dt_bias_ptr, log_decay_ptr, beta_ptr, num_tokens, num_heads, TOKENS: tl.constexpr, HEADS: tl.constexpr
 ):
-    head, offset, inside = _place(num_tokens, num_heads, TOKENS, HEADS)
-    rate = tl.exp(_load(A_log_ptr + head, head < num_heads))
-    step, _ = _softplus(_load(a_ptr + offset, inside) + _load(dt_bias_ptr + head, head < num_heads))
+    head, offset, inside = _tokens_and_heads(num_tokens, num_heads, TOKENS, HEADS)
+    rate = tl.exp(load_fp32(A_log_ptr + head, head < num_heads))
+    step, _ = _softplus(load_fp32(a_ptr + offset, inside) + load_fp32(dt_bias_ptr + head, head < num_heads))
     tl.store(log_decay_ptr + offset, -rate * step, mask=inside)
-    tl.store(beta_ptr + offset, 2.0 * tl.sigmoid(_load(b_ptr + offset, inside)), mask=inside)
+    tl.store(beta_ptr + offset, 2.0 * tl.sigmoid(load_fp32(b_ptr + offset, inside)), mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -79,14 +81,14 @@ def gates_backward(
     TOKENS: tl.constexpr,
     HEADS: tl.constexpr,
 ):
-    head, offset, inside = _place(num_tokens, num_heads, TOKENS, HEADS)
-    rate = tl.exp(_load(A_log_ptr + head, head < num_heads))
-    step, slope = _softplus(_load(a_ptr + offset, inside) + _load(dt_bias_ptr + head, head < num_heads))
-    grad_scaled = -rate * _load(grad_log_decay_ptr + offset, inside)
+    head, offset, inside = _tokens_and_heads(num_tokens, num_heads, TOKENS, HEADS)
+    rate = tl.exp(load_fp32(A_log_ptr + head, head < num_heads))
+    step, slope = _softplus(load_fp32(a_ptr + offset, inside) + load_fp32(dt_bias_ptr + head, head < num_heads))
+    grad_scaled = -rate * load_fp32(grad_log_decay_ptr + offset, inside)
     grad_a = grad_scaled * slope
     tl.store(grad_a_ptr + offset, grad_a.to(grad_a_ptr.dtype.element_ty), mask=inside)
-    share = tl.sigmoid(_load(b_ptr + offset, inside))
-    grad_b = _load(grad_beta_ptr + offset, inside) * 2.0 * share * (1.0 - share)
+    sigmoid_b = tl.sigmoid(load_fp32(b_ptr + offset, inside))
+    grad_b = load_fp32(grad_beta_ptr + offset, inside) * 2.0 * sigmoid_b * (1.0 - sigmoid_b)
     tl.store(grad_b_ptr + offset, grad_b.to(grad_b_ptr.dtype.element_ty), mask=inside)
     at = tl.program_id(0) * num_heads + head
     tl.store(partial_A_log_ptr + at, tl.sum(grad_scaled * step, axis=0, keep_dims=True), mask=head < num_heads)
@@ -94,16 +96,11 @@ def gates_backward(
 
 
 @triton.jit
-def _place(num_tokens, num_heads, TOKENS: tl.constexpr, HEADS: tl.constexpr):
-    """Heads, [1, HEADS]; offsets, [TOKENS, HEADS]; which of them exist."""
+def _tokens_and_heads(num_tokens, num_heads, TOKENS: tl.constexpr, HEADS: tl.constexpr):
+    """This program's heads, [1, HEADS], its elements' offsets, [TOKENS, HEADS], and which of them exist."""
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[None, :]
     return head, token.to(tl.int64) * num_heads + head, (token < num_tokens) & (head < num_heads)
-
-
-@triton.jit
-def _load(ptrs, inside):
-    return tl.load(ptrs, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit

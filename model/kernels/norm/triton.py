@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""Triton kernels of `norm_triton`: RMSNorm over a row of D, with what is added before it or after it.
+"""Triton kernels of RMSNorm over a row of D, with what is added before it or after it.
 
 A program holds ROWS rows at once, each padded to WIDTH, a power of two; what lies beyond D is neither read nor written. In the backward
 a fixed number of programs share the rows and each sums the weight's gradient over its own in registers, so that the bits are those of
@@ -14,15 +14,15 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 4096
-"""Elements of a tile of narrow rows."""
+"""Elements of a tile that holds several rows."""
 BACKWARD_PROGRAMS, STAGES, STAGES_BYTES = 2 * 132, 3, 96 * 1024
-"""Two for each multiprocessor of an H100, as their registers allow; tiles of each that are in flight or in use, if that many bytes of
-shared memory hold them."""
+"""The backward's programs, two for each multiprocessor of an H100, as their registers allow; its tiles in flight or in use, and the bytes
+of shared memory that must hold them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """What one program works on at once."""
+    """What one program works on at once: `rows` rows, each padded to `width`."""
 
     rows: int
     width: int
@@ -51,7 +51,10 @@ def forward(
 
 
 def backward(grad: Tensor, x: Tensor, weight_D: Tensor, grad_x: Tensor | None, *, eps: float) -> tuple[Tensor, Tensor]:
-    """Gradients of x, `grad_x` added to what comes through the norm, and of the weight: summed per program, those sums in a fixed order."""
+    """Gradients of x, `grad_x` added to what comes through the norm, and of the weight.
+
+    The weight's is summed per program (Z), then over the programs in a fixed order.
+    """
     tile, num_rows = choose_tile(x.shape[-1]), x.shape[:-1].numel()
     num_programs = min(BACKWARD_PROGRAMS, triton.cdiv(num_rows, tile.rows))
     out, partial_ZD = torch.empty_like(x), x.new_empty(num_programs, x.shape[-1], dtype=torch.float32)
@@ -111,7 +114,7 @@ def rms_norm_backward(
     ROWS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """With n = x·r, r = (mean x² + eps)^−½, h = grad·weight: dx = r·(h − n·r·mean(h·x)), dweight = Σ grad·n."""
+    """Gradients: with n = x·r, r = (mean x² + eps)^−½, h = grad·weight: dx = r·(h − n·r·mean(h·x)), dweight = Σ grad·n."""
     column = tl.arange(0, WIDTH)[None, :]
     weight = tl.load(weight_ptr + column, mask=column < D, other=0.0).to(tl.float32)
     grad_weight = tl.zeros([ROWS, WIDTH], tl.float32)

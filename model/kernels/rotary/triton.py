@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""The Triton kernel of `rotary_triton`: turns the pairs of channels i and i + HALF of every head by the angle of its token.
+"""The Triton kernel of rotary positions: turns the pairs of channels i and i + HALF of every head by the angle of its token.
 
 A program takes HEADS heads of one token, so that cosines and sines are read once for all of them.
 """
@@ -12,12 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 2048
-"""Pairs of a program at most, if one head has no more."""
+"""Most pairs of a program, unless one head has more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """Heads and, of each, pairs of a program, both powers of two."""
+    """What one program works on: `heads` heads of `width` pairs, both powers of two."""
 
     heads: int
     width: int
@@ -32,7 +32,7 @@ def choose_tile(num_heads: int, head_dim: int) -> Tile:
 
 
 def rotate(x_BTNK: Tensor, cos: Tensor, sin: Tensor, *, backwards: bool) -> Tensor:
-    """All of them contiguous; cos and sin are (1 or B) × T × 1 × K/2."""
+    """out_BTNK from contiguous tensors; cos and sin are (1 or B) × T × 1 × K/2. `backwards` turns by the opposite angle."""
     num_rows, num_tokens, num_heads, head_dim = x_BTNK.shape
     tile, out_BTNK = choose_tile(num_heads, head_dim), torch.empty_like(x_BTNK)
     grid = (num_rows * num_tokens, triton.cdiv(num_heads, tile.heads))

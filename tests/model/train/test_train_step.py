@@ -21,7 +21,7 @@ from model.parallel.config import ParallelConfig
 from model.train.determinism import set_determinism
 from model.train.spikes import SpikeGuard
 from model.train.step import train_step
-from tests.model.fake_fla import install
+from tests.model.kernels.delta_rule.fake_fla import install
 from tests.model.layout_cases import CPU, MODEL, OPTIMIZER, Case, batches, full, in_fp32, step_once, train, worst_difference
 
 ONE = ParallelConfig()

@@ -12,7 +12,7 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
-from tests.model.delta_rule_cases import Case, distances, draw, exact_results, kernel_results
+from tests.model.kernels.delta_rule.cases import Case, distances, draw, exact_results, kernel_results
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 ODD_STARTS = (0, 1, 1, 2, 66, 129, 130, 131)

@@ -7,14 +7,14 @@ import torch
 
 from model.kernels.loss import operator as loss_operator
 from model.kernels.operators import takes_kernels
-from tests.model.interpreter import needs_triton, run_interpreted
+from tests.model.kernels.interpreter import needs_triton, run_interpreted
 
 
 @needs_triton
 @pytest.mark.xdist_group("triton interpreter")
 @pytest.mark.parametrize("checks", ["values", "ignored other_ranks_rows without_gradient", "extremes operators", "with_head_and_ranks"])
 def test_loss_and_gradient_are_those_of_the_definition(checks: str, tmp_path: Path) -> None:
-    run_interpreted("tests.model.interpreted_loss", *checks.split(), caches=tmp_path)
+    run_interpreted("tests.model.kernels.loss.interpreted_loss", *checks.split(), caches=tmp_path)
 
 
 def test_they_are_for_bf16_and_fp32_on_a_gpu() -> None:

@@ -18,7 +18,7 @@ from model.config import ModelConfig
 from model.documents import Documents, build_documents
 from model.kernels.delta_rule import operator as delta_rule_operator
 from model.kernels.delta_rule.operator import FORWARD_OPERATORS, delta_rule_triton, gated_delta_rule
-from tests.model.delta_rule_cases import Case, Inputs, distances, draw, exact_results, fenced
+from tests.model.kernels.delta_rule.cases import Case, Inputs, distances, draw, exact_results, fenced
 
 ROWS = Case(num_tokens=70, num_rows=2, num_key_heads=2, value_dim=16)
 PACKED = replace(ROWS, starts=(0, 1, 66, 70))

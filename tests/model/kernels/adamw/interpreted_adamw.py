@@ -1,6 +1,6 @@
 """Runs AdamW's Triton kernel in Triton's interpreter on the CPU against torch.optim.AdamW in fp64; prints what is off.
 
-As `interpreted_small_layers`: TRITON_INTERPRET=1 must be set, arguments are names of CHECKS, and what `torch.empty` gives is NaN.
+TRITON_INTERPRET=1 must be set; arguments are names of CHECKS (`interpreter.run_interpreted`).
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from model.kernels.adamw import operator
 from model.kernels.adamw import triton as triton_adamw
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig, ParamGroup
-from tests.model.interpreted_layers import noise
-from tests.model.interpreter import print_failures
+from tests.model.kernels.comparisons import noise
+from tests.model.kernels.interpreter import print_failures
 from tests.model.toys import declared
 
 TOLERANCE = 5e-7

@@ -14,7 +14,7 @@ from model.kernels.delta_rule import definition
 from model.kernels.delta_rule.chunked import gated_delta_rule_chunked
 from model.kernels.delta_rule.operator import FORWARD_OPERATORS, gated_delta_rule
 from model.kernels.delta_rule.sizes import Backend
-from tests.model.fake_fla import FakeFla, install
+from tests.model.kernels.delta_rule.fake_fla import FakeFla, install
 from tests.model.packed_rows import ODD_STARTS, Starts, packed, spans
 
 NUM_ROWS, NUM_HEADS, KEY, VALUE = 2, 3, 8, 12

@@ -7,14 +7,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.kernels.adamw.operator import takes_kernel
-from tests.model.interpreter import needs_triton, run_interpreted
+from tests.model.kernels.interpreter import needs_triton, run_interpreted
 
 
 @needs_triton
 @pytest.mark.xdist_group("triton interpreter")
 @pytest.mark.parametrize("check", ["values", "corrections", "optimizers"])
 def test_it_does_what_torch_does(check: str, tmp_path: Path) -> None:
-    run_interpreted("tests.model.interpreted_adamw", check, caches=tmp_path)
+    run_interpreted("tests.model.kernels.adamw.interpreted_adamw", check, caches=tmp_path)
 
 
 def test_a_gpu_takes_it_where_everything_is_fp32_and_dense() -> None:

@@ -20,7 +20,7 @@ from model.kernels.loss import operator
 from model.layers import head as loss_module
 from model.layers.head import IGNORED, cross_entropy_sum, head_loss_sum
 from tests.model.gloo_world import run_in_world
-from tests.model.interpreter import print_failures
+from tests.model.kernels.interpreter import print_failures
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 """rel-L2 of a gradient; the interpreter rounds to bf16 towards zero. The loss is always fp32."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed (torch's CPU build has none)")
 
 
@@ -33,7 +33,7 @@ def run_interpreted(module: str, *arguments: str, caches: Path) -> None:
 
 
 def print_failures(checks: Mapping[str, Callable[[], Iterable[str]]]) -> None:
-    """Of the checks that the process's arguments name. What `torch.empty` gives is NaN."""
+    """Prints what fails of the checks that the process's arguments name. What `torch.empty` gives is NaN."""
     assert os.environ["TRITON_INTERPRET"] == "1"
     warnings.simplefilter("ignore")  # NumPy's, of overflows in the interpreter
     torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from model.kernels.delta_rule.configs import CONFIGS, HOPPER, choose_config
 from model.kernels.delta_rule.launch import delta_rule_forward, empty_forward
 from model.kernels.delta_rule.plan import max_chunks, plan_chunks
 from model.kernels.delta_rule.sizes import TRITON_KEY_DIMS, TRITON_VALUE_DIMS
-from tests.model.interpreter import needs_triton, run_interpreted
+from tests.model.kernels.interpreter import needs_triton, run_interpreted
 
 CPU = torch.device("cpu")
 
@@ -17,13 +17,13 @@ CPU = torch.device("cpu")
 @needs_triton
 @pytest.mark.parametrize("group", ["lengths", "head dims", "documents", "groups of value heads", "extreme gates"])
 def test_outputs_states_and_gradients_are_those_of_the_definition(group: str, tmp_path: Path) -> None:
-    run_interpreted("tests.model.interpreted_delta_rule", group, caches=tmp_path)
+    run_interpreted("tests.model.kernels.delta_rule.interpreted_delta_rule", group, caches=tmp_path)
 
 
 @needs_triton
 @pytest.mark.parametrize("checks", ["the definition", "what is asked for", "pytorch's rules", "the whole layer"])
 def test_the_operator_is_differentiated_compiled_and_packed(checks: str, tmp_path: Path) -> None:
-    run_interpreted("tests.model.interpreted_operator", checks, caches=tmp_path)
+    run_interpreted("tests.model.kernels.delta_rule.interpreted_operator", checks, caches=tmp_path)
 
 
 def test_rows_are_cut_into_chunks_that_end_with_them() -> None:
