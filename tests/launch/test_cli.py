@@ -19,8 +19,8 @@ from orchestrator.control.state import Event
 from orchestrator.messages import Outcome
 from orchestrator.ray_backend.client import ClusterUnreachable
 from orchestrator.records.journal import open_journal
-from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 from tests.launch.stored_runs import put_checkpoint, put_dataset, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 
 STATUS_KEYS = {
     "run", "state", "attempt", "step", "num_steps", "tokens", "loss", "tokens_per_s", "last_committed_step", "restarts",

@@ -23,8 +23,8 @@ from orchestrator import codec
 from orchestrator.control.state import RunSubmitted, terms_of
 from orchestrator.messages import Outcome
 from orchestrator.records.journal import read_journal
-from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 from tests.launch.stored_runs import config_at, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 
 RUNNING = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
 

@@ -19,8 +19,8 @@ from launch.show.render import ENDED, incidents_view, status_view
 from orchestrator.control.cluster import Observation
 from orchestrator.control.status import build_status
 from orchestrator.messages import AgentReport, Outcome, WorkerReport
-from tests.control.stories import committed, ended, gone, nodes, resumed, stepped
 from tests.launch.stored_runs import config_at, put_dataset, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import committed, ended, gone, nodes, resumed, stepped
 
 RUNNING = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
 

@@ -20,7 +20,7 @@ from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import find_checkpoint
 from orchestrator.worker.checkpoint_store import open_checkpoint
 from orchestrator.worker.weights import open_weights
-from tests.worker.tiny_run import BATCH_ROWS, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
+from tests.orchestrator.worker.tiny_run import BATCH_ROWS, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from orchestrator.control import state as s
 from orchestrator.control.policy import Cause
 from orchestrator.control.transition import fold
 from orchestrator.records.journal import SNAPSHOT_EVERY, JournalBroken, Superseded, open_journal, read_journal
-from tests.control.stories import committed, ended, failed, gone, node_lost, nodes, resumed, running, stepped, stop, submitted
 from tests.fakes.memory_store import MemoryStore
+from tests.orchestrator.control.stories import committed, ended, failed, gone, node_lost, nodes, resumed, running, stepped, stop, submitted
 
 
 def test_every_kind_of_event_survives_the_journal():

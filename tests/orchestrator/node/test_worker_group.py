@@ -16,7 +16,7 @@ from orchestrator.messages import Failed, Phase, WorkerReport
 from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import look_at, members_of_session
 from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup, start_worker_group
-from tests.ray_backend.fake_runs import is_over, is_training, wait_for
+from tests.orchestrator.ray_backend.fake_runs import is_over, is_training, wait_for
 
 SPEAKS = "import os, time; from orchestrator.messages import *; say = lambda m: os.write(int(os.environ['BRAID_REPORT_FD']), encode(m));"
 TRAINS = SPEAKS + "say(Beat(phase=Phase.TRAINING, step=3)); time.sleep(60)"
@@ -163,9 +163,9 @@ def test_workers_die_with_their_agent(tmp_path: Path):
     """The agent is a process of its own here; its worker asks the kernel to be killed with it, as the real one does."""
     dies_with_parent = "import ctypes, time; ctypes.CDLL(None).prctl(1, 9); print('here', flush=True); time.sleep(60)"
     agent = (
-        "import os, sys, time; from pathlib import Path; from orchestrator.ray_backend import worker_group, worker_order;"
+        "import os, sys, time; from pathlib import Path; from orchestrator.node import orders, worker_group;"
         "group = worker_group.start_worker_group(on_exit=print); command = (sys.executable, '-c', sys.argv[1]);"
-        "spec = worker_order.WorkerSpec(rank=0, command=command, environment=dict(os.environ), log_path=Path(sys.argv[2]));"
+        "spec = orders.WorkerSpec(rank=0, command=command, environment=dict(os.environ), log_path=Path(sys.argv[2]));"
         "group.spawn((spec,)); group.wait_for_news(0, 10); print(group.reports()[1][0].pid, flush=True); time.sleep(60)"
     )
     log_path = tmp_path / "0.log"

@@ -22,7 +22,7 @@ from orchestrator.records.manifest import (
     write_manifest,
 )
 from tests.fakes.memory_store import MemoryStore
-from tests.worker.tiny_run import MODEL
+from tests.orchestrator.worker.tiny_run import MODEL
 
 MANIFEST = CheckpointManifest(
     run="first",

@@ -22,7 +22,7 @@ from orchestrator.ray_backend.cluster import RayCluster
 from orchestrator.ray_backend.local import cluster as local_cluster
 from orchestrator.ray_backend.places import agent_prefix
 from orchestrator.records.journal import Superseded, open_journal, read_journal
-from tests.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
+from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
 
@@ -37,13 +37,13 @@ def test_a_run_outlives_the_process_that_submitted_it_and_leaves_its_logs_but_no
     run = submit(tmp_path, "orphaned", num_steps=5)
     code = (
         "import os, signal, sys; from pathlib import Path; from data_pipeline.config import StorageConfig;"
-        "from orchestrator.ray_backend import client; from tests.ray_backend.fake_runs import FAKE_WORKER;"
+        "from orchestrator.ray_backend import client; from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER;"
         "address, token, name, root = sys.argv[1:]; client.connect(address, token_path=Path(token));"
         "client.start_controller(name, StorageConfig(root=root), worker_command=FAKE_WORKER); os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", code, cluster, str(local_cluster.token_path(home)), run.name, str(tmp_path)]
 
-    submitted = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=60, check=False)
+    submitted = subprocess.run(command, cwd=Path(__file__).parents[3], timeout=60, check=False)
 
     assert submitted.returncode == -signal.SIGKILL
     end = run.wait_for_end()

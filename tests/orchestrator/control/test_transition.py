@@ -8,7 +8,7 @@ from orchestrator.control.policy import Cause
 from orchestrator.control.state import ControllerStarted, Ending, ResumeRequested, RunState, SaveAndStop, Stage, StartWorkers, StopWorkers
 from orchestrator.control.transition import transition
 from orchestrator.messages import Outcome
-from tests.control.stories import (
+from tests.orchestrator.control.stories import (
     TERMS,
     committed,
     ended,

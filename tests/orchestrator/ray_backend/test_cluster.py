@@ -16,7 +16,7 @@ from orchestrator.ray_backend.cluster import RayCluster
 from orchestrator.ray_backend.local import cluster as local_cluster
 from orchestrator.ray_backend.places import agent_prefix
 from orchestrator.records.journal import Superseded
-from tests.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
+from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
 NO_SUCH_NODE = "0123456789abcdef" * 3 + "01234567"

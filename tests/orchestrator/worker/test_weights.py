@@ -19,8 +19,8 @@ from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.manifest import CheckpointManifest, directory_of, find_checkpoint
 from orchestrator.worker.weights import AverageWeights, Watched, open_weights, read_companions, write_weights
 from tests.fakes.memory_store import MemoryStore
-from tests.worker.one_rank import flip_a_byte, steps_on_store
-from tests.worker.tiny_run import MODEL
+from tests.orchestrator.worker.one_rank import flip_a_byte, steps_on_store
+from tests.orchestrator.worker.tiny_run import MODEL
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -187,7 +187,7 @@ import torch
 from data_pipeline.store.local import LocalStore
 from model.weights.source import TensorInfo
 from orchestrator.worker.weights import AverageWeights, open_weights, write_weights
-from tests.worker.tiny_run import MODEL
+from tests.orchestrator.worker.tiny_run import MODEL
 
 root, file_bytes, limit_bytes, num_tensors = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 tensor_elements = file_bytes // 8

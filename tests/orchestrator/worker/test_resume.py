@@ -16,7 +16,7 @@ from orchestrator.records.commit_log import Reject, open_commit_log
 from orchestrator.records.manifest import directory_of, read_manifest
 from orchestrator.worker.checkpoint_store import open_checkpoint
 from tests.fakes.memory_store import MemoryStore
-from tests.worker.one_rank import begin, flip_a_byte, state_at
+from tests.orchestrator.worker.one_rank import begin, flip_a_byte, state_at
 
 
 def test_a_run_without_a_checkpoint_starts_afresh(group: dist.ProcessGroup):

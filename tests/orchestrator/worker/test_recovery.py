@@ -19,7 +19,7 @@ from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.checkpoint_store import open_checkpoint
-from tests.worker.tiny_run import Worker, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
+from tests.orchestrator.worker.tiny_run import Worker, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def test_a_checkpoint_loads_into_another_layout_bit_for_bit(reference: Reference
         config = replace(reference.config, parallel=parallel)
         run_store.create(f"config/{number:04d}.json", codec.to_json(config))
 
-        with start_attempt(config, number, tmp_path, config_version=number, module="tests.worker.layout_probe") as probe:
+        with start_attempt(config, number, tmp_path, config_version=number, module="tests.orchestrator.worker.layout_probe") as probe:
             assert probe.finish() == [0] * parallel.world_size, probe.log
 
         found = json.loads(probe.log.splitlines()[-1])
@@ -128,7 +128,7 @@ def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):
     config = tiny_config(tmp_path / "store", num_steps=2, dp_shard=2)
     create_run(config)
 
-    run_attempt(config, 1, tmp_path, module="tests.worker.same_rows_worker")
+    run_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.same_rows_worker")
 
     assert verdict_on(config).problems == tuple(f"attempt 1: step {step} trained on other samples than the plan's" for step in (1, 2))
 
@@ -137,7 +137,7 @@ def test_an_outage_for_one_rank_costs_all_of_them_that_checkpoint_and_no_more(tm
     config = tiny_config(tmp_path / "store", num_steps=8, tp=2)
     run_store = create_run(config)
 
-    attempt = run_attempt(config, 1, tmp_path, module="tests.worker.outage_worker")
+    attempt = run_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.outage_worker")
 
     assert [commit.step for commit in open_commit_log(run_store).trusted()] == [8, 6]
     assert all("a checkpoint is LOST" in worker.log.read_text() for worker in attempt.workers)

@@ -18,8 +18,8 @@ from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import directory_of, read_manifest
 from orchestrator.worker.state import training_state
 from tests.fakes.memory_store import MemoryStore
-from tests.worker.one_rank import DIGEST, begin, flip_a_byte, state_at, steps_on_store
-from tests.worker.tiny_run import MODEL
+from tests.orchestrator.worker.one_rank import DIGEST, begin, flip_a_byte, state_at, steps_on_store
+from tests.orchestrator.worker.tiny_run import MODEL
 
 
 def test_what_is_saved_is_loaded(group: dist.ProcessGroup):

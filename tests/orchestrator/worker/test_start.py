@@ -20,9 +20,9 @@ from orchestrator.worker.resume import load_start
 from orchestrator.worker.state import training_state
 from orchestrator.worker.weights import write_weights
 from tests.fakes.memory_store import MemoryStore
-from tests.worker.one_rank import begin, flip_a_byte
-from tests.worker.test_weights import random_weights
-from tests.worker.tiny_run import MODEL, SEQ_LEN, VOCAB_SIZE, tiny_config
+from tests.orchestrator.worker.one_rank import begin, flip_a_byte
+from tests.orchestrator.worker.test_weights import random_weights
+from tests.orchestrator.worker.tiny_run import MODEL, SEQ_LEN, VOCAB_SIZE, tiny_config
 
 ADAMW = OptimizerConfig(lr=1e-2, warmup_steps=1)
 

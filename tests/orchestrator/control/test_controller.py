@@ -15,8 +15,8 @@ from orchestrator.control.placement import Node
 from orchestrator.control.state import Action
 from orchestrator.messages import AgentReport, Ended, Outcome, Phase, Resumed, WorkerReport
 from orchestrator.records.journal import Superseded, open_journal, read_journal
-from tests.control.stories import submitted
 from tests.fakes.memory_store import MemoryStore, no_fault
+from tests.orchestrator.control.stories import submitted
 
 
 class FakeCluster:

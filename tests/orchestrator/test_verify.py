@@ -12,7 +12,7 @@ from orchestrator.config import RecoveryConfig
 from orchestrator.records.commit_log import Commit, Entry, Fence, Reject
 from orchestrator.records.ledger import StepRecord, setting_of
 from orchestrator.verify import Verdict, committed_step, verify
-from tests.worker.tiny_run import tiny_config
+from tests.orchestrator.worker.tiny_run import tiny_config
 
 TOKENS = 1024
 Tampering = Callable[[dict[int, list[StepRecord]], list[Entry]], Any]

@@ -15,8 +15,8 @@ from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import directory_of, read_manifest
 from orchestrator.worker.checkpoint_store import open_checkpoint
-from tests.worker.spike_worker import SPIKE_STEP
-from tests.worker.tiny_run import create_run, run_attempt, tiny_config, verdict_on
+from tests.orchestrator.worker.spike_worker import SPIKE_STEP
+from tests.orchestrator.worker.tiny_run import create_run, run_attempt, tiny_config, verdict_on
 
 WINDOW = 8
 
@@ -44,7 +44,7 @@ def test_a_spike_changes_nothing_and_is_decided_alike_when_it_is_replayed(tmp_pa
     optimizer = OptimizerConfig(name="muon", lr=1e-2, warmup_steps=2, skip_sigma=100.0, skip_window=WINDOW)
     config = replace(config, optimizer=optimizer)
     run_store = create_run(config)
-    run_attempt(config, 1, tmp_path, module="tests.worker.spike_worker")
+    run_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.spike_worker")
 
     records = read_ledger(run_store)[1]
     assert [record.step for record in records if record.skipped] == [SPIKE_STEP]
@@ -56,7 +56,7 @@ def test_a_spike_changes_nothing_and_is_decided_alike_when_it_is_replayed(tmp_pa
     assert not torch.equal(last["model.head.weight"], after["model.head.weight"])
 
     remove_checkpoints(range(SPIKE_STEP, config.train.num_steps + 1), run_store)
-    attempt = run_attempt(config, 2, tmp_path, module="tests.worker.spike_worker")
+    attempt = run_attempt(config, 2, tmp_path, module="tests.orchestrator.worker.spike_worker")
 
     assert attempt.resumed.step == SPIKE_STEP - 1
     assert [max(message.num_skipped for message in worker.said if isinstance(message, Beat)) for worker in attempt.workers] == [1, 1]

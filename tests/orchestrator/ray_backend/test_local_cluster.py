@@ -11,8 +11,8 @@ import pytest
 
 from orchestrator.node.processes import look_at, pids_with_environment, processes
 from orchestrator.ray_backend.local import cluster as local_cluster
-from tests.ray_backend.fake_runs import wait_for
-from tests.ray_backend.listening import LOOPBACK, listening_addresses
+from tests.orchestrator.ray_backend.fake_runs import wait_for
+from tests.orchestrator.ray_backend.listening import LOOPBACK, listening_addresses
 
 pytestmark = pytest.mark.xdist_group("ray")
 

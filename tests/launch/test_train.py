@@ -13,7 +13,7 @@ from launch.train import USAGE, keep_config, read_arguments
 from orchestrator import codec
 from orchestrator.records.commit_log import open_commit_log
 from tests.fakes.memory_store import MemoryStore
-from tests.worker.tiny_run import run_store_of, tiny_config, verdict_on, write_dataset
+from tests.orchestrator.worker.tiny_run import run_store_of, tiny_config, verdict_on, write_dataset
 
 OF_TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 

@@ -13,7 +13,7 @@ from orchestrator.control.placement import Node
 from orchestrator.control.policy import Cause
 from orchestrator.control.state import RunState
 from orchestrator.messages import AgentReport, Ended, Failed, Outcome, Phase, Resumed, WorkerReport
-from tests.control.stories import committed, failed, gone, nodes, play, running, stepped, stop, submitted
+from tests.orchestrator.control.stories import committed, failed, gone, nodes, play, running, stepped, stop, submitted
 
 LIMITS = RecoveryConfig(heartbeat_timeout_s=5.0, progress_timeout_s=60.0, start_timeout_s=300.0)
 STEADY = WorkerReport(rank=0, pid=100, phase=Phase.TRAINING, step=7)

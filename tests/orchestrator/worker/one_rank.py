@@ -15,7 +15,7 @@ from orchestrator.worker.attempt import Attempt, begin_attempt
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
 from orchestrator.worker.resume import Resumer
 from tests.fakes.memory_store import MemoryStore
-from tests.worker.tiny_run import MODEL
+from tests.orchestrator.worker.tiny_run import MODEL
 
 DIGEST = "d" * 64
 DATASET = "a" * 64
