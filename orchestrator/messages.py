@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from model.train.metrics import StepMetrics
 from orchestrator import codec
 
 
@@ -44,8 +45,10 @@ class Beat:
     phase: Phase
     step: int
     """Last finished step."""
-    loss: float | None = None
+    metrics: StepMetrics | None = None
+    """What that step measured; None before this attempt's first."""
     tokens_per_s: float | None = None
+    """Over the last steps."""
     num_skipped: int = 0
     """Updates that this attempt has skipped because of a spike."""
 
@@ -110,7 +113,7 @@ class WorkerReport:
     pid: int
     phase: Phase = Phase.STARTING
     step: int = 0
-    loss: float | None = None
+    metrics: StepMetrics | None = None
     tokens_per_s: float | None = None
     num_skipped: int = 0
     silent_s: float = 0.0

@@ -20,7 +20,9 @@ Records = Mapping[int, Sequence[StepRecord]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Proof:
+    """What the records of a run prove, or what speaks against it."""
+
     ok: bool
     line: str
     """For people."""
@@ -47,8 +49,8 @@ def verify(
     expected_tokens: int,
     num_steps_done: int,
     num_steps_planned: int | None = None,
-) -> Verdict:
-    """The verdict on a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
+) -> Proof:
+    """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
     `entries` is the commit log, `expected_digest` gives the digest of a step's samples by the plan, `expected_tokens` a step's tokens.
     """
@@ -63,7 +65,7 @@ def verify(
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return Verdict(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
+        return Proof(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
     claim = (
         f"run {run}: {num_steps_done:,} steps"
@@ -72,7 +74,7 @@ def verify(
     )
     spikes = [step for step, record in _history(attempts).items() if record.skipped and step <= num_steps_done]
     line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), spikes)
-    return Verdict(ok=True, line=line, problems=())
+    return Proof(ok=True, line=line, problems=())
 
 
 def committed_step(records: Records, entries: Sequence[Entry]) -> int:

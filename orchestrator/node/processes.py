@@ -1,4 +1,4 @@
-"""What /proc says of processes, and killing them for certain. Linux only, standard library only."""
+"""What /proc says of processes, and killing them for certain. Linux only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.deadlines import PROCESSES_GONE_WITHIN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def pids_with_environment(name: str, value: str) -> list[int]:
     return found
 
 
-def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = 10.0) -> list[int]:
+def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = PROCESSES_GONE_WITHIN_S) -> list[int]:
     """SIGKILL whatever `find` returns until it returns nothing. The pids that were still there after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while True:

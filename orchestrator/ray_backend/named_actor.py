@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.ray_backend.places import NAMESPACE
+from orchestrator.ray_backend.names import NAMESPACE
 
 
 def find_actor(name: str) -> Any | None:

@@ -16,17 +16,12 @@ from torch import Tensor
 from data_pipeline.store.protocol import ObjectStore, StoreError, StoreUnavailable
 from model.config import ModelConfig, ParallelConfig
 from orchestrator.records.commit_log import Commit, CommitLog
+from orchestrator.records.keys import CHECKPOINTS, MANIFEST
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.manifest import (
-    CheckpointManifest,
-    FileDigest,
-    TrainingTerms,
-    data_position,
-    directories_to_delete,
-    write_manifest,
-)
+from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
+from orchestrator.records.retention import directories_to_delete
 from orchestrator.worker.agreement import on_first_rank, unwrapped
-from orchestrator.worker.checkpoint_store import StoreWriter
+from orchestrator.worker.dcp import StoreWriter
 from orchestrator.worker.staging import Stager
 
 NUM_PARALLEL_DELETES = 16
@@ -96,7 +91,7 @@ class Committer:
             log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)
 
     def _delete_old(self) -> None:
-        keys = [info.key for info in self._store.list("checkpoints/")]
+        keys = [info.key for info in self._store.list(CHECKPOINTS)]
         committed = [entry for entry in self._commit_log.entries if isinstance(entry, Commit)]
         directories = directories_to_delete(
             keys,
@@ -107,7 +102,7 @@ class Committer:
         )
         for directory in directories:
             self._commit_log.check(self._terms.attempt)
-            self._store.delete(f"{directory}manifest.json")
+            self._store.delete(directory + MANIFEST)
             with ThreadPoolExecutor(NUM_PARALLEL_DELETES) as pool:
                 list(pool.map(self._store.delete, [key for key in keys if key.startswith(directory)]))
             log.info("removed %s", directory)

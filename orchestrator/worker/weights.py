@@ -28,9 +28,11 @@ from data_pipeline.store.protocol import ObjectStore
 from model.config import ModelConfig
 from model.weights.source import TensorInfo, WeightSource
 from orchestrator.records.commit_log import Commit, open_commit_log
-from orchestrator.records.manifest import CheckpointManifest, FileDigest, directories_to_delete, directory_of, read_verified, write_manifest
+from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
+from orchestrator.records.manifest import CheckpointManifest, FileDigest, read_verified, write_manifest
+from orchestrator.records.retention import directories_to_delete
 from orchestrator.worker.agreement import unwrapped
-from orchestrator.worker.checkpoint_store import FILE_SIZE_BYTES, StoreWriter, open_checkpoint
+from orchestrator.worker.dcp import FILE_SIZE_BYTES, StoreWriter, open_checkpoint
 
 PREFIX = "model."
 """Of weights among a checkpoint's tensors."""
@@ -80,7 +82,7 @@ def write_weights(
 
 def read_companions(run_store: ObjectStore, manifest: CheckpointManifest) -> dict[str, bytes]:
     """The files that were written along, by name. Raises CheckpointCorrupt, StoreError."""
-    directory = directory_of(manifest.step, manifest.attempt)
+    directory = checkpoint_directory(manifest.step, manifest.attempt)
     companions = [file for file in manifest.files if file.name.startswith(COMPANIONS)]
     return {file.name.removeprefix(COMPANIONS): read_verified(run_store, directory + file.name, file.sha256) for file in companions}
 
@@ -201,13 +203,13 @@ def _saved_weights(metadata: Metadata) -> dict[str, TensorInfo]:
 
 
 def _put_companion(run_store: ObjectStore, attempt: int, name: str, data: bytes) -> FileDigest:
-    run_store.put(directory_of(0, attempt) + COMPANIONS + name, data)
+    run_store.put(checkpoint_directory(0, attempt) + COMPANIONS + name, data)
     return FileDigest(name=COMPANIONS + name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def _remove_debris(run_store: ObjectStore, trusted: Sequence[Commit], attempt: int) -> None:
     """Of an import that died: what was uploaded before its manifest."""
-    keys = [info.key for info in run_store.list("checkpoints/")]
+    keys = [info.key for info in run_store.list(CHECKPOINTS)]
     for directory in directories_to_delete(keys, committed=trusted, trusted=trusted, keep_latest=len(trusted) + 1, attempt=attempt):
         for key in keys:
             if key.startswith(directory):

@@ -13,7 +13,7 @@ from launch.train import USAGE, keep_config, read_arguments
 from orchestrator import codec
 from orchestrator.records.commit_log import open_commit_log
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.tiny_run import run_store_of, tiny_config, verdict_on, write_dataset
+from tests.orchestrator.worker.tiny_run import proof_on, run_store_of, tiny_config, write_dataset
 
 OF_TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
@@ -66,4 +66,4 @@ def test_torchrun_trains_as_the_next_attempt_of_the_run(tmp_path: Path):
 
     assert done.returncode == 0, log.read_text()
     assert open_commit_log(run_store_of(config)).trusted()[0].attempt == 2
-    assert verdict_on(config).ok
+    assert proof_on(config).ok

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from model.train.metrics import StepMetrics
 from orchestrator import codec
 from orchestrator.messages import Beat, Committed, Ended, Failed, Outcome, Phase, Resumed, decode, encode
 
@@ -58,7 +59,7 @@ def test_what_does_not_fit_is_refused_by_name(json: bytes, line: str):
 @pytest.mark.parametrize(
     "message",
     [
-        Beat(phase=Phase.TRAINING, step=3, loss=2.5, tokens_per_s=1e4),
+        Beat(phase=Phase.TRAINING, step=3, metrics=StepMetrics(loss=2.5, grad_norm=0.5, tokens=64), tokens_per_s=1e4),
         Resumed(step=40, rejected=("step 60: digest",)),
         Committed(step=9),
         Ended(outcome=Outcome.STOPPED, step=7),

@@ -11,7 +11,7 @@ from model.config import ComputeConfig, ParallelConfig
 from orchestrator.config import RecoveryConfig
 from orchestrator.records.commit_log import Commit, Entry, Fence, Reject
 from orchestrator.records.ledger import StepRecord, setting_of
-from orchestrator.verify import Verdict, committed_step, verify
+from orchestrator.verify import Proof, committed_step, verify
 from tests.orchestrator.worker.tiny_run import tiny_config
 
 TOKENS = 1024
@@ -46,7 +46,7 @@ def interrupted_run() -> tuple[dict[int, list[StepRecord]], list[Entry]]:
     return records, entries
 
 
-def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_steps_done: int = 12) -> Verdict:
+def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_steps_done: int = 12) -> Proof:
     return verify(
         run="first", records=records, entries=entries, expected_digest=digest, expected_tokens=TOKENS, num_steps_done=num_steps_done
     )
@@ -55,7 +55,7 @@ def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_ste
 def test_an_uninterrupted_run_is_verified():
     verdict = judge({1: steps(1, 1, 200)}, [Fence(attempt=1), commit(1, 200)], num_steps_done=200)
 
-    assert verdict == Verdict(
+    assert verdict == Proof(
         ok=True, line="VERIFIED run first: 200 steps, 204,800 tokens, 1 attempt, nothing skipped or repeated", problems=()
     )
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import codec
+from orchestrator.deadlines import CONNECT_WITHIN_S, LOCAL_CLUSTER_STARTS_WITHIN_S
 from orchestrator.node.processes import kill_all, look_at, pids_with_environment, processes, send, tree_of
 
-START_TIMEOUT_S = 120.0
 MARK = "BRAID_LOCAL_CLUSTER"
 """Environment variable that every process of a local cluster inherits; its value is the cluster's own directory under /tmp."""
 
@@ -140,7 +140,7 @@ def _start(directory: Path, home: Path, num_nodes: int) -> str:
             stderr=log,
             start_new_session=True,
         )
-    deadline_s = time.monotonic() + START_TIMEOUT_S
+    deadline_s = time.monotonic() + LOCAL_CLUSTER_STARTS_WITHIN_S
     while (state := read_state(directory)) is None:
         if daemon.poll() is not None or time.monotonic() > deadline_s:
             _stop(directory, session=daemon.pid)
@@ -201,7 +201,7 @@ def _is_alive(state: LocalState) -> bool:
         return False
     host, _, port = state.address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=3.0).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN_S).close()
     except OSError:
         return False
     return True

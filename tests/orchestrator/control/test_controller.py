@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from data_pipeline.store.protocol import StoreUnavailable
-from orchestrator.control import state as s
+from orchestrator.control.actions import Action, StartWorkers, StopWorkers
 from orchestrator.control.cluster import Observation
 from orchestrator.control.controller import Controller
+from orchestrator.control.events import EVENT_KINDS, ControllerStarted, StopRequested, WorkersGone
 from orchestrator.control.placement import Node
-from orchestrator.control.state import Action
+from orchestrator.errors import Superseded
 from orchestrator.messages import AgentReport, Ended, Outcome, Phase, Resumed, WorkerReport
-from orchestrator.records.journal import Superseded, open_journal, read_journal
+from orchestrator.records.journal import open_journal, read_journal
 from tests.fakes.memory_store import MemoryStore, no_fault
 from tests.orchestrator.control.stories import submitted
 
@@ -56,11 +57,11 @@ class FakeCluster:
 
     def execute(self, action: Action) -> None:
         self.executed.append(action)
-        self.entries_before.append(len(read_journal(self.store)))
-        if isinstance(action, s.StartWorkers):
+        self.entries_before.append(len(read_journal(self.store, EVENT_KINDS)))
+        if isinstance(action, StartWorkers):
             self.attempt, self.alive = action.attempt, True
             self.workers = [WorkerReport(rank=rank, pid=rank, resumed=Resumed(step=0)) for rank in range(2)]
-        elif isinstance(action, s.StopWorkers):
+        elif isinstance(action, StopWorkers):
             self.alive = False
             self.workers = [replace(w, exit_code=-9, killed_by_agent=True) for w in self.workers]
 
@@ -73,9 +74,9 @@ def no_wait(seconds: float) -> None:
 
 
 def build(store: MemoryStore, cluster: FakeCluster, writer: str = "me") -> Controller:
-    if not read_journal(store):
-        open_journal(store, writer="submitter").append(submitted())
-    return Controller(journal=open_journal(store, writer=writer), cluster=cluster, clock=lambda: cluster.now_s, sleep=no_wait)
+    if not read_journal(store, EVENT_KINDS):
+        open_journal(store, EVENT_KINDS, writer="submitter").append(submitted())
+    return Controller(journal=open_journal(store, EVENT_KINDS, writer=writer), cluster=cluster, clock=lambda: cluster.now_s, sleep=no_wait)
 
 
 def test_a_run_is_carried_to_its_end_and_nothing_is_left_behind():
@@ -97,7 +98,7 @@ def test_a_killed_worker_costs_an_attempt_not_the_run():
 def test_every_action_comes_after_the_entry_that_caused_it():
     cluster = FakeCluster(store := MemoryStore())
     build(store, cluster).run()
-    kinds = [type(entry.event).__name__ for entry in read_journal(store)]
+    kinds = [type(entry.event).__name__ for entry in read_journal(store, EVENT_KINDS)]
     assert kinds[cluster.entries_before[0] - 1] == "NodesChanged"
     assert kinds[cluster.entries_before[1] - 1] == "WorkersEnded"
 
@@ -112,7 +113,7 @@ def test_a_new_controller_finds_the_workers_running_in_the_same_attempt():
     state = new.run()
     assert (state.label, state.attempt, state.epoch) == ("finished", 1, 2)
     assert cluster.attached == (2, 1)
-    assert sum(isinstance(action, s.StartWorkers) for action in cluster.executed) == 1
+    assert sum(isinstance(action, StartWorkers) for action in cluster.executed) == 1
 
 
 def test_the_old_controller_steps_down_and_touches_nothing_more():
@@ -122,7 +123,7 @@ def test_the_old_controller_steps_down_and_touches_nothing_more():
     old._tick()
     build(store, cluster, "new")._open()
     executed = list(cluster.executed)
-    old.request(s.StopRequested(at_s=1.0, now=True))
+    old.request(StopRequested(at_s=1.0, now=True))
     with pytest.raises(Superseded):
         old._tick()
     assert cluster.executed == executed
@@ -135,9 +136,9 @@ def test_a_controller_whose_run_was_ended_from_elsewhere_ends_its_workers():
     def stop_from_elsewhere(operation: str, key: str) -> None:
         if cluster.workers and cluster.workers[0].step == 10:
             store.fault = no_fault
-            elsewhere = open_journal(store, writer="elsewhere")
-            elsewhere.append(s.StopRequested(at_s=5.0, now=True))
-            elsewhere.append(s.WorkersGone(at_s=5.0, attempt=1))
+            elsewhere = open_journal(store, EVENT_KINDS, writer="elsewhere")
+            elsewhere.append(StopRequested(at_s=5.0, now=True))
+            elsewhere.append(WorkersGone(at_s=5.0, attempt=1))
 
     store.fault = stop_from_elsewhere
     with pytest.raises(Superseded):
@@ -152,7 +153,7 @@ def test_a_controller_that_is_replaced_leaves_the_workers_alone():
     def take_over(operation: str, key: str) -> None:
         if cluster.workers and cluster.workers[0].step == 10:
             store.fault = no_fault
-            open_journal(store, writer="new").append(s.ControllerStarted(at_s=5.0, epoch=2))
+            open_journal(store, EVENT_KINDS, writer="new").append(ControllerStarted(at_s=5.0, epoch=2))
 
     store.fault = take_over
     with pytest.raises(Superseded):
@@ -163,7 +164,7 @@ def test_a_controller_that_is_replaced_leaves_the_workers_alone():
 def test_a_stop_that_is_asked_for_is_done():
     cluster = FakeCluster(store := MemoryStore())
     controller = build(store, cluster)
-    controller.request(s.StopRequested(at_s=1.0, now=True))
+    controller.request(StopRequested(at_s=1.0, now=True))
     assert controller.run().label == "stopped"
 
 

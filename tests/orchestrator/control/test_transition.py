@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.policy import Cause
-from orchestrator.control.state import ControllerStarted, Ending, ResumeRequested, RunState, SaveAndStop, Stage, StartWorkers, StopWorkers
+from orchestrator.control.actions import SaveAndStop, StartWorkers, StopWorkers
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import ControllerStarted, ResumeRequested
+from orchestrator.control.state import Ending, RunState, Stage
 from orchestrator.control.transition import transition
 from orchestrator.messages import Outcome
 from tests.orchestrator.control.stories import (

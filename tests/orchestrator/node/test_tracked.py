@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from model.train.metrics import StepMetrics
 from orchestrator.messages import Beat, Committed, Ended, Failed, Message, Outcome, Phase, Resumed
-from orchestrator.node.tracked import WorkerRecord, aged, exited, grown_older, heard, is_news, new_record
+from orchestrator.node.tracked import Tracked, aged, exited, grown_older, heard, is_news, track
 
 
-def told(*messages: Message, every_s: float = 1.0) -> WorkerRecord:
+def told(*messages: Message, every_s: float = 1.0) -> Tracked:
     """A record after messages at 1, 2, … seconds; its process was spawned at 0."""
-    record = new_record(rank=3, pid=42, now_s=0.0)
+    record = track(rank=3, pid=42, now_s=0.0)
     for count, message in enumerate(messages, start=1):
         record = heard(record, message, count * every_s)
     return record
 
 
-def training(step: int, loss: float | None = None) -> Beat:
-    return Beat(phase=Phase.TRAINING, step=step, loss=loss)
+def training(step: int, metrics: StepMetrics | None = None) -> Beat:
+    return Beat(phase=Phase.TRAINING, step=step, metrics=metrics)
 
 
 def test_a_beat_without_a_new_step_is_a_sign_of_life_but_no_progress():
@@ -25,7 +26,9 @@ def test_a_beat_without_a_new_step_is_a_sign_of_life_but_no_progress():
 
 
 def test_a_beat_that_says_no_loss_keeps_the_last_one():
-    assert told(training(5, loss=2.5), training(5)).report.loss == 2.5
+    measured = StepMetrics(loss=2.5, grad_norm=1.0, tokens=64)
+
+    assert told(training(5, measured), training(5)).report.metrics == measured
 
 
 def test_skipped_updates_are_those_of_the_last_beat():

@@ -16,7 +16,7 @@ from orchestrator.messages import Failed, Phase, WorkerReport
 from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import look_at, members_of_session
 from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup, start_worker_group
-from tests.orchestrator.ray_backend.fake_runs import is_over, is_training, wait_for
+from tests.orchestrator.node.waiting import is_over, is_training, wait_for
 
 SPEAKS = "import os, time; from orchestrator.messages import *; say = lambda m: os.write(int(os.environ['BRAID_REPORT_FD']), encode(m));"
 TRAINS = SPEAKS + "say(Beat(phase=Phase.TRAINING, step=3)); time.sleep(60)"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from data_pipeline.config import DataConfig, StorageConfig
 from data_pipeline.store.local import LocalStore
@@ -15,14 +14,14 @@ from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig, OptimizerConfig, ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RecoveryConfig, ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
+from orchestrator.control.events import EVENT_KINDS, RunSubmitted
+from orchestrator.control.state import RunState, Stage, terms_of
 from orchestrator.control.transition import fold
-from orchestrator.messages import Phase, WorkerReport
 from orchestrator.node.processes import pids_with_environment
 from orchestrator.ray_backend import client
 from orchestrator.records.journal import open_journal, read_journal
+from tests.orchestrator.node.waiting import wait_for
 
-T = TypeVar("T")
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 
 
@@ -39,7 +38,7 @@ class FakeRun:
         return client.start_controller(self.name, self.config.storage, worker_command=FAKE_WORKER)
 
     def state(self) -> RunState:
-        return fold([entry.event for entry in read_journal(self.store)])
+        return fold([entry.event for entry in read_journal(self.store, EVENT_KINDS)])
 
     def pids(self) -> list[int]:
         return sorted(pids_with_environment("BRAID_RUN", self.name))
@@ -89,22 +88,5 @@ def submit(root: Path, name: str, *, num_steps: int = 100_000, num_workers: int 
     )
     store = with_prefix(LocalStore(root), f"runs/{name}")
     store.create("config/0001.json", codec.to_json(config))
-    open_journal(store).append(RunSubmitted(at_s=time.time(), terms=terms_of(config, 1)))
+    open_journal(store, EVENT_KINDS).append(RunSubmitted(at_s=time.time(), terms=terms_of(config, 1)))
     return FakeRun(config, store)
-
-
-def wait_for(look: Callable[[], T | None], what: str, *, timeout_s: float = 60.0) -> T:
-    """What `look` returns once it is true."""
-    deadline_s = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline_s, f"waited {timeout_s:.0f} s in vain for {what}"
-        time.sleep(0.05)
-    return found
-
-
-def is_over(worker: WorkerReport) -> bool:
-    return worker.exit_code is not None
-
-
-def is_training(worker: WorkerReport) -> bool:
-    return worker.phase is Phase.TRAINING

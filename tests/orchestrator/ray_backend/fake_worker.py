@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 from data_pipeline.config import StorageConfig
+from data_pipeline.store.local import LocalStore
+from model.train.metrics import StepMetrics
 from orchestrator import codec
-from orchestrator.config import RunConfig
 from orchestrator.messages import Beat, Committed, Ended, Failed, Message, Outcome, Phase, Resumed, encode
+from orchestrator.records.configs import read_config
 
 STEP_S = 0.05
 PR_SET_PDEATHSIG = 1
@@ -23,7 +25,7 @@ def main() -> None:
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
     directory = run_directory()
-    config = codec.from_json(RunConfig, (directory / f"config/{int(os.environ['BRAID_CONFIG_VERSION']):04d}.json").read_bytes())
+    config = read_config(LocalStore(directory), int(os.environ["BRAID_CONFIG_VERSION"]))
     is_first = os.environ["RANK"] == "0"
     committed = directory / "committed"
     step = int(committed.read_text()) if committed.exists() else 0
@@ -33,7 +35,7 @@ def main() -> None:
     while step < config.train.num_steps and not stops and not (directory / "finish").exists():
         time.sleep(STEP_S)
         step += 1
-        say(Beat(phase=Phase.TRAINING, step=step, loss=1.0 / step, tokens_per_s=10.0))
+        say(Beat(phase=Phase.TRAINING, step=step, metrics=StepMetrics(loss=1.0 / step, grad_norm=1.0, tokens=8), tokens_per_s=10.0))
         if is_first and (directory / f"fail-at-{step}").exists():
             say(Failed(error_type=(directory / f"fail-at-{step}").read_text(), text="asked to fail"))
             sys.exit(1)

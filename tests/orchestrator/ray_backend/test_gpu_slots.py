@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.ray_backend.gpu_slots import ASK_EVERY_S, SETTLE_S, GpuSlots
+from orchestrator.deadlines import GPUS_COUNTED_EVERY_S, GPUS_SETTLE_WITHIN_S
+from orchestrator.ray_backend.gpu_slots import GpuSlots
 from orchestrator.ray_backend.local.main import NvidiaGPUAcceleratorManager, visible_gpus
 
 
@@ -37,7 +38,7 @@ def test_a_node_keeps_its_places_while_the_run_comes_and_goes():
     for held, free in story:
         world.free = {"node": free}
         seen.append(slots.count(held=held, refused=())("node"))
-        world.now_s += SETTLE_S / 3
+        world.now_s += GPUS_SETTLE_WITHIN_S / 3
 
     assert seen == [4] * len(story)
 
@@ -46,7 +47,7 @@ def test_gpus_that_do_not_come_back_are_no_places_after_a_while():
     world = World(node=0)
     slots = world.slots()
     slots.count(held=("node",), refused=())
-    world.now_s += SETTLE_S
+    world.now_s += GPUS_SETTLE_WITHIN_S
 
     assert slots.count(held=(), refused=())("node") == 0
 
@@ -64,7 +65,7 @@ def test_the_head_is_asked_once_a_second_at_most():
     slots = world.slots()
     for _ in range(10):
         slots.count(held=(), refused=())
-    world.now_s += ASK_EVERY_S
+    world.now_s += GPUS_COUNTED_EVERY_S
     slots.count(held=(), refused=())
 
     assert world.questions == 2

@@ -1,9 +1,10 @@
-"""When an agent ends of its own accord. What else it does shows in test_cluster.py and test_runs.py, on a real cluster."""
+"""When an agent ends of its own accord. What else it does shows in test_ray_cluster.py and test_runs.py, on a real cluster."""
 
 from __future__ import annotations
 
+from orchestrator.deadlines import FORSAKEN_AFTER_S
 from orchestrator.messages import WorkerReport
-from orchestrator.ray_backend.node_agent import FORSAKEN_AFTER_S, is_forsaken
+from orchestrator.ray_backend.node_agent import is_forsaken
 
 TRAINS, ENDED = WorkerReport(rank=0, pid=1), WorkerReport(rank=1, pid=2, exit_code=0)
 

@@ -14,15 +14,18 @@ from pathlib import Path
 import pytest
 import ray
 
+from orchestrator.control.causes import Cause
 from orchestrator.control.controller import Controller
-from orchestrator.control.policy import Cause
-from orchestrator.control.state import ControllerStarted, Ending
+from orchestrator.control.events import EVENT_KINDS, ControllerStarted
+from orchestrator.control.state import Ending
+from orchestrator.errors import Superseded
 from orchestrator.ray_backend import client
-from orchestrator.ray_backend.cluster import RayCluster
 from orchestrator.ray_backend.local import cluster as local_cluster
-from orchestrator.ray_backend.places import agent_prefix
-from orchestrator.records.journal import Superseded, open_journal, read_journal
-from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
+from orchestrator.ray_backend.names import agent_prefix
+from orchestrator.ray_backend.ray_cluster import RayCluster
+from orchestrator.records.journal import open_journal, read_journal
+from tests.orchestrator.node.waiting import wait_for
+from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
 
@@ -112,7 +115,7 @@ def test_of_two_controllers_the_older_one_steps_down_and_the_workers_go_on(tmp_p
         """Where the first writes an entry in the same moment, it is the second that steps down; then another tries."""
         while True:
             cluster = RayCluster(run.config, worker_command=FAKE_WORKER)
-            contenders.append(Controller(journal=open_journal(run.store), cluster=cluster, clock=time.time))
+            contenders.append(Controller(journal=open_journal(run.store, EVENT_KINDS), cluster=cluster, clock=time.time))
             with suppress(Superseded):
                 return contenders[-1].run()
 

@@ -131,3 +131,15 @@ def test_a_hole_in_the_log_is_an_error_that_names_it():
 def test_an_unreadable_entry_is_an_error_that_names_it(data: bytes):
     with pytest.raises(DecodeError, match=r"^commits/000001.json"):
         open_commit_log(MemoryStore(objects={"commits/000001.json": data}))
+
+
+def test_the_bytes_of_entries():
+    store = MemoryStore()
+    log = open_commit_log(store)
+    log.fence(1)
+    log.commit(Commit(attempt=1, step=3, manifest_key="k", manifest_sha256="s"))
+
+    assert store.objects == {
+        "commits/000001.json": b'{"attempt": 1, "kind": "fence"}',
+        "commits/000002.json": b'{"attempt": 1, "kind": "commit", "manifest_key": "k", "manifest_sha256": "s", "step": 3}',
+    }

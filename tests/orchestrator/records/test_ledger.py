@@ -2,13 +2,15 @@
 
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 
 from data_pipeline.store.protocol import AccessDenied, KeyExists, StoreUnavailable
 from model.config import ParallelConfig
+from orchestrator import codec
 from orchestrator.codec import DecodeError
-from orchestrator.records.ledger import Ledger, StepRecord, build_ledger, read_ledger
+from orchestrator.records.ledger import Ledger, StepRecord, build_ledger, read_ledger, read_newest_record
 from tests.fakes.memory_store import MemoryStore
 
 NEVER_S = 1e6
@@ -209,3 +211,32 @@ def test_a_line_that_is_no_record_is_an_error_that_names_its_segment():
 
     with pytest.raises(DecodeError, match=r"^ledger/a0001/000000001-000000001.jsonl"):
         read_ledger(store)
+
+
+def test_the_bytes_of_a_line():
+    line = codec.to_json(replace(record(7, attempt=2, loss=0.1 + 0.2), skipped=True, layout=ParallelConfig(dp_shard=2), samples="ab"))
+
+    assert line == (
+        b'{"attempt":2,"deterministic":true,"grad_norm":1.25,"layout":{"cp":1,"dp_replicate":1,"dp_shard":2,"tp":1},'
+        b'"loss":0.30000000000000004,"samples":"ab","setting":"","skipped":true,"step":7,"tokens":64}'
+    )
+
+
+def test_a_line_from_before_a_metric_existed_is_read_with_its_default():
+    old = codec.to_plain(record(7))
+    del old["skipped"]
+
+    assert codec.from_plain(StepRecord, old) == record(7)
+
+
+def test_the_newest_record_of_an_attempt_is_found_without_what_came_before():
+    store = MemoryStore()
+    ledger = ledger_of(store)
+    for step in (1, 2, 3):
+        ledger.append(record(step))
+        ledger.flush(step)
+    ledger.close()
+
+    assert read_newest_record(store, 1, since_step=2) == record(3)
+    assert read_newest_record(store, 1, since_step=4) is None
+    assert read_newest_record(store, 2, since_step=0) is None

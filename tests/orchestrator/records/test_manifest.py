@@ -1,4 +1,4 @@
-"""What a checkpoint's manifest holds, and what retention may delete."""
+"""What a checkpoint's manifest holds."""
 
 import hashlib
 from dataclasses import replace
@@ -7,18 +7,13 @@ import pytest
 
 from model.config import ParallelConfig
 from orchestrator.errors import CheckpointCorrupt
-from orchestrator.records.commit_log import Commit
 from orchestrator.records.manifest import (
     CheckpointManifest,
     DataPosition,
     FileDigest,
     TrainingTerms,
     data_position,
-    directories_to_delete,
-    directory_of,
-    manifest_key,
     read_manifest,
-    still_there,
     write_manifest,
 )
 from tests.fakes.memory_store import MemoryStore
@@ -40,15 +35,6 @@ MANIFEST = CheckpointManifest(
     torch_version="2.13.0",
     created_at_s=1.5,
 )
-
-
-def commit(attempt: int, step: int) -> Commit:
-    return Commit(attempt=attempt, step=step, manifest_key=manifest_key(step, attempt), manifest_sha256="0" * 64)
-
-
-def keys(*checkpoints: tuple[int, int]) -> list[str]:
-    """Of checkpoints given as (attempt, step)."""
-    return [directory_of(step, attempt) + name for attempt, step in checkpoints for name in (".metadata", "__0_0.distcp", "manifest.json")]
 
 
 def test_a_manifest_reads_back_as_it_was_written():
@@ -94,62 +80,3 @@ def test_one_bad_transfer_does_not_condemn_a_checkpoint():
 def test_the_data_position_is_where_the_next_step_begins():
     assert data_position(5, batch_rows=4, num_samples=24) == DataPosition(epoch=0, index=20)
     assert data_position(7, batch_rows=4, num_samples=24) == DataPosition(epoch=1, index=4)
-
-
-def test_retention_keeps_the_newest_and_deletes_what_is_older():
-    commits = [commit(1, step) for step in (40, 30, 20, 10)]
-
-    doomed = directories_to_delete(keys((1, 10), (1, 20), (1, 30), (1, 40)), committed=commits, trusted=commits, keep_latest=2, attempt=1)
-
-    assert doomed == [directory_of(10, 1), directory_of(20, 1)]
-
-
-def test_retention_does_not_count_a_rejected_checkpoint_among_the_good_ones():
-    """Of 10, 20 and a rejected 30 the last two good ones are 10 and 20."""
-    commits = [commit(1, step) for step in (30, 20, 10)]
-
-    doomed = directories_to_delete(keys((1, 10), (1, 20), (1, 30)), committed=commits, trusted=commits[1:], keep_latest=2, attempt=2)
-
-    assert doomed == []
-
-
-def test_retention_deletes_nothing_while_there_are_too_few():
-    commits = [commit(1, 20)]
-
-    assert (
-        directories_to_delete(keys((1, 20), (1, 10)), committed=[*commits, commit(1, 10)], trusted=commits, keep_latest=2, attempt=1) == []
-    )
-
-
-def test_a_rejected_checkpoint_goes_once_enough_newer_good_ones_exist():
-    rejected, good = commit(1, 30), [commit(2, 50), commit(2, 40)]
-
-    doomed = directories_to_delete(keys((1, 30), (2, 40), (2, 50)), committed=[rejected, *good], trusted=good, keep_latest=2, attempt=2)
-
-    assert doomed == [directory_of(30, 1)]
-
-
-def test_what_retention_removed_is_passed_over_but_never_the_newest():
-    trusted = [commit(1, step) for step in (40, 30, 20, 10)]
-
-    assert [one.step for one in still_there(trusted, keys((1, 20), (1, 30)))] == [40, 30, 20]
-    assert still_there([], []) == []
-
-
-def test_debris_goes_only_if_it_is_of_an_older_attempt():
-    """What this attempt is still writing, or a newer one, has no commit either."""
-    good = [commit(2, 20), commit(2, 10)]
-
-    doomed = directories_to_delete(
-        keys((1, 15), (2, 10), (2, 20), (2, 30), (3, 30)), committed=good, trusted=good, keep_latest=2, attempt=2
-    )
-
-    assert doomed == [directory_of(15, 1)]
-
-
-def test_retention_leaves_alone_what_is_not_a_checkpoint():
-    good = [commit(1, 20), commit(1, 10)]
-
-    assert (
-        directories_to_delete(["checkpoints/notes.txt", "checkpoints/old/x"], committed=good, trusted=good, keep_latest=2, attempt=9) == []
-    )

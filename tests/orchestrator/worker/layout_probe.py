@@ -15,7 +15,7 @@ from orchestrator.config import RunConfig
 from orchestrator.worker.build import build_trainer
 from orchestrator.worker.environment import read_environment
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.state import training_state
+from orchestrator.worker.training_state import training_state
 from orchestrator.worker.world import build_world
 
 

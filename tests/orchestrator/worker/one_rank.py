@@ -11,8 +11,8 @@ from data_pipeline.store.protocol import ObjectStore
 from model.config import ParallelConfig
 from orchestrator.messages import Resumed
 from orchestrator.records.ledger import StepRecord
-from orchestrator.worker.attempt import Attempt, begin_attempt
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
+from orchestrator.worker.fenced import FencedAttempt, begin_attempt
 from orchestrator.worker.resume import Resumer
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.tiny_run import MODEL
@@ -27,7 +27,7 @@ class Training:
 
     store: ObjectStore
     group: dist.ProcessGroup
-    attempt: Attempt
+    attempt: FencedAttempt
     checkpointer: Checkpointer
     committed: list[int] = field(default_factory=list)
 

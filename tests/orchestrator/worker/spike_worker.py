@@ -6,7 +6,7 @@ from torch import Tensor
 
 from data_pipeline.read.loader import TokenBatch
 from model.lm import HybridLM
-from model.train.step import StepResult
+from model.train.metrics import StepMetrics
 from orchestrator.worker.main import main
 from orchestrator.worker.trainer import Trainer
 
@@ -15,7 +15,7 @@ train, loss_sum = Trainer._train, HybridLM.loss_sum
 under_way: list[int] = []
 
 
-def train_and_tell(self: Trainer, step: int, batch: TokenBatch) -> StepResult:
+def train_and_tell(self: Trainer, step: int, batch: TokenBatch) -> StepMetrics:
     under_way.append(step)
     return train(self, step, batch)
 

@@ -14,9 +14,10 @@ from model.train.spikes import build_spike_guard
 from orchestrator.errors import Fenced
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.ledger import read_ledger
-from orchestrator.records.manifest import directory_of, read_manifest
-from orchestrator.worker.state import training_state
+from orchestrator.records.manifest import read_manifest
+from orchestrator.worker.training_state import training_state
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.one_rank import DIGEST, begin, flip_a_byte, state_at, steps_on_store
 from tests.orchestrator.worker.tiny_run import MODEL
@@ -44,7 +45,7 @@ def test_a_manifest_says_what_the_checkpoint_is(group: dist.ProcessGroup):
     assert manifest.training.training_digest == DIGEST
     assert (manifest.training.data_position.epoch, manifest.training.data_position.index) == (1, 4)
     assert [file.name for file in manifest.files] == [".metadata", "__0_0.distcp"]
-    assert all(file.size_bytes == len(store.objects[directory_of(7, 1) + file.name]) for file in manifest.files)
+    assert all(file.size_bytes == len(store.objects[checkpoint_directory(7, 1) + file.name]) for file in manifest.files)
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(group: dist.ProcessGroup):
@@ -151,13 +152,13 @@ def test_retention_keeps_the_last_good_ones(group: dist.ProcessGroup):
 def test_retention_does_not_count_on_a_refused_one(group: dist.ProcessGroup):
     store = MemoryStore()
     begin(store, group, 1).save(3, 6, 9)
-    flip_a_byte(store, directory_of(9, 1) + "__0_0.distcp")
+    flip_a_byte(store, checkpoint_directory(9, 1) + "__0_0.distcp")
     second = begin(store, group, 2)
     second.load()
     second.save(8)
 
     assert {"step-000000006-a0001", "step-000000008-a0002"} <= steps_on_store(store)
-    flip_a_byte(store, directory_of(8, 2) + "__0_0.distcp")
+    flip_a_byte(store, checkpoint_directory(8, 2) + "__0_0.distcp")
     assert begin(store, group, 3).load()[0].step == 6
 
 
@@ -167,7 +168,7 @@ def test_manifests_are_deleted_before_what_they_name(group: dist.ProcessGroup):
     store.fault = lambda operation, key: deleted.append(key) if operation == "delete" else None
     training.save(3, 6, 9)
 
-    assert deleted[0] == directory_of(3, 1) + "manifest.json"
+    assert deleted[0] == checkpoint_directory(3, 1) + "manifest.json"
     assert len(deleted) > 2
 
 
@@ -192,7 +193,7 @@ def test_a_frozen_worker_that_wakes_up_removes_nothing(group: dist.ProcessGroup)
 def test_what_a_dead_attempt_left_behind_is_cleared_away(group: dist.ProcessGroup):
     store = MemoryStore()
     begin(store, group, 1).save(3)
-    store.put(directory_of(6, 1) + "__0_0.distcp", b"half")
+    store.put(checkpoint_directory(6, 1) + "__0_0.distcp", b"half")
     begin(store, group, 2).save(6)
 
     assert steps_on_store(store) == {"step-000000003-a0001", "step-000000006-a0002"}

@@ -18,8 +18,8 @@ from orchestrator.messages import Beat, Committed, Outcome, Phase
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import read_manifest
-from orchestrator.worker.checkpoint_store import open_checkpoint
-from tests.orchestrator.worker.tiny_run import Worker, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
+from orchestrator.worker.dcp import open_checkpoint
+from tests.orchestrator.worker.tiny_run import Worker, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def test_a_killed_run_ends_with_the_same_bits_as_one_that_was_left_alone(referen
     expected = run_store_of(reference.config)
     assert final_digests(run_store) == final_digests(expected)
     assert bits_by_step(run_store) == bits_by_step(expected)
-    verdict = verdict_on(config)
+    verdict = proof_on(config)
     assert verdict.ok, verdict.problems
     assert "VERIFIED run first: 8 steps, 512 tokens, 2 attempts" in verdict.line
 
@@ -86,7 +86,7 @@ def test_a_killed_run_ends_with_the_same_bits_as_one_that_was_left_alone(referen
 def test_an_undisturbed_run_is_verified_and_leaves_the_last_two_checkpoints(reference: Reference):
     run_store = run_store_of(reference.config)
 
-    assert verdict_on(reference.config).line == "VERIFIED run first: 8 steps, 512 tokens, 1 attempt, nothing skipped or repeated"
+    assert proof_on(reference.config).line == "VERIFIED run first: 8 steps, 512 tokens, 1 attempt, nothing skipped or repeated"
     assert {info.key.split("/")[1] for info in run_store.list("checkpoints/")} == {"step-000000006-a0001", "step-000000008-a0001"}
 
 
@@ -130,7 +130,7 @@ def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):
 
     run_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.same_rows_worker")
 
-    assert verdict_on(config).problems == tuple(f"attempt 1: step {step} trained on other samples than the plan's" for step in (1, 2))
+    assert proof_on(config).problems == tuple(f"attempt 1: step {step} trained on other samples than the plan's" for step in (1, 2))
 
 
 def test_an_outage_for_one_rank_costs_all_of_them_that_checkpoint_and_no_more(tmp_path: Path):
@@ -141,7 +141,7 @@ def test_an_outage_for_one_rank_costs_all_of_them_that_checkpoint_and_no_more(tm
 
     assert [commit.step for commit in open_commit_log(run_store).trusted()] == [8, 6]
     assert all("a checkpoint is LOST" in worker.log.read_text() for worker in attempt.workers)
-    assert verdict_on(config).ok
+    assert proof_on(config).ok
 
 
 def test_a_changed_model_is_one_line_and_exit_status_1(reference: Reference, tmp_path: Path):

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
+from model.train.metrics import StepMetrics
 from orchestrator.messages import Beat, Committed, Ended, Message, Outcome, Phase, decode
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter
 
 NEVER_S = 1e6
+METRICS = StepMetrics(loss=2.5, grad_norm=1.0, tokens=64)
 
 
 def open_reporter(*, beat_every_s: float = NEVER_S) -> tuple[Reporter, int]:
@@ -44,9 +47,9 @@ def test_a_step_is_told_at_once():
     reporter, reading = open_reporter()
     heard(reading, 1)
 
-    reporter.finished(7, phase=Phase.TRAINING, loss=2.5, tokens_per_s=100.0)
+    reporter.finished(7, METRICS, tokens_per_s=100.0)
 
-    assert heard(reading, 1) == [Beat(phase=Phase.TRAINING, step=7, loss=2.5, tokens_per_s=100.0)]
+    assert heard(reading, 1) == [Beat(phase=Phase.TRAINING, step=7, metrics=METRICS, tokens_per_s=100.0)]
     reporter.close()
 
 
@@ -55,7 +58,7 @@ def test_skipped_updates_are_counted():
     heard(reading, 1)
 
     for step, skipped in ((7, True), (8, False), (9, True)):
-        reporter.finished(step, phase=Phase.TRAINING, loss=2.5, tokens_per_s=100.0, skipped=skipped)
+        reporter.finished(step, replace(METRICS, skipped=skipped), tokens_per_s=100.0)
     reporter.enter(Phase.SAVING)
     reporter.close()
 
@@ -68,7 +71,7 @@ def test_a_message_comes_after_the_step_that_it_is_about():
     reporter, reading = open_reporter()
     heard(reading, 1)
 
-    reporter.finished(8, phase=Phase.TRAINING, loss=2.5, tokens_per_s=100.0)
+    reporter.finished(8, METRICS, tokens_per_s=100.0)
     reporter.send(Committed(step=8))
     reporter.send(Ended(outcome=Outcome.FINISHED, step=8))
     reporter.close()
@@ -79,7 +82,7 @@ def test_a_message_comes_after_the_step_that_it_is_about():
 def test_training_does_not_wait_for_an_agent_that_does_not_read():
     reporter, reading = open_reporter()
     for step in range(20_000):  # far more than a pipe holds
-        reporter.finished(step, phase=Phase.TRAINING, loss=2.5, tokens_per_s=100.0)
+        reporter.finished(step, METRICS, tokens_per_s=100.0)
         if step % 10 == 0:
             reporter.send(Committed(step=step))
 

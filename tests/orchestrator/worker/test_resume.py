@@ -13,8 +13,9 @@ from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Reject, open_commit_log
-from orchestrator.records.manifest import directory_of, read_manifest
-from orchestrator.worker.checkpoint_store import open_checkpoint
+from orchestrator.records.keys import checkpoint_directory
+from orchestrator.records.manifest import read_manifest
+from orchestrator.worker.dcp import open_checkpoint
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.one_rank import begin, flip_a_byte, state_at
 
@@ -32,7 +33,7 @@ def test_one_flipped_byte_refuses_a_checkpoint_and_the_one_before_is_used(
 ):
     store = MemoryStore()
     begin(store, group, 1).save(3, 6)
-    flip_a_byte(store, directory_of(6, 1) + name)
+    flip_a_byte(store, checkpoint_directory(6, 1) + name)
 
     resumed, state = begin(store, group, 2).load()
 
@@ -50,7 +51,7 @@ def test_one_flipped_byte_refuses_a_checkpoint_and_the_one_before_is_used(
 def test_a_missing_file_refuses_a_checkpoint(group: dist.ProcessGroup, name: str):
     store = MemoryStore()
     begin(store, group, 1).save(3, 6)
-    store.delete(directory_of(6, 1) + name)
+    store.delete(checkpoint_directory(6, 1) + name)
 
     resumed, _ = begin(store, group, 2).load()
 
@@ -61,10 +62,10 @@ def test_a_missing_file_refuses_a_checkpoint(group: dist.ProcessGroup, name: str
 def test_a_checkpoint_that_was_refused_once_is_never_considered_again(group: dist.ProcessGroup):
     store = MemoryStore()
     begin(store, group, 1).save(3, 6)
-    good = store.objects[directory_of(6, 1) + "__0_0.distcp"]
-    flip_a_byte(store, directory_of(6, 1) + "__0_0.distcp")
+    good = store.objects[checkpoint_directory(6, 1) + "__0_0.distcp"]
+    flip_a_byte(store, checkpoint_directory(6, 1) + "__0_0.distcp")
     begin(store, group, 2).load()
-    store.objects[directory_of(6, 1) + "__0_0.distcp"] = good
+    store.objects[checkpoint_directory(6, 1) + "__0_0.distcp"] = good
 
     resumed, _ = begin(store, group, 3).load()
 
@@ -85,7 +86,7 @@ def test_a_half_written_checkpoint_is_never_considered(group: dist.ProcessGroup)
     with pytest.raises(StoreUnavailable):
         training.save(6)
     store.fault = lambda operation, key: None
-    assert directory_of(6, 1) + "manifest.json" in store.objects
+    assert checkpoint_directory(6, 1) + "manifest.json" in store.objects
 
     assert begin(store, group, 2).load()[0] == Resumed(step=3)
 
@@ -94,7 +95,7 @@ def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again(group:
     store = MemoryStore()
     begin(store, group, 1).save(3, 6)
     for step in (3, 6):
-        flip_a_byte(store, directory_of(step, 1) + ".metadata")
+        flip_a_byte(store, checkpoint_directory(step, 1) + ".metadata")
 
     for attempt in (2, 3):  # nor does the attempt after, when none is left to refuse
         with pytest.raises(
@@ -133,13 +134,13 @@ class Malicious:
 def test_nothing_is_unpickled_before_its_digest_matches(group: dist.ProcessGroup, tmp_path: Path):
     store, evidence = MemoryStore(), tmp_path / "executed"
     begin(store, group, 1).save(3, 6)
-    store.objects[directory_of(6, 1) + ".metadata"] = pickle.dumps(Malicious(evidence))
+    store.objects[checkpoint_directory(6, 1) + ".metadata"] = pickle.dumps(Malicious(evidence))
 
     resumed, _ = begin(store, group, 2).load()
 
     assert resumed.step == 3
     assert not evidence.exists()
-    pickle.loads(store.objects[directory_of(6, 1) + ".metadata"])
+    pickle.loads(store.objects[checkpoint_directory(6, 1) + ".metadata"])
     assert evidence.exists(), "the test's own pickle must be able to do harm"
 
 
@@ -202,7 +203,7 @@ def test_checkpoints_that_retention_removed_are_not_refused_one_by_one(group: di
     store = MemoryStore()
     begin(store, group, 1, keep_latest=2).save(3, 6, 9, 12)
     for step in (9, 12):
-        flip_a_byte(store, directory_of(step, 1) + "__0_0.distcp")
+        flip_a_byte(store, checkpoint_directory(step, 1) + "__0_0.distcp")
 
     with pytest.raises(NoCheckpoint):
         begin(store, group, 2).load()

@@ -12,11 +12,12 @@ from data_pipeline.store.protocol import ObjectStore
 from model.config import OptimizerConfig
 from orchestrator.messages import Beat
 from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.ledger import read_ledger
-from orchestrator.records.manifest import directory_of, read_manifest
-from orchestrator.worker.checkpoint_store import open_checkpoint
+from orchestrator.records.manifest import read_manifest
+from orchestrator.worker.dcp import open_checkpoint
 from tests.orchestrator.worker.spike_worker import SPIKE_STEP
-from tests.orchestrator.worker.tiny_run import create_run, run_attempt, tiny_config, verdict_on
+from tests.orchestrator.worker.tiny_run import create_run, proof_on, run_attempt, tiny_config
 
 WINDOW = 8
 
@@ -34,7 +35,7 @@ def state_after(step: int, run_store: ObjectStore) -> dict[str, Tensor]:
 
 def remove_checkpoints(steps: range, run_store: ObjectStore) -> None:
     for step in steps:
-        for info in run_store.list(directory_of(step, 1)):
+        for info in run_store.list(checkpoint_directory(step, 1)):
             run_store.delete(info.key)
 
 
@@ -60,6 +61,6 @@ def test_a_spike_changes_nothing_and_is_decided_alike_when_it_is_replayed(tmp_pa
 
     assert attempt.resumed.step == SPIKE_STEP - 1
     assert [max(message.num_skipped for message in worker.said if isinstance(message, Beat)) for worker in attempt.workers] == [1, 1]
-    verdict = verdict_on(config)
+    verdict = proof_on(config)
     assert verdict.ok, verdict.line
     assert f"3 steps replayed bit for bit, 1 update skipped as a spike (step {SPIKE_STEP}), no sample skipped" in verdict.line

@@ -18,9 +18,9 @@ from orchestrator import codec
 from orchestrator.config import RunConfig, StartConfig
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import find_checkpoint
-from orchestrator.worker.checkpoint_store import open_checkpoint
+from orchestrator.worker.dcp import open_checkpoint
 from orchestrator.worker.weights import open_weights
-from tests.orchestrator.worker.tiny_run import BATCH_ROWS, create_run, run_attempt, run_store_of, start_attempt, tiny_config, verdict_on
+from tests.orchestrator.worker.tiny_run import BATCH_ROWS, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def test_the_new_stage_goes_on_with_the_weights_and_moments_and_counts_from_one(
     assert record.step == 1
     assert record.loss == pytest.approx(loss_of_the_first_stages_weights(first, tmp_path), rel=1e-6)
     assert optimizer_steps(config) == {4.0}
-    assert verdict_on(config).ok
+    assert proof_on(config).ok
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

@@ -17,7 +17,7 @@ from orchestrator.config import RunConfig, StartConfig, training_digest
 from orchestrator.errors import ConfigMismatch, NoCheckpoint
 from orchestrator.records.origin import find_start
 from orchestrator.worker.resume import load_start
-from orchestrator.worker.state import training_state
+from orchestrator.worker.training_state import training_state
 from orchestrator.worker.weights import write_weights
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.one_rank import begin, flip_a_byte

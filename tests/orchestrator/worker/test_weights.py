@@ -16,7 +16,8 @@ from model.costs.parameters import parameter_shapes
 from model.weights.source import TensorInfo
 from orchestrator.errors import CheckpointCorrupt
 from orchestrator.records.commit_log import open_commit_log
-from orchestrator.records.manifest import CheckpointManifest, directory_of, find_checkpoint
+from orchestrator.records.keys import checkpoint_directory
+from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
 from orchestrator.worker.weights import AverageWeights, Watched, open_weights, read_companions, write_weights
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.one_rank import flip_a_byte, steps_on_store
@@ -91,7 +92,7 @@ def test_companions_are_copied_as_they_are_and_checked(tmp_path: Path):
     manifest = write(store, random_weights(1), companions=companions)
 
     assert read_companions(store, manifest) == companions
-    flip_a_byte(store, directory_of(0, 1) + "companions/tokenizer.json")
+    flip_a_byte(store, checkpoint_directory(0, 1) + "companions/tokenizer.json")
     with pytest.raises(CheckpointCorrupt, match=r"companions/tokenizer.json is not what was written"):
         read_companions(store, manifest)
 
@@ -99,7 +100,7 @@ def test_companions_are_copied_as_they_are_and_checked(tmp_path: Path):
 def test_a_damaged_file_is_refused(tmp_path: Path):
     store = MemoryStore()
     manifest = write(store, random_weights(1))
-    flip_a_byte(store, directory_of(0, 1) + "__0_3.distcp")
+    flip_a_byte(store, checkpoint_directory(0, 1) + "__0_3.distcp")
 
     with pytest.raises(CheckpointCorrupt, match=r"__0_3.distcp is not what was written"):
         read(store, manifest, tmp_path)
@@ -114,7 +115,7 @@ def test_every_file_is_fetched_once_however_many_tensors_are_read(tmp_path: Path
 
     read(store, manifest, tmp_path)
 
-    assert sorted(fetched) == sorted(directory_of(0, 1) + file.name for file in manifest.files)
+    assert sorted(fetched) == sorted(checkpoint_directory(0, 1) + file.name for file in manifest.files)
 
 
 def test_an_import_that_died_is_cleared_away_by_the_next(tmp_path: Path):

@@ -26,7 +26,7 @@ from orchestrator.config import CheckpointConfig, ResourcesConfig, RunConfig, Tr
 from orchestrator.messages import Ended, Failed, Message, Resumed, decode
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
-from orchestrator.verify import Verdict, verify
+from orchestrator.verify import Proof, verify
 
 WORKER = "orchestrator.worker.main"
 VOCAB_SIZE, SEQ_LEN, BATCH_ROWS = 256, 16, 4
@@ -84,7 +84,7 @@ def run_store_of(config: RunConfig) -> ObjectStore:
     return with_prefix(LocalStore(Path(config.storage.root)), f"runs/{config.name}/")
 
 
-def verdict_on(config: RunConfig) -> Verdict:
+def proof_on(config: RunConfig) -> Proof:
     """What `braid verify` says."""
     manifest = load_manifest(LocalStore(Path(config.storage.root)), config.data.dataset)
     num_samples = build_sample_table(manifest, config.data.seq_len).num_samples

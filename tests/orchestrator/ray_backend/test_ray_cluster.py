@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import ray
 
+from orchestrator.control.actions import StartWorkers, StopWorkers
 from orchestrator.control.cluster import Observation
-from orchestrator.control.state import StartWorkers, StopWorkers
-from orchestrator.ray_backend.agent_link import START_TIMEOUT_S
-from orchestrator.ray_backend.cluster import RayCluster
+from orchestrator.deadlines import AGENT_STARTS_WITHIN_S
+from orchestrator.errors import Superseded
 from orchestrator.ray_backend.local import cluster as local_cluster
-from orchestrator.ray_backend.places import agent_prefix
-from orchestrator.records.journal import Superseded
-from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit, wait_for
+from orchestrator.ray_backend.names import agent_prefix
+from orchestrator.ray_backend.ray_cluster import RayCluster
+from tests.orchestrator.node.waiting import wait_for
+from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
 NO_SUCH_NODE = "0123456789abcdef" * 3 + "01234567"
@@ -119,7 +120,7 @@ def test_a_node_that_is_not_there_any_more_shows_as_a_lost_agent(run: FakeRun, h
 
 
 def test_an_agent_that_never_starts_shows_as_lost_in_the_end(run: FakeRun, head: str):
-    cluster = controller_of(run, epoch=1, late_s=START_TIMEOUT_S + 1)
+    cluster = controller_of(run, epoch=1, late_s=AGENT_STARTS_WITHIN_S + 1)
 
     cluster.execute(start(head))
 

@@ -1,9 +1,6 @@
-"""Names and paths that the controller, its agents and the command line have in common."""
+"""The names of braid's actors, by which the controller, its agents and the command line find each other. Pure."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 NAMESPACE = "braid"
 
@@ -24,16 +21,3 @@ def agent_prefix(run: str) -> str:
 def attempt_prefix(run: str, attempt: int) -> str:
     """What the names of an attempt's agents begin with."""
     return f"{agent_prefix(run)}{attempt}/"
-
-
-def home_directory() -> Path:
-    return Path(os.environ.get("BRAID_HOME") or "~/.braid").expanduser().absolute()
-
-
-def run_directory(run: str) -> Path:
-    return home_directory() / "runs" / run
-
-
-def log_key(attempt: int, rank: int) -> str:
-    """Of a worker's log, below the run's directory and below its prefix in the store."""
-    return f"logs/a{attempt:04d}/rank-{rank:05d}.log"

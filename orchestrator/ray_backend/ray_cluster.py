@@ -11,16 +11,16 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.config import RunConfig
+from orchestrator.control.actions import Action, SaveAndStop, StartWorkers, StopWorkers
 from orchestrator.control.cluster import Observation
 from orchestrator.control.placement import Node
-from orchestrator.control.state import Action, SaveAndStop, StartWorkers, StopWorkers
+from orchestrator.deadlines import CLOSE_POLL_S
 from orchestrator.node.orders import WORKER_COMMAND, Rendezvous, SpawnOrder
 from orchestrator.ray_backend.agent_link import AgentLink, adopt_agent, start_agent
 from orchestrator.ray_backend.gpu_slots import GpuSlots
+from orchestrator.ray_backend.names import NAMESPACE, agent_name, agent_prefix, attempt_prefix
 from orchestrator.ray_backend.node_agent import AgentIdentity
-from orchestrator.ray_backend.places import NAMESPACE, agent_name, agent_prefix, attempt_prefix
 
-STEP_S = 0.05
 log = logging.getLogger(__name__)
 
 
@@ -88,7 +88,7 @@ class RayCluster:
         for link in self._links:
             link.stop()
         while not all(link.ended for link in self._links):
-            self._wait(STEP_S)
+            self._wait(CLOSE_POLL_S)
 
     def read_log(self, rank: int, attempt: int, offset: int, limit: int, timeout_s: float) -> tuple[bytes, int] | None:
         """From the worker's node; None when it can't be had there: look in the store."""

@@ -30,7 +30,8 @@ from torch.futures import Future
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch
-from orchestrator.records.manifest import CheckpointManifest, FileDigest, directory_of, read_verified
+from orchestrator.records.keys import checkpoint_directory
+from orchestrator.records.manifest import CheckpointManifest, FileDigest, read_verified
 
 METADATA = ".metadata"
 FILE_SIZE_BYTES = 512 * 2**20
@@ -81,7 +82,7 @@ class StoreWriter(FileSystemWriter):
     def __init__(self, store: ObjectStore, *, step: int, attempt: int, file_size_bytes: int = FILE_SIZE_BYTES) -> None:
         super().__init__("", sync_files=False, per_thread_copy_ahead=0)
         self._file_size_bytes = file_size_bytes
-        self.path = self._directory = directory_of(step, attempt)
+        self.path = self._directory = checkpoint_directory(step, attempt)
         self.fs = self._files = UploadedFiles(store)
 
     @property
@@ -118,7 +119,7 @@ class VerifiedFiles(FileSystem):
 
     def __init__(self, store: ObjectStore, manifest: CheckpointManifest) -> None:
         self._store = store
-        self._directory = directory_of(manifest.step, manifest.attempt)
+        self._directory = checkpoint_directory(manifest.step, manifest.attempt)
         self._digests = {file.name: file for file in manifest.files}
 
     def read(self, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One attempt of a run as one of its ranks sees it: its number, and on the first rank what it writes beside checkpoints."""
+"""The beginning of an attempt: older ones are fenced off, and the first rank holds what it writes beside checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from orchestrator.worker.agreement import on_every_rank, on_first_rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Attempt:
+class FencedAttempt:
+    """An attempt that has begun, as one of its ranks sees it."""
+
     number: int
     commit_log: CommitLog | None
     """On the first rank."""
@@ -21,12 +23,15 @@ class Attempt:
     """On the first rank."""
 
 
-def begin_attempt(run_store: ObjectStore, group: dist.ProcessGroup, number: int | None) -> Attempt:
-    """Fences every older attempt. `number` None takes the run's next. Raises Fenced where a newer one has begun, the same on every rank."""
+def begin_attempt(run_store: ObjectStore, group: dist.ProcessGroup, number: int | None) -> FencedAttempt:
+    """Begins attempt `number`, or the run's next for None, and fences every older one, which can commit nothing from here on.
+
+    Raises Fenced where a newer one has begun, the same on every rank.
+    """
     is_first = dist.get_rank(group) == 0
     commit_log = on_every_rank(group, lambda: open_commit_log(run_store) if is_first else None)
     number = on_first_rank(group, lambda: _fence(commit_log, number))
-    return Attempt(number=number, commit_log=commit_log, ledger=build_ledger(run_store, attempt=number) if is_first else None)
+    return FencedAttempt(number=number, commit_log=commit_log, ledger=build_ledger(run_store, attempt=number) if is_first else None)
 
 
 def _fence(commit_log: CommitLog | None, number: int | None) -> int:
