@@ -27,8 +27,17 @@ ONLY_IN = {
 }
 """Package → the only places that import it."""
 
-ORCHESTRATOR = ("orchestrator.config", "orchestrator.messages", "orchestrator.codec", "orchestrator.errors", "orchestrator.records")
-"""What all of its rooms have in common."""
+SHARED = (
+    "orchestrator.config",
+    "orchestrator.codec",
+    "orchestrator.errors",
+    "orchestrator.deadlines",
+    "orchestrator.messages",
+    "model.train.metrics",
+)
+"""What all rooms of the orchestrator have in common."""
+RECORDS = (*SHARED, "orchestrator.records")
+"""The same for the rooms that read and write what is durable."""
 MAY_IMPORT = {
     "model/": ("model",),
     "data_pipeline/": ("data_pipeline",),
@@ -41,13 +50,14 @@ MAY_IMPORT = {
     ),
     "orchestrator/codec.py": (),
     "orchestrator/errors.py": (),
-    "orchestrator/messages.py": ("orchestrator.codec",),
-    "orchestrator/verify.py": ORCHESTRATOR,
-    "orchestrator/records/": (*ORCHESTRATOR, "orchestrator.control.state", "model.config", "model.costs", "data_pipeline.store.protocol"),
-    "orchestrator/control/": ("orchestrator.control", *ORCHESTRATOR, "data_pipeline.store.protocol"),
-    "orchestrator/node/": ("orchestrator.node", *ORCHESTRATOR, "data_pipeline.config", "data_pipeline.store"),
-    "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *ORCHESTRATOR, "data_pipeline"),
-    "orchestrator/worker/": ("orchestrator.worker", "orchestrator.verify", *ORCHESTRATOR, "model", "data_pipeline"),
+    "orchestrator/deadlines.py": (),
+    "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics"),
+    "orchestrator/verify.py": RECORDS,
+    "orchestrator/records/": (*RECORDS, "model.config", "model.costs", "data_pipeline.store.protocol"),
+    "orchestrator/control/": ("orchestrator.control", *RECORDS, "data_pipeline.store.protocol"),
+    "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", "data_pipeline.config", "data_pipeline.store"),
+    "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *RECORDS, "data_pipeline"),
+    "orchestrator/worker/": ("orchestrator.worker", *RECORDS, "model", "data_pipeline"),
     "launch/": ("launch", "orchestrator", "model", "data_pipeline"),
 }
 """Place → what it may import of this project."""
@@ -60,6 +70,7 @@ NO_TORCH = (
     "orchestrator/config.py",
     "orchestrator/codec.py",
     "orchestrator/errors.py",
+    "orchestrator/deadlines.py",
     "orchestrator/messages.py",
     "orchestrator/verify.py",
     "model/config.py",
@@ -67,6 +78,7 @@ NO_TORCH = (
     "model/costs/",
     "model/optim/groups.py",
     "model/optim/schedule.py",
+    "model/train/metrics.py",
     "data_pipeline/config.py",
     "data_pipeline/order/",
     "data_pipeline/store/",

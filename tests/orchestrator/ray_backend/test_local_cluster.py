@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 
 
 def test_everything_listens_on_loopback_only(home: Path, cluster: str):
-    daemon = local_cluster.read_state(local_cluster.checkpoint_directory(home))
+    daemon = local_cluster.read_state(local_cluster.directory_of(home))
     assert daemon is not None
     ours = {process.pid for process in processes() if process.session == daemon.pid}
 
@@ -39,7 +39,7 @@ def test_a_cluster_that_runs_is_used_again(home: Path, cluster: str):
 
 def test_nothing_is_left_of_a_cluster_whose_daemon_was_killed(tmp_path: Path):
     local_cluster.start_local_cluster(tmp_path, 1)
-    daemon = local_cluster.read_state(local_cluster.checkpoint_directory(tmp_path))
+    daemon = local_cluster.read_state(local_cluster.directory_of(tmp_path))
     assert daemon is not None
     os.kill(daemon.pid, signal.SIGKILL)
     wait_for(lambda: look_at(daemon.pid) is None, "the daemon's end")
@@ -59,7 +59,7 @@ def test_stopping_what_never_ran_is_fine(tmp_path: Path):
 
 
 def test_a_state_file_of_a_process_that_is_another_now_is_stale(tmp_path: Path):
-    directory = local_cluster.checkpoint_directory(tmp_path)
+    directory = local_cluster.directory_of(tmp_path)
     directory.mkdir(parents=True)
     me = look_at(os.getpid())
     assert me is not None
