@@ -23,7 +23,7 @@ AGENT_STARTS_WITHIN_S = 60.0
 KILL_WITHIN_S = 3.0
 """For an agent to kill and reap its workers."""
 KILL_ANSWERED_WITHIN_S = KILL_WITHIN_S + 1
-"""For its answer that it has; after that the agent is ended instead, and its workers die with it."""
+"""For an agent's answer that it has killed its workers; after that the agent is ended instead, and they die with it."""
 UPLOAD_WITHIN_S = 2.0
 """For an agent without workers to upload the rest of their logs."""
 GIVE_UP_AFTER_S = 8.0
@@ -31,11 +31,11 @@ GIVE_UP_AFTER_S = 8.0
 FORSAKEN_AFTER_S = 600.0
 """For an agent without workers and without a word from any controller to end by itself."""
 FORSAKEN_LOOK_EVERY_S = 10.0
-"""Between two looks whether that is so."""
+"""Between two looks of an agent whether it is forsaken."""
 GPUS_COUNTED_EVERY_S = 1.0
 """Between two questions to Ray for the free GPUs of every node."""
 GPUS_SETTLE_WITHIN_S = 5.0
-"""Until GPUs that an agent gave back show as free: it uploads logs first, and Ray's own count lags behind."""
+"""How long GPUs that an agent gave back may not yet show as free: it uploads logs first, and Ray's own count lags behind."""
 PROCESSES_GONE_WITHIN_S = 10.0
 """For processes to end after SIGKILL, before they are said to be stuck in the kernel."""
 
@@ -44,17 +44,17 @@ PROCESSES_GONE_WITHIN_S = 10.0
 POLL_S = 0.2
 """How long the controller waits for news before it looks at its timers."""
 CLOSE_POLL_S = 0.05
-"""The same, while it waits for the run's last agents to end."""
+"""How long the controller waits for news while the run's last agents end."""
 JOURNAL_RETRY_S = 1.0
 """Between two tries to write an entry while the store is away."""
 REOPEN_AFTER_S = 2.0
 """Before the first new try to open a run, or the first new process after a crash; doubles with each further one."""
 REOPEN_WITHIN_S = 300.0
-"""The longest that those waits become."""
+"""The longest wait between two tries to open a run."""
 ANSWER_WITHIN_S = 20.0
 """How long a question waits for a controller that is still reading its journal."""
 STATUS_WITHIN_S = 2.0
-"""The same for a status: the one who asks has the store to look at too."""
+"""How long a question for the status waits for such a controller: the one who asks has the store to look at too."""
 LOG_WITHIN_S = 5.0
 """For an agent to read a piece of a live log."""
 

@@ -25,9 +25,9 @@ class Proof:
 
     ok: bool
     line: str
-    """For people."""
+    """The result in one line, for people."""
     problems: tuple[str, ...]
-    """One line each; () when ok."""
+    """What speaks against the run, one line each; () when ok."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +35,9 @@ class Replays:
     """Steps that ran more than once."""
 
     exact: int
-    """Compared bit for bit."""
+    """Replayed steps whose numbers were compared bit for bit."""
     incomparable: int
-    """In another setting (see `ledger.setting_of`), or not in deterministic mode: only their samples can be compared."""
+    """Steps replayed in another setting (see `ledger.setting_of`) or not in deterministic mode: only their samples can be compared."""
 
 
 def verify(
@@ -194,7 +194,7 @@ def _setting(record: StepRecord) -> tuple[object, ...]:
 
 
 def _bits(value: float) -> bytes:
-    """So that NaN equals itself and 0.0 is not -0.0."""
+    """The bits of a float, to compare: NaN equals itself and 0.0 is not -0.0."""
     return struct.pack("<d", value)
 
 

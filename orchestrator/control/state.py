@@ -11,7 +11,7 @@ from orchestrator.control.placement import Node
 
 
 class Stage(Enum):
-    """Of the workers, not of the run: `RunState.label` is the word that people see."""
+    """What the workers of a run are about; for the run itself, `RunState.label` is the word that people see."""
 
     WAITING = "waiting"
     """No workers: for nodes, or for a backoff to pass."""

@@ -111,7 +111,7 @@ def _workers_ended(state: RunState, event: events.WorkersEnded) -> Result:
 
 
 def _last_step(event: events.WorkersEnded) -> str:
-    """And how many updates are missing in what looks like a healthy run."""
+    """The step that the workers ended at, and how many updates are missing in what looks like a healthy run."""
     updates = f"; {event.num_skipped:,} update{'s' * (event.num_skipped != 1)} skipped in attempt {event.attempt}"
     return f"step {event.step}{updates if event.num_skipped else ''}"
 

@@ -9,11 +9,13 @@ from orchestrator.control.causes import Cause
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
+    """What one cause deserves."""
+
     restart: bool = True
     same_step_limit: int | None = None
-    """So many times in a row at the same step make it deterministic, and end the run."""
+    """As many failures of this cause in a row at the same step are taken for deterministic, and end the run; None for no limit."""
     strikes: int = 0
-    """Held against the node: others are preferred to it."""
+    """How much is held against the node: nodes with fewer strikes are preferred to it."""
     bars_node: bool = False
     """The node is not used again by this run."""
 

@@ -19,7 +19,7 @@ class Process:
     parent: int
     session: int
     start_ticks: int
-    """Since boot: with the pid, it names a process for good, as pids are reused."""
+    """Start of the process, in clock ticks since boot: together with the pid it names a process for good, as pids are reused."""
 
 
 def processes() -> list[Process]:
@@ -29,7 +29,7 @@ def processes() -> list[Process]:
 
 
 def look_at(pid: int) -> Process | None:
-    """None when there is no such process, or only its zombie."""
+    """What /proc says of one process; None when there is no such process, or only its zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -81,6 +81,6 @@ def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = PROCESSES_
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """A process that has ended meanwhile is fine."""
+    """Sends a signal; that the process has ended meanwhile is fine."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)

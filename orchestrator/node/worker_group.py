@@ -162,7 +162,7 @@ class WorkerGroup:
         return self._workers.get(worker.rank) is worker
 
     def _read_reports(self, worker: _Worker) -> bool:
-        """False when there is nothing more to read for now."""
+        """Takes in reports; False when there is nothing more to read for now."""
         data = _read(worker.report_fd)
         if not data:
             self._unregister_at_end(worker.report_fd, data)
@@ -273,7 +273,7 @@ def _undo_rays_priorities(pid: int) -> None:
 
 
 def _read(fd: int) -> bytes | None:
-    """None when there is nothing for now, empty at the end."""
+    """What is there to read; None when there is nothing for now, empty at the end."""
     try:
         return os.read(fd, READ_BYTES)
     except BlockingIOError:

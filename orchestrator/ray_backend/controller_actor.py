@@ -38,7 +38,7 @@ class NotReady(Exception):
 
 
 class ControllerActor:
-    """Its constructor starts the loop, since after a restart nothing else runs."""
+    """Controls one run from a thread, which the constructor starts: after a restart by Ray nothing else is called."""
 
     def __init__(self, run: str, storage: StorageConfig, worker_command: tuple[str, ...] = WORKER_COMMAND) -> None:
         start_log_file(run_directory(run) / "controller.log")

@@ -10,7 +10,7 @@ from orchestrator.ray_backend.names import NAMESPACE
 
 
 def find_actor(name: str) -> Any | None:
-    """Its handle; None when there is none.
+    """The handle of the actor of that name; None when there is none.
 
     Where the process that submitted is gone too, Ray forgets an ending actor's class a moment before the actor, and fails an assertion.
     """

@@ -46,7 +46,7 @@ class RayCluster:
         """The order whose rendezvous is still being chosen, and the reference to it."""
         self._stopping = False
         self._leaving: tuple[AgentLink, ...] = ()
-        """Of other attempts, on their way out."""
+        """Links to agents of other attempts, which are on their way out."""
         self._gpu_slots = GpuSlots(wanted=self._workers_per_node, ask=free_gpus, clock=clock)
 
     def attach(self, *, epoch: int, attempt: int, nodes: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ class Reject:
     """A later attempt found that a committed checkpoint does not verify."""
 
     attempt: int
-    """Of the checkpoint."""
+    """The attempt that committed the checkpoint."""
     step: int
     reason: str
 

@@ -9,7 +9,7 @@ from orchestrator.records.keys import CONFIGS, config_key, config_version
 
 
 def read_config(run_store: ObjectStore, version: int) -> RunConfig:
-    """Raises KeyMissing, codec.DecodeError."""
+    """A version of the run's configuration. Raises KeyMissing, codec.DecodeError."""
     key = config_key(version)
     return codec.from_json(RunConfig, run_store.get(key), key)
 
@@ -34,5 +34,5 @@ def is_newest_config(run_store: ObjectStore, config: RunConfig) -> bool:
 
 
 def newest_version(run_store: ObjectStore) -> int:
-    """0 where there is none."""
+    """The highest version of the run's configuration; 0 where it has none."""
     return max((version for info in run_store.list(CONFIGS) if (version := config_version(info.key)) is not None), default=0)

@@ -27,7 +27,7 @@ CHECKPOINTS = "checkpoints/"
 LEDGER = "ledger/"
 LOGS = "logs/"
 MANIFEST = "manifest.json"
-"""Beside the files of a checkpoint."""
+"""Name of the file, in a checkpoint's directory, that names all others."""
 
 _CONFIG = re.compile(rf"{CONFIGS}(\d{{4}})\.json")
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}step-(\d{{9,}})-a(\d{{4,}})/")
@@ -45,6 +45,7 @@ def name_key(name: str) -> str:
 
 
 def config_key(version: int) -> str:
+    """The key of a version of the run's configuration; the first is 1."""
     return f"{CONFIGS}{version:04d}.json"
 
 
@@ -55,16 +56,17 @@ def config_version(key: str) -> int | None:
 
 
 def journal_key(sequence: int) -> str:
+    """The key of a journal entry; the first is 1."""
     return f"{JOURNAL}{sequence:012d}.json"
 
 
 def journal_summary_key(sequence: int) -> str:
-    """Of the object that holds every entry up to `sequence`."""
+    """The key of the object that holds every journal entry up to `sequence`."""
     return f"{JOURNAL_SUMMARIES}{sequence:012d}.json"
 
 
 def commit_key(number: int) -> str:
-    """Of an entry of the commit log."""
+    """The key of an entry of the commit log."""
     return f"{COMMITS}{number:06d}.json"
 
 
@@ -80,15 +82,17 @@ def checkpoint_of(key: str) -> tuple[str, int, int] | None:
 
 
 def manifest_key(step: int, attempt: int) -> str:
+    """The key of a checkpoint's manifest."""
     return checkpoint_directory(step, attempt) + MANIFEST
 
 
 def ledger_directory(attempt: int) -> str:
+    """Where the segments of an attempt are. Ends with '/'."""
     return f"{LEDGER}a{attempt:04d}/"
 
 
 def segment_key(attempt: int, first_step: int, last_step: int) -> str:
-    """Of the ledger's segment with these steps."""
+    """The key of the ledger's segment from `first_step` to `last_step`."""
     return f"{segments_after(attempt, first_step)}-{last_step:09d}.jsonl"
 
 
@@ -98,10 +102,11 @@ def segments_after(attempt: int, step: int) -> str:
 
 
 def attempt_of_segment(key: str) -> int | None:
+    """The attempt that wrote a segment of the ledger; None for a key of no segment."""
     match = _LEDGER.match(key)
     return int(match[1]) if match else None
 
 
 def log_key(attempt: int, rank: int) -> str:
-    """Of a worker's log, also below the run's directory on its node."""
+    """The key of a worker's log, which is also its path below the run's directory on its node."""
     return f"{LOGS}a{attempt:04d}/rank-{rank:05d}.log"

@@ -63,9 +63,9 @@ class Ledger:
         self._flush_wanted = False
         self._closed = False
         self._outage: StoreUnavailable | None = None
-        """Of the last try to write."""
+        """Why the last try to write failed; None where it did not."""
         self._error: StoreError | None = None
-        """That ended the thread."""
+        """The error that ended the thread; None while it lives."""
         self._thread = threading.Thread(target=self._write_until_closed, name="ledger", daemon=True)
 
     def start(self) -> None:

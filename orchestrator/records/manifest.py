@@ -28,7 +28,7 @@ class DataPosition:
 
     epoch: int
     index: int
-    """Position within the epoch's order."""
+    """Position of the sample within the epoch's order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +44,9 @@ class TrainingTerms:
 
     data_position: DataPosition
     layout: ParallelConfig
-    """That wrote it; any other can read it."""
+    """The layout that wrote the checkpoint; any other can read it."""
     training_digest: str
-    """orchestrator.config.training_digest of the run."""
+    """What `orchestrator.config.training_digest` gives for the run."""
     dataset_digest: str
     """SHA-256 of the dataset's manifest as canonical JSON."""
 

@@ -40,7 +40,7 @@ class CheckpointTerms:
     dataset_digest: str
     batch_rows: int
     num_samples: int
-    """Of one epoch."""
+    """Samples in one epoch."""
     keep_latest: int
 
 

@@ -123,7 +123,7 @@ class VerifiedFiles(FileSystem):
         self._digests = {file.name: file for file in manifest.files}
 
     def read(self, name: str) -> bytes:
-        """Raises CheckpointCorrupt."""
+        """A file of the checkpoint, verified. Raises CheckpointCorrupt."""
         key = self._directory + name
         if name not in self._digests:
             raise CheckpointCorrupt(f"{self._store.url(key)} is not in the checkpoint's manifest")

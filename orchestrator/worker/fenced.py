@@ -18,9 +18,9 @@ class FencedAttempt:
 
     number: int
     commit_log: CommitLog | None
-    """On the first rank."""
+    """Held by the first rank; None on any other."""
     ledger: Ledger | None
-    """On the first rank."""
+    """Held by the first rank, which writes it; None on any other."""
 
 
 def begin_attempt(run_store: ObjectStore, group: dist.ProcessGroup, number: int | None) -> FencedAttempt:

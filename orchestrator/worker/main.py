@@ -45,7 +45,7 @@ def main() -> NoReturn:
 
 
 def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
-    """The exit status. How it ended is the reporter's last word."""
+    """Trains and returns the exit status; how the training ended is the last thing that the reporter says."""
     try:
         ended = train()
     except Exception as error:
@@ -62,7 +62,7 @@ def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
 
 
 def start_logging() -> None:
-    """To stdout, which is the worker's log."""
+    """Logs to stdout, which is the worker's log."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True)
 
 
@@ -76,7 +76,7 @@ def stop_on_sigterm() -> threading.Event:
 
 
 def end_process(status: int) -> NoReturn:
-    """At once: the threads of gloo may abort an ordinary exit."""
+    """Ends the process at once: the threads of gloo may abort an ordinary exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -47,7 +47,7 @@ class Reporter:
         self._set(Beat(phase=Phase.TRAINING, step=step, metrics=metrics, tokens_per_s=tokens_per_s, num_skipped=num_skipped))
 
     def send(self, message: Message) -> None:
-        """After the beats so far; returns at once."""
+        """Has a message sent after the beats so far; returns at once."""
         with self._changed:
             if self._beat_wanted:
                 self._waiting.append(self._beat)

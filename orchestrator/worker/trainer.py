@@ -110,7 +110,10 @@ class Trainer:
         )
 
     def _report(self, step: int, metrics: StepMetrics) -> float:
-        """Tells the agent, and returns tokens per second. Before anything waits for other ranks, so that the one which hangs shows."""
+        """Tells the agent that the step is done, and returns tokens per second.
+
+        To be called before anything waits for other ranks, so that the one which hangs shows.
+        """
         tokens_per_s = self.throughput.after_step(time.monotonic())
         self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s)
         return tokens_per_s

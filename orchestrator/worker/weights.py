@@ -35,13 +35,13 @@ from orchestrator.worker.agreement import unwrapped
 from orchestrator.worker.dcp import FILE_SIZE_BYTES, StoreWriter, open_checkpoint
 
 PREFIX = "model."
-"""Of weights among a checkpoint's tensors."""
+"""What the names of weights begin with among a checkpoint's tensors."""
 COMPANIONS = "companions/"
-"""Of files among a checkpoint's files that are not its own: a tokenizer that came with imported weights."""
+"""What the names of foreign files begin with among a checkpoint's files: a tokenizer that came with imported weights."""
 CHUNK_ELEMENTS = 2**18
-"""Of which there is a copy in fp64 while weights are averaged."""
+"""How many elements are held in fp64 at a time while weights are averaged."""
 Progress = Callable[[int, int], None]
-"""Is told how many bytes of weights are done, and how many there are."""
+"""Called with how many bytes of weights are done, and how many there are."""
 
 
 def write_weights(
@@ -169,7 +169,7 @@ class _FromSource(DefaultSavePlanner):
 
 
 class _Told(DefaultLoadPlanner):
-    """Tells how far it is."""
+    """Loads, and tells how far it is."""
 
     def __init__(self, progress: Progress, size_bytes: int) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class _Told(DefaultLoadPlanner):
 
 
 def weights_size_bytes(source: WeightSource) -> int:
-    """Of all of its tensors together."""
+    """Size of all tensors of the source together."""
     return sum(_size_bytes(info) for info in source.tensors.values())
 
 
@@ -208,7 +208,7 @@ def _put_companion(run_store: ObjectStore, attempt: int, name: str, data: bytes)
 
 
 def _remove_debris(run_store: ObjectStore, trusted: Sequence[Commit], attempt: int) -> None:
-    """Of an import that died: what was uploaded before its manifest."""
+    """Removes what an import that died had uploaded before its manifest."""
     keys = [info.key for info in run_store.list(CHECKPOINTS)]
     for directory in directories_to_delete(keys, committed=trusted, trusted=trusted, keep_latest=len(trusted) + 1, attempt=attempt):
         for key in keys:

@@ -50,9 +50,9 @@ class LocalNode:
 class LocalState:
     address: str
     pid: int
-    """Of the daemon, which is the session of all of the cluster's own processes."""
+    """Process id of the daemon, which is also the session of all of the cluster's own processes."""
     start_ticks: int
-    """Of the daemon: pids are reused."""
+    """Start of the daemon in clock ticks since boot, to tell it from a later process with its pid."""
     ray_dir: str
     nodes: tuple[LocalNode, ...]
 
@@ -79,7 +79,7 @@ def stop_local_cluster(home: Path) -> None:
 
 
 def local_address(home: Path) -> str | None:
-    """Of the local cluster that runs; None when none does."""
+    """The address of the local cluster that runs; None when none does."""
     state = read_state(directory_of(home))
     return state.address if state is not None and _is_alive(state) else None
 

@@ -1,5 +1,8 @@
 """Where things lie on the store: the layout that docs/run-directory.md tells, and that older runs have."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from data_pipeline.store.protocol import InvalidKey
@@ -49,3 +52,19 @@ def test_the_segments_after_a_step_sort_behind_the_mark_and_the_others_before_it
     mark = keys.segments_after(1, 20)
 
     assert keys.segment_key(1, 19, 40) < mark < keys.segment_key(1, 20, 20)
+
+
+def literals(path: Path) -> set[str]:
+    """The strings of a file, without its docstrings."""
+    tree = ast.parse(path.read_text())
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documentation)
+    return {node.value for node in constants if isinstance(node.value, str)}
+
+
+@pytest.mark.parametrize("room", ["orchestrator", "launch"])
+def test_no_key_of_a_run_is_spelled_anywhere_else(room: str):
+    prefixes = (keys.NAMES, keys.CONFIGS, keys.JOURNAL, keys.JOURNAL_SUMMARIES, keys.COMMITS, keys.CHECKPOINTS, keys.LEDGER, keys.LOGS)
+    home = Path(keys.__file__)
+    files = [path for path in (home.parents[2] / room).rglob("*.py") if path != home]
+    assert [path.name for path in files if any(text.startswith((*prefixes, "runs/")) for text in literals(path))] == []
