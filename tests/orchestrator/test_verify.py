@@ -53,18 +53,18 @@ def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_ste
 
 
 def test_an_uninterrupted_run_is_verified():
-    verdict = judge({1: steps(1, 1, 200)}, [Fence(attempt=1), commit(1, 200)], num_steps_done=200)
+    proof = judge({1: steps(1, 1, 200)}, [Fence(attempt=1), commit(1, 200)], num_steps_done=200)
 
-    assert verdict == Proof(
+    assert proof == Proof(
         ok=True, line="VERIFIED run first: 200 steps, 204,800 tokens, 1 attempt, nothing skipped or repeated", problems=()
     )
 
 
 def test_an_interrupted_run_is_verified_with_what_it_replayed():
-    verdict = judge(*interrupted_run())
+    proof = judge(*interrupted_run())
 
-    assert verdict.ok
-    assert verdict.line == (
+    assert proof.ok
+    assert proof.line == (
         "VERIFIED run first: 12 steps, 12,288 tokens, 3 attempts, 5 steps replayed bit for bit, nothing skipped or repeated"
     )
 
@@ -85,9 +85,9 @@ def test_updates_that_were_skipped_as_spikes_are_told():
 
 
 def test_many_skipped_updates_are_counted_and_the_first_ones_named():
-    verdict = judge({1: steps(1, 1, 20, skipped=True)}, [Fence(attempt=1), commit(1, 20)], num_steps_done=20)
+    proof = judge({1: steps(1, 1, 20, skipped=True)}, [Fence(attempt=1), commit(1, 20)], num_steps_done=20)
 
-    assert "20 updates skipped as spikes (steps 1, 2, 3, 4, 5, 6, 7, 8, …), no sample" in verdict.line
+    assert "20 updates skipped as spikes (steps 1, 2, 3, 4, 5, 6, 7, 8, …), no sample" in proof.line
 
 
 def test_a_run_may_be_verified_while_it_goes_on():
@@ -97,22 +97,22 @@ def test_a_run_may_be_verified_while_it_goes_on():
 def test_an_attempt_that_died_before_its_first_step_counts_but_changes_nothing():
     records, entries = interrupted_run()
 
-    verdict = judge(records, [*entries, Fence(attempt=4)])
+    proof = judge(records, [*entries, Fence(attempt=4)])
 
-    assert verdict.ok
-    assert "4 attempts" in verdict.line
+    assert proof.ok
+    assert "4 attempts" in proof.line
 
 
 def test_in_another_setting_bits_can_not_be_compared_and_the_verdict_says_so():
     """The layout is the same: it was, say, the number of steps and so the learning rate that a resume changed."""
     records = {1: steps(1, 1, 7), 2: steps(2, 5, 6), 3: steps(3, 5, 12, setting="more steps", loss=0.5)}
 
-    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2), Fence(attempt=3)])
+    proof = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2), Fence(attempt=3)])
 
-    assert verdict.ok
+    assert proof.ok
     assert (
         "2 steps replayed bit for bit, 3 replayed with the same samples (other settings or not deterministic: bits can't be compared)"
-        in verdict.line
+        in proof.line
     )
 
 
@@ -152,10 +152,10 @@ def test_what_a_fallback_went_behind_need_not_be_there():
 def test_without_determinism_bits_are_not_compared():
     records = {1: steps(1, 1, 6, deterministic=False), 2: steps(2, 5, 12, deterministic=False, loss=0.5)}
 
-    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
+    proof = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
 
-    assert verdict.ok
-    assert "bit for bit" not in verdict.line
+    assert proof.ok
+    assert "bit for bit" not in proof.line
 
 
 def test_coming_back_to_a_setting_is_compared_with_its_first_run_there():
@@ -226,21 +226,21 @@ def test_tampering_is_found_and_named(name: str):
     records, entries = interrupted_run()
     tamper(records, entries)
 
-    verdict = judge(records, entries)
+    proof = judge(records, entries)
 
-    assert not verdict.ok
-    assert verdict.line.startswith("NOT VERIFIED run first: ")
-    assert "\n" not in verdict.line
-    assert any(found.startswith(problem) for found in verdict.problems), verdict.problems
+    assert not proof.ok
+    assert proof.line.startswith("NOT VERIFIED run first: ")
+    assert "\n" not in proof.line
+    assert any(found.startswith(problem) for found in proof.problems), proof.problems
 
 
 def test_steps_that_were_lost_and_not_done_again_never_ran():
     """The last attempt went back to step 4 and stopped at 6: what an older one did after it no longer counts."""
     records = {1: steps(1, 1, 12), 2: steps(2, 5, 6)}
 
-    verdict = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
+    proof = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2)])
 
-    assert verdict.line == "NOT VERIFIED run first: 6 steps never ran, the first is step 7"
+    assert proof.line == "NOT VERIFIED run first: 6 steps never ran, the first is step 7"
 
 
 def test_a_run_that_claims_more_than_it_did_is_caught():

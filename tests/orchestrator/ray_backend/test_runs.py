@@ -126,7 +126,7 @@ def test_of_two_controllers_the_older_one_steps_down_and_the_workers_go_on(tmp_p
     run.store.put("finish", b"")
     thread.join(60)
 
-    entries = read_journal(run.store)
+    entries = read_journal(run.store, EVENT_KINDS)
     writers = [entry.writer for entry in entries if isinstance(entry.event, ControllerStarted)]
     takeover = next(entry.sequence for entry in entries if entry.writer == writers[1])
     assert pids_after == sorted(worker["pid"] for worker in before["workers"])
