@@ -14,32 +14,17 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
-from data_pipeline.errors import DataError
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreUnavailable
 from launch.commands import cluster as cli_cluster
 from launch.commands import data as cli_data
 from launch.commands import model as cli_model
 from launch.commands.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import Abandoned, UserError
-from orchestrator.codec import DecodeError
 from orchestrator.config import RunConfig
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
-from orchestrator.records.journal import JournalBroken, Superseded
+from orchestrator.errors import is_expected
 
-KNOWN_ERRORS = (
-    UserError,
-    StoreError,
-    DataError,
-    JournalBroken,
-    Superseded,
-    DecodeError,
-    CheckpointCorrupt,
-    ConfigMismatch,
-    Fenced,
-    NoCheckpoint,
-)
 POLL_S = 0.5
 T = TypeVar("T")
 
@@ -60,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status for an error that a person can put right; others keep their traceback, because they are bugs."""
     try:
         app(args=None if arguments is None else list(arguments))
-    except KNOWN_ERRORS as error:
+    except Exception as error:
+        if not isinstance(error, UserError) and not is_expected(error):
+            raise
         print(f"braid: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, Abandoned) else 2
     return 0
@@ -212,12 +199,12 @@ def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url:
 @app.command()
 def verify(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
     """Prove from the run's records that every step ran once on the right samples, and that replays agree bit for bit."""
-    from launch.runs.inspect import verdict_of
+    from launch.runs.inspect import proof_of
     from launch.runs.record import read_run
 
-    verdict = verdict_of(read_run(storage_to_look_at(storage, endpoint_url), run))
-    typer.echo(verdict.line)
-    raise typer.Exit(0 if verdict.ok else 1)
+    proof = proof_of(read_run(storage_to_look_at(storage, endpoint_url), run))
+    typer.echo(proof.line)
+    raise typer.Exit(0 if proof.ok else 1)
 
 
 @app.command()

@@ -15,10 +15,11 @@ from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
 from launch.config.load import load_config
 from launch.errors import ConfigError, UserError
-from launch.runs.record import add_config, config_key, run_store_of
+from launch.runs.record import run_store_of
 from model.parallel.config import validate_world
-from orchestrator import codec
 from orchestrator.config import RunConfig
+from orchestrator.records.configs import add_config, is_newest_config
+from orchestrator.records.keys import config_key
 from orchestrator.worker.environment import cache_dir
 from orchestrator.worker.main import EXIT_USAGE, end_process, run_reported, start_logging, stop_on_sigterm
 from orchestrator.worker.reporter import build_reporter
@@ -63,8 +64,7 @@ def read_arguments(arguments: Sequence[str], variables: Mapping[str, str]) -> Ru
 
 def keep_config(run_store: ObjectStore, config: RunConfig) -> None:
     """Adds the configuration to the run, unless it is the one that the run had last."""
-    known = [info.key for info in run_store.list("config/")]
-    if known and run_store.get(known[-1]) == codec.to_json(config):
+    if is_newest_config(run_store, config):
         return
     try:
         version = add_config(run_store, config)

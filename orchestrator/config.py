@@ -43,7 +43,7 @@ class StartConfig:
     run: str = ""
     """Another run of the same storage: one that was trained, imported or averaged."""
     step: int = -1
-    """Of its checkpoint; -1 for the newest, which `braid submit` makes the step that it is at that moment."""
+    """Step of the checkpoint to begin from; -1 for the newest, which `braid submit` replaces by its step at that moment."""
     optimizer: Literal["reset", "keep"] = "reset"
     """keep takes the optimizer's state along, moments and step counts."""
 

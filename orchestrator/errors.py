@@ -1,21 +1,88 @@
-"""What ends a worker for a reason that a person should read: one line each, with the remedy. Their names are known to control/policy.py."""
+"""Errors that a person should read, one line each with the remedy, and what each kind means to those who meet it. Imports nothing.
+
+A new error is declared here alone: its class, where it is this package's own, and its row in ERRORS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 
 class Fenced(Exception):
     """A newer attempt of this run has begun."""
 
 
-class CheckpointCorrupt(Exception):
-    """A file of a committed checkpoint is missing or is not what was written."""
-
-
 class ConfigMismatch(Exception):
     """The configuration is not the one that a checkpoint belongs to."""
+
+
+class NoCheckpoint(Exception):
+    """The run has committed checkpoints, and not one of them verifies."""
+
+
+class CheckpointCorrupt(Exception):
+    """A file of a committed checkpoint is missing or is not what was written."""
 
 
 class KernelsWrong(Exception):
     """This GPU's kernels, compared with their definition, compute something else."""
 
 
-class NoCheckpoint(Exception):
-    """The run has committed checkpoints, and not one of them verifies."""
+class Superseded(Exception):
+    """Another controller has written to this run's journal: step down."""
+
+
+class JournalBroken(Exception):
+    """Entries of a journal are missing or unreadable."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What an error of one class means."""
+
+    cause: str = ""
+    """Value of the `control.causes.Cause` that this very class stands for; empty where only the error's text can tell."""
+    is_expected: bool = False
+    """The one line of such an error, or of a subclass, says everything; an unexpected one is logged with its traceback."""
+    is_agreed: bool = False
+    """Where one rank meets such an error, or a subclass, every rank raises it: see `worker.agreement`."""
+
+
+ERRORS: dict[str, Kind] = {
+    "Fenced": Kind(is_expected=True, is_agreed=True, cause="fenced"),
+    "ConfigMismatch": Kind(is_expected=True, is_agreed=True, cause="config"),
+    "NoCheckpoint": Kind(is_expected=True, is_agreed=True, cause="config"),
+    "DecodeError": Kind(is_expected=True, is_agreed=True, cause="config"),
+    "StoreError": Kind(is_expected=True, is_agreed=True),
+    "CheckpointCorrupt": Kind(is_expected=True, is_agreed=True),
+    "KernelsWrong": Kind(is_expected=True, cause="kernels"),
+    "Superseded": Kind(is_expected=True),
+    "JournalBroken": Kind(is_expected=True),
+    "DataError": Kind(is_expected=True),
+    "StoreUnavailable": Kind(cause="store"),
+    "AccessDenied": Kind(cause="access"),
+    "BucketMissing": Kind(cause="access"),
+    "DatasetMissing": Kind(cause="config"),
+    "DatasetTooSmall": Kind(cause="config"),
+    "ManifestInvalid": Kind(cause="config"),
+    "ShardMissing": Kind(cause="config"),
+    "CacheUnusable": Kind(cause="hardware"),
+    "OutOfMemoryError": Kind(cause="gpu_out_of_memory"),
+}
+"""By class name, which is all that crosses from a worker to its controller. Where ranks fail differently, the earlier row is agreed on."""
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether its one line says everything, so that a traceback would only hide it."""
+    return any(ERRORS[name].is_expected for name in _known_classes(error))
+
+
+def agreement_order(error: BaseException) -> int | None:
+    """Of two errors that ranks can agree on, the one with the lower number counts; None for an error that is its rank's own."""
+    agreed = [name for name, kind in ERRORS.items() if kind.is_agreed]
+    return min((agreed.index(name) for name in _known_classes(error) if name in agreed), default=None)
+
+
+def _known_classes(error: BaseException) -> list[str]:
+    """The rows that hold for an error: its class and those that it derives from."""
+    return [cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from model.train.metrics import StepMetrics
 from orchestrator import codec
 
 
@@ -19,7 +20,7 @@ class Phase(Enum):
     """Where a worker is."""
 
     STARTING = "starting"
-    """The process exists; imports, rendezvous."""
+    """The process exists; it imports, and waits for the others."""
     LOADING = "loading"
     """Building the model and reading the checkpoint."""
     WARMING = "warming"
@@ -44,8 +45,10 @@ class Beat:
     phase: Phase
     step: int
     """Last finished step."""
-    loss: float | None = None
+    metrics: StepMetrics | None = None
+    """What that step measured; None before this attempt's first."""
     tokens_per_s: float | None = None
+    """Speed over the last steps; 0 after the first, None before it."""
     num_skipped: int = 0
     """Updates that this attempt has skipped because of a spike."""
 
@@ -79,7 +82,7 @@ class Failed:
     error_type: str
     """Class name, such as ConfigMismatch, StoreUnavailable, DistBackendError."""
     text: str
-    """One line."""
+    """The first line of its message."""
 
 
 Message = Beat | Resumed | Committed | Ended | Failed
@@ -110,15 +113,15 @@ class WorkerReport:
     pid: int
     phase: Phase = Phase.STARTING
     step: int = 0
-    loss: float | None = None
+    metrics: StepMetrics | None = None
     tokens_per_s: float | None = None
     num_skipped: int = 0
     silent_s: float = 0.0
-    """Since its last message of any kind."""
+    """Seconds since the worker's last message of any kind."""
     last_progress_s: float = 0.0
-    """Since its phase or step last changed."""
+    """Seconds since the worker's phase or step last changed."""
     age_s: float = 0.0
-    """Since it was spawned."""
+    """Seconds since the worker was spawned."""
     committed_step: int | None = None
     resumed: Resumed | None = None
     ended: Ended | None = None
@@ -126,7 +129,7 @@ class WorkerReport:
     exit_code: int | None = None
     """None while it runs; −n when signal n killed it."""
     killed_by_agent: bool = False
-    """Its end was wanted, and says nothing."""
+    """The agent ended the process on purpose, so its exit status says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

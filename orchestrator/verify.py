@@ -20,12 +20,14 @@ Records = Mapping[int, Sequence[StepRecord]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Proof:
+    """What the records of a run prove, or what speaks against it."""
+
     ok: bool
     line: str
-    """For people."""
+    """The result in one line, for people."""
     problems: tuple[str, ...]
-    """One line each; () when ok."""
+    """What speaks against the run, one line each; () when ok."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +35,9 @@ class Replays:
     """Steps that ran more than once."""
 
     exact: int
-    """Compared bit for bit."""
+    """Replayed steps whose numbers were compared bit for bit."""
     incomparable: int
-    """In another setting (see `ledger.setting_of`), or not in deterministic mode: only their samples can be compared."""
+    """Steps replayed in another setting (see `ledger.setting_of`) or not in deterministic mode: only their samples can be compared."""
 
 
 def verify(
@@ -47,8 +49,8 @@ def verify(
     expected_tokens: int,
     num_steps_done: int,
     num_steps_planned: int | None = None,
-) -> Verdict:
-    """The verdict on a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
+) -> Proof:
+    """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
     `entries` is the commit log, `expected_digest` gives the digest of a step's samples by the plan, `expected_tokens` a step's tokens.
     """
@@ -63,7 +65,7 @@ def verify(
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return Verdict(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
+        return Proof(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
     claim = (
         f"run {run}: {num_steps_done:,} steps"
@@ -72,7 +74,7 @@ def verify(
     )
     spikes = [step for step, record in _history(attempts).items() if record.skipped and step <= num_steps_done]
     line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), spikes)
-    return Verdict(ok=True, line=line, problems=())
+    return Proof(ok=True, line=line, problems=())
 
 
 def committed_step(records: Records, entries: Sequence[Entry]) -> int:
@@ -192,7 +194,7 @@ def _setting(record: StepRecord) -> tuple[object, ...]:
 
 
 def _bits(value: float) -> bytes:
-    """So that NaN equals itself and 0.0 is not -0.0."""
+    """The bits of a float, to compare: NaN equals itself and 0.0 is not -0.0."""
     return struct.pack("<d", value)
 
 

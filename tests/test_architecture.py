@@ -44,10 +44,19 @@ ONLY_IN = {
 }
 """Package → the only places that import it: beginnings of paths, `*` for any folder."""
 
-ORCHESTRATOR = ("orchestrator.config", "orchestrator.messages", "orchestrator.codec", "orchestrator.errors", "orchestrator.records")
-"""What all of its rooms have in common."""
 DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors")
 """What the rooms of the data pipeline have in common."""
+SHARED = (
+    "orchestrator.config",
+    "orchestrator.codec",
+    "orchestrator.errors",
+    "orchestrator.deadlines",
+    "orchestrator.messages",
+    "model.train.metrics",
+)
+"""What all rooms of the orchestrator have in common."""
+RECORDS = (*SHARED, "orchestrator.records")
+"""The same for the rooms that read and write what is durable."""
 MAY_IMPORT = {
     "model/": ("model",),
     "data_pipeline/config.py": (),
@@ -68,21 +77,21 @@ MAY_IMPORT = {
     ),
     "orchestrator/codec.py": (),
     "orchestrator/errors.py": (),
-    "orchestrator/messages.py": ("orchestrator.codec",),
-    "orchestrator/verify.py": ORCHESTRATOR,
+    "orchestrator/deadlines.py": (),
+    "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics"),
+    "orchestrator/verify.py": RECORDS,
     "orchestrator/records/": (
-        *ORCHESTRATOR,
-        "orchestrator.control.state",
+        *RECORDS,
         "model.config",
         "model.parallel.config",
         "model.parameters",
         "data_pipeline.order",
         "data_pipeline.store.protocol",
     ),
-    "orchestrator/control/": ("orchestrator.control", *ORCHESTRATOR, "data_pipeline.store.protocol"),
-    "orchestrator/node/": ("orchestrator.node", *ORCHESTRATOR, "data_pipeline.config", "data_pipeline.store"),
-    "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *ORCHESTRATOR, "data_pipeline"),
-    "orchestrator/worker/": ("orchestrator.worker", "orchestrator.verify", *ORCHESTRATOR, "model", "data_pipeline"),
+    "orchestrator/control/": ("orchestrator.control", *RECORDS, "data_pipeline.store.protocol"),
+    "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", "data_pipeline.config", "data_pipeline.store"),
+    "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *RECORDS, "data_pipeline"),
+    "orchestrator/worker/": ("orchestrator.worker", *RECORDS, "model", "data_pipeline"),
     "launch/": ("launch", "orchestrator", "model", "data_pipeline"),
 }
 """Place → what it may import of this project."""
@@ -95,6 +104,7 @@ NO_TORCH = (
     "orchestrator/config.py",
     "orchestrator/codec.py",
     "orchestrator/errors.py",
+    "orchestrator/deadlines.py",
     "orchestrator/messages.py",
     "orchestrator/verify.py",
     "model/compute.py",
@@ -111,6 +121,7 @@ NO_TORCH = (
     "model/optim/groups.py",
     "model/optim/schedule.py",
     "model/parallel/config.py",
+    "model/train/metrics.py",
     "data_pipeline/config.py",
     "data_pipeline/errors.py",
     "data_pipeline/store/",

@@ -48,7 +48,7 @@ def doctor(storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "", address
     from launch.machine.doctor import examine
     from launch.runs.connection import check_cluster
     from launch.show.render import checks_table
-    from orchestrator.ray_backend.places import home_directory
+    from orchestrator.node.home import home_directory
 
     where = storage_of(storage, endpoint_url)
     with Console(stderr=True).status(f"looking at this machine, {where.root} and the cluster"):

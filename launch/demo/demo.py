@@ -26,7 +26,7 @@ from launch.config.load import load_config
 from launch.demo.store import demo_store
 from launch.demo.verdict import Fault, Injected, Outcome, losses_of, next_fault, shortcomings
 from launch.runs.connection import stop_local
-from launch.runs.inspect import verdict_of
+from launch.runs.inspect import proof_of
 from launch.runs.lifecycle import open_view, submit
 from launch.runs.record import read_run
 from launch.show.follow import show, statuses
@@ -36,7 +36,7 @@ from orchestrator.config import RunConfig
 from orchestrator.node.processes import kill_all, pids_with_environment, send
 from orchestrator.ray_backend.local.cluster import kill_node, local_nodes
 from orchestrator.records.ledger import read_ledger
-from orchestrator.verify import Verdict
+from orchestrator.verify import Proof
 
 POLL_S = 0.2
 TIME_LIMIT_S = 600.0
@@ -51,7 +51,7 @@ class Played:
     status: Status
     injected: tuple[Injected, ...]
     losses: tuple[float, ...]
-    verdict: Verdict | None
+    proof: Proof | None
     """None where the run never got far enough to be verified."""
     left_behind: tuple[str, ...]
 
@@ -65,7 +65,7 @@ def run_demo(*, store_kind: str, corpus: Path | None, num_steps: int, keep: bool
         with demo_store(store_kind, home) as storage, _local_cluster():
             played = _play(_prepare(storage, corpus, num_steps, console), home, console)
         outcome = _outcome(played, processes_of_home(home))
-    return _summarize(outcome, played.verdict, time.monotonic() - began_s, console)
+    return _summarize(outcome, played.proof, time.monotonic() - began_s, console)
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def _play(config: RunConfig, home: Path, console: Console) -> Played:
         status=status,
         injected=tuple(injected),
         losses=losses_of(read_ledger(record.run_store)),
-        verdict=verdict_of(record) if record.state.committed_step else None,
+        proof=proof_of(record) if record.state.committed_step else None,
         left_behind=_workers_left(config.name),
     )
 
@@ -176,18 +176,18 @@ def _outcome(played: Played, left_behind: tuple[str, ...]) -> Outcome:
         status=played.status,
         injected=played.injected,
         losses=played.losses,
-        verified=played.verdict is not None and played.verdict.ok,
+        verified=played.proof is not None and played.proof.ok,
         left_behind=(*played.left_behind, *left_behind),
     )
 
 
-def _summarize(outcome: Outcome, verdict: Verdict | None, took_s: float, console: Console) -> int:
+def _summarize(outcome: Outcome, proof: Proof | None, took_s: float, console: Console) -> int:
     console.rule("what happened")
     console.print(incidents_view(outcome.status["incidents"]))
     if len(outcome.losses) > 1 and all(map(math.isfinite, outcome.losses)):
         label = f"loss, steps 1 to {len(outcome.losses)}, mean of {SMOOTHED_STEPS}"
         console.print("\n".join(plot(rolling_mean(outcome.losses, SMOOTHED_STEPS), label=label)), highlight=False)
-    console.print(verdict.line if verdict else "nothing to verify: no checkpoint was committed", soft_wrap=True)
+    console.print(proof.line if proof else "nothing to verify: no checkpoint was committed", soft_wrap=True)
     found = shortcomings(outcome)
     for line in found:
         console.print(f"[bold red]fell short:[/] {line}", soft_wrap=True)

@@ -16,9 +16,9 @@ from launch.errors import NotOpen, NotReachable
 from launch.machine.checks import Check
 from launch.show.render import Status
 from orchestrator.config import RunConfig
+from orchestrator.node.home import home_directory
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
-from orchestrator.ray_backend.places import home_directory
 
 ANSWER_WITHIN_S = 30.0
 STATUS_WITHIN_S = 5.0

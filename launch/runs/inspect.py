@@ -9,13 +9,16 @@ from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.record import RunRecord
 from orchestrator.control.state import Ending
+from orchestrator.errors import CheckpointCorrupt
 from orchestrator.records.commit_log import Commit, last_fence, open_commit_log
+from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
 from orchestrator.records.ledger import StepRecord, read_ledger
-from orchestrator.records.manifest import CheckpointCorrupt, directory_of, read_manifest, read_verified, still_there
-from orchestrator.verify import Verdict, committed_step, verify
+from orchestrator.records.manifest import read_manifest, read_verified
+from orchestrator.records.retention import still_there
+from orchestrator.verify import Proof, committed_step, verify
 
 
-def verdict_of(record: RunRecord) -> Verdict:
+def proof_of(record: RunRecord) -> Proof:
     """Up to the last committed step, or of all steps once the run has finished. Raises WrongMoment before the first commit."""
     config = record.config
     entries = open_commit_log(record.run_store).entries
@@ -52,13 +55,13 @@ def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, 
     Their state is `committed`, of which only presence and size were looked at, or `verified`, or `damaged`, and then `problem` says why.
     What retention removed is left out, but the newest must be there.
     """
-    sizes = {info.key: info.size_bytes for info in run_store.list("checkpoints/")}
+    sizes = {info.key: info.size_bytes for info in run_store.list(CHECKPOINTS)}
     trusted = open_commit_log(run_store).trusted()
     return [_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
 
 
 def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
-    directory = directory_of(commit.step, commit.attempt)
+    directory = checkpoint_directory(commit.step, commit.attempt)
     row = {
         "step": commit.step,
         "attempt": commit.attempt,

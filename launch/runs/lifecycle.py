@@ -12,13 +12,15 @@ from launch.config.storage import storage_hint
 from launch.errors import ConfigError, NotOpen, NotReachable, WrongMoment
 from launch.runs.connection import Cluster, Controller, connected, is_there, reachable
 from launch.runs.preflight import prepare_dataset, settle_start
-from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
+from launch.runs.record import RunRecord, create_run, read_run, recorded_status, refuse_existing
 from launch.runs.view import RunView
 from launch.show.follow import statuses
 from launch.show.render import Status
 from orchestrator.config import RunConfig, training_digest
-from orchestrator.control.state import Ending, ResumeRequested, Stage, StopRequested, WorkersGone, terms_of
-from orchestrator.control.transition import fold
+from orchestrator.control.controller import stop_without_cluster
+from orchestrator.control.events import EVENT_KINDS, ResumeRequested
+from orchestrator.control.state import Ending, Stage, terms_of
+from orchestrator.records.configs import add_config
 from orchestrator.records.journal import open_journal
 
 Tell = Callable[[str], None]
@@ -53,7 +55,7 @@ def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, addre
         if record.has_ended:
             cluster.wait_until_controller_is_gone(name)
             version = add_config(record.run_store, config) if overrides else record.version
-            open_journal(record.run_store).append(ResumeRequested(at_s=time.time(), terms=terms_of(config, version)))
+            open_journal(record.run_store, EVENT_KINDS).append(ResumeRequested(at_s=time.time(), terms=terms_of(config, version)))
         elif cluster.find_controller(name) is not None:
             tell(f"run {name}: is {record.state.label} already")
             return
@@ -113,11 +115,7 @@ def _ask_to_stop(controller: Controller, record: RunRecord, *, now: bool) -> Non
 
 def _stop_in_journal(record: RunRecord) -> Status:
     """Stops a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
-    journal = open_journal(record.run_store)
-    journal.append(StopRequested(at_s=time.time(), now=True))
-    stopping = fold(journal.events)
-    if stopping.stage is not Stage.ENDED:
-        journal.append(WorkersGone(at_s=time.time(), attempt=stopping.attempt))
+    stop_without_cluster(open_journal(record.run_store, EVENT_KINDS), time.time())
     return recorded_status(read_run(record.storage, record.name), time.time())
 
 

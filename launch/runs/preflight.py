@@ -7,9 +7,9 @@ from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table, 
 from data_pipeline.errors import DatasetExists, DatasetMissing
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
-from launch.runs.record import newest_config
 from orchestrator.config import RunConfig
 from orchestrator.errors import ConfigMismatch, NoCheckpoint
+from orchestrator.records.configs import newest_config
 from orchestrator.records.manifest import CheckpointManifest
 from orchestrator.records.origin import find_start, start_store
 

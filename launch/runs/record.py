@@ -5,29 +5,28 @@ run-names/<name>                             empty; so that listing runs does no
 """
 
 import difflib
-import re
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore, with_prefix
+from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
 from launch.config.storage import storage_hint
 from launch.errors import NoSuchRun, OnlyWeights, RunExists, UserError
-from orchestrator import codec
+from model.train.metrics import in_status
 from orchestrator.config import RUN_NAME, RunConfig
-from orchestrator.control.state import RunState, RunSubmitted, Stage, terms_of
-from orchestrator.control.status import Recorded, build_status
+from orchestrator.control.events import EVENT_KINDS, RunSubmitted
+from orchestrator.control.state import RunState, Stage, terms_of
+from orchestrator.control.status import build_status
 from orchestrator.control.transition import fold
+from orchestrator.errors import Superseded
 from orchestrator.records.commit_log import open_commit_log
-from orchestrator.records.journal import Journal, Superseded, read_journal
-from orchestrator.records.ledger import StepRecord
+from orchestrator.records.configs import add_config, read_config
+from orchestrator.records.journal import new_journal, read_journal
+from orchestrator.records.keys import NAMES, name_key, store_of_run
+from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
-
-NAMES = "run-names/"
-_CONFIG = re.compile(r"config/(\d{4})\.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +54,7 @@ def run_store_of(store: ObjectStore, name: str) -> ObjectStore:
     """The part of a store that belongs to a run. Raises UserError for a name that could reach outside."""
     if not RUN_NAME.fullmatch(name):
         raise UserError(f"name={name!r}: use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    return with_prefix(store, f"runs/{name}/")
+    return store_of_run(store, name)
 
 
 def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
@@ -65,10 +64,10 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
     """
     refuse_existing(store, config.name)
     run_store = run_store_of(store, config.name)
-    store.put(NAMES + config.name, b"")
+    store.put(name_key(config.name), b"")
     try:
         version = add_config(run_store, config)
-        Journal(run_store, writer=uuid.uuid4().hex, entries=[]).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
+        new_journal(run_store, EVENT_KINDS).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
     except (KeyExists, Superseded) as error:
         raise _exists(config.name) from error
 
@@ -76,7 +75,7 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
 def refuse_existing(store: ObjectStore, name: str) -> None:
     """Before any work is done in vain. Raises RunExists."""
     run_store = run_store_of(store, name)
-    if read_journal(run_store):
+    if read_journal(run_store, EVENT_KINDS):
         raise _exists(name)
     if (weights := only_weights(run_store)) is not None:
         raise RunExists(f"name={name}: holds weights only ({weights.origin}); train from them with start.run={name} and another name=…")
@@ -85,9 +84,9 @@ def refuse_existing(store: ObjectStore, name: str) -> None:
 def reserve_name(store: ObjectStore, name: str) -> ObjectStore:
     """The place for a run of nothing but weights. Raises RunExists."""
     run_store = run_store_of(store, name)
-    if read_journal(run_store) or open_commit_log(run_store).trusted():
+    if read_journal(run_store, EVENT_KINDS) or open_commit_log(run_store).trusted():
         raise RunExists(f"run {name}: exists already; choose another name with --name")
-    store.put(NAMES + name, b"")
+    store.put(name_key(name), b"")
     return run_store
 
 
@@ -102,7 +101,7 @@ def run_store_with_checkpoints(storage: StorageConfig, name: str) -> ObjectStore
     """The part of the store of a run of any kind. Raises NoSuchRun where nothing of it is there."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    if not open_commit_log(run_store).entries and not read_journal(run_store):
+    if not open_commit_log(run_store).entries and not read_journal(run_store, EVENT_KINDS):
         raise NoSuchRun(_no_such_run(store, storage, name))
     return run_store
 
@@ -115,7 +114,7 @@ def read_run(storage: StorageConfig, name: str) -> RunRecord:
     """A run that was submitted. Raises NoSuchRun, OnlyWeights, StoreError, JournalBroken."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    state = fold([entry.event for entry in read_journal(run_store)])
+    state = fold([entry.event for entry in read_journal(run_store, EVENT_KINDS)])
     if state.terms is None:
         if (weights := only_weights(run_store)) is not None:
             raise OnlyWeights(f"run {name}: holds weights only ({weights.origin}), no training; begin one from them with start.run={name}")
@@ -124,29 +123,6 @@ def read_run(storage: StorageConfig, name: str) -> RunRecord:
     return RunRecord(
         name=name, storage=storage, store=store, run_store=run_store, config=config, state=state, version=state.terms.config_version
     )
-
-
-def read_config(run_store: ObjectStore, version: int) -> RunConfig:
-    """Raises KeyMissing, codec.DecodeError."""
-    return codec.from_json(RunConfig, run_store.get(config_key(version)), config_key(version))
-
-
-def newest_config(run_store: ObjectStore) -> RunConfig | None:
-    """What a run was last started with, under a controller or under torchrun; None where it never was. Raises codec.DecodeError."""
-    keys = [info.key for info in run_store.list("config/")]
-    return codec.from_json(RunConfig, run_store.get(keys[-1]), keys[-1]) if keys else None
-
-
-def add_config(run_store: ObjectStore, config: RunConfig) -> int:
-    """Writes a further version of a run's configuration and returns its number. Raises KeyExists when somebody else did at this moment."""
-    versions = [int(match[1]) for match in (_CONFIG.fullmatch(info.key) for info in run_store.list("config/")) if match]
-    version = max(versions, default=0) + 1
-    run_store.create(config_key(version), codec.to_json(config))
-    return version
-
-
-def config_key(version: int) -> str:
-    return f"config/{version:04d}.json"
 
 
 def run_names(store: ObjectStore) -> list[str]:
@@ -168,16 +144,13 @@ def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
     return f"run {name!r}: not in {storage.root}; {there}"
 
 
-def last_record(record: RunRecord) -> Recorded | None:
+def last_record(record: RunRecord) -> StepRecord | None:
     """The newest step in the ledger, without listing more of it than the stretch between two checkpoints."""
     since = max(0, record.state.committed_step - record.config.checkpoint.every_steps)
     for attempt in range(record.state.attempt, 0, -1):
-        folder = f"ledger/a{attempt:04d}/"
-        segments = record.run_store.list(folder, after=f"{folder}{since:09d}")
-        if segments:
-            line = record.run_store.get(segments[-1].key).splitlines()[-1]
-            newest = codec.from_json(StepRecord, line, segments[-1].key)
-            return Recorded(step=newest.step, loss=newest.loss)
+        newest = read_newest_record(record.run_store, attempt, since_step=since)
+        if newest is not None:
+            return newest
     return None
 
 
@@ -206,7 +179,7 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
     """As `recorded_status`, of a run that is nothing but weights."""
-    nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, "loss": None, "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
+    nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, **in_status(None), "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
     nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "workers": []}
     return {
         "run": weights.run,

@@ -12,7 +12,8 @@ from launch.config.storage import storage_hint
 from launch.errors import Abandoned, NotOpen, NotReachable, UserError
 from launch.runs.record import RunRecord, read_run, recorded_status
 from launch.show.render import ENDED, Status
-from orchestrator.ray_backend.places import log_key, run_directory
+from orchestrator.node.home import run_directory
+from orchestrator.records.keys import log_key
 
 POLL_S = 0.5
 SILENT_LIMIT_S = 15.0

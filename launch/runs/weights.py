@@ -18,11 +18,12 @@ from data_pipeline.errors import DatasetMissing
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 from launch.errors import UserError
-from launch.runs.record import newest_config, reserve_name, run_store_with_checkpoints
+from launch.runs.record import reserve_name, run_store_with_checkpoints
 from model.config import ModelConfig
 from model.weights.hf.files import open_hf, write_hf
 from model.weights.hf.olmo_config import HFFormatError, Serving, default_serving, serving_from_hf
 from model.weights.source import WeightsMismatch
+from orchestrator.records.configs import newest_config
 from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
 from orchestrator.worker.weights import (
     AverageWeights,

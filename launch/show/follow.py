@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 
 from launch.show.render import ENDED, Status, skipped, status_view
+from model.train.metrics import status_words
 
 EXIT_STATUS = {"finished": 0, "failed": 1, "stopped": 3}
 _LINE_EVERY_S = 10.0
@@ -69,8 +70,8 @@ def _show_lines(seen: Iterator[Status], console: Console, clock: Callable[[], fl
 
 
 def status_line(status: Status) -> str:
-    loss = "" if status["loss"] is None else f", loss {status['loss']:.4f}"
+    measured = "".join(f", {words}" for words in status_words(status))
     reason = f" ({status['reason']})" if status["reason"] else ""
     spikes = f", {skipped(status)}" if status["skipped_updates"] else ""
     at = f"attempt {status['attempt']}, step {status['step']}/{status['num_steps']}"
-    return f"{status['run']}: {status['state']}{reason}, {at}{loss}{spikes}"
+    return f"{status['run']}: {status['state']}{reason}, {at}{measured}{spikes}"

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.config.budget import human
+from model.train.metrics import status_words
 
 if TYPE_CHECKING:
     from launch.machine.checks import Check
@@ -57,9 +58,7 @@ def progress_line(status: Status) -> Table:
 
 
 def _facts(status: Status) -> list[str]:
-    facts = [f"{status['tokens']:,} tokens"]
-    if status["loss"] is not None:
-        facts.insert(0, f"loss {status['loss']:.4f}")
+    facts = [*status_words(status), f"{status['tokens']:,} tokens"]
     if status["tokens_per_s"] is not None:
         facts.append(f"{status['tokens_per_s']:,.0f} tokens/s")
     if status["skipped_updates"]:

@@ -1,7 +1,6 @@
 """One optimizer step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -15,21 +14,8 @@ from model.optim.adamw import AdamW
 from model.optim.config import OptimizerConfig
 from model.parallel.mesh import Mesh
 from model.train.batch import Batch
+from model.train.metrics import StepMetrics
 from model.train.spikes import SpikeGuard
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepResult:
-    """What a step did; the same on every rank."""
-
-    loss: float
-    """Mean per valid token of the global batch, before the update."""
-    grad_norm: float
-    """Global L2 norm before clipping."""
-    num_tokens: int
-    """Valid tokens of the global batch."""
-    skipped: bool
-    """The update was left out as a spike: parameters and optimizer are as before."""
 
 
 def train_step(
@@ -42,7 +28,7 @@ def train_step(
     chunk_tokens: int,
     mesh: Mesh | None,
     spikes: SpikeGuard | None = None,
-) -> StepResult:
+) -> StepMetrics:
     """Accumulates the gradient of the micro-batches, clips it and steps. Waits for the gradient's norm, not for the update: while a GPU
     makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it.
 
@@ -70,7 +56,7 @@ def train_step(
             group["lr"] = lr * group["lr_scale"]
         optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0))
     loss, norm, tokens = read()
-    return StepResult(loss=loss, grad_norm=norm, num_tokens=int(tokens), skipped=skipped)
+    return StepMetrics(loss=loss, grad_norm=norm, tokens=int(tokens), skipped=skipped)
 
 
 def _grad_norm(model: nn.Module) -> Tensor:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from orchestrator.control.actions import Action
 from orchestrator.control.placement import Node
-from orchestrator.control.state import Action
-from orchestrator.messages import AgentReport
+from orchestrator.messages import AgentReport, WorkerReport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerOnNode:
+    """What is known of a worker, and the node that it is on."""
+
+    node: str
+    worker: WorkerReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +35,17 @@ class Observation:
     """Nodes of the attempt whose agent does not exist (any more)."""
     gone: bool = False
     """No agent, and so no worker, of the attempt is left."""
+
+    def workers_of(self, attempt: int) -> list[WorkerOnNode]:
+        """Every worker of the attempt that is known, by rank."""
+        reports = [report for report in self.reports if report.attempt == attempt]
+        found = [WorkerOnNode(node=report.node, worker=worker) for report in reports for worker in report.workers]
+        return sorted(found, key=lambda one: one.worker.rank)
+
+
+def last_step(workers: Sequence[WorkerOnNode]) -> int:
+    """The highest step that any worker finished: what a failure now would lose at most."""
+    return max((one.worker.step for one in workers), default=0)
 
 
 class Cluster(Protocol):

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from data_pipeline.store.protocol import StoreUnavailable
-from orchestrator.control import state as s
 from orchestrator.control.cluster import Cluster, Observation
+from orchestrator.control.events import ControllerStarted, Event, StopRequested, WorkersGone
 from orchestrator.control.observe import events_of
-from orchestrator.control.state import Event, RunState, Stage
+from orchestrator.control.state import RunState, Stage
 from orchestrator.control.transition import fold, transition
-from orchestrator.records.journal import Journal, Superseded
+from orchestrator.deadlines import JOURNAL_RETRY_S, POLL_S
+from orchestrator.errors import Superseded
+from orchestrator.records.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,11 @@ class Controller:
     def __init__(
         self,
         *,
-        journal: Journal,
+        journal: Journal[Event],
         cluster: Cluster,
         clock: Callable[[], float],
         sleep: Callable[[float], None] = time.sleep,
-        poll_s: float = 0.2,
+        poll_s: float = POLL_S,
     ) -> None:
         self._journal = journal
         self._cluster = cluster
@@ -70,7 +72,7 @@ class Controller:
     def _open(self) -> None:
         """An entry of its own comes first: from here on every older controller fails to write, and agents refuse it."""
         before = self.view.state
-        event = s.ControllerStarted(at_s=self._clock(), epoch=before.epoch + 1)
+        event = ControllerStarted(at_s=self._clock(), epoch=before.epoch + 1)
         state, actions = transition(before, event)
         self._append(event)
         self.view = View(state=state, seen=None)
@@ -104,4 +106,12 @@ class Controller:
                 return self._journal.append(event)
             except StoreUnavailable as error:
                 log.warning("the journal can't be written, trying again: %s", error)
-                self._sleep(1.0)
+                self._sleep(JOURNAL_RETRY_S)
+
+
+def stop_without_cluster(journal: Journal[Event], at_s: float) -> None:
+    """Ends a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
+    journal.append(StopRequested(at_s=at_s, now=True))
+    stopping = fold(journal.events)
+    if stopping.stage is not Stage.ENDED:
+        journal.append(WorkersGone(at_s=at_s, attempt=stopping.attempt))

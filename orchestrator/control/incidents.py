@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.control.policy import Cause
-from orchestrator.control.state import Incident, RunState, WorkerFailed
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import WorkerFailed
+from orchestrator.control.state import Incident, RunState
 
 _SIGNS_OF_A_DYING_NODE = (Cause.KILLED, Cause.AGENT_LOST, Cause.FROZEN, Cause.HUNG)
 
@@ -26,8 +27,8 @@ def incident_of(event: WorkerFailed) -> Incident:
 def explain(state: RunState, root: Incident) -> RunState | None:
     """The state with `root` in the place of its newest incident, where that one was only a consequence of it; else None.
 
-    A survivor's lost peer is explained by whatever happened to the peer, and a process that ended by the loss of its node.
-    The time of detection stays that of the first sign.
+    Two consequences are known: a worker that lost a peer, whatever became of the peer being the cause; and a worker that ended because its
+    whole node was lost. The incident keeps the moment at which the first sign of it was seen.
     """
     newest = state.incidents[-1] if state.incidents else None
     if newest is None or newest.recovered_after_s is not None:

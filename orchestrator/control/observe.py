@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from orchestrator.config import RecoveryConfig
-from orchestrator.control import state as s
-from orchestrator.control.cluster import Observation
-from orchestrator.control.policy import Cause, classify
-from orchestrator.control.state import Event, RunState, Stage
+from orchestrator.control import events
+from orchestrator.control.causes import Cause, classify
+from orchestrator.control.cluster import Observation, WorkerOnNode, last_step
+from orchestrator.control.events import Event, WorkerFailed
+from orchestrator.control.stalls import find_stalled
+from orchestrator.control.state import RunState, Stage
 from orchestrator.control.transition import ACTIVE, placement_for
-from orchestrator.messages import AgentReport, Phase, WorkerReport
+from orchestrator.messages import WorkerReport
 
 SPEAKS_OF_A_CONSEQUENCE = (Cause.PEER_LOST,)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Located:
-    """A worker and the node that it is on."""
-
-    node: str
-    worker: WorkerReport
-
-
 def events_of(state: RunState, seen: Observation) -> Iterator[Event]:
-    """The events that lead from `state` to what was seen; none when nothing happened. Recompute after applying each."""
+    """The events that lead from `state` to what was seen; none when nothing happened.
+
+    All follow from `state` as it is given: what an event changes shows in what the next look makes of it.
+    """
     ours = seen.attempt == state.attempt and state.terms is not None
-    workers = located(seen.reports, state.attempt) if ours else []
+    workers = seen.workers_of(state.attempt) if ours else []
     if state.stage in ACTIVE and ours:  # before the nodes: a run that is done does not need them any more
         yield from _progress(state, workers, seen.at_s)
         yield from _ended(state, workers, seen.at_s)
@@ -38,19 +33,8 @@ def events_of(state: RunState, seen: Observation) -> Iterator[Event]:
         if state.stage in ACTIVE:
             yield from _stalls(state, workers, seen.at_s)
         if state.stage is Stage.DRAINING and seen.gone:
-            yield s.WorkersGone(at_s=seen.at_s, attempt=state.attempt)
+            yield events.WorkersGone(at_s=seen.at_s, attempt=state.attempt)
     yield from _timers(state, seen.at_s)
-
-
-def located(reports: tuple[AgentReport, ...], attempt: int) -> list[Located]:
-    """Every worker of the attempt, by rank."""
-    found = [Located(node=report.node, worker=worker) for report in reports if report.attempt == attempt for worker in report.workers]
-    return sorted(found, key=lambda one: one.worker.rank)
-
-
-def last_step(workers: list[Located]) -> int:
-    """The highest step that any worker finished: what a failure now would lose at most."""
-    return max((one.worker.step for one in workers), default=0)
 
 
 def _nodes(state: RunState, seen: Observation) -> Iterator[Event]:
@@ -58,27 +42,27 @@ def _nodes(state: RunState, seen: Observation) -> Iterator[Event]:
     joined = tuple(node for name, node in sorted(alive.items()) if state.nodes.get(name) != node)
     lost = tuple(sorted(set(state.nodes) - set(alive)))
     if joined or lost:
-        workers = located(seen.reports, state.attempt)
+        workers = seen.workers_of(state.attempt)
         silent_s = min((one.worker.silent_s for one in workers if one.node in lost), default=0.0)
         at_step = max(last_step(workers), state.committed_step)
-        yield s.NodesChanged(at_s=seen.at_s, joined=joined, lost=lost, at_step=at_step, silent_s=silent_s)
+        yield events.NodesChanged(at_s=seen.at_s, joined=joined, lost=lost, at_step=at_step, silent_s=silent_s)
 
 
-def _progress(state: RunState, workers: list[Located], at_s: float) -> Iterator[Event]:
+def _progress(state: RunState, workers: list[WorkerOnNode], at_s: float) -> Iterator[Event]:
     for worker in (one.worker for one in workers):
         if worker.resumed is not None and state.resumed_from is None:
-            yield s.TrainingResumed(at_s=at_s, attempt=state.attempt, from_step=worker.resumed.step, rejected=worker.resumed.rejected)
+            yield events.TrainingResumed(at_s=at_s, attempt=state.attempt, from_step=worker.resumed.step, rejected=worker.resumed.rejected)
         if worker.resumed is not None and worker.step > worker.resumed.step and state.stage is Stage.STARTING:
-            yield s.StepReached(at_s=at_s, attempt=state.attempt, step=worker.step)
+            yield events.StepReached(at_s=at_s, attempt=state.attempt, step=worker.step)
         if worker.committed_step is not None and worker.committed_step > state.committed_step:
-            yield s.CheckpointCommitted(at_s=at_s, attempt=state.attempt, step=worker.committed_step)
+            yield events.CheckpointCommitted(at_s=at_s, attempt=state.attempt, step=worker.committed_step)
 
 
-def _ended(state: RunState, workers: list[Located], at_s: float) -> Iterator[Event]:
+def _ended(state: RunState, workers: list[WorkerOnNode], at_s: float) -> Iterator[Event]:
     assert state.terms is not None
     ended = [one.worker.ended for one in workers if one.worker.ended is not None]
     if len(ended) == state.terms.world_size and len({end.outcome for end in ended}) == 1:
-        yield s.WorkersEnded(
+        yield events.WorkersEnded(
             at_s=at_s,
             attempt=state.attempt,
             outcome=ended[0].outcome,
@@ -87,7 +71,7 @@ def _ended(state: RunState, workers: list[Located], at_s: float) -> Iterator[Eve
         )
 
 
-def _failures(state: RunState, workers: list[Located], seen: Observation) -> Iterator[Event]:
+def _failures(state: RunState, workers: list[WorkerOnNode], seen: Observation) -> Iterator[Event]:
     """Failed workers, root causes before their consequences."""
     assert state.terms is not None
     failures = []
@@ -101,7 +85,7 @@ def _failures(state: RunState, workers: list[Located], seen: Observation) -> Ite
             rank = state.placement.index(node) * state.terms.workers_per_node
             silent_s = min((one.worker.silent_s for one in workers if one.node == node), default=0.0)
             failures.append(
-                s.WorkerFailed(
+                WorkerFailed(
                     at_s=seen.at_s,
                     attempt=state.attempt,
                     rank=rank,
@@ -120,8 +104,8 @@ def failed_by_itself(worker: WorkerReport) -> bool:
     return worker.failed is not None or (worker.exit_code is not None and worker.ended is None and not worker.killed_by_agent)
 
 
-def _failure(state: RunState, one: Located, cause: Cause, detail: str, workers: list[Located], at_s: float) -> s.WorkerFailed:
-    return s.WorkerFailed(
+def _failure(state: RunState, one: WorkerOnNode, cause: Cause, detail: str, workers: list[WorkerOnNode], at_s: float) -> WorkerFailed:
+    return WorkerFailed(
         at_s=at_s,
         attempt=state.attempt,
         rank=one.worker.rank,
@@ -133,7 +117,7 @@ def _failure(state: RunState, one: Located, cause: Cause, detail: str, workers: 
     )
 
 
-def _stalls(state: RunState, workers: list[Located], at_s: float) -> Iterator[Event]:
+def _stalls(state: RunState, workers: list[WorkerOnNode], at_s: float) -> Iterator[Event]:
     assert state.terms is not None
     culprit = find_stalled(workers, state.terms.recovery)
     if culprit is not None:
@@ -141,45 +125,8 @@ def _stalls(state: RunState, workers: list[Located], at_s: float) -> Iterator[Ev
         yield _failure(state, one, cause, detail, workers, at_s)
 
 
-def find_stalled(workers: list[Located], limits: RecoveryConfig) -> tuple[Located, Cause, str] | None:
-    """The worker to blame for a standstill, and why; None when all is well.
-
-    One frozen rank stops every rank within a step, so being without progress says little. A rank that also fell silent is the culprit;
-    where all still beat, it is the one furthest behind.
-    """
-    running = [one for one in workers if one.worker.exit_code is None and one.worker.ended is None]
-    silent = [one for one in running if one.worker.silent_s > _silence_s(one.worker, limits)]
-    if silent:
-        one = max(silent, key=lambda one: one.worker.silent_s)
-        return one, Cause.FROZEN, f"no sign of life for {one.worker.silent_s:.1f} s in {_where(one.worker)}"
-    stuck = [one for one in running if one.worker.last_progress_s > _patience_s(one.worker, limits)]
-    if not stuck:
-        return None
-    order = list(Phase)
-    one = min(stuck, key=lambda one: (order.index(one.worker.phase), one.worker.step, -one.worker.last_progress_s))
-    return one, Cause.HUNG, f"no progress for {one.worker.last_progress_s:.1f} s in {_where(one.worker)}"
-
-
-def _silence_s(worker: WorkerReport, limits: RecoveryConfig) -> float:
-    """While it imports, a process may hold Python's lock for long."""
-    return limits.start_timeout_s if worker.phase is Phase.STARTING else limits.heartbeat_timeout_s
-
-
-def _patience_s(worker: WorkerReport, limits: RecoveryConfig) -> float:
-    match worker.phase:
-        case Phase.STARTING | Phase.LOADING | Phase.WARMING:
-            return limits.start_timeout_s
-        case Phase.SAVING:
-            return limits.stop_timeout_s
-    return limits.progress_timeout_s
-
-
-def _where(worker: WorkerReport) -> str:
-    return f"phase {worker.phase.value} after step {worker.step}"
-
-
 def _timers(state: RunState, at_s: float) -> Iterator[Event]:
     if state.stage is Stage.WAITING and state.terms is not None and at_s >= state.not_before_s and placement_for(state):
-        yield s.BackoffElapsed(at_s=at_s)
+        yield events.BackoffElapsed(at_s=at_s)
     if state.stage is Stage.SAVING and state.stop_by_s is not None and at_s >= state.stop_by_s:
-        yield s.StopRequested(at_s=at_s, now=True)
+        yield events.StopRequested(at_s=at_s, now=True)

@@ -1,4 +1,4 @@
-"""What the controller knows of a run, what can happen to it, and what it can do. Values only; `transition` is beside it. Pure."""
+"""What the controller knows of a run. Values only; `transition` is beside it. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from orchestrator.config import RecoveryConfig, RunConfig
+from orchestrator.control.causes import Cause
 from orchestrator.control.placement import Node
-from orchestrator.control.policy import Cause
-from orchestrator.messages import Outcome
 
 
 class Stage(Enum):
-    """Of the workers, not of the run: `RunState.label` is the word that people see."""
+    """What the workers of a run are about; for the run itself, `RunState.label` is the word that people see."""
 
     WAITING = "waiting"
     """No workers: for nodes, or for a backoff to pass."""
@@ -119,146 +118,3 @@ class RunState:
         if self.restarts_in_row or self.stage is Stage.DRAINING:
             return "recovering"
         return "starting" if self.stage is Stage.STARTING else "queued"
-
-
-# --- events: what happened, in the order of the journal -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSubmitted:
-    at_s: float
-    terms: Terms
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResumeRequested:
-    """A person restarts an ended run, perhaps with a new configuration."""
-
-    at_s: float
-    terms: Terms
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ControllerStarted:
-    at_s: float
-    epoch: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NodesChanged:
-    at_s: float
-    joined: tuple[Node, ...] = ()
-    lost: tuple[str, ...] = ()
-    at_step: int = 0
-    """Last step that the lost workers reported."""
-    silent_s: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingResumed:
-    at_s: float
-    attempt: int
-    from_step: int
-    rejected: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepReached:
-    """The first finished step of an attempt."""
-
-    at_s: float
-    attempt: int
-    step: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointCommitted:
-    at_s: float
-    attempt: int
-    step: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerFailed:
-    at_s: float
-    attempt: int
-    rank: int | None
-    node: str | None
-    cause: Cause
-    detail: str
-    at_step: int
-    silent_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkersEnded:
-    """Every worker said that it is done."""
-
-    at_s: float
-    attempt: int
-    outcome: Outcome
-    step: int
-    num_skipped: int = 0
-    """Updates that the attempt skipped because of a spike."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkersGone:
-    """No process of the attempt is left that could be reached."""
-
-    at_s: float
-    attempt: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BackoffElapsed:
-    at_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StopRequested:
-    at_s: float
-    now: bool
-    """Without a checkpoint."""
-
-
-Event = (
-    RunSubmitted
-    | ResumeRequested
-    | ControllerStarted
-    | NodesChanged
-    | TrainingResumed
-    | StepReached
-    | CheckpointCommitted
-    | WorkerFailed
-    | WorkersEnded
-    | WorkersGone
-    | BackoffElapsed
-    | StopRequested
-)
-
-
-# --- actions: what the controller asks of the cluster; each may be repeated ---------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StartWorkers:
-    attempt: int
-    nodes: tuple[str, ...]
-    """Ranks 0 … workers_per_node − 1 on the first, and so on."""
-    workers_per_node: int
-    world_size: int
-    config_version: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SaveAndStop:
-    attempt: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StopWorkers:
-    attempt: int
-
-
-Action = StartWorkers | SaveAndStop | StopWorkers

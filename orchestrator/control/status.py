@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from model.train.metrics import in_status
 from orchestrator import codec
 from orchestrator.config import RunConfig
-from orchestrator.control.cluster import Observation
-from orchestrator.control.observe import Located, last_step, located
+from orchestrator.control.cluster import Observation, WorkerOnNode, last_step
 from orchestrator.control.state import Incident, RunState
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recorded:
-    """Last entry of the step ledger: what is known of progress when no worker can be asked."""
-
-    step: int
-    loss: float
+from orchestrator.records.ledger import StepRecord
 
 
 def build_status(
-    run: str, config: RunConfig, state: RunState, seen: Observation | None, now_s: float, recorded: Recorded | None = None
+    run: str, config: RunConfig, state: RunState, seen: Observation | None, now_s: float, recorded: StepRecord | None = None
 ) -> dict[str, Any]:
-    """JSON-ready. `seen` is None when the cluster is gone; `now_s` in seconds since the epoch."""
-    workers = located(seen.reports, state.attempt) if seen is not None else []
-    lead = next((one.worker for one in workers if one.worker.loss is not None), None)
+    """JSON-ready. `seen` is None when the cluster is gone; `now_s` in seconds since the epoch.
+
+    `recorded` is the last record of the step ledger: what is known of progress when no worker can be asked.
+    """
+    workers = seen.workers_of(state.attempt) if seen is not None else []
+    lead = next((one.worker for one in workers if one.worker.metrics is not None), None)
     step = max(last_step(workers), state.resumed_from or 0, state.committed_step, recorded.step if recorded and not workers else 0)
     return {
         "run": run,
@@ -35,7 +30,7 @@ def build_status(
         "step": step,
         "num_steps": config.train.num_steps,
         "tokens": step * config.tokens_per_step,
-        "loss": lead.loss if lead else (recorded.loss if recorded else None),
+        **in_status(lead.metrics if lead else recorded),
         "tokens_per_s": lead.tokens_per_s if lead else None,
         "skipped_updates": max(one.worker.num_skipped for one in workers) if workers else None,
         "last_committed_step": state.committed_step,
@@ -50,7 +45,7 @@ def build_status(
     }
 
 
-def _worker(one: Located) -> dict[str, Any]:
+def _worker(one: WorkerOnNode) -> dict[str, Any]:
     worker = one.worker
     return {
         "rank": worker.rank,

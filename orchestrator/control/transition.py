@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.control import state as s
+from orchestrator.control import events
+from orchestrator.control.actions import Action, SaveAndStop, StartWorkers, StopWorkers
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import Event
 from orchestrator.control.incidents import close_incidents, explain, incident_of, times_in_row
 from orchestrator.control.placement import place
-from orchestrator.control.policy import VERDICTS, Cause, backoff_s
-from orchestrator.control.state import Action, Ending, Event, RunState, Stage, Terms
+from orchestrator.control.state import Ending, RunState, Stage, Terms
+from orchestrator.control.verdicts import VERDICTS, backoff_s
 from orchestrator.messages import Outcome
 
 Result = tuple[RunState, tuple[Action, ...]]
@@ -25,10 +28,10 @@ def transition(state: RunState, event: Event) -> Result:
     return _HANDLERS[type(event)](state, event)
 
 
-def fold(events: list[Event]) -> RunState:
+def fold(history: Iterable[Event]) -> RunState:
     """The state that a journal leaves behind."""
     state = RunState()
-    for event in events:
+    for event in history:
         state, _ = transition(state, event)
     return state
 
@@ -36,11 +39,11 @@ def fold(events: list[Event]) -> RunState:
 # --- a run begins and ends ---------------------------------------------------------------------------------------------
 
 
-def _submitted(state: RunState, event: s.RunSubmitted) -> Result:
+def _submitted(state: RunState, event: events.RunSubmitted) -> Result:
     return _advance(replace(state, terms=event.terms), event.at_s)
 
 
-def _resume_requested(state: RunState, event: s.ResumeRequested) -> Result:
+def _resume_requested(state: RunState, event: events.ResumeRequested) -> Result:
     if state.stage is not Stage.ENDED:
         return state, ()
     fresh = replace(
@@ -60,17 +63,17 @@ def _resume_requested(state: RunState, event: s.ResumeRequested) -> Result:
     return fresh, ()
 
 
-def _controller_started(state: RunState, event: s.ControllerStarted) -> Result:
+def _controller_started(state: RunState, event: events.ControllerStarted) -> Result:
     """A new controller repeats what the old one may have left undone."""
     taken_over = replace(state, epoch=event.epoch)
     if state.stage is Stage.DRAINING:
-        return taken_over, (s.StopWorkers(attempt=state.attempt),)
+        return taken_over, (StopWorkers(attempt=state.attempt),)
     if state.stage is Stage.SAVING:
-        return taken_over, (s.SaveAndStop(attempt=state.attempt),)
+        return taken_over, (SaveAndStop(attempt=state.attempt),)
     return taken_over, ()
 
 
-def _stop_requested(state: RunState, event: s.StopRequested) -> Result:
+def _stop_requested(state: RunState, event: events.StopRequested) -> Result:
     if state.stage is Stage.ENDED or state.terms is None:
         return state, ()
     if state.stage is Stage.WAITING:
@@ -82,10 +85,10 @@ def _stop_requested(state: RunState, event: s.StopRequested) -> Result:
     if state.stage is Stage.SAVING:
         return state, ()
     saving = replace(state, stage=Stage.SAVING, stop_by_s=event.at_s + state.terms.recovery.stop_timeout_s)
-    return saving, (s.SaveAndStop(attempt=state.attempt),)
+    return saving, (SaveAndStop(attempt=state.attempt),)
 
 
-def _workers_ended(state: RunState, event: s.WorkersEnded) -> Result:
+def _workers_ended(state: RunState, event: events.WorkersEnded) -> Result:
     if state.stage not in ACTIVE:
         return state, ()
     ended = close_incidents(state, event.at_s)
@@ -94,7 +97,7 @@ def _workers_ended(state: RunState, event: s.WorkersEnded) -> Result:
         return _drain(replace(ended, ending=Ending.FINISHED, reason=f"finished at {_last_step(event)}", committed_step=committed_step))
     if state.stage is Stage.SAVING:
         return _drain(replace(ended, ending=Ending.STOPPED, reason=f"stopped on request at {_last_step(event)}"))
-    unasked = s.WorkerFailed(
+    unasked = events.WorkerFailed(
         at_s=event.at_s,
         attempt=event.attempt,
         rank=None,
@@ -107,13 +110,13 @@ def _workers_ended(state: RunState, event: s.WorkersEnded) -> Result:
     return _worker_failed(state, unasked)
 
 
-def _last_step(event: s.WorkersEnded) -> str:
-    """And how many updates are missing in what looks like a healthy run."""
+def _last_step(event: events.WorkersEnded) -> str:
+    """The step that the workers ended at, and how many updates are missing in what looks like a healthy run."""
     updates = f"; {event.num_skipped:,} update{'s' * (event.num_skipped != 1)} skipped in attempt {event.attempt}"
     return f"step {event.step}{updates if event.num_skipped else ''}"
 
 
-def _workers_gone(state: RunState, event: s.WorkersGone) -> Result:
+def _workers_gone(state: RunState, event: events.WorkersGone) -> Result:
     if state.stage is not Stage.DRAINING:
         return state, ()
     if state.ending is not None:
@@ -125,20 +128,20 @@ def _workers_gone(state: RunState, event: s.WorkersGone) -> Result:
 # --- progress ----------------------------------------------------------------------------------------------------------
 
 
-def _training_resumed(state: RunState, event: s.TrainingResumed) -> Result:
+def _training_resumed(state: RunState, event: events.TrainingResumed) -> Result:
     if state.resumed_from is not None or state.stage not in ACTIVE:
         return state, ()
     rejected = (*state.rejected, *event.rejected)
     return replace(state, resumed_from=event.from_step, committed_step=event.from_step, rejected=rejected), ()
 
 
-def _step_reached(state: RunState, event: s.StepReached) -> Result:
+def _step_reached(state: RunState, event: events.StepReached) -> Result:
     if state.stage is not Stage.STARTING:
         return state, ()
     return replace(close_incidents(state, event.at_s), stage=Stage.RUNNING, reason=""), ()
 
 
-def _committed(state: RunState, event: s.CheckpointCommitted) -> Result:
+def _committed(state: RunState, event: events.CheckpointCommitted) -> Result:
     if event.step <= state.committed_step:
         return state, ()
     return replace(state, committed_step=event.step, restarts_in_row=0), ()
@@ -147,7 +150,7 @@ def _committed(state: RunState, event: s.CheckpointCommitted) -> Result:
 # --- failures ----------------------------------------------------------------------------------------------------------
 
 
-def _worker_failed(state: RunState, event: s.WorkerFailed) -> Result:
+def _worker_failed(state: RunState, event: events.WorkerFailed) -> Result:
     incident = incident_of(event)
     if state.stage in ACTIVE:
         ending = Ending.STOPPED if state.stage is Stage.SAVING else None
@@ -158,7 +161,7 @@ def _worker_failed(state: RunState, event: s.WorkerFailed) -> Result:
     return state, ()
 
 
-def _nodes_changed(state: RunState, event: s.NodesChanged) -> Result:
+def _nodes_changed(state: RunState, event: events.NodesChanged) -> Result:
     nodes = {name: node for name, node in state.nodes.items() if name not in event.lost} | {node.node: node for node in event.joined}
     changed = replace(state, nodes=nodes)
     for name in event.lost:
@@ -171,9 +174,9 @@ def _nodes_changed(state: RunState, event: s.NodesChanged) -> Result:
     return _advance(changed, event.at_s)
 
 
-def _node_lost(state: RunState, event: s.NodesChanged, name: str) -> s.WorkerFailed:
+def _node_lost(state: RunState, event: events.NodesChanged, name: str) -> events.WorkerFailed:
     rank = state.placement.index(name) * _terms(state).workers_per_node if name in state.placement else None
-    return s.WorkerFailed(
+    return events.WorkerFailed(
         at_s=event.at_s,
         attempt=state.attempt,
         rank=rank,
@@ -238,7 +241,7 @@ def _advance(state: RunState, at_s: float) -> Result:
     attempt = state.attempt + 1
     started = replace(state, stage=Stage.STARTING, attempt=attempt, placement=nodes, resumed_from=None, reason=_recovering_from(state))
     return started, (
-        s.StartWorkers(
+        StartWorkers(
             attempt=attempt,
             nodes=nodes,
             workers_per_node=terms.workers_per_node,
@@ -274,7 +277,7 @@ def placement_for(state: RunState) -> tuple[str, ...]:
 
 
 def _drain(state: RunState) -> Result:
-    return replace(state, stage=Stage.DRAINING), (s.StopWorkers(attempt=state.attempt),)
+    return replace(state, stage=Stage.DRAINING), (StopWorkers(attempt=state.attempt),)
 
 
 def _terms(state: RunState) -> Terms:
@@ -283,16 +286,16 @@ def _terms(state: RunState) -> Terms:
 
 
 _HANDLERS: dict[type, Callable[[RunState, Any], Result]] = {
-    s.RunSubmitted: _submitted,
-    s.ResumeRequested: _resume_requested,
-    s.ControllerStarted: _controller_started,
-    s.NodesChanged: _nodes_changed,
-    s.TrainingResumed: _training_resumed,
-    s.StepReached: _step_reached,
-    s.CheckpointCommitted: _committed,
-    s.WorkerFailed: _worker_failed,
-    s.WorkersEnded: _workers_ended,
-    s.WorkersGone: _workers_gone,
-    s.BackoffElapsed: lambda state, event: _advance(state, event.at_s),
-    s.StopRequested: _stop_requested,
+    events.RunSubmitted: _submitted,
+    events.ResumeRequested: _resume_requested,
+    events.ControllerStarted: _controller_started,
+    events.NodesChanged: _nodes_changed,
+    events.TrainingResumed: _training_resumed,
+    events.StepReached: _step_reached,
+    events.CheckpointCommitted: _committed,
+    events.WorkerFailed: _worker_failed,
+    events.WorkersEnded: _workers_ended,
+    events.WorkersGone: _workers_gone,
+    events.BackoffElapsed: lambda state, event: _advance(state, event.at_s),
+    events.StopRequested: _stop_requested,
 }

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import ObjectStore, StoreError, with_prefix
+from data_pipeline.store.protocol import ObjectStore, StoreError
+from orchestrator.records.keys import store_of_run
 
 TAIL_BYTES = 8 * 2**20
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class LogUploader:
                 self._busy = True
             try:
                 # not before it is needed: importing an S3 client takes the time of workers that start
-                store = store or with_prefix(open_store(self._storage), f"runs/{self._run}/")
+                store = store or store_of_run(open_store(self._storage), self._run)
                 store.put(key, read())
             except (StoreError, OSError) as error:
                 if not self._warned:

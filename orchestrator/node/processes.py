@@ -1,4 +1,4 @@
-"""What /proc says of processes, and killing them for certain. Linux only, standard library only."""
+"""What /proc says of processes, and killing them for certain. Linux only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.deadlines import PROCESSES_GONE_WITHIN_S
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -17,7 +19,7 @@ class Process:
     parent: int
     session: int
     start_ticks: int
-    """Since boot: with the pid, it names a process for good, as pids are reused."""
+    """Start of the process, in clock ticks since boot: together with the pid it names a process for good, as pids are reused."""
 
 
 def processes() -> list[Process]:
@@ -27,7 +29,7 @@ def processes() -> list[Process]:
 
 
 def look_at(pid: int) -> Process | None:
-    """None when there is no such process, or only its zombie."""
+    """What /proc says of one process; None when there is no such process, or only its zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -66,7 +68,7 @@ def pids_with_environment(name: str, value: str) -> list[int]:
     return found
 
 
-def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = 10.0) -> list[int]:
+def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = PROCESSES_GONE_WITHIN_S) -> list[int]:
     """SIGKILL whatever `find` returns until it returns nothing. The pids that were still there after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -79,6 +81,6 @@ def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = 10.0) -> l
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """A process that has ended meanwhile is fine."""
+    """Sends a signal; that the process has ended meanwhile is fine."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)

@@ -8,8 +8,8 @@ from orchestrator.messages import Beat, Committed, Ended, Failed, Message, Phase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerRecord:
-    """A report and the moments that its ages count from, by the agent's monotonic clock."""
+class Tracked:
+    """One worker: its report, and the moments that the report's ages count from, by the agent's monotonic clock."""
 
     report: WorkerReport
     spawned_s: float
@@ -17,28 +17,29 @@ class WorkerRecord:
     progressed_s: float
 
 
-def new_record(rank: int, pid: int, now_s: float) -> WorkerRecord:
-    return WorkerRecord(report=WorkerReport(rank=rank, pid=pid), spawned_s=now_s, heard_s=now_s, progressed_s=now_s)
+def track(rank: int, pid: int, now_s: float) -> Tracked:
+    """A worker that was spawned just now."""
+    return Tracked(report=WorkerReport(rank=rank, pid=pid), spawned_s=now_s, heard_s=now_s, progressed_s=now_s)
 
 
-def heard(record: WorkerRecord, message: Message, now_s: float) -> WorkerRecord:
-    """The record after a message. The first failure counts: what follows it is its consequence."""
-    before = record.report
+def heard(tracked: Tracked, message: Message, now_s: float) -> Tracked:
+    """What is known after a message. The first failure counts: what follows it is its consequence."""
+    before = tracked.report
     after = _absorb(before, message)
     progressed = (after.phase, after.step) != (before.phase, before.step)
-    return replace(record, report=after, heard_s=now_s, progressed_s=now_s if progressed else record.progressed_s)
+    return replace(tracked, report=after, heard_s=now_s, progressed_s=now_s if progressed else tracked.progressed_s)
 
 
 def _absorb(report: WorkerReport, message: Message) -> WorkerReport:
     match message:
-        case Beat(phase=phase, step=step, loss=loss, tokens_per_s=speed, num_skipped=num_skipped):
+        case Beat():
             return replace(
                 report,
-                phase=phase,
-                step=step,
-                loss=report.loss if loss is None else loss,
-                tokens_per_s=report.tokens_per_s if speed is None else speed,
-                num_skipped=num_skipped,
+                phase=message.phase,
+                step=message.step,
+                metrics=message.metrics or report.metrics,
+                tokens_per_s=report.tokens_per_s if message.tokens_per_s is None else message.tokens_per_s,
+                num_skipped=message.num_skipped,
             )
         case Resumed():
             return replace(report, resumed=message)
@@ -50,8 +51,8 @@ def _absorb(report: WorkerReport, message: Message) -> WorkerReport:
             return report if report.failed else replace(report, failed=message)
 
 
-def exited(record: WorkerRecord, exit_code: int, *, killed_by_agent: bool) -> WorkerRecord:
-    return replace(record, report=replace(record.report, exit_code=exit_code, killed_by_agent=killed_by_agent))
+def exited(tracked: Tracked, exit_code: int, *, killed_by_agent: bool) -> Tracked:
+    return replace(tracked, report=replace(tracked.report, exit_code=exit_code, killed_by_agent=killed_by_agent))
 
 
 def is_news(before: WorkerReport, after: WorkerReport) -> bool:
@@ -67,16 +68,16 @@ def _has_stepped(report: WorkerReport) -> bool:
     return report.resumed is not None and report.step > report.resumed.step
 
 
-def aged(record: WorkerRecord, now_s: float) -> WorkerReport:
+def aged(tracked: Tracked, now_s: float) -> WorkerReport:
     """The report as of now."""
     return replace(
-        record.report,
-        silent_s=now_s - record.heard_s,
-        last_progress_s=now_s - record.progressed_s,
-        age_s=now_s - record.spawned_s,
+        tracked.report,
+        silent_s=now_s - tracked.heard_s,
+        last_progress_s=now_s - tracked.progressed_s,
+        age_s=now_s - tracked.spawned_s,
     )
 
 
 def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:
-    """A report that could not be renewed for `by_s`."""
+    """The report as it stands after `by_s` seconds in which it could not be renewed."""
     return replace(report, silent_s=report.silent_s + by_s, last_progress_s=report.last_progress_s + by_s, age_s=report.age_s + by_s)

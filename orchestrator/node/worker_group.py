@@ -18,12 +18,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from orchestrator.codec import DecodeError
+from orchestrator.deadlines import PROCESSES_GONE_WITHIN_S
 from orchestrator.messages import Failed, WorkerReport, decode
-from orchestrator.node import tracked as records
 from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import members_of_session, send
 from orchestrator.node.rotated_log import RotatedLog
-from orchestrator.node.tracked import WorkerRecord
+from orchestrator.node.tracked import Tracked, aged, exited, heard, is_news, track
 
 EXIT_NOT_STARTED = 127
 READ_BYTES = 1 << 16
@@ -55,7 +55,7 @@ class WorkerGroup:
         self._clock = clock
         self._changed = threading.Condition()
         self._version = 0
-        self._records: dict[int, WorkerRecord] = {}
+        self._tracked: dict[int, Tracked] = {}
         self._workers: dict[int, _Worker] = {}
         self._logs: dict[int, RotatedLog] = {}
         self._orders: deque[WorkerSpec] = deque()
@@ -82,7 +82,7 @@ class WorkerGroup:
         """A version that grows with every piece of news, and the reports by rank."""
         with self._changed:
             now_s = self._clock()
-            return self._version, tuple(records.aged(self._records[rank], now_s) for rank in sorted(self._records))
+            return self._version, tuple(aged(self._tracked[rank], now_s) for rank in sorted(self._tracked))
 
     def wait_for_news(self, seen_version: int, timeout_s: float) -> None:
         """Returns when there is news since `seen_version`, or after the timeout."""
@@ -113,7 +113,7 @@ class WorkerGroup:
     def log_tail(self, rank: int, limit: int) -> bytes:
         return self._logs[rank].tail(limit)
 
-    def close(self, timeout_s: float = 10.0) -> None:
+    def close(self, timeout_s: float = PROCESSES_GONE_WITHIN_S) -> None:
         """Kills what is left and ends the thread."""
         self.kill(timeout_s)
         with self._changed:
@@ -148,12 +148,12 @@ class WorkerGroup:
             worker = _start_process(spec)
         except OSError as error:
             failed = Failed(error_type="SpawnFailed", text=f"{spec.command[0]}: {error}")
-            record = records.heard(records.new_record(spec.rank, 0, self._clock()), failed, self._clock())
-            self._set(records.exited(record, EXIT_NOT_STARTED, killed_by_agent=False))
+            tracked = heard(track(spec.rank, 0, self._clock()), failed, self._clock())
+            self._set(exited(tracked, EXIT_NOT_STARTED, killed_by_agent=False))
             return
         self._workers[spec.rank] = worker
         self._logs[spec.rank] = worker.logfile
-        self._set(records.new_record(spec.rank, worker.process.pid, self._clock()))
+        self._set(track(spec.rank, worker.process.pid, self._clock()))
         for fd, handler in ((worker.report_fd, self._read_reports), (worker.log_fd, self._read_log), (worker.pid_fd, self._reap)):
             self._selector.register(fd, selectors.EVENT_READ, lambda handler=handler: self._is_here(worker) and handler(worker))
 
@@ -162,7 +162,7 @@ class WorkerGroup:
         return self._workers.get(worker.rank) is worker
 
     def _read_reports(self, worker: _Worker) -> bool:
-        """False when there is nothing more to read for now."""
+        """Takes in reports; False when there is nothing more to read for now."""
         data = _read(worker.report_fd)
         if not data:
             self._unregister_at_end(worker.report_fd, data)
@@ -179,7 +179,7 @@ class WorkerGroup:
         except DecodeError as error:
             log.warning("rank %d: %s", worker.rank, error)
             return
-        self._set(records.heard(self._records[worker.rank], message, self._clock()))
+        self._set(heard(self._tracked[worker.rank], message, self._clock()))
 
     def _read_log(self, worker: _Worker) -> bool:
         data = _read(worker.log_fd)
@@ -215,14 +215,14 @@ class WorkerGroup:
             os.close(fd)
         del self._workers[worker.rank]
         killed = self._killed and exit_code == -signal.SIGKILL
-        self._set(records.exited(self._records[worker.rank], exit_code, killed_by_agent=killed))
+        self._set(exited(self._tracked[worker.rank], exit_code, killed_by_agent=killed))
         self._changed.notify_all()
         self._on_exit(worker.rank)
 
-    def _set(self, record: WorkerRecord) -> None:
-        before = self._records.get(record.report.rank)
-        self._records[record.report.rank] = record
-        if before is None or records.is_news(before.report, record.report):
+    def _set(self, tracked: Tracked) -> None:
+        before = self._tracked.get(tracked.report.rank)
+        self._tracked[tracked.report.rank] = tracked
+        if before is None or is_news(before.report, tracked.report):
             self._version += 1
             self._changed.notify_all()
 
@@ -273,7 +273,7 @@ def _undo_rays_priorities(pid: int) -> None:
 
 
 def _read(fd: int) -> bytes | None:
-    """None when there is nothing for now, empty at the end."""
+    """What is there to read; None when there is nothing for now, empty at the end."""
     try:
         return os.read(fd, READ_BYTES)
     except BlockingIOError:

@@ -11,26 +11,23 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.deadlines import (
+    AGENT_STARTS_WITHIN_S,
+    ASK_AGAIN_AFTER_S,
+    GIVE_UP_AFTER_S,
+    KILL_ANSWERED_WITHIN_S,
+    KILL_WITHIN_S,
+    REPORT_EVERY_S,
+    UPLOAD_WITHIN_S,
+)
+from orchestrator.errors import Superseded
 from orchestrator.messages import AgentReport
 from orchestrator.node.orders import SpawnOrder
 from orchestrator.node.tracked import grown_older
 from orchestrator.ray_backend.named_actor import find_actor
+from orchestrator.ray_backend.names import NAMESPACE, agent_name
 from orchestrator.ray_backend.node_agent import AgentIdentity, NodeAgent, StaleController
-from orchestrator.ray_backend.places import NAMESPACE, agent_name
-from orchestrator.records.journal import Superseded
 
-REPORT_EVERY_S = 0.5
-"""How old a report without news may become."""
-RETRY_S = 0.2
-"""Between two questions to an agent that can't be reached."""
-START_TIMEOUT_S = 60.0
-"""For an agent's first word: the node may have no free GPU, or not enough of them."""
-KILL_TIMEOUT_S = 3.0
-"""For an agent to kill and reap its workers."""
-UPLOAD_TIMEOUT_S = 2.0
-"""For an agent without workers to upload the rest of their logs."""
-GIVE_UP_AFTER_S = 8.0
-"""From the order to stop to taking the agent for gone, confirmed or not: a frozen node can't answer, and its writes are fenced."""
 CONCURRENCY = {"watch": 4, "command": 4, "query": 4}
 log = logging.getLogger(__name__)
 
@@ -103,7 +100,7 @@ class AgentLink:
             return
         self._stopping_s = self._clock()
         self._order = None
-        self._kill = self._handle.kill.remote(self._epoch, KILL_TIMEOUT_S)
+        self._kill = self._handle.kill.remote(self._epoch, KILL_WITHIN_S)
 
     def fail(self, why: str) -> None:
         """Treats the agent as lost, and makes sure that it is."""
@@ -159,7 +156,7 @@ class AgentLink:
         except StaleController as error:
             raise Superseded(f"agent on node {self.node}: {error}") from error
         except ActorUnavailableError:
-            self._ask_again_s = self._clock() + RETRY_S
+            self._ask_again_s = self._clock() + ASK_AGAIN_AFTER_S
         except RayActorError as error:
             self._has_ended(error)
         except RayError as error:
@@ -173,7 +170,7 @@ class AgentLink:
             self._end_agent()
         else:
             self._stopped = True
-            self._upload = self._handle.upload_logs.remote(self._epoch, UPLOAD_TIMEOUT_S)
+            self._upload = self._handle.upload_logs.remote(self._epoch, UPLOAD_WITHIN_S)
 
     def _has_ended(self, error: Exception) -> None:
         if self._stopping_s is not None:
@@ -200,10 +197,10 @@ class AgentLink:
         if self.ended:
             return
         if self._stopping_s is None:
-            if self._report is None and now_s > self._created_s + START_TIMEOUT_S:
-                self.fail(f"did not start within {START_TIMEOUT_S:.0f} s; are its GPUs taken, is braid installed there?")
+            if self._report is None and now_s > self._created_s + AGENT_STARTS_WITHIN_S:
+                self.fail(f"did not start within {AGENT_STARTS_WITHIN_S:.0f} s; are its GPUs taken, is braid installed there?")
             return
-        if now_s > self._stopping_s + KILL_TIMEOUT_S + 1:
+        if now_s > self._stopping_s + KILL_ANSWERED_WITHIN_S:
             self._end_agent()
         if now_s > self._stopping_s + GIVE_UP_AFTER_S:
             log.warning("agent on node %s does not answer; going on without it, its workers' writes are fenced", self.node)

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config import StorageConfig
+from orchestrator.deadlines import CONNECT_WITHIN_S, CONTROLLER_LEAVES_WITHIN_S, CONTROLLER_STARTS_WITHIN_S
 from orchestrator.node.orders import WORKER_COMMAND
-from orchestrator.ray_backend.places import NAMESPACE, controller_name
+from orchestrator.ray_backend.names import NAMESPACE, controller_name
 
-PROBE_TIMEOUT_S = 3.0
-STARTS_WITHIN_S = 60.0
-LEAVES_WITHIN_S = 15.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -62,7 +60,7 @@ def is_connected() -> bool:
         return False
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_WITHIN_S).close()
     except ConnectionRefusedError:
         disconnect()
         return False
@@ -93,7 +91,7 @@ def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[
     )
     handle = actor.remote(run, storage, worker_command)
     try:
-        ray.get(handle.ping.remote(), timeout=STARTS_WITHIN_S)  # until then it needs this process to be created
+        ray.get(handle.ping.remote(), timeout=CONTROLLER_STARTS_WITHIN_S)  # until then it needs this process to be created
     except ray.exceptions.RayError as error:
         raise ClusterUnreachable(f"the controller of {run} did not start: {_one_line(error)}; is braid installed on every node?") from error
     return handle
@@ -114,10 +112,10 @@ def _let_it_leave(run: str) -> None:
     """Waits until a controller whose run has just ended is gone: it would not take the run up again."""
     import ray
 
-    deadline_s = time.monotonic() + LEAVES_WITHIN_S
+    deadline_s = time.monotonic() + CONTROLLER_LEAVES_WITHIN_S
     while time.monotonic() < deadline_s and (handle := find_controller(run)) is not None:
         try:
-            if not ray.get(handle.is_leaving.remote(), timeout=LEAVES_WITHIN_S):
+            if not ray.get(handle.is_leaving.remote(), timeout=CONTROLLER_LEAVES_WITHIN_S):
                 return
         except ray.exceptions.RayError:
             return
@@ -130,7 +128,7 @@ def _probe(address: str) -> str:
     if not host or not port.isdecimal():
         raise ClusterUnreachable(f"--address {address}: use HOST:PORT of the Ray head, such as 10.0.0.1:6379")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_WITHIN_S).close()
     except (OSError, OverflowError) as error:
         raise ClusterUnreachable(
             f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave --address out"

@@ -12,28 +12,24 @@ import ray
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import KeyMissing, ObjectStore, StoreError, with_prefix
-from orchestrator import codec
+from data_pipeline.store.protocol import KeyMissing
 from orchestrator.config import RunConfig
 from orchestrator.control.controller import Controller
-from orchestrator.control.state import ControllerStarted, Event, RunState, Stage, StopRequested
+from orchestrator.control.events import EVENT_KINDS, ControllerStarted, Event, StopRequested
+from orchestrator.control.state import Stage
 from orchestrator.control.status import build_status
 from orchestrator.control.transition import fold
+from orchestrator.deadlines import ANSWER_WITHIN_S, LOG_WITHIN_S, REOPEN_AFTER_S, REOPEN_WITHIN_S, STATUS_WITHIN_S
+from orchestrator.errors import Superseded, is_expected
+from orchestrator.node.home import run_directory
 from orchestrator.node.orders import WORKER_COMMAND
-from orchestrator.ray_backend.cluster import RayCluster
+from orchestrator.ray_backend.names import NAMESPACE, controller_name
 from orchestrator.ray_backend.node_agent import start_log_file
-from orchestrator.ray_backend.places import NAMESPACE, controller_name, run_directory
-from orchestrator.records.journal import JournalBroken, Superseded, open_journal
+from orchestrator.ray_backend.ray_cluster import RayCluster
+from orchestrator.records.configs import read_config
+from orchestrator.records.journal import open_journal
+from orchestrator.records.keys import JOURNAL, store_of_run
 
-FIRST_WAIT_S = 2.0
-WAIT_LIMIT_S = 300.0
-ANSWER_WITHIN_S = 20.0
-"""How long a question waits for a controller that is still reading its journal."""
-STATUS_WITHIN_S = 2.0
-"""As long as a status: the one who asks has the store to look at too."""
-LOG_PATIENCE_S = 5.0
-EXPECTED = (StoreError, JournalBroken, codec.DecodeError)
-"""Errors whose one line says everything."""
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +38,7 @@ class NotReady(Exception):
 
 
 class ControllerActor:
-    """Its constructor starts the loop, since after a restart nothing else runs."""
+    """Controls one run from a thread, which the constructor starts: after a restart by Ray nothing else is called."""
 
     def __init__(self, run: str, storage: StorageConfig, worker_command: tuple[str, ...] = WORKER_COMMAND) -> None:
         start_log_file(run_directory(run) / "controller.log")
@@ -94,7 +90,7 @@ class ControllerActor:
     def read_log(self, rank: int, attempt: int, offset: int, limit: int = 1 << 20) -> tuple[bytes, int] | None:
         """A part of a live log and the offset after it; None when its agent is gone: the store has it. Raises NotReady."""
         self._wait_until_open()
-        return self._cluster.read_log(rank, attempt, offset, limit, LOG_PATIENCE_S)
+        return self._cluster.read_log(rank, attempt, offset, limit, LOG_WITHIN_S)
 
     # --- the controller's own thread ------------------------------------------------------------------------------------
 
@@ -112,20 +108,23 @@ class ControllerActor:
 
     def _open_patiently(self) -> int:
         """Returns once the run is open: how many controllers before this one crashed in a row."""
-        wait_s = FIRST_WAIT_S
+        wait_s = REOPEN_AFTER_S
         while True:
             try:
                 return self._open()
             except Exception as error:  # whatever it is, who asks must be told
                 self._trouble = _trouble_of(error, wait_s)
-                log.error("can't open the run: %s", self._trouble, exc_info=not isinstance(error, EXPECTED))
+                log.error("can't open the run: %s", self._trouble, exc_info=not is_expected(error))
                 time.sleep(wait_s)
-                wait_s = min(WAIT_LIMIT_S, 2 * wait_s)
+                wait_s = min(REOPEN_WITHIN_S, 2 * wait_s)
 
     def _open(self) -> int:
-        store = with_prefix(open_store(self._storage), f"runs/{self._run}/")
-        journal = open_journal(store)
-        self._config = read_config(store, fold(journal.events))
+        run_store = store_of_run(open_store(self._storage), self._run)
+        journal = open_journal(run_store, EVENT_KINDS)
+        terms = fold(journal.events).terms
+        if terms is None:
+            raise KeyMissing(f"{run_store.url(JOURNAL)}: no journal; was the run submitted here?")
+        self._config = read_config(run_store, terms.config_version)
         self._cluster = RayCluster(self._config, worker_command=self._worker_command)
         self._controller = Controller(journal=journal, cluster=self._cluster, clock=time.time)
         self._opened.set()
@@ -134,7 +133,7 @@ class ControllerActor:
 
     def _crash(self, error: Exception, crashes: int) -> None:
         """Ends this process, after a while that grows with every crash in a row, so that Ray starts a new one."""
-        wait_s = min(WAIT_LIMIT_S, FIRST_WAIT_S * 2.0 ** min(crashes, 30))
+        wait_s = min(REOPEN_WITHIN_S, REOPEN_AFTER_S * 2.0 ** min(crashes, 30))
         self._trouble = _trouble_of(error, wait_s)
         self._opened.clear()
         log.exception("unexpected end, a new process goes on in %.0f s", wait_s)
@@ -154,14 +153,6 @@ def controllers_without_news(events: list[Event]) -> int:
             break
         count += 1
     return count
-
-
-def read_config(store: ObjectStore, state: RunState) -> RunConfig:
-    """The configuration that the run goes by, from the store that is scoped to it. Raises KeyMissing, codec.DecodeError."""
-    if state.terms is None:
-        raise KeyMissing(f"{store.url('journal/')}: no journal; was the run submitted here?")
-    key = f"config/{state.terms.config_version:04d}.json"
-    return codec.from_json(RunConfig, store.get(key), key)
 
 
 def _trouble_of(error: Exception, wait_s: float) -> str:

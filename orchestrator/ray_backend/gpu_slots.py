@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-ASK_EVERY_S = 1.0
-SETTLE_S = 5.0
-"""Until GPUs that an agent gave back show as free: it uploads logs first, and Ray's own count lags behind."""
+from orchestrator.deadlines import GPUS_COUNTED_EVERY_S, GPUS_SETTLE_WITHIN_S
 
 
 class GpuSlots:
@@ -30,8 +28,8 @@ class GpuSlots:
         """
         now_s = self._clock()
         if now_s >= self._ask_again_s:
-            self._free, self._ask_again_s = self._ask(), now_s + ASK_EVERY_S
-        self._held_until_s |= dict.fromkeys(held, now_s + SETTLE_S)
+            self._free, self._ask_again_s = self._ask(), now_s + GPUS_COUNTED_EVERY_S
+        self._held_until_s |= dict.fromkeys(held, now_s + GPUS_SETTLE_WITHIN_S)
         ours = {node for node, until_s in self._held_until_s.items() if now_s < until_s} - set(refused)
         self._held_until_s = {node: self._held_until_s[node] for node in ours}
         return lambda node: self._wanted if node in ours else min(self._wanted, self._free.get(node, 0))

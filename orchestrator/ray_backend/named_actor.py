@@ -6,11 +6,11 @@ from typing import Any
 
 import ray
 
-from orchestrator.ray_backend.places import NAMESPACE
+from orchestrator.ray_backend.names import NAMESPACE
 
 
 def find_actor(name: str) -> Any | None:
-    """Its handle; None when there is none.
+    """The handle of the actor of that name; None when there is none.
 
     Where the process that submitted is gone too, Ray forgets an ending actor's class a moment before the actor, and fails an assertion.
     """

@@ -15,15 +15,14 @@ from pathlib import Path
 import ray
 
 from data_pipeline.config import StorageConfig
+from orchestrator.deadlines import FORSAKEN_AFTER_S, FORSAKEN_LOOK_EVERY_S
 from orchestrator.messages import AgentReport, WorkerReport
+from orchestrator.node.home import run_directory
 from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
 from orchestrator.node.orders import WORKER_COMMAND, Rendezvous, SpawnOrder, WorkerSpec, worker_environment
 from orchestrator.node.worker_group import WorkerGroup, start_worker_group
-from orchestrator.ray_backend.places import log_key, run_directory
+from orchestrator.records.keys import log_key
 
-FORSAKEN_AFTER_S = 600.0
-"""Without a word from any controller."""
-LOOK_EVERY_S = 10.0
 PORTS = range(20000, 32768)
 """Below the range that Linux takes ports of outgoing connections from, which would be gone before the first worker listens."""
 log = logging.getLogger(__name__)
@@ -107,7 +106,7 @@ class NodeAgent:
 
     def _end_when_forsaken(self) -> None:
         while not is_forsaken(self._group.reports()[1], time.monotonic() - self._heard_s):
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(FORSAKEN_LOOK_EVERY_S)
         log.warning("no worker is left and no controller has spoken for %.0f s: giving the GPUs back", FORSAKEN_AFTER_S)
         os._exit(0)
 

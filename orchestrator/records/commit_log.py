@@ -18,6 +18,7 @@ from typing import Any
 from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
 from orchestrator import codec
 from orchestrator.errors import Fenced
+from orchestrator.records.keys import COMMITS, commit_key
 
 NUM_PARALLEL_READS = 16
 
@@ -41,7 +42,7 @@ class Reject:
     """A later attempt found that a committed checkpoint does not verify."""
 
     attempt: int
-    """Of the checkpoint."""
+    """The attempt that committed the checkpoint."""
     step: int
     reason: str
 
@@ -126,7 +127,7 @@ class CommitLog:
     def _append(self, entry: Entry) -> bool:
         """False, and the log read on, when another writer took the next number."""
         try:
-            self._store.create(_key(len(self._entries) + 1), _encode(entry))
+            self._store.create(commit_key(len(self._entries) + 1), _encode(entry))
         except KeyExists:
             self._read_on()
             return False
@@ -135,7 +136,7 @@ class CommitLog:
 
     def _read_on(self) -> None:
         while True:
-            key = _key(len(self._entries) + 1)
+            key = commit_key(len(self._entries) + 1)
             try:
                 self._entries.append(_decode(self._store.get(key), key))
             except KeyMissing:
@@ -144,19 +145,15 @@ class CommitLog:
 
 def open_commit_log(store: ObjectStore) -> CommitLog:
     """The log of the run whose store this is, as it stands. Raises codec.DecodeError where an entry is missing or unreadable."""
-    keys = [info.key for info in store.list("commits/")]
+    keys = [info.key for info in store.list(COMMITS)]
     for expected, key in enumerate(keys, start=1):
-        if key != _key(expected):
+        if key != commit_key(expected):
             raise codec.DecodeError(
-                f"{store.url(_key(expected))}: missing while later entries exist; restore it from the bucket's versions or a backup"
+                f"{store.url(commit_key(expected))}: missing while later entries exist; restore it from the bucket's versions or a backup"
             )
     with ThreadPoolExecutor(NUM_PARALLEL_READS) as pool:
         entries = list(pool.map(lambda key: _decode(store.get(key), key), keys))
     return CommitLog(store, entries)
-
-
-def _key(number: int) -> str:
-    return f"commits/{number:06d}.json"
 
 
 def _encode(entry: Entry) -> bytes:

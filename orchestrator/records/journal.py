@@ -1,77 +1,73 @@
-"""The run's event log on the object store: numbered entries, each created only if absent, so that no number is ever written twice.
+"""An event log on the object store: numbered entries, each created only if absent, so that no number is ever written twice.
 
     journal/000000000001.json      one entry
     journal-upto/000000000500.json  entries 1 … 500 in one object, so that a long log is read quickly
 
-Appending is what decides who controls a run: of two controllers that both believe they do, the second one to write an entry loses, reads
-whose entry it was, and steps down.
+What the events are is the caller's affair: `kinds` maps the name of each kind, as the entries have it, to its dataclass. Appending is what
+decides who controls: of two controllers that both believe they do, the second one to write an entry loses, reads whose entry it was, and
+steps down.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import typing
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
 from orchestrator import codec
-from orchestrator.control.state import Event
+from orchestrator.errors import JournalBroken, Superseded
+from orchestrator.records.keys import JOURNAL, JOURNAL_SUMMARIES, journal_key, journal_summary_key
 
-SNAPSHOT_EVERY = 500
+SUMMARY_EVERY = 500
+E = TypeVar("E")
+Kinds = Mapping[str, type[E]]
 log = logging.getLogger(__name__)
-_KINDS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Event)}
-
-
-class Superseded(Exception):
-    """Another controller has written to this run's journal: step down."""
-
-
-class JournalBroken(Exception):
-    """Entries are missing or unreadable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class Entry(Generic[E]):
     sequence: int
     writer: str
-    event: Event
+    event: E
 
 
-def read_journal(store: ObjectStore) -> list[Entry]:
-    """Every entry, in order. An empty list where there is no journal."""
-    snapshots = store.list("journal-upto/")
-    entries = [_entry(plain, snapshots[-1].key) for plain in _load(store, snapshots[-1].key)] if snapshots else []
-    after = _key(len(entries)) if entries else ""
-    for info in store.list("journal/", after=after):
-        entries.append(_entry(_load(store, info.key), info.key))
+def read_journal(store: ObjectStore, kinds: Kinds[E]) -> list[Entry[E]]:
+    """Every entry, in order. An empty list where there is no journal. Raises JournalBroken."""
+    summaries = store.list(JOURNAL_SUMMARIES)
+    entries = [_entry(plain, kinds, summaries[-1].key) for plain in _load(store, summaries[-1].key)] if summaries else []
+    after = journal_key(len(entries)) if entries else ""
+    for info in store.list(JOURNAL, after=after):
+        entries.append(_entry(_load(store, info.key), kinds, info.key))
     for expected, entry in enumerate(entries, start=1):
         if entry.sequence != expected:
             raise JournalBroken(
-                f"{store.url(_key(expected))} is missing while later entries exist; restore it from the bucket's versions or backup"
+                f"{store.url(journal_key(expected))} is missing while later entries exist; restore it from the bucket's versions or backup"
             )
     return entries
 
 
-class Journal:
-    """One controller's writing end. Make it with `open_journal`."""
+class Journal(Generic[E]):
+    """One controller's writing end. Make it with `open_journal` or `new_journal`."""
 
-    def __init__(self, store: ObjectStore, *, writer: str, entries: list[Entry]) -> None:
+    def __init__(self, store: ObjectStore, kinds: Kinds[E], *, writer: str, entries: list[Entry[E]]) -> None:
         self._store = store
+        self._kinds = kinds
         self._writer = writer
         self._entries = entries
 
     @property
-    def events(self) -> list[Event]:
+    def events(self) -> list[E]:
         return [entry.event for entry in self._entries]
 
-    def reread(self) -> list[Event]:
+    def reread(self) -> list[E]:
         """The events as they stand in the store, other controllers' included."""
-        return [entry.event for entry in read_journal(self._store)]
+        return [entry.event for entry in read_journal(self._store, self._kinds)]
 
-    def append(self, event: Event) -> None:
+    def append(self, event: E) -> None:
         """Returns once the event is durable.
 
         Raises Superseded when another controller has written since, and StoreUnavailable when it is unknown whether the event was
@@ -80,38 +76,39 @@ class Journal:
         sequence = len(self._entries) + 1
         entry = Entry(sequence=sequence, writer=self._writer, event=event)
         try:
-            self._store.create(_key(sequence), _encode(entry))
+            self._store.create(journal_key(sequence), _encode(entry))
         except KeyExists as error:
-            other = _entry(_load(self._store, _key(sequence)), _key(sequence))
+            other = _entry(_load(self._store, journal_key(sequence)), self._kinds, journal_key(sequence))
             if other.writer != self._writer:
                 raise Superseded(f"journal entry {sequence} was written by controller {other.writer}") from error
             if other.event != event:
                 raise JournalBroken(f"journal entry {sequence} holds another event of this very controller") from error
         self._entries.append(entry)
-        if sequence % SNAPSHOT_EVERY == 0:
+        if sequence % SUMMARY_EVERY == 0:
             self._summarise(sequence)
 
     def _summarise(self, sequence: int) -> None:
         try:
-            self._store.put(f"journal-upto/{sequence:012d}.json", json.dumps([_plain(entry) for entry in self._entries]).encode())
+            self._store.put(journal_summary_key(sequence), json.dumps([_plain(entry) for entry in self._entries]).encode())
         except StoreError as error:
             log.warning("no summary of the journal's first %d entries, reading it takes longer: %s", sequence, error)
 
 
-def open_journal(store: ObjectStore, writer: str | None = None) -> Journal:
-    """The journal as it stands, for appending as `writer` (default: a new unique name)."""
-    return Journal(store, writer=writer or uuid.uuid4().hex, entries=read_journal(store))
+def open_journal(store: ObjectStore, kinds: Kinds[E], writer: str | None = None) -> Journal[E]:
+    """The journal as it stands, for appending as `writer` (default: a new unique name). Raises JournalBroken."""
+    return Journal(store, kinds, writer=writer or uuid.uuid4().hex, entries=read_journal(store, kinds))
 
 
-def _key(sequence: int) -> str:
-    return f"journal/{sequence:012d}.json"
+def new_journal(store: ObjectStore, kinds: Kinds[E]) -> Journal[E]:
+    """A journal without entries yet: appending to it raises Superseded where there is one already."""
+    return Journal(store, kinds, writer=uuid.uuid4().hex, entries=[])
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: Entry[E]) -> dict[str, Any]:
     return {"sequence": entry.sequence, "writer": entry.writer, "kind": type(entry.event).__name__, "event": codec.to_plain(entry.event)}
 
 
-def _encode(entry: Entry) -> bytes:
+def _encode(entry: Entry[E]) -> bytes:
     return json.dumps(_plain(entry), sort_keys=True).encode()
 
 
@@ -122,9 +119,9 @@ def _load(store: ObjectStore, key: str) -> Any:
         raise JournalBroken(f"{store.url(key)} is not JSON; restore it from the bucket's versions or a backup") from error
 
 
-def _entry(plain: Any, key: str) -> Entry:
+def _entry(plain: Any, kinds: Kinds[E], key: str) -> Entry[E]:
     try:
-        kind = _KINDS[plain["kind"]]
+        kind = kinds[plain["kind"]]
         return Entry(sequence=plain["sequence"], writer=plain["writer"], event=codec.from_plain(kind, plain["event"], key))
     except (KeyError, TypeError, codec.DecodeError) as error:
         raise JournalBroken(f"{key} is no entry that this version of braid knows ({error}); use the version that wrote it") from error

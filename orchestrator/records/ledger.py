@@ -16,30 +16,28 @@ from dataclasses import dataclass
 
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError, StoreUnavailable
 from model.parallel.config import ParallelConfig
+from model.train.metrics import StepMetrics
 from orchestrator import codec
 from orchestrator.config import RunConfig
+from orchestrator.deadlines import LEDGER_WRITTEN_EVERY_S
+from orchestrator.records.keys import LEDGER, attempt_of_segment, ledger_directory, segment_key, segments_after
 
 NUM_PARALLEL_READS = 16
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepRecord:
+class StepRecord(StepMetrics):
+    """A line of the ledger: what the step measured, every bit of it, and what it was of."""
+
     step: int
     attempt: int
-    loss: float
-    """Every bit of it; so is grad_norm."""
-    grad_norm: float
-    tokens: int
-    """Valid tokens of the global batch."""
     samples: str
     """Digest of the samples of the global batch, in order."""
     layout: ParallelConfig
     deterministic: bool
     setting: str
     """See `setting_of`: only steps of the same setting can agree to the bit."""
-    skipped: bool = False
-    """Its update was left out as a spike (see `model.train.spikes`)."""
 
 
 def setting_of(config: RunConfig, *, torch_version: str) -> str:
@@ -65,9 +63,9 @@ class Ledger:
         self._flush_wanted = False
         self._closed = False
         self._outage: StoreUnavailable | None = None
-        """Of the last try to write."""
+        """Why the last try to write failed; None where it did not."""
         self._error: StoreError | None = None
-        """That ended the thread."""
+        """The error that ended the thread; None while it lives."""
         self._thread = threading.Thread(target=self._write_until_closed, name="ledger", daemon=True)
 
     def start(self) -> None:
@@ -126,7 +124,8 @@ class Ledger:
 
     def _write(self, segment: Sequence[StepRecord]) -> None:
         """Tries the very same segment again while the store is away: a write whose answer got lost may have arrived."""
-        key, data = segment_key(self._attempt, segment), b"".join(codec.to_json(record) + b"\n" for record in segment)
+        key = segment_key(self._attempt, segment[0].step, segment[-1].step)
+        data = b"".join(codec.to_json(record) + b"\n" for record in segment)
         while True:
             try:
                 return self._create(key, data)
@@ -152,7 +151,7 @@ class Ledger:
             self._changed.notify_all()
 
 
-def build_ledger(store: ObjectStore, *, attempt: int, interval_s: float = 1.0) -> Ledger:
+def build_ledger(store: ObjectStore, *, attempt: int, interval_s: float = LEDGER_WRITTEN_EVERY_S) -> Ledger:
     """A running ledger for the records of `attempt`."""
     ledger = Ledger(store, attempt=attempt, interval_s=interval_s)
     ledger.start()
@@ -161,22 +160,22 @@ def build_ledger(store: ObjectStore, *, attempt: int, interval_s: float = 1.0) -
 
 def read_ledger(store: ObjectStore) -> dict[int, list[StepRecord]]:
     """Every record of a run by attempt, in the order of writing. Raises codec.DecodeError."""
-    keys = [info.key for info in store.list("ledger/")]
+    keys = [info.key for info in store.list(LEDGER)]
     with ThreadPoolExecutor(NUM_PARALLEL_READS) as pool:
         segments = list(pool.map(store.get, keys))
     records: dict[int, list[StepRecord]] = {}
     for key, segment in zip(keys, segments, strict=True):
-        attempt = _attempt_of(key)
+        attempt = attempt_of_segment(key)
+        if attempt is None:
+            raise codec.DecodeError(f"{key}: not a segment of a ledger; remove it")
         records.setdefault(attempt, []).extend(codec.from_json(StepRecord, line, key) for line in segment.splitlines())
     return records
 
 
-def segment_key(attempt: int, segment: Sequence[StepRecord]) -> str:
-    return f"ledger/a{attempt:04d}/{segment[0].step:09d}-{segment[-1].step:09d}.jsonl"
-
-
-def _attempt_of(key: str) -> int:
-    try:
-        return int(key.split("/")[1].removeprefix("a"))
-    except (IndexError, ValueError) as error:
-        raise codec.DecodeError(f"{key}: not a segment of a ledger; remove it") from error
+def read_newest_record(store: ObjectStore, attempt: int, *, since_step: int) -> StepRecord | None:
+    """The attempt's last record, found without listing what it wrote before `since_step`; None where there is none since."""
+    segments = store.list(ledger_directory(attempt), after=segments_after(attempt, since_step))
+    if not segments:
+        return None
+    key = segments[-1].key
+    return codec.from_json(StepRecord, store.get(key).splitlines()[-1], key)

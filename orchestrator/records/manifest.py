@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.order.samples import epoch_and_offset, first_position
@@ -20,9 +18,10 @@ from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.errors import CheckpointCorrupt, NoCheckpoint
 from orchestrator.records.commit_log import Commit, open_commit_log
+from orchestrator.records.keys import CHECKPOINTS, manifest_key
+from orchestrator.records.retention import still_there
 
 VERSION = 3
-_DIRECTORY = re.compile(r"checkpoints/step-(\d{9,})-a(\d{4,})/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +30,7 @@ class DataPosition:
 
     epoch: int
     index: int
-    """Position within the epoch's order."""
+    """Position of the sample within the epoch's order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +46,9 @@ class TrainingTerms:
 
     data_position: DataPosition
     layout: ParallelConfig
-    """That wrote it; any other can read it."""
+    """The layout that wrote the checkpoint; any other can read it."""
     training_digest: str
-    """orchestrator.config.training_digest of the run."""
+    """What `orchestrator.config.training_digest` gives for the run."""
     dataset_digest: str
     """SHA-256 of the dataset's manifest as canonical JSON."""
 
@@ -70,15 +69,6 @@ class CheckpointManifest:
     torch_version: str
     created_at_s: float
     """Seconds since the epoch."""
-
-
-def directory_of(step: int, attempt: int) -> str:
-    """Where the files of a checkpoint are; attempts never share one. Ends with '/'."""
-    return f"checkpoints/step-{step:09d}-a{attempt:04d}/"
-
-
-def manifest_key(step: int, attempt: int) -> str:
-    return directory_of(step, attempt) + "manifest.json"
 
 
 def data_position(step: int, *, batch_rows: int, num_samples: int) -> DataPosition:
@@ -106,7 +96,7 @@ def read_manifest(store: ObjectStore, commit: Commit) -> CheckpointManifest:
 
 def find_checkpoint(run_store: ObjectStore, step: int, *, who: str) -> CheckpointManifest:
     """The checkpoint of a step, the newest for -1. `who` names the run in messages. Raises NoCheckpoint, CheckpointCorrupt, StoreError."""
-    trusted = still_there(open_commit_log(run_store).trusted(), {info.key for info in run_store.list("checkpoints/")})
+    trusted = still_there(open_commit_log(run_store).trusted(), {info.key for info in run_store.list(CHECKPOINTS)})
     if not trusted:
         raise NoCheckpoint(f"{who}: there is no committed checkpoint of it; see `braid runs` for the runs that there are")
     found = trusted[0] if step == -1 else next((commit for commit in trusted if commit.step == step), None)
@@ -130,32 +120,3 @@ def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:
         if found == sha256:
             return data
     raise CheckpointCorrupt(f"{store.url(key)} is not what was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…")
-
-
-def still_there(trusted: Sequence[Commit], keys: Container[str]) -> list[Commit]:
-    """Which of `trusted` (newest first) retention has left, given every key below checkpoints/: it removes manifests first. Pure.
-
-    The newest is always among them, for it must be there: a missing one is somebody else's doing, to be told and not passed over.
-    """
-    return [commit for commit in trusted if commit is trusted[0] or commit.manifest_key in keys]
-
-
-def directories_to_delete(
-    keys: Iterable[str], *, committed: Sequence[Commit], trusted: Sequence[Commit], keep_latest: int, attempt: int
-) -> list[str]:
-    """Which checkpoints retention removes, given every key below checkpoints/. Pure.
-
-    Committed ones older than the `keep_latest` newest of `trusted` (newest first), and what attempts before `attempt` left uncommitted.
-    """
-    kept = trusted[:keep_latest]
-    names_committed = {(commit.step, commit.attempt) for commit in committed}
-    oldest_kept_step = min((commit.step for commit in kept), default=0)
-    doomed = set()
-    for directory in {match[0]: match for match in map(_DIRECTORY.match, keys) if match}.values():
-        step, its_attempt = int(directory[1]), int(directory[2])
-        is_kept = any((commit.step, commit.attempt) == (step, its_attempt) for commit in kept)
-        is_old = (step, its_attempt) in names_committed and len(kept) == keep_latest and step <= oldest_kept_step
-        is_debris = (step, its_attempt) not in names_committed and its_attempt < attempt
-        if not is_kept and (is_old or is_debris):
-            doomed.add(directory[0])
-    return sorted(doomed)

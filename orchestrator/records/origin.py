@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from data_pipeline.store.protocol import ObjectStore, with_prefix
+from data_pipeline.store.protocol import ObjectStore
 from model.config import ModelConfig
 from model.parameters import parameter_shapes
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
+from orchestrator.records.keys import store_of_run
 from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
 
 
 def start_store(store: ObjectStore, config: RunConfig) -> ObjectStore:
     """The part of the storage root `store` in which the run that `config` starts from is."""
-    return with_prefix(store, f"runs/{config.start.run}/")
+    return store_of_run(store, config.start.run)
 
 
 def find_start(store: ObjectStore, config: RunConfig) -> CheckpointManifest:

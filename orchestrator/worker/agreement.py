@@ -8,22 +8,20 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
-from data_pipeline.store.protocol import StoreError
-from orchestrator import codec
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from orchestrator.errors import agreement_order
 
 T = TypeVar("T")
-EXPECTED = (Fenced, ConfigMismatch, NoCheckpoint, codec.DecodeError, StoreError, CheckpointCorrupt)
-"""Which can be agreed upon. When ranks fail differently, the earlier kind counts."""
 
 
 def on_every_rank(group: dist.ProcessGroup, action: Callable[[], T]) -> T:
-    """This rank's result of `action`, once it has succeeded everywhere."""
+    """This rank's result of `action`, once it has succeeded everywhere. An error that can't be agreed on is raised on this rank alone."""
     result: T
     failure: Exception | None = None
     try:
         result = action()
-    except EXPECTED as error:
+    except Exception as error:
+        if agreement_order(error) is None:
+            raise
         failure = error
     failures: list[Exception | None] = [None] * dist.get_world_size(group)
     dist.all_gather_object(failures, failure, group=group)
@@ -38,7 +36,9 @@ def on_first_rank(group: dist.ProcessGroup, action: Callable[[], T]) -> T:
     if dist.get_rank(group) == 0:
         try:
             answer = [action()]
-        except EXPECTED as error:
+        except Exception as error:
+            if agreement_order(error) is None:
+                raise
             answer = [error]
     dist.broadcast_object_list(answer, group=group, group_src=0)
     if isinstance(answer[0], Exception):
@@ -55,7 +55,10 @@ def unwrapped(action: Callable[[], T]) -> T:
 
 
 def _most_telling(failures: Iterable[BaseException]) -> BaseException:
-    def rank_of_kind(failure: BaseException) -> int:
-        return next((place for place, kind in enumerate(EXPECTED) if isinstance(failure, kind)), -1)
+    """What can't be agreed on says more than what can."""
 
-    return min(failures, key=rank_of_kind)
+    def order(failure: BaseException) -> int:
+        found = agreement_order(failure)
+        return -1 if found is None else found
+
+    return min(failures, key=order)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_pipeline.dataset.manifest import load_manifest
 from data_pipeline.read.loader import Loader, build_loader
-from data_pipeline.store.protocol import ObjectStore, with_prefix
+from data_pipeline.store.protocol import ObjectStore
 from model.build import shard_model
 from model.lm import HybridLM
 from model.optim.adamw import AdamW
@@ -23,13 +23,14 @@ from orchestrator import codec
 from orchestrator.config import RunConfig, StartConfig, training_digest
 from orchestrator.errors import ConfigMismatch
 from orchestrator.messages import Committed, Phase, Resumed
+from orchestrator.records.keys import store_of_run
 from orchestrator.records.ledger import setting_of
-from orchestrator.worker.attempt import Attempt, begin_attempt
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
+from orchestrator.worker.fenced import FencedAttempt, begin_attempt
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
-from orchestrator.worker.state import training_state
 from orchestrator.worker.trainer import Throughput, Trainer
+from orchestrator.worker.training_state import training_state
 from orchestrator.worker.world import World
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def build_trainer(
     Raises Fenced, ConfigMismatch, NoCheckpoint, StoreError, DataError.
     """
     reporter.enter(Phase.LOADING)
-    run_store = with_prefix(store, f"runs/{config.name}/")
+    run_store = store_of_run(store, config.name)
     attempt = begin_attempt(run_store, world.group, attempt_number)
     log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
     loader = _build_loader(config, world, store, cache_dir)
@@ -110,7 +111,7 @@ def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, AdamW]:
     return model, build_optimizer(model, model.declared, config.optimizer)
 
 
-def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, attempt: Attempt, loader: Loader) -> Resumer:
+def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, attempt: FencedAttempt, loader: Loader) -> Resumer:
     return Resumer(
         store=run_store,
         group=world.group,
@@ -135,7 +136,7 @@ def _state_to_begin_with(start: StartConfig, model: HybridLM, optimizer: torch.o
 
 
 def _build_checkpointer(
-    config: RunConfig, world: World, run_store: ObjectStore, attempt: Attempt, loader: Loader, reporter: Reporter
+    config: RunConfig, world: World, run_store: ObjectStore, attempt: FencedAttempt, loader: Loader, reporter: Reporter
 ) -> Checkpointer:
     committer = None
     if attempt.commit_log is not None and attempt.ledger is not None:

@@ -17,17 +17,12 @@ from data_pipeline.store.protocol import ObjectStore, StoreError, StoreUnavailab
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
 from orchestrator.records.commit_log import Commit, CommitLog
+from orchestrator.records.keys import CHECKPOINTS, MANIFEST
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.manifest import (
-    CheckpointManifest,
-    FileDigest,
-    TrainingTerms,
-    data_position,
-    directories_to_delete,
-    write_manifest,
-)
+from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
+from orchestrator.records.retention import directories_to_delete
 from orchestrator.worker.agreement import on_first_rank, unwrapped
-from orchestrator.worker.checkpoint_store import StoreWriter
+from orchestrator.worker.dcp import StoreWriter
 from orchestrator.worker.staging import Stager
 
 NUM_PARALLEL_DELETES = 16
@@ -46,7 +41,7 @@ class CheckpointTerms:
     dataset_digest: str
     batch_rows: int
     num_samples: int
-    """Of one epoch."""
+    """Samples in one epoch."""
     keep_latest: int
 
 
@@ -97,7 +92,7 @@ class Committer:
             log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)
 
     def _delete_old(self) -> None:
-        keys = [info.key for info in self._store.list("checkpoints/")]
+        keys = [info.key for info in self._store.list(CHECKPOINTS)]
         committed = [entry for entry in self._commit_log.entries if isinstance(entry, Commit)]
         directories = directories_to_delete(
             keys,
@@ -108,7 +103,7 @@ class Committer:
         )
         for directory in directories:
             self._commit_log.check(self._terms.attempt)
-            self._store.delete(f"{directory}manifest.json")
+            self._store.delete(directory + MANIFEST)
             with ThreadPoolExecutor(NUM_PARALLEL_DELETES) as pool:
                 list(pool.map(self._store.delete, [key for key in keys if key.startswith(directory)]))
             log.info("removed %s", directory)

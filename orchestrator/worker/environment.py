@@ -20,13 +20,13 @@ class WorkerEnvironment:
     report_fd: int | None
     """Where messages go; None says nothing to nobody."""
     agent_pid: int | None
-    """Of the process that must be our parent."""
+    """Process id of the agent, which must be our parent; None without one."""
     cache_dir: Path
-    """Shared by the workers of a node."""
+    """Where token shards are kept; shared by the workers of a node."""
 
 
 def read_environment(variables: Mapping[str, str]) -> WorkerEnvironment:
-    """Raises ValueError that names the variable."""
+    """From the variables that an agent sets. Raises ValueError that names the variable."""
     return WorkerEnvironment(
         run=_required(variables, "BRAID_RUN"),
         storage=codec.from_json(StorageConfig, _required(variables, "BRAID_STORAGE").encode(), "BRAID_STORAGE"),

@@ -14,18 +14,14 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from data_pipeline.errors import DataError
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import StoreError, with_prefix
-from orchestrator import codec
-from orchestrator.config import RunConfig
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, KernelsWrong, NoCheckpoint
+from orchestrator.errors import is_expected
 from orchestrator.messages import Ended, Failed, Phase
+from orchestrator.records.configs import read_config
+from orchestrator.records.keys import store_of_run
 from orchestrator.worker.environment import WorkerEnvironment, read_environment
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
-EXPECTED = (Fenced, KernelsWrong, ConfigMismatch, NoCheckpoint, CheckpointCorrupt, StoreError, DataError, codec.DecodeError)
-"""Errors whose one line says everything; any other comes with its traceback."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 MAX_TEXT_LENGTH = 500
@@ -49,14 +45,14 @@ def main() -> NoReturn:
 
 
 def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
-    """The exit status. How it ended is the reporter's last word."""
+    """Trains and returns the exit status; how the training ended is the last thing that the reporter says."""
     try:
         ended = train()
-    except EXPECTED as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return _report_failure(error, reporter)
     except Exception as error:
-        log.exception("unexpected %s", type(error).__name__)
+        if is_expected(error):
+            log.error("%s: %s", type(error).__name__, error)
+        else:
+            log.exception("unexpected %s", type(error).__name__)
         return _report_failure(error, reporter)
     log.info("%s at step %d", ended.outcome.value, ended.step)
     reporter.enter(Phase.DONE)
@@ -66,7 +62,7 @@ def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
 
 
 def start_logging() -> None:
-    """To stdout, which is the worker's log."""
+    """Logs to stdout, which is the worker's log."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True)
 
 
@@ -80,7 +76,7 @@ def stop_on_sigterm() -> threading.Event:
 
 
 def end_process(status: int) -> NoReturn:
-    """At once: the threads of gloo may abort an ordinary exit."""
+    """Ends the process at once: the threads of gloo may abort an ordinary exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -88,8 +84,7 @@ def end_process(status: int) -> NoReturn:
 
 def _train(environment: WorkerEnvironment, reporter: Reporter, stop: threading.Event) -> Ended:
     store = open_store(environment.storage)
-    key = f"config/{environment.config_version:04d}.json"
-    config = codec.from_json(RunConfig, with_prefix(store, f"runs/{environment.run}/").get(key), key)
+    config = read_config(store_of_run(store, environment.run), environment.config_version)
     from orchestrator.worker.session import train_once  # imports torch
 
     return train_once(config, store, attempt_number=environment.attempt, reporter=reporter, stop=stop, cache_dir=environment.cache_dir)

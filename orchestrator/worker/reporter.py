@@ -7,9 +7,10 @@ import threading
 from collections import deque
 from dataclasses import replace
 
+from model.train.metrics import StepMetrics
+from orchestrator.deadlines import BEAT_EVERY_S
 from orchestrator.messages import Beat, Message, Phase, encode
 
-BEAT_EVERY_S = 0.5
 EXIT_ORPHANED = 3
 
 
@@ -40,13 +41,13 @@ class Reporter:
         """Steps are counted from here."""
         self._set(replace(self._beat, step=step))
 
-    def finished(self, step: int, *, phase: Phase, loss: float, tokens_per_s: float, skipped: bool = False) -> None:
-        """A step is done, its update applied or skipped."""
-        num_skipped = self._beat.num_skipped + skipped
-        self._set(Beat(phase=phase, step=step, loss=loss, tokens_per_s=tokens_per_s, num_skipped=num_skipped))
+    def finished(self, step: int, metrics: StepMetrics, *, tokens_per_s: float) -> None:
+        """A step of training is done, its update applied or skipped."""
+        num_skipped = self._beat.num_skipped + metrics.skipped
+        self._set(Beat(phase=Phase.TRAINING, step=step, metrics=metrics, tokens_per_s=tokens_per_s, num_skipped=num_skipped))
 
     def send(self, message: Message) -> None:
-        """After the beats so far; returns at once."""
+        """Has a message sent after the beats so far; returns at once."""
         with self._changed:
             if self._beat_wanted:
                 self._waiting.append(self._beat)

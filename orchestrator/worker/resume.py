@@ -17,11 +17,13 @@ from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Commit
-from orchestrator.records.manifest import CheckpointManifest, read_manifest, still_there
+from orchestrator.records.keys import CHECKPOINTS
+from orchestrator.records.manifest import CheckpointManifest, read_manifest
 from orchestrator.records.origin import find_start, start_store
+from orchestrator.records.retention import still_there
 from orchestrator.worker.agreement import on_every_rank, on_first_rank, unwrapped
-from orchestrator.worker.attempt import Attempt
-from orchestrator.worker.checkpoint_store import StoreReader, check_begins, check_fits, open_checkpoint
+from orchestrator.worker.dcp import StoreReader, check_begins, check_fits, open_checkpoint
+from orchestrator.worker.fenced import FencedAttempt
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class Resumer:
 
     store: ObjectStore
     group: dist.ProcessGroup
-    attempt: Attempt
+    attempt: FencedAttempt
     training_digest: str
     dataset_digest: str
 
@@ -64,7 +66,7 @@ class Resumer:
         trusted = commit_log.trusted()
         if not trusted and any(isinstance(entry, Commit) for entry in commit_log.entries):
             raise NoCheckpoint(_none_left("all were refused by earlier attempts"))
-        return still_there(trusted, {info.key for info in self.store.list("checkpoints/")})
+        return still_there(trusted, {info.key for info in self.store.list(CHECKPOINTS)})
 
     def _reject(self, commit: Commit, reason: str) -> None:
         assert self.attempt.commit_log is not None, "only the first rank writes it"

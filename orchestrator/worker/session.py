@@ -37,9 +37,10 @@ def train_once(
 
 
 def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device, *, is_packed: bool = True) -> None:
-    """Raises KernelsWrong where this rank's layers would compute something else than they should; plain torch is what they should.
+    """Raises KernelsWrong where a kernel of this rank's layers computes something else than plain torch does, which is their definition.
 
-    It compiles what the training needs, but for AdamW's variants of odd sizes: side by side, where the first step would do so in turn.
+    The check compiles the kernels at the sizes of the training, several at once, so that the first step need not compile them one after the
+    other; only AdamW's kernels for parameters of odd sizes are left to that step.
     """
     if not runs_kernels(model, device):
         return

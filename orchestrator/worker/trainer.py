@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from data_pipeline.order.samples import SampleRef, digest_of
 from data_pipeline.read.batch import TokenBatch
@@ -16,15 +16,16 @@ from model.lm import HybridLM
 from model.optim.adamw import AdamW
 from model.optim.schedule import lr_at
 from model.train.batch import Batch, build_batches
+from model.train.metrics import StepMetrics, log_words
 from model.train.spikes import SpikeGuard
-from model.train.step import StepResult, train_step
+from model.train.step import train_step
 from orchestrator.config import RunConfig
 from orchestrator.messages import Ended, Outcome, Phase
 from orchestrator.records.ledger import StepRecord
-from orchestrator.worker.attempt import Attempt
 from orchestrator.worker.checkpoint import Checkpointer
+from orchestrator.worker.fenced import FencedAttempt
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.state import training_state
+from orchestrator.worker.training_state import training_state
 from orchestrator.worker.world import World
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Trainer:
     optimizer: AdamW
     spikes: SpikeGuard | None
     loader: Loader
-    attempt: Attempt
+    attempt: FencedAttempt
     checkpointer: Checkpointer
     reporter: Reporter
     stop: threading.Event
@@ -72,10 +73,10 @@ class Trainer:
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
             batch = self.loader.batch(step)
-            result = self._train(step, batch)
-            tokens_per_s = self._report(step, result)
+            metrics = self._train(step, batch)
+            tokens_per_s = self._report(step, metrics)
             samples, must_stop = self.world.exchange(batch.samples, stop=self.stop.is_set())
-            self._record(step, result, samples, tokens_per_s)
+            self._record(step, metrics, samples, tokens_per_s)
             is_last = step == self.config.train.num_steps
             if must_stop or is_last or step % self.config.checkpoint.every_steps == 0:
                 self._save(step, phase=Phase.SAVING if must_stop or is_last else Phase.TRAINING)
@@ -85,7 +86,7 @@ class Trainer:
         self._finish()
         return Ended(outcome=outcome, step=step)
 
-    def _train(self, step: int, batch: TokenBatch) -> StepResult:
+    def _train(self, step: int, batch: TokenBatch) -> StepMetrics:
         config = self.config
         return train_step(
             self.model,
@@ -109,31 +110,31 @@ class Trainer:
             device=self.world.device,
         )
 
-    def _report(self, step: int, result: StepResult) -> float:
-        """Tokens per second. Before anything waits for other ranks, so that the one which hangs shows."""
+    def _report(self, step: int, metrics: StepMetrics) -> float:
+        """Tells the agent that the step is done, and returns tokens per second.
+
+        To be called before anything waits for other ranks, so that the one which hangs shows.
+        """
         tokens_per_s = self.throughput.after_step(time.monotonic())
-        self.reporter.finished(step, phase=Phase.TRAINING, loss=result.loss, tokens_per_s=tokens_per_s, skipped=result.skipped)
+        self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s)
         return tokens_per_s
 
-    def _record(self, step: int, result: StepResult, samples: Sequence[SampleRef], tokens_per_s: float) -> None:
+    def _record(self, step: int, metrics: StepMetrics, samples: Sequence[SampleRef], tokens_per_s: float) -> None:
         if self.attempt.ledger is None:
             return
         record = StepRecord(
             step=step,
             attempt=self.attempt.number,
-            loss=result.loss,
-            grad_norm=result.grad_norm,
-            tokens=result.num_tokens,
             samples=digest_of(samples),
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
             setting=self.setting,
-            skipped=result.skipped,
+            **asdict(metrics),
         )
         self.attempt.ledger.append(record)
         total = self.config.train.num_steps
-        log.info("step %d/%d  loss %.5f  grad norm %.4f  %.0f tokens/s", step, total, result.loss, result.grad_norm, tokens_per_s)
-        if result.skipped:
+        log.info("step %d/%d  %s  %.0f tokens/s", step, total, "  ".join(log_words(metrics)), tokens_per_s)
+        if metrics.skipped:
             log.warning("step %d: a spike, its update is skipped", step)
 
     def _save(self, step: int, *, phase: Phase) -> None:

@@ -28,18 +28,20 @@ from data_pipeline.store.protocol import ObjectStore
 from model.config import ModelConfig
 from model.weights.source import TensorInfo, WeightSource
 from orchestrator.records.commit_log import Commit, open_commit_log
-from orchestrator.records.manifest import CheckpointManifest, FileDigest, directories_to_delete, directory_of, read_verified, write_manifest
+from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
+from orchestrator.records.manifest import CheckpointManifest, FileDigest, read_verified, write_manifest
+from orchestrator.records.retention import directories_to_delete
 from orchestrator.worker.agreement import unwrapped
-from orchestrator.worker.checkpoint_store import FILE_SIZE_BYTES, StoreWriter, open_checkpoint
+from orchestrator.worker.dcp import FILE_SIZE_BYTES, StoreWriter, open_checkpoint
 
 PREFIX = "model."
-"""Of weights among a checkpoint's tensors."""
+"""What the names of weights begin with among a checkpoint's tensors."""
 COMPANIONS = "companions/"
-"""Of files among a checkpoint's files that are not its own: a tokenizer that came with imported weights."""
+"""What the names of foreign files begin with among a checkpoint's files: a tokenizer that came with imported weights."""
 CHUNK_ELEMENTS = 2**18
-"""Of which there is a copy in fp64 while weights are averaged."""
+"""How many elements are held in fp64 at a time while weights are averaged."""
 Progress = Callable[[int, int], None]
-"""Is told how many bytes of weights are done, and how many there are."""
+"""Called with how many bytes of weights are done, and how many there are."""
 
 
 def write_weights(
@@ -80,7 +82,7 @@ def write_weights(
 
 def read_companions(run_store: ObjectStore, manifest: CheckpointManifest) -> dict[str, bytes]:
     """The files that were written along, by name. Raises CheckpointCorrupt, StoreError."""
-    directory = directory_of(manifest.step, manifest.attempt)
+    directory = checkpoint_directory(manifest.step, manifest.attempt)
     companions = [file for file in manifest.files if file.name.startswith(COMPANIONS)]
     return {file.name.removeprefix(COMPANIONS): read_verified(run_store, directory + file.name, file.sha256) for file in companions}
 
@@ -167,7 +169,7 @@ class _FromSource(DefaultSavePlanner):
 
 
 class _Told(DefaultLoadPlanner):
-    """Tells how far it is."""
+    """Loads, and tells how far it is."""
 
     def __init__(self, progress: Progress, size_bytes: int) -> None:
         super().__init__()
@@ -180,7 +182,7 @@ class _Told(DefaultLoadPlanner):
 
 
 def weights_size_bytes(source: WeightSource) -> int:
-    """Of all of its tensors together."""
+    """Size of all tensors of the source together."""
     return sum(_size_bytes(info) for info in source.tensors.values())
 
 
@@ -201,13 +203,13 @@ def _saved_weights(metadata: Metadata) -> dict[str, TensorInfo]:
 
 
 def _put_companion(run_store: ObjectStore, attempt: int, name: str, data: bytes) -> FileDigest:
-    run_store.put(directory_of(0, attempt) + COMPANIONS + name, data)
+    run_store.put(checkpoint_directory(0, attempt) + COMPANIONS + name, data)
     return FileDigest(name=COMPANIONS + name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def _remove_debris(run_store: ObjectStore, trusted: Sequence[Commit], attempt: int) -> None:
-    """Of an import that died: what was uploaded before its manifest."""
-    keys = [info.key for info in run_store.list("checkpoints/")]
+    """Removes what an import that died had uploaded before its manifest."""
+    keys = [info.key for info in run_store.list(CHECKPOINTS)]
     for directory in directories_to_delete(keys, committed=trusted, trusted=trusted, keep_latest=len(trusted) + 1, attempt=attempt):
         for key in keys:
             if key.startswith(directory):

@@ -14,11 +14,12 @@ from launch.runs.record import create_run, run_store_of
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, training_digest
-from orchestrator.control.state import Event
+from orchestrator.control.events import EVENT_KINDS, Event
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.journal import open_journal
-from orchestrator.records.ledger import StepRecord, segment_key
-from orchestrator.records.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, directory_of, write_manifest
+from orchestrator.records.keys import checkpoint_directory, segment_key
+from orchestrator.records.ledger import StepRecord
+from orchestrator.records.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, write_manifest
 
 
 def config_at(root: Path, *overrides: str) -> RunConfig:
@@ -33,7 +34,7 @@ def stored_run(root: Path, events: Sequence[Event] = (), *overrides: str) -> Run
     """A run that was submitted, and to which `events` then happened."""
     config = config_at(root, *overrides)
     create_run(store_at(root), config, at_s=1.0)
-    journal = open_journal(run_store_of(store_at(root), config.name))
+    journal = open_journal(run_store_of(store_at(root), config.name), EVENT_KINDS)
     for second, event in enumerate(events, start=2):
         journal.append(event if event.at_s else replace(event, at_s=float(second)))
     return config
@@ -56,14 +57,14 @@ def put_steps(root: Path, attempt: int, steps: range, samples: Callable[[int], s
         for step in steps
     ]
     data = b"".join(codec.to_json(record) + b"\n" for record in records)
-    run_store_of(store_at(root), "first").create(segment_key(attempt, records), data)
+    run_store_of(store_at(root), "first").create(segment_key(attempt, steps[0], steps[-1]), data)
 
 
 def put_checkpoint(root: Path, config: RunConfig, *, attempt: int, step: int) -> None:
     """A committed checkpoint of one small file."""
     run_store = run_store_of(store_at(root), config.name)
     data = f"weights after step {step}".encode()
-    run_store.put(directory_of(step, attempt) + "__0_0.distcp", data)
+    run_store.put(checkpoint_directory(step, attempt) + "__0_0.distcp", data)
     manifest = CheckpointManifest(
         run=config.name,
         attempt=attempt,

@@ -14,13 +14,13 @@ from launch import cli
 from launch.config.load import load_config, shipped_recipes
 from launch.runs.connection import Cluster
 from launch.runs.record import read_run, recorded_status, run_store_of
-from orchestrator.control.policy import Cause
-from orchestrator.control.state import Event
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import EVENT_KINDS, Event
 from orchestrator.messages import Outcome
 from orchestrator.ray_backend.client import ClusterUnreachable
 from orchestrator.records.journal import open_journal
-from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 from tests.launch.stored_runs import put_checkpoint, put_dataset, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 
 STATUS_KEYS = {
     "run", "state", "attempt", "step", "num_steps", "tokens", "loss", "tokens_per_s", "last_committed_step", "restarts",
@@ -373,7 +373,7 @@ def test_a_stop_whose_checkpoint_failed_says_so_with_status_1(braid: Braid, monk
     config = stored_run(braid.root, FINISHED[:4])
 
     def stopped(events: tuple[Event, ...]) -> object:
-        journal = open_journal(run_store_of(store_at(braid.root), "first"))
+        journal = open_journal(run_store_of(store_at(braid.root), "first"), EVENT_KINDS)
         for event in events:
             journal.append(event)
         return recorded_status(read_run(config.storage, "first"), 100.0)

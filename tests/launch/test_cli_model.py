@@ -25,9 +25,9 @@ from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.manifest import read_manifest, write_manifest
 from tests.launch.stored_runs import config_at, put_checkpoint, put_dataset, store_at, stored_run
 from tests.launch.test_cli import STATUS_KEYS, Braid
-from tests.worker.one_rank import begin
-from tests.worker.test_weights import InMemory, random_weights
-from tests.worker.tiny_run import MODEL
+from tests.orchestrator.worker.one_rank import begin
+from tests.orchestrator.worker.test_weights import InMemory, random_weights
+from tests.orchestrator.worker.tiny_run import MODEL
 
 SERVING = Serving(eos_token_id=7, pad_token_id=9, max_position_embeddings=4096)
 

@@ -18,7 +18,7 @@ from data_pipeline.store.s3 import create_bucket
 from launch.runs.record import read_run
 from orchestrator.node.processes import kill_all, pids_with_environment
 from orchestrator.ray_backend.local.cluster import stop_local_cluster
-from tests.ray_backend.listening import LOOPBACK, listening_addresses
+from tests.orchestrator.ray_backend.listening import LOOPBACK, listening_addresses
 
 pytestmark = pytest.mark.xdist_group("ray")
 

@@ -11,7 +11,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.order.samples import digest_of, samples_of_step
 from data_pipeline.store.protocol import ObjectInfo, ObjectStore
 from launch.errors import WrongMoment
-from launch.runs.inspect import verdict_of
+from launch.runs.inspect import proof_of
 from launch.runs.record import RunRecord, read_run, run_store_of
 from orchestrator.control.state import Ending, Stage
 from orchestrator.records.commit_log import Commit, last_fence, open_commit_log
@@ -70,9 +70,9 @@ def test_a_run_that_goes_on_while_it_is_looked_at_is_verified(tmp_path: Path) ->
         open_commit_log(run_store_of(store_at(tmp_path), "first")).fence(2)
         put_steps(tmp_path, 2, range(11, 15), samples)
 
-    verdict = verdict_of(replace(record, run_store=MovesOn(record.run_store, recover)))
+    proof = proof_of(replace(record, run_store=MovesOn(record.run_store, recover)))
 
-    assert verdict.line.startswith("VERIFIED so far: run first: 10 of 40 steps, 10,240 tokens, 1 attempt,"), verdict.problems
+    assert proof.line.startswith("VERIFIED so far: run first: 10 of 40 steps, 10,240 tokens, 1 attempt,"), proof.problems
 
 
 def test_a_checkpoint_that_is_committed_while_it_is_looked_at_has_its_records(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_checkpoint_that_is_committed_while_it_is_looked_at_has_its_records(tm
         put_steps(tmp_path, 1, range(11, 21), samples)
         commit(record, 20)
 
-    assert verdict_of(replace(record, run_store=MovesOn(record.run_store, commit_one_more))).ok
+    assert proof_of(replace(record, run_store=MovesOn(record.run_store, commit_one_more))).ok
 
 
 def test_records_that_no_attempt_of_an_ended_run_made_are_found_out(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_records_that_no_attempt_of_an_ended_run_made_are_found_out(tmp_path: Pa
     commit(record, 10)
     put_steps(tmp_path, 2, range(11, 12), samples)
 
-    assert not verdict_of(ended(record, Ending.STOPPED)).ok
+    assert not proof_of(ended(record, Ending.STOPPED)).ok
 
 
 def test_a_stop_after_a_fallback_is_judged_by_what_still_counts(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_stop_after_a_fallback_is_judged_by_what_still_counts(tmp_path: Path) 
     put_steps(tmp_path, 2, range(11, 16), samples)
     stopped = replace(record, state=replace(record.state, committed_step=30))
 
-    assert verdict_of(ended(stopped, Ending.STOPPED)).line.startswith("VERIFIED so far: run first: 10 of 40 steps")
+    assert proof_of(ended(stopped, Ending.STOPPED)).line.startswith("VERIFIED so far: run first: 10 of 40 steps")
 
 
 def test_a_finished_run_must_have_all_its_steps(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_a_finished_run_must_have_all_its_steps(tmp_path: Path) -> None:
     put_steps(tmp_path, 1, range(1, 31), samples)
     commit(record, 30)
 
-    verdict = verdict_of(ended(record, Ending.FINISHED))
+    proof = proof_of(ended(record, Ending.FINISHED))
 
-    assert verdict.line == "NOT VERIFIED run first: 10 steps never ran, the first is step 31"
+    assert proof.line == "NOT VERIFIED run first: 10 steps never ran, the first is step 31"
 
 
 def test_before_the_first_commit_there_is_nothing_to_verify(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_before_the_first_commit_there_is_nothing_to_verify(tmp_path: Path) -> N
     put_steps(tmp_path, 1, range(1, 3), samples)
 
     with pytest.raises(WrongMoment, match=r"^run first: has not committed a checkpoint yet"):
-        verdict_of(record)
+        proof_of(record)

@@ -8,23 +8,16 @@ import pytest
 from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
 from launch.config.storage import storage_hint, storage_of, storage_to_look_at
 from launch.errors import NoSuchRun, RunExists, UserError
-from launch.runs.record import (
-    add_config,
-    config_key,
-    create_run,
-    last_record,
-    read_config,
-    read_run,
-    recorded_status,
-    run_names,
-    run_store_of,
-)
+from launch.runs.record import create_run, last_record, read_run, recorded_status, run_names, run_store_of
 from orchestrator import codec
-from orchestrator.control.state import RunSubmitted, terms_of
+from orchestrator.control.events import EVENT_KINDS, RunSubmitted
+from orchestrator.control.state import terms_of
 from orchestrator.messages import Outcome
+from orchestrator.records.configs import add_config, read_config
 from orchestrator.records.journal import read_journal
-from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
+from orchestrator.records.keys import config_key
 from tests.launch.stored_runs import config_at, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
 
 RUNNING = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
 
@@ -35,7 +28,7 @@ def test_a_created_run_has_a_config_a_name_and_one_journal_entry(tmp_path: Path)
     record = read_run(config.storage, "first")
     assert (record.config, record.state.label, record.has_ended) == (config, "queued", False)
     assert run_names(store_at(tmp_path)) == ["first"]
-    assert [entry.event for entry in read_journal(record.run_store)] == [RunSubmitted(at_s=5.0, terms=terms_of(config, 1))]
+    assert [entry.event for entry in read_journal(record.run_store, EVENT_KINDS)] == [RunSubmitted(at_s=5.0, terms=terms_of(config, 1))]
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:
@@ -72,7 +65,7 @@ def test_of_two_submissions_at_once_one_is_told_that_the_run_exists(tmp_path: Pa
     monkeypatch.setattr("launch.runs.record.refuse_existing", nobody_yet)
     with pytest.raises(RunExists):
         create_run(store_at(tmp_path), config, at_s=1.0)
-    assert len(read_journal(run_store)) == 1
+    assert len(read_journal(run_store, EVENT_KINDS)) == 1
     assert read_run(config.storage, "first").config == other
 
 

@@ -16,11 +16,12 @@ from launch.runs.view import RunView
 from launch.show.follow import EXIT_STATUS, show, status_line, statuses, warned
 from launch.show.plot import plot, rolling_mean
 from launch.show.render import ENDED, incidents_view, status_view
+from model.train.metrics import StepMetrics
 from orchestrator.control.cluster import Observation
 from orchestrator.control.status import build_status
 from orchestrator.messages import AgentReport, Outcome, WorkerReport
-from tests.control.stories import committed, ended, gone, nodes, resumed, stepped
 from tests.launch.stored_runs import config_at, put_dataset, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import committed, ended, gone, nodes, resumed, stepped
 
 RUNNING = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
 
@@ -215,7 +216,10 @@ def test_a_status_shows_workers_incidents_and_refused_checkpoints(tmp_path: Path
 
 def test_skipped_updates_are_told_while_a_run_goes_on(tmp_path: Path) -> None:
     config = stored_run(tmp_path, RUNNING)
-    workers = tuple(WorkerReport(rank=rank, pid=rank, step=60, loss=2.0, num_skipped=41) for rank in range(2))
+    workers = tuple(
+        WorkerReport(rank=rank, pid=rank, step=60, metrics=StepMetrics(loss=2.0, grad_norm=1.0, tokens=1024), num_skipped=41)
+        for rank in range(2)
+    )
     seen = Observation(at_s=9.0, nodes=(), attempt=1, reports=(AgentReport(attempt=1, node="a", workers=workers),))
     status = build_status("first", config, read_run(config.storage, "first").state, seen, 10.0)
 

@@ -17,7 +17,8 @@ from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
 from model.parallel.mesh import Mesh, build_mesh
 from model.train.batch import Batch, build_batches
-from model.train.step import StepResult, train_step
+from model.train.metrics import StepMetrics
+from model.train.step import train_step
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(
@@ -63,7 +64,7 @@ class Trained:
     """What a layout did: initial weights, then per step its result, and gradients (on a CPU clipped in place) and weights of the last."""
 
     initial: dict[str, Tensor]
-    results: list[StepResult]
+    results: list[StepMetrics]
     gradients: dict[str, Tensor]
     weights: dict[str, Tensor]
 
@@ -80,7 +81,7 @@ def train(parallel: ParallelConfig, case: Case) -> Trained:
 
 def step_once(
     model: HybridLM, optimizer: torch.optim.Optimizer, step: int, mesh: Mesh | None, case: Case, *, lr: float = 1e-2
-) -> StepResult:
+) -> StepMetrics:
     chunk_tokens = case.compute.loss_chunk_tokens
     return train_step(model, optimizer, batches(step, mesh, case), lr=lr, config=case.optimizer, chunk_tokens=chunk_tokens, mesh=mesh)
 

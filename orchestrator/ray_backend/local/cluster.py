@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import codec
+from orchestrator.deadlines import CONNECT_WITHIN_S, LOCAL_CLUSTER_STARTS_WITHIN_S
 from orchestrator.node.processes import kill_all, look_at, pids_with_environment, processes, send, tree_of
 
-START_TIMEOUT_S = 120.0
 MARK = "BRAID_LOCAL_CLUSTER"
 """Environment variable that every process of a local cluster inherits; its value is the cluster's own directory under /tmp."""
 
@@ -50,9 +50,9 @@ class LocalNode:
 class LocalState:
     address: str
     pid: int
-    """Of the daemon, which is the session of all of the cluster's own processes."""
+    """Process id of the daemon, which is also the session of all of the cluster's own processes."""
     start_ticks: int
-    """Of the daemon: pids are reused."""
+    """Start of the daemon in clock ticks since boot, to tell it from a later process with its pid."""
     ray_dir: str
     nodes: tuple[LocalNode, ...]
 
@@ -79,7 +79,7 @@ def stop_local_cluster(home: Path) -> None:
 
 
 def local_address(home: Path) -> str | None:
-    """Of the local cluster that runs; None when none does."""
+    """The address of the local cluster that runs; None when none does."""
     state = read_state(directory_of(home))
     return state.address if state is not None and _is_alive(state) else None
 
@@ -140,7 +140,7 @@ def _start(directory: Path, home: Path, num_nodes: int) -> str:
             stderr=log,
             start_new_session=True,
         )
-    deadline_s = time.monotonic() + START_TIMEOUT_S
+    deadline_s = time.monotonic() + LOCAL_CLUSTER_STARTS_WITHIN_S
     while (state := read_state(directory)) is None:
         if daemon.poll() is not None or time.monotonic() > deadline_s:
             _stop(directory, session=daemon.pid)
@@ -201,7 +201,7 @@ def _is_alive(state: LocalState) -> bool:
         return False
     host, _, port = state.address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=3.0).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN_S).close()
     except OSError:
         return False
     return True

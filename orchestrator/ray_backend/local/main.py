@@ -43,7 +43,7 @@ def main(directory: Path, num_nodes: int) -> None:
 
 
 def visible_gpus() -> int:
-    """Of this machine, as far as CUDA_VISIBLE_DEVICES allows. The head has them all: there is only one set."""
+    """How many GPUs this machine has, as far as CUDA_VISIBLE_DEVICES allows. The head has them all: there is only one set."""
     visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
     count: int = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
     return count if visible is None else min(count, len(visible))

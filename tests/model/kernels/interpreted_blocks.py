@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from model.build import build_model
-from model.config import ComputeConfig
+from model.compute import ComputeConfig
+from model.ffn.swiglu import layer as ffn
 from model.kernels.norm import triton as triton_norm
 from model.kernels.rotary import triton as triton_rotary
 from model.kernels.swiglu import triton as triton_swiglu
-from model.layers import layers
+from model.layers import norm
 from model.mixers.attention import layer as attention
 from model.presets import PRESETS
 from tests.model.kernels.interpreter import print_failures
@@ -29,7 +30,7 @@ def kernels_everywhere() -> Iterator[list[str]]:
     """The layers take kernels on the CPU too; the names of those that ran, as they run."""
     ran: list[str] = []
     with ExitStack() as patches:
-        for module in (layers, attention):
+        for module in (norm, ffn, attention):
             patches.enter_context(patch.object(module, "takes_kernels", lambda *xs: all(x.dtype in (WIDE, NARROW) for x in xs)))
         for module, name in ((triton_norm, "forward"), (triton_swiglu, "forward"), (triton_rotary, "rotate")):
             patches.enter_context(patch.object(module, name, _noting(module.__name__, getattr(module, name), ran)))

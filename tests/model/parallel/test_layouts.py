@@ -162,7 +162,7 @@ def _assert_same_training(ours: Trained, theirs: Trained, case: Case, name: str)
     tolerance = 1e-12 if case.dtype == torch.float64 else 5e-5
     assert worst_difference(ours.initial, theirs.initial)[0] == 0, f"{name}: initial weights"
     for our_step, their_step in zip(ours.results, theirs.results, strict=True):
-        assert our_step.num_tokens == their_step.num_tokens, name
+        assert our_step.tokens == their_step.tokens, name
         assert our_step.loss == pytest.approx(their_step.loss, rel=tolerance), name
         assert our_step.grad_norm == pytest.approx(their_step.grad_norm, rel=tolerance), name
     for what in ("gradients", "weights"):

@@ -61,7 +61,7 @@ def test_the_loss_is_the_mean_per_valid_token_before_the_update() -> None:
     result = step_once(model, build_optimizer(model, model.declared, OPTIMIZER), 1, None, CASE)
 
     assert result.loss == pytest.approx((loss_sum / num_valid).item(), rel=1e-6)
-    assert result.num_tokens == (batch.labels_BT != IGNORED).sum()
+    assert result.tokens == (batch.labels_BT != IGNORED).sum()
 
 
 def test_gradients_are_clipped_to_the_norm_and_reported_before() -> None:

@@ -1,0 +1,50 @@
+"""What a training step measures, and how people are shown it. No torch.
+
+A new metric is a field of StepMetrics and its value in `model.train.step`, nothing else: beats, reports, the step ledger and `braid status`
+take StepMetrics whole, and what is printed walks over its fields. Give it a default, so that older records can still be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+STATUS = "status"
+"""Key of a field's metadata: its words in `braid status`, such as "loss {:.4f}". A field without them is not part of the status."""
+LOG = "log"
+"""Key of a field's metadata: its words in the line that a worker logs after each step. A field without them is not logged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepMetrics:
+    """What a step did; the same on every rank."""
+
+    loss: float = field(metadata={STATUS: "loss {:.4f}", LOG: "loss {:.5f}"})
+    """Mean per valid token of the global batch, before the update."""
+    grad_norm: float = field(metadata={LOG: "grad norm {:.4f}"})
+    """Global L2 norm before clipping."""
+    tokens: int
+    """Valid tokens of the global batch."""
+    skipped: bool = False
+    """The update was left out as a spike (see `model.train.spikes`): parameters and optimizer are as before."""
+
+
+def in_status(metrics: StepMetrics | None) -> dict[str, Any]:
+    """What `braid status` says of a step, by name; None for each where there was no step."""
+    return {name: getattr(metrics, name, None) for name in _words(STATUS)}
+
+
+def status_words(status: Mapping[str, Any]) -> list[str]:
+    """What people read of a status that has the values of `in_status`, one text for each value that is known."""
+    return [words.format(status[name]) for name, words in _words(STATUS).items() if status.get(name) is not None]
+
+
+def log_words(metrics: StepMetrics) -> list[str]:
+    """What people read of a step in a worker's log."""
+    return [words.format(getattr(metrics, name)) for name, words in _words(LOG).items()]
+
+
+def _words(key: str) -> dict[str, str]:
+    """By name of the field."""
+    return {one.name: one.metadata[key] for one in fields(StepMetrics) if key in one.metadata}

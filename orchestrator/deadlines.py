@@ -1,0 +1,70 @@
+"""How long the parts of a run wait for each other, and how often they look, where the configuration does not say. Imports nothing.
+
+What a person may want to change for a run is in `config.RecoveryConfig`.
+"""
+
+from __future__ import annotations
+
+# --- a worker -----------------------------------------------------------------------------------------------------------
+
+BEAT_EVERY_S = 0.5
+"""Between two signs of life of a worker that has nothing new to say."""
+LEDGER_WRITTEN_EVERY_S = 1.0
+"""Between two segments of the step ledger: what a killed worker may leave unrecorded."""
+
+# --- an agent, and the controller's link to it --------------------------------------------------------------------------
+
+REPORT_EVERY_S = 0.5
+"""How old an agent's report without news may become."""
+ASK_AGAIN_AFTER_S = 0.2
+"""Between two questions to an agent that can't be reached."""
+AGENT_STARTS_WITHIN_S = 60.0
+"""For an agent's first word: the node may have no free GPU, or not enough of them."""
+KILL_WITHIN_S = 3.0
+"""For an agent to kill and reap its workers."""
+KILL_ANSWERED_WITHIN_S = KILL_WITHIN_S + 1
+"""For an agent's answer that it has killed its workers; after that the agent is ended instead, and they die with it."""
+UPLOAD_WITHIN_S = 2.0
+"""For an agent without workers to upload the rest of their logs."""
+GIVE_UP_AFTER_S = 8.0
+"""From the order to stop to taking the agent for gone, confirmed or not: a frozen node can't answer, and its writes are fenced."""
+FORSAKEN_AFTER_S = 600.0
+"""For an agent without workers and without a word from any controller to end by itself."""
+FORSAKEN_LOOK_EVERY_S = 10.0
+"""Between two looks of an agent whether it is forsaken."""
+GPUS_COUNTED_EVERY_S = 1.0
+"""Between two questions to Ray for the free GPUs of every node."""
+GPUS_SETTLE_WITHIN_S = 5.0
+"""How long GPUs that an agent gave back may not yet show as free: it uploads logs first, and Ray's own count lags behind."""
+PROCESSES_GONE_WITHIN_S = 10.0
+"""For processes to end after SIGKILL, before they are said to be stuck in the kernel."""
+
+# --- the controller -----------------------------------------------------------------------------------------------------
+
+POLL_S = 0.2
+"""How long the controller waits for news before it looks at its timers."""
+CLOSE_POLL_S = 0.05
+"""How long the controller waits for news while the run's last agents end."""
+JOURNAL_RETRY_S = 1.0
+"""Between two tries to write an entry while the store is away."""
+REOPEN_AFTER_S = 2.0
+"""Before the first new try to open a run, or the first new process after a crash; doubles with each further one."""
+REOPEN_WITHIN_S = 300.0
+"""The longest wait between two tries to open a run."""
+ANSWER_WITHIN_S = 20.0
+"""How long a question waits for a controller that is still reading its journal."""
+STATUS_WITHIN_S = 2.0
+"""How long a question for the status waits for such a controller: the one who asks has the store to look at too."""
+LOG_WITHIN_S = 5.0
+"""For an agent to read a piece of a live log."""
+
+# --- a person's end -----------------------------------------------------------------------------------------------------
+
+CONNECT_WITHIN_S = 3.0
+"""For the head of a Ray cluster to accept a connection."""
+CONTROLLER_STARTS_WITHIN_S = 60.0
+"""For a new controller's first word: its process imports braid and reads the journal."""
+CONTROLLER_LEAVES_WITHIN_S = 15.0
+"""For the controller of a run that has just ended to be gone."""
+LOCAL_CLUSTER_STARTS_WITHIN_S = 120.0
+"""For every node of a local cluster to be up."""

@@ -1,0 +1,112 @@
+"""Where everything durable of a run lies on the store: every key, once. Pure.
+
+    run-names/NAME                          empty; so that listing runs does not list their checkpoints
+    runs/NAME/config/0001.json              the run's configurations, by version
+              journal/000000000001.json     what happened to the run, an event each
+              journal-upto/000000000500.json  entries 1 … 500 of the journal in one object
+              commits/000001.json           which checkpoints count
+              checkpoints/step-000000100-a0001/  manifest.json and the files that it names
+              ledger/a0001/000000001-000000025.jsonl  what steps 1 … 25 of attempt 1 did
+              logs/a0001/rank-00000.log     the end of what a worker printed
+
+All but the first two functions give keys below runs/NAME/, for the store that `store_of_run` returns.
+"""
+
+from __future__ import annotations
+
+import re
+
+from data_pipeline.store.protocol import ObjectStore, with_prefix
+
+NAMES = "run-names/"
+CONFIGS = "config/"
+JOURNAL = "journal/"
+JOURNAL_SUMMARIES = "journal-upto/"
+COMMITS = "commits/"
+CHECKPOINTS = "checkpoints/"
+LEDGER = "ledger/"
+LOGS = "logs/"
+MANIFEST = "manifest.json"
+"""Name of the file, in a checkpoint's directory, that names all others."""
+
+_CONFIG = re.compile(rf"{CONFIGS}(\d{{4}})\.json")
+_CHECKPOINT = re.compile(rf"{CHECKPOINTS}step-(\d{{9,}})-a(\d{{4,}})/")
+_LEDGER = re.compile(rf"{LEDGER}a(\d+)/")
+
+
+def store_of_run(store: ObjectStore, name: str) -> ObjectStore:
+    """The part of a storage root that belongs to a run."""
+    return with_prefix(store, f"runs/{name}/")
+
+
+def name_key(name: str) -> str:
+    """What says, below the storage root, that a run of this name exists."""
+    return NAMES + name
+
+
+def config_key(version: int) -> str:
+    """The key of a version of the run's configuration; the first is 1."""
+    return f"{CONFIGS}{version:04d}.json"
+
+
+def config_version(key: str) -> int | None:
+    """The inverse of `config_key`; None for any other key."""
+    match = _CONFIG.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def journal_key(sequence: int) -> str:
+    """The key of a journal entry; the first is 1."""
+    return f"{JOURNAL}{sequence:012d}.json"
+
+
+def journal_summary_key(sequence: int) -> str:
+    """The key of the object that holds every journal entry up to `sequence`."""
+    return f"{JOURNAL_SUMMARIES}{sequence:012d}.json"
+
+
+def commit_key(number: int) -> str:
+    """The key of an entry of the commit log."""
+    return f"{COMMITS}{number:06d}.json"
+
+
+def checkpoint_directory(step: int, attempt: int) -> str:
+    """Where the files of a checkpoint are; attempts never share one. Ends with '/'."""
+    return f"{CHECKPOINTS}step-{step:09d}-a{attempt:04d}/"
+
+
+def checkpoint_of(key: str) -> tuple[str, int, int] | None:
+    """(directory, step, attempt) of the checkpoint that a key belongs to; None for a key of no checkpoint."""
+    match = _CHECKPOINT.match(key)
+    return (match[0], int(match[1]), int(match[2])) if match else None
+
+
+def manifest_key(step: int, attempt: int) -> str:
+    """The key of a checkpoint's manifest."""
+    return checkpoint_directory(step, attempt) + MANIFEST
+
+
+def ledger_directory(attempt: int) -> str:
+    """Where the segments of an attempt are. Ends with '/'."""
+    return f"{LEDGER}a{attempt:04d}/"
+
+
+def segment_key(attempt: int, first_step: int, last_step: int) -> str:
+    """The key of the ledger's segment from `first_step` to `last_step`."""
+    return f"{segments_after(attempt, first_step)}-{last_step:09d}.jsonl"
+
+
+def segments_after(attempt: int, step: int) -> str:
+    """What sorts before every segment of the attempt that begins with `step` or later."""
+    return f"{ledger_directory(attempt)}{step:09d}"
+
+
+def attempt_of_segment(key: str) -> int | None:
+    """The attempt that wrote a segment of the ledger; None for a key of no segment."""
+    match = _LEDGER.match(key)
+    return int(match[1]) if match else None
+
+
+def log_key(attempt: int, rank: int) -> str:
+    """The key of a worker's log, which is also its path below the run's directory on its node."""
+    return f"{LOGS}a{attempt:04d}/rank-{rank:05d}.log"

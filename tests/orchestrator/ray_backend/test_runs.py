@@ -1,0 +1,200 @@
+"""Runs on a real Ray cluster of three nodes, with fake workers: what breaks, and how the run goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import ray
+
+from orchestrator.control.causes import Cause
+from orchestrator.control.controller import Controller
+from orchestrator.control.events import EVENT_KINDS, ControllerStarted
+from orchestrator.control.state import Ending
+from orchestrator.errors import Superseded
+from orchestrator.ray_backend import client
+from orchestrator.ray_backend.local import cluster as local_cluster
+from orchestrator.ray_backend.names import agent_prefix
+from orchestrator.ray_backend.ray_cluster import RayCluster
+from orchestrator.records.journal import open_journal, read_journal
+from tests.orchestrator.node.waiting import wait_for
+from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit
+
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
+
+
+def assert_nothing_is_left_of(run: FakeRun) -> None:
+    assert run.pids() == []
+    agents = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    assert [name for name in agents if name.startswith(agent_prefix(run.name))] == []
+
+
+def test_a_run_outlives_the_process_that_submitted_it_and_leaves_its_logs_but_no_process(tmp_path: Path, home: Path, cluster: str):
+    run = submit(tmp_path, "orphaned", num_steps=5)
+    code = (
+        "import os, signal, sys; from pathlib import Path; from data_pipeline.config import StorageConfig;"
+        "from orchestrator.ray_backend import client; from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER;"
+        "address, token, name, root = sys.argv[1:]; client.connect(address, token_path=Path(token));"
+        "client.start_controller(name, StorageConfig(root=root), worker_command=FAKE_WORKER); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code, cluster, str(local_cluster.token_path(home)), run.name, str(tmp_path)]
+
+    submitted = subprocess.run(command, cwd=Path(__file__).parents[3], timeout=60, check=False)
+
+    assert submitted.returncode == -signal.SIGKILL
+    end = run.wait_for_end()
+    assert (end.ending, end.attempt, end.incidents, end.committed_step) == (Ending.FINISHED, 1, (), 5)
+    assert run.store.get("logs/a0001/rank-00001.log").startswith(b"rank 1 of attempt 1 starts after step")
+    assert_nothing_is_left_of(run)
+
+
+def test_a_killed_worker_is_replaced_and_the_run_finishes(tmp_path: Path):
+    run = submit(tmp_path, "worker-killed")
+    run.start()
+    victim = run.wait_for_step(11)["workers"][1]
+
+    os.kill(victim["pid"], signal.SIGKILL)
+    run.wait_for_step(1, attempt=2)
+    end = run.let_finish()
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.rank, incident.node) == (Cause.KILLED, 1, victim["node"])
+    assert (end.ending, end.attempt, incident.resumed_from_step % 10) == (Ending.FINISHED, 2, 0)
+    assert incident.detected_after_s < 2.0
+    assert_nothing_is_left_of(run)
+
+
+def test_a_frozen_worker_is_named_with_its_rank_and_node(tmp_path: Path):
+    run = submit(tmp_path, "frozen", heartbeat_timeout_s=1.5)
+    run.start()
+    victim = run.wait_for_step(11)["workers"][1]
+
+    os.kill(victim["pid"], signal.SIGSTOP)
+    run.wait_for_step(1, attempt=2)
+    end = run.let_finish()
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.rank, incident.node) == (Cause.FROZEN, 1, victim["node"])
+    assert end.ending is Ending.FINISHED
+    assert_nothing_is_left_of(run)
+
+
+def test_a_killed_controller_comes_back_and_finds_its_workers_where_they_were(tmp_path: Path):
+    run = submit(tmp_path, "controller-killed")
+    handle = run.start()
+    before = run.wait_for_step(2)
+    old_pid = ray.get(handle.ping.remote())
+
+    os.kill(old_pid, signal.SIGKILL)
+    wait_for(lambda: run.state().epoch == 2, "the second controller")
+    after = run.wait_for_step(before["workers"][0]["step"] + 1)
+
+    assert ray.get(handle.ping.remote()) != old_pid
+    assert [worker["pid"] for worker in after["workers"]] == [worker["pid"] for worker in before["workers"]]
+    assert (after["attempt"], after["restarts"], after["incidents"]) == (1, 0, [])
+    ray.get(handle.stop.remote(now=True))
+    assert run.wait_for_end().ending is Ending.STOPPED
+    assert_nothing_is_left_of(run)
+
+
+def test_of_two_controllers_the_older_one_steps_down_and_the_workers_go_on(tmp_path: Path):
+    run = submit(tmp_path, "two-controllers")
+    run.start()
+    before = run.wait_for_step(2)
+
+    contenders: list[Controller] = []
+
+    def take_over() -> None:
+        """Where the first writes an entry in the same moment, it is the second that steps down; then another tries."""
+        while True:
+            cluster = RayCluster(run.config, worker_command=FAKE_WORKER)
+            contenders.append(Controller(journal=open_journal(run.store, EVENT_KINDS), cluster=cluster, clock=time.time))
+            with suppress(Superseded):
+                return contenders[-1].run()
+
+    thread = threading.Thread(target=take_over)
+    thread.start()
+    wait_for(lambda: client.find_controller(run.name) is None, "the first controller to step down")
+    pids_after = run.pids()
+    run.store.put("finish", b"")
+    thread.join(60)
+
+    entries = read_journal(run.store, EVENT_KINDS)
+    writers = [entry.writer for entry in entries if isinstance(entry.event, ControllerStarted)]
+    takeover = next(entry.sequence for entry in entries if entry.writer == writers[1])
+    assert pids_after == sorted(worker["pid"] for worker in before["workers"])
+    assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
+    assert {entry.writer for entry in entries[takeover - 1 :]} == {writers[1]}
+    view = contenders[-1].view
+    assert (view.state.ending, view.state.attempt) == (Ending.FINISHED, 1)
+    assert_nothing_is_left_of(run)
+
+
+def test_a_stopped_run_saves_first_and_can_be_followed_while_it_lives(tmp_path: Path):
+    run = submit(tmp_path, "stopped")
+    handle = run.start()
+    run.wait_for_step(3)
+
+    text, offset = ray.get(handle.read_log.remote(rank=1, attempt=1, offset=0))
+    ray.get(handle.stop.remote(now=False))
+    end = run.wait_for_end()
+
+    assert text.startswith(b"rank 1 of attempt 1 starts after step")
+    assert offset == len(text)
+    assert (end.ending, end.incidents) == (Ending.STOPPED, ())
+    assert end.reason.startswith("stopped on request at step")
+    assert end.committed_step > 0
+    assert_nothing_is_left_of(run)
+
+
+def test_an_error_that_no_restart_can_help_ends_the_run_with_the_reason(tmp_path: Path):
+    run = submit(tmp_path, "fails")
+    run.store.put("fail-at-5", b"ConfigMismatch")
+    run.start()
+
+    end = run.wait_for_end()
+
+    assert (end.ending, end.attempt) == (Ending.FAILED, 1)
+    assert "ConfigMismatch: asked to fail" in end.reason
+    assert_nothing_is_left_of(run)
+
+
+def test_a_killed_agent_takes_its_workers_along_and_is_replaced(tmp_path: Path):
+    run = submit(tmp_path, "agent-killed")
+    run.start()
+    victim = run.wait_for_step(11)["workers"][0]
+
+    agent_pid = int(Path(f"/proc/{victim['pid']}/stat").read_text().split()[3])
+    os.kill(agent_pid, signal.SIGKILL)
+    run.wait_for_step(1, attempt=2)
+    end = run.let_finish()
+
+    assert [(incident.cause, incident.node) for incident in end.incidents] == [(Cause.AGENT_LOST, victim["node"])]
+    assert end.ending is Ending.FINISHED
+    assert_nothing_is_left_of(run)
+
+
+def test_a_killed_node_is_replaced_by_the_spare(tmp_path: Path, home: Path):
+    run = submit(tmp_path, "node-killed")
+    run.start()
+    head = local_cluster.local_nodes(home)[0].node
+    workers = run.wait_for_step(11)["workers"]
+    victim = next(worker for worker in workers if worker["node"] != head)
+
+    local_cluster.kill_node(home, victim["node"])
+    run.wait_for_step(1, attempt=2)
+    end = run.let_finish()
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node) == (Cause.NODE_LOST, victim["node"])
+    assert incident.detected_after_s < 5.0
+    assert (end.ending, end.attempt, len(set(end.placement))) == (Ending.FINISHED, 2, 2)
+    assert victim["node"] not in end.placement
+    assert_nothing_is_left_of(run)

@@ -1,0 +1,242 @@
+"""Records of every step: durable in time, complete, exact to the bit."""
+
+import math
+import threading
+from dataclasses import replace
+
+import pytest
+
+from data_pipeline.store.protocol import AccessDenied, KeyExists, StoreUnavailable
+from model.parallel.config import ParallelConfig
+from orchestrator import codec
+from orchestrator.codec import DecodeError
+from orchestrator.records.ledger import Ledger, StepRecord, build_ledger, read_ledger, read_newest_record
+from tests.fakes.memory_store import MemoryStore
+
+NEVER_S = 1e6
+
+
+def record(step: int, *, attempt: int = 1, loss: float = 5.5) -> StepRecord:
+    return StepRecord(
+        step=step,
+        attempt=attempt,
+        loss=loss,
+        grad_norm=1.25,
+        tokens=64,
+        samples=f"{step:064x}",
+        layout=ParallelConfig(),
+        deterministic=True,
+        setting="",
+    )
+
+
+def ledger_of(store: MemoryStore, *, interval_s: float = NEVER_S) -> Ledger:
+    return build_ledger(store, attempt=1, interval_s=interval_s)
+
+
+def test_a_flush_makes_every_record_so_far_durable():
+    store = MemoryStore()
+    ledger = ledger_of(store)
+    ledger.append(record(1))
+    ledger.append(record(2))
+    ledger.flush(2)
+
+    assert read_ledger(store) == {1: [record(1), record(2)]}
+    assert list(store.objects) == ["ledger/a0001/000000001-000000002.jsonl"]
+    ledger.close()
+
+
+def test_records_become_durable_by_themselves():
+    store, written = MemoryStore(), threading.Event()
+    store.fault = lambda operation, key: written.set() if operation == "create" else None
+    ledger = ledger_of(store, interval_s=0.01)
+    ledger.append(record(1))
+
+    assert written.wait(timeout=30)
+    ledger.close()
+    assert read_ledger(store) == {1: [record(1)]}
+
+
+def test_closing_writes_the_rest():
+    store = MemoryStore()
+    ledger = ledger_of(store)
+    ledger.append(record(1))
+    ledger.flush(1)
+    ledger.append(record(2))
+    ledger.close()
+
+    assert read_ledger(store)[1] == [record(1), record(2)]
+
+
+def test_flushing_an_empty_ledger_returns():
+    ledger = ledger_of(MemoryStore())
+    ledger.flush(7)
+    ledger.close()
+
+
+@pytest.mark.parametrize("loss", [0.1 + 0.2, 5e-324, -0.0, math.inf, math.nan, 1.7976931348623157e308])
+def test_floats_keep_every_bit(loss: float):
+    store = MemoryStore()
+    ledger = ledger_of(store)
+    ledger.append(record(1, loss=loss))
+    ledger.close()
+
+    assert read_ledger(store)[1][0].loss.hex() == loss.hex()
+
+
+def test_the_background_waits_for_a_store_that_is_away():
+    store, outages = MemoryStore(), iter([True, True, False])
+    recovered = threading.Event()
+
+    def flicker(operation: str, key: str) -> None:
+        if next(outages):
+            raise StoreUnavailable("no answer")
+        recovered.set()
+
+    store.fault = flicker
+    ledger = ledger_of(store, interval_s=0.01)
+    ledger.append(record(1))
+    assert recovered.wait(timeout=30)
+    ledger.append(record(2))
+    store.fault = lambda operation, key: None
+    ledger.close()
+
+    assert read_ledger(store)[1] == [record(1), record(2)]
+
+
+def away(operation: str, key: str) -> None:
+    raise StoreUnavailable("no answer")
+
+
+def test_an_outage_costs_a_checkpoint_but_no_record():
+    store = MemoryStore(fault=away)
+    ledger = ledger_of(store)
+    ledger.append(record(1))
+    with pytest.raises(StoreUnavailable):
+        ledger.flush(1)
+    ledger.append(record(2))
+    store.fault = lambda operation, key: None
+
+    ledger.flush(2)
+
+    assert read_ledger(store)[1] == [record(1), record(2)]
+    ledger.close()
+
+
+def test_the_end_can_not_go_on_without_the_store():
+    ledger = ledger_of(MemoryStore(fault=away))
+    ledger.append(record(1))
+
+    with pytest.raises(StoreUnavailable):
+        ledger.close()
+
+
+def test_an_outage_while_a_lost_answer_is_looked_into_passes():
+    store = MemoryStore()
+    arrived = ledger_of(store)
+    arrived.append(record(1))
+    arrived.close()
+    store.fault = lambda operation, key: away(operation, key) if operation == "get" else None
+    ledger = ledger_of(store)
+    ledger.append(record(1))
+    with pytest.raises(StoreUnavailable):
+        ledger.flush(1)
+    store.fault = lambda operation, key: None
+
+    ledger.flush(1)
+
+    assert read_ledger(store) == {1: [record(1)]}
+    ledger.close()
+
+
+def test_an_error_that_stays_shows_at_the_next_step():
+    store, tried = MemoryStore(), threading.Event()
+
+    def refuse(operation: str, key: str) -> None:
+        tried.set()
+        raise AccessDenied("no")
+
+    store.fault = refuse
+    ledger = ledger_of(store, interval_s=0.01)
+    ledger.append(record(1))
+    assert tried.wait(timeout=30)
+
+    with pytest.raises(AccessDenied):
+        ledger.close()
+
+
+def test_a_write_whose_answer_got_lost_is_not_written_twice():
+    arrived = threading.Event()
+
+    class LosesTheFirstAnswer(MemoryStore):
+        def create(self, key: str, data: bytes) -> None:
+            super().create(key, data)
+            if not arrived.is_set():
+                arrived.set()
+                raise StoreUnavailable("no answer")
+
+    store = LosesTheFirstAnswer()
+    ledger = ledger_of(store, interval_s=0.01)
+    ledger.append(record(1))
+    assert arrived.wait(timeout=30)
+    ledger.append(record(2))
+    ledger.close()
+
+    assert read_ledger(store)[1] == [record(1), record(2)]
+
+
+def test_another_writer_of_the_same_segment_is_an_error():
+    store = MemoryStore(objects={"ledger/a0001/000000001-000000001.jsonl": b"not ours"})
+    ledger = ledger_of(store)
+    ledger.append(record(1))
+
+    with pytest.raises(KeyExists):
+        ledger.flush(1)
+
+
+def test_segments_are_read_in_the_order_of_attempts_and_steps():
+    store = MemoryStore()
+    for attempt, steps in ((1, (1, 2)), (2, (2, 3))):
+        ledger = build_ledger(store, attempt=attempt, interval_s=NEVER_S)
+        for step in steps:
+            ledger.append(record(step, attempt=attempt))
+            ledger.flush(step)
+        ledger.close()
+
+    assert {attempt: [one.step for one in records] for attempt, records in read_ledger(store).items()} == {1: [1, 2], 2: [2, 3]}
+
+
+def test_a_line_that_is_no_record_is_an_error_that_names_its_segment():
+    store = MemoryStore(objects={"ledger/a0001/000000001-000000001.jsonl": b'{"step": 1}\n'})
+
+    with pytest.raises(DecodeError, match=r"^ledger/a0001/000000001-000000001.jsonl"):
+        read_ledger(store)
+
+
+def test_the_bytes_of_a_line():
+    line = codec.to_json(replace(record(7, attempt=2, loss=0.1 + 0.2), skipped=True, layout=ParallelConfig(dp_shard=2), samples="ab"))
+
+    assert line == (
+        b'{"attempt":2,"deterministic":true,"grad_norm":1.25,"layout":{"cp":1,"dp_replicate":1,"dp_shard":2,"tp":1},'
+        b'"loss":0.30000000000000004,"samples":"ab","setting":"","skipped":true,"step":7,"tokens":64}'
+    )
+
+
+def test_a_line_from_before_a_metric_existed_is_read_with_its_default():
+    old = codec.to_plain(record(7))
+    del old["skipped"]
+
+    assert codec.from_plain(StepRecord, old) == record(7)
+
+
+def test_the_newest_record_of_an_attempt_is_found_without_what_came_before():
+    store = MemoryStore()
+    ledger = ledger_of(store)
+    for step in (1, 2, 3):
+        ledger.append(record(step))
+        ledger.flush(step)
+    ledger.close()
+
+    assert read_newest_record(store, 1, since_step=2) == record(3)
+    assert read_newest_record(store, 1, since_step=4) is None
+    assert read_newest_record(store, 2, since_step=0) is None

@@ -1,0 +1,82 @@
+"""What a checkpoint's manifest holds."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from model.parallel.config import ParallelConfig
+from orchestrator.errors import CheckpointCorrupt
+from orchestrator.records.manifest import (
+    CheckpointManifest,
+    DataPosition,
+    FileDigest,
+    TrainingTerms,
+    data_position,
+    read_manifest,
+    write_manifest,
+)
+from tests.fakes.memory_store import MemoryStore
+from tests.orchestrator.worker.tiny_run import MODEL
+
+MANIFEST = CheckpointManifest(
+    run="first",
+    attempt=1,
+    step=10,
+    origin="trained",
+    model=MODEL,
+    training=TrainingTerms(
+        data_position=DataPosition(epoch=0, index=40),
+        layout=ParallelConfig(dp_shard=2),
+        training_digest="d" * 64,
+        dataset_digest="a" * 64,
+    ),
+    files=(FileDigest(name=".metadata", size_bytes=3, sha256=hashlib.sha256(b"abc").hexdigest()),),
+    torch_version="2.13.0",
+    created_at_s=1.5,
+)
+
+
+def test_a_manifest_reads_back_as_it_was_written():
+    store = MemoryStore()
+    entry = write_manifest(store, MANIFEST)
+
+    assert entry.manifest_key == "checkpoints/step-000000010-a0001/manifest.json"
+    assert read_manifest(store, entry) == MANIFEST
+
+
+def test_a_manifest_that_is_not_the_committed_one_is_refused():
+    store = MemoryStore()
+    entry = write_manifest(store, MANIFEST)
+    write_manifest(store, replace(MANIFEST, created_at_s=2.5))
+
+    with pytest.raises(CheckpointCorrupt, match=r"^memory:checkpoints/step-000000010-a0001/manifest.json is not what was written"):
+        read_manifest(store, entry)
+
+
+def test_a_missing_manifest_is_refused():
+    store = MemoryStore()
+    entry = write_manifest(store, MANIFEST)
+    store.delete(entry.manifest_key)
+
+    with pytest.raises(CheckpointCorrupt, match=r"manifest.json is missing$"):
+        read_manifest(store, entry)
+
+
+def test_one_bad_transfer_does_not_condemn_a_checkpoint():
+    store = MemoryStore()
+    entry = write_manifest(store, MANIFEST)
+    good, reads = store.objects[entry.manifest_key], []
+
+    def garble_the_first_read(operation: str, key: str) -> None:
+        reads.append(operation)
+        store.objects[key] = good if len(reads) > 1 else good[:-1] + b"?"
+
+    store.fault = garble_the_first_read
+
+    assert read_manifest(store, entry) == MANIFEST
+
+
+def test_the_data_position_is_where_the_next_step_begins():
+    assert data_position(5, batch_rows=4, num_samples=24) == DataPosition(epoch=0, index=20)
+    assert data_position(7, batch_rows=4, num_samples=24) == DataPosition(epoch=1, index=4)

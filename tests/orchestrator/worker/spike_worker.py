@@ -1,0 +1,31 @@
+"""A worker whose rank 1 meets a spike: at step 6 its loss, and so every gradient, is far too large. Started like a worker."""
+
+import os
+
+from torch import Tensor
+
+from data_pipeline.read.batch import TokenBatch
+from model.lm import HybridLM
+from model.train.metrics import StepMetrics
+from orchestrator.worker.main import main
+from orchestrator.worker.trainer import Trainer
+
+SPIKE_STEP = 6
+train, loss_sum = Trainer._train, HybridLM.loss_sum
+under_way: list[int] = []
+
+
+def train_and_tell(self: Trainer, step: int, batch: TokenBatch) -> StepMetrics:
+    under_way.append(step)
+    return train(self, step, batch)
+
+
+def spiking_loss_sum(self: HybridLM, *args: object, **kwargs: object) -> Tensor:
+    is_spike = under_way[-1] == SPIKE_STEP and os.environ["RANK"] == "1"
+    return loss_sum(self, *args, **kwargs) * (1000 if is_spike else 1)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    Trainer._train = train_and_tell  # type: ignore[method-assign]
+    HybridLM.loss_sum = spiking_loss_sum  # type: ignore[method-assign]
+    main()

@@ -1,0 +1,257 @@
+"""Saving: what counts, when, and what is removed. One process; the object store is in memory."""
+
+import threading
+from typing import Literal
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
+from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
+from model.train.spikes import build_spike_guard
+from orchestrator.errors import Fenced
+from orchestrator.messages import Resumed
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.keys import checkpoint_directory
+from orchestrator.records.ledger import read_ledger
+from orchestrator.records.manifest import read_manifest
+from orchestrator.worker.training_state import training_state
+from tests.fakes.memory_store import MemoryStore
+from tests.model.toys import declared
+from tests.orchestrator.worker.one_rank import DIGEST, begin, flip_a_byte, state_at, steps_on_store
+from tests.orchestrator.worker.tiny_run import MODEL
+
+
+def test_what_is_saved_is_loaded(group: dist.ProcessGroup):
+    store = MemoryStore()
+    begin(store, group, 1).save(3, 6)
+
+    resumed, state = begin(store, group, 2).load()
+
+    assert resumed == Resumed(step=6)
+    assert torch.equal(state["model.weight"], torch.full((4, 3), 6.0))
+    assert state["optimizer.weight.step"].item() == 6.0
+
+
+def test_a_manifest_says_what_the_checkpoint_is(group: dist.ProcessGroup):
+    store = MemoryStore()
+    begin(store, group, 1).save(7)
+
+    manifest = read_manifest(store, open_commit_log(store).trusted()[0])
+
+    assert (manifest.run, manifest.attempt, manifest.step, manifest.model) == ("first", 1, 7, MODEL)
+    assert manifest.training is not None
+    assert manifest.training.training_digest == DIGEST
+    assert (manifest.training.data_position.epoch, manifest.training.data_position.index) == (1, 4)
+    assert [file.name for file in manifest.files] == [".metadata", "__0_0.distcp"]
+    assert all(file.size_bytes == len(store.objects[checkpoint_directory(7, 1) + file.name]) for file in manifest.files)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(group: dist.ProcessGroup):
+    """The snapshot is taken at once; what happens to the weights afterwards does not reach the files."""
+    store, may_write = MemoryStore(), threading.Event()
+    training = begin(store, group, 1)
+    training.record(3)
+    store.fault = lambda operation, key: None if operation != "put" else (may_write.wait(timeout=30), None)[1]
+    state = state_at(3)
+
+    training.checkpointer.save(3, state)
+    state["model.weight"].fill_(99.0)
+    training.checkpointer.check()
+    assert training.committed == []
+    may_write.set()
+    training.checkpointer.wait()
+
+    assert training.committed == [3]
+    assert begin(store, group, 2).load()[1]["model.weight"].max() == 3.0
+
+
+def test_a_save_that_is_due_too_early_waits_and_is_counted(group: dist.ProcessGroup):
+    store = MemoryStore()
+    training = begin(store, group, 1)
+    slow = threading.Event()
+    store.fault = lambda operation, key: None if operation != "put" else (slow.wait(timeout=0.2), None)[1]
+    training.record(3)
+    training.checkpointer.save(3, state_at(3))
+    training.checkpointer.save(6, state_at(6))
+    training.checkpointer.wait()
+
+    assert training.committed == [3, 6]
+    assert training.checkpointer.num_waits == 1
+
+
+def test_a_failed_save_shows_at_the_next_step(group: dist.ProcessGroup):
+    store = MemoryStore()
+    training = begin(store, group, 1)
+
+    def refuse(operation: str, key: str) -> None:
+        if operation == "put":
+            raise AccessDenied("not allowed")
+
+    store.fault = refuse
+    training.checkpointer.save(3, state_at(3))
+
+    with pytest.raises(AccessDenied, match=r"^not allowed$"):
+        training.check_after_its_end()
+    assert training.committed == []
+
+
+def away(operation: str, key: str) -> None:
+    if operation in ("put", "create"):
+        raise StoreUnavailable("no answer")
+
+
+def test_a_store_that_is_away_costs_a_checkpoint_and_not_the_run(group: dist.ProcessGroup, caplog: pytest.LogCaptureFixture):
+    store = MemoryStore()
+    training = begin(store, group, 1)
+    store.fault = away
+    training.record(3)
+    training.checkpointer.save(3, state_at(3))
+    training.check_after_its_end()
+    training.record(6)
+    training.checkpointer.save(6, state_at(6))
+    training.record(9)
+    store.fault = lambda operation, key: away(operation, key) if "/step-000000006-" in key else None
+    training.checkpointer.save(9, state_at(9))  # finds that of step 6 lost as well
+    training.checkpointer.wait()
+
+    assert training.committed == [9]
+    assert caplog.text.count("a checkpoint is LOST, the store is away") == 2
+    assert [record.step for record in read_ledger(store)[1]] == [3, 6, 9]
+    assert begin(store, group, 2).load()[0] == Resumed(step=9)
+
+
+def test_the_last_checkpoint_is_not_dropped(group: dist.ProcessGroup):
+    store = MemoryStore()
+    training = begin(store, group, 1)
+    store.fault = away
+    training.checkpointer.save(3, state_at(3))
+
+    with pytest.raises(StoreUnavailable, match=r"^no answer$"):
+        training.checkpointer.wait()
+
+
+def test_the_records_of_its_steps_are_durable_before_a_checkpoint_counts(group: dist.ProcessGroup):
+    store, order = MemoryStore(), []
+    training = begin(store, group, 1)
+    store.fault = lambda operation, key: order.append(key.split("/")[0]) if operation == "create" else None
+    training.save(3)
+
+    assert order == ["ledger", "commits"]
+    assert [record.step for record in read_ledger(store)[1]] == [3]
+
+
+def test_retention_keeps_the_last_good_ones(group: dist.ProcessGroup):
+    store = MemoryStore()
+    begin(store, group, 1, keep_latest=2).save(3, 6, 9, 12)
+
+    assert steps_on_store(store) == {"step-000000009-a0001", "step-000000012-a0001"}
+
+
+def test_retention_does_not_count_on_a_refused_one(group: dist.ProcessGroup):
+    store = MemoryStore()
+    begin(store, group, 1).save(3, 6, 9)
+    flip_a_byte(store, checkpoint_directory(9, 1) + "__0_0.distcp")
+    second = begin(store, group, 2)
+    second.load()
+    second.save(8)
+
+    assert {"step-000000006-a0001", "step-000000008-a0002"} <= steps_on_store(store)
+    flip_a_byte(store, checkpoint_directory(8, 2) + "__0_0.distcp")
+    assert begin(store, group, 3).load()[0].step == 6
+
+
+def test_manifests_are_deleted_before_what_they_name(group: dist.ProcessGroup):
+    store, deleted = MemoryStore(), []
+    training = begin(store, group, 1)
+    store.fault = lambda operation, key: deleted.append(key) if operation == "delete" else None
+    training.save(3, 6, 9)
+
+    assert deleted[0] == checkpoint_directory(3, 1) + "manifest.json"
+    assert len(deleted) > 2
+
+
+def test_a_frozen_worker_that_wakes_up_removes_nothing(group: dist.ProcessGroup):
+    """It freezes right after its commit; what the newer attempt may fall back on is no longer its business."""
+    store = MemoryStore()
+    zombie = begin(store, group, 1, keep_latest=2)
+    zombie.save(3, 6)
+
+    def begin_a_newer_one(operation: str, key: str) -> None:
+        if operation == "list":
+            store.fault = lambda operation, key: None
+            open_commit_log(store).fence(2)
+
+    store.fault = begin_a_newer_one
+    with pytest.raises(Fenced, match=r"^attempt 2 of this run has begun"):
+        zombie.save(9)
+
+    assert steps_on_store(store) == {f"step-{step:09d}-a0001" for step in (3, 6, 9)}
+
+
+def test_what_a_dead_attempt_left_behind_is_cleared_away(group: dist.ProcessGroup):
+    store = MemoryStore()
+    begin(store, group, 1).save(3)
+    store.put(checkpoint_directory(6, 1) + "__0_0.distcp", b"half")
+    begin(store, group, 2).save(6)
+
+    assert steps_on_store(store) == {"step-000000003-a0001", "step-000000006-a0002"}
+
+
+def test_a_store_that_forbids_deleting_does_not_end_the_run(group: dist.ProcessGroup, caplog: pytest.LogCaptureFixture):
+    store = MemoryStore()
+    training = begin(store, group, 1)
+
+    def forbid(operation: str, key: str) -> None:
+        if operation == "delete":
+            raise StoreUnavailable("not allowed")
+
+    store.fault = forbid
+    training.save(3, 6, 9)
+
+    assert training.committed == [3, 6, 9]
+    assert "old checkpoints could not be removed" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_fresh_optimizer_has_the_state_of_a_stepped_one_to_load_into(name: Literal["adamw", "muon"]):
+    def names_and_shapes(*, stepped: bool) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        model = torch.nn.ModuleDict({"layers": torch.nn.Linear(3, 2)})
+        optimizer = build_optimizer(model, declared(model), OptimizerConfig(name=name, groups=()))
+        if stepped:
+            model["layers"](torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+        return {name: (tensor.shape, tensor.dtype) for name, tensor in training_state(model, optimizer).items()}
+
+    assert names_and_shapes(stepped=False) == names_and_shapes(stepped=True)
+    assert ("optimizer.layers.weight.momentum_buffer" in names_and_shapes(stepped=False)) == (name == "muon")
+
+
+def test_an_optimizer_without_state_is_a_mistake():
+    model = torch.nn.Linear(3, 2)
+
+    with pytest.raises(ValueError, match=r"^weight: the optimizer has no state for it; make the optimizer with build_optimizer$"):
+        training_state(model, torch.optim.AdamW(model.parameters()))
+
+
+def test_what_a_spike_guard_remembers_is_part_of_a_checkpoint(group: dist.ProcessGroup):
+    """Half empty as it is: what is not known yet is NaN there too."""
+    config = OptimizerConfig(skip_sigma=2.0, skip_window=4)
+    before, after = build_spike_guard(config), build_spike_guard(config)
+    assert before is not None
+    assert after is not None
+    before.skips(2.0, 1.0)
+    before.skips(2.5, 1.5)
+    store = MemoryStore()
+    training = begin(store, group, 1)
+    training.record(3)
+    training.checkpointer.save(3, {"spikes.history": before.history})
+    before.skips(3.0, 2.0)
+    training.checkpointer.wait()
+
+    begin(store, group, 2).load(into={"spikes.history": after.history})
+
+    assert after.history[2:].tolist() == [[2.0, 1.0], [2.5, 1.5]]
+    assert after.history[:2].isnan().all()

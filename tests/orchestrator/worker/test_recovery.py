@@ -1,0 +1,157 @@
+"""Real worker processes on the CPU: killed, stopped, misconfigured, moved to another layout."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from data_pipeline.store.protocol import ObjectStore
+from model.parallel.config import ParallelConfig
+from orchestrator import codec
+from orchestrator.config import RunConfig
+from orchestrator.messages import Beat, Committed, Outcome, Phase
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.ledger import read_ledger
+from orchestrator.records.manifest import read_manifest
+from orchestrator.worker.dcp import open_checkpoint
+from tests.orchestrator.worker.tiny_run import Worker, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run of two data-parallel workers that nothing disturbed."""
+
+    config: RunConfig
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    directory = tmp_path_factory.mktemp("reference")
+    config = tiny_config(directory / "store", dp_shard=2)
+    create_run(config)
+    attempt = run_attempt(config, 1, directory)
+    assert attempt.ended.outcome is Outcome.FINISHED
+    return Reference(config=config, directory=directory)
+
+
+def final_digests(run_store: ObjectStore) -> tuple[int, dict[str, str]]:
+    """(step, digest of every whole tensor) of the newest checkpoint, read by one process without any mesh."""
+    reader = open_checkpoint(run_store, read_manifest(run_store, open_commit_log(run_store).trusted()[0]))
+    state = {name: torch.empty(saved.size, dtype=saved.properties.dtype) for name, saved in reader.metadata.state_dict_metadata.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it assumes a single process, which is so
+        dcp.load(state, storage_reader=reader, no_dist=True)
+    return open_commit_log(run_store).trusted()[0].step, {
+        name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in state.items()
+    }
+
+
+def bits_by_step(run_store: ObjectStore) -> dict[int, tuple[str, str]]:
+    """Loss and grad norm of every step, of the last attempt that did it."""
+    records = read_ledger(run_store)
+    return {one.step: (one.loss.hex(), one.grad_norm.hex()) for attempt in sorted(records) for one in records[attempt]}
+
+
+def has_committed_3_and_done_5(worker: Worker) -> bool:
+    committed, beat = worker.last(Committed), worker.last(Beat)
+    return committed is not None and beat is not None and beat.step >= 5
+
+
+def test_a_killed_run_ends_with_the_same_bits_as_one_that_was_left_alone(reference: Reference, tmp_path: Path):
+    config = tiny_config(tmp_path / "store", dp_shard=2)
+    run_store = create_run(config)
+
+    with start_attempt(config, 1, tmp_path) as first:
+        first.until(has_committed_3_and_done_5)
+        first.kill()
+    assert first.ended is None, "killed too late to be a test"
+    second = run_attempt(config, 2, tmp_path)
+
+    assert second.resumed.step in (3, 6)
+    assert second.resumed.rejected == ()
+    expected = run_store_of(reference.config)
+    assert final_digests(run_store) == final_digests(expected)
+    assert bits_by_step(run_store) == bits_by_step(expected)
+    verdict = proof_on(config)
+    assert verdict.ok, verdict.problems
+    assert "VERIFIED run first: 8 steps, 512 tokens, 2 attempts" in verdict.line
+
+
+def test_an_undisturbed_run_is_verified_and_leaves_the_last_two_checkpoints(reference: Reference):
+    run_store = run_store_of(reference.config)
+
+    assert proof_on(reference.config).line == "VERIFIED run first: 8 steps, 512 tokens, 1 attempt, nothing skipped or repeated"
+    assert {info.key.split("/")[1] for info in run_store.list("checkpoints/")} == {"step-000000006-a0001", "step-000000008-a0001"}
+
+
+def test_a_checkpoint_loads_into_another_layout_bit_for_bit(reference: Reference, tmp_path: Path):
+    """Written by two data-parallel ranks; read by two tensor-parallel ones, and by one alone."""
+    run_store = run_store_of(reference.config)
+    expected_step, expected = final_digests(run_store)
+    for number, parallel in enumerate((ParallelConfig(tp=2), ParallelConfig()), start=2):
+        config = replace(reference.config, parallel=parallel)
+        run_store.create(f"config/{number:04d}.json", codec.to_json(config))
+
+        with start_attempt(config, number, tmp_path, config_version=number, module="tests.orchestrator.worker.layout_probe") as probe:
+            assert probe.finish() == [0] * parallel.world_size, probe.log
+
+        found = json.loads(probe.log.splitlines()[-1])
+        assert found == {"step": expected_step, "digests": expected}
+
+
+def test_sigterm_saves_and_stops(tmp_path: Path):
+    config = tiny_config(tmp_path / "store", num_steps=100_000, every_steps=50_000)
+    run_store = create_run(config)
+
+    with start_attempt(config, 1, tmp_path) as attempt:
+        attempt.until(lambda worker: worker.last(Beat) is not None and worker.last(Beat).step >= 2)
+        attempt.terminate()
+        assert attempt.finish() == [0], attempt.log
+
+    assert attempt.ended.outcome is Outcome.STOPPED
+    assert attempt.workers[0].last(Committed).step == attempt.ended.step
+    assert open_commit_log(run_store).trusted()[0].step == attempt.ended.step
+    phases = [message.phase for message in attempt.workers[0].said if isinstance(message, Beat)]
+    assert [phase for phase in Phase if phase in phases] == sorted(set(phases), key=list(Phase).index)
+    assert Phase.SAVING in phases
+    assert phases[-1] is Phase.DONE
+
+
+def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):
+    """The records tell what was read, not what was planned."""
+    config = tiny_config(tmp_path / "store", num_steps=2, dp_shard=2)
+    create_run(config)
+
+    run_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.same_rows_worker")
+
+    assert proof_on(config).problems == tuple(f"attempt 1: step {step} trained on other samples than the plan's" for step in (1, 2))
+
+
+def test_an_outage_for_one_rank_costs_all_of_them_that_checkpoint_and_no_more(tmp_path: Path):
+    config = tiny_config(tmp_path / "store", num_steps=8, tp=2)
+    run_store = create_run(config)
+
+    attempt = run_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.outage_worker")
+
+    assert [commit.step for commit in open_commit_log(run_store).trusted()] == [8, 6]
+    assert all("a checkpoint is LOST" in worker.log.read_text() for worker in attempt.workers)
+    assert proof_on(config).ok
+
+
+def test_a_changed_model_is_one_line_and_exit_status_1(reference: Reference, tmp_path: Path):
+    config = replace(reference.config, parallel=ParallelConfig(), optimizer=replace(reference.config.optimizer, lr=0.5))
+    run_store_of(config).create("config/0009.json", codec.to_json(config))
+
+    with start_attempt(config, 9, tmp_path, config_version=9) as attempt:
+        assert attempt.finish() == [1]
+
+    assert attempt.failed.error_type == "ConfigMismatch"
+    assert attempt.failed.text.startswith("run first: model, data, optimizer, start, train.batch_rows or train.seed differs")
+    assert "Traceback" not in attempt.log
+    assert attempt.log.count(attempt.failed.text) == 1

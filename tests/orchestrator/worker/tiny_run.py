@@ -1,0 +1,226 @@
+"""The smallest run there is: a config, a dataset of random tokens, and real worker processes to train it."""
+
+import hashlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.config import DataConfig, StorageConfig
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
+from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import ObjectStore, with_prefix
+from model.config import ModelConfig
+from model.optim.config import OptimizerConfig
+from model.parallel.config import ParallelConfig
+from orchestrator import codec
+from orchestrator.config import CheckpointConfig, ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.messages import Ended, Failed, Message, Resumed, decode
+from orchestrator.records.commit_log import open_commit_log
+from orchestrator.records.ledger import read_ledger
+from orchestrator.verify import Proof, verify
+
+WORKER = "orchestrator.worker.main"
+VOCAB_SIZE, SEQ_LEN, BATCH_ROWS = 256, 16, 4
+MODEL = ModelConfig(
+    vocab_size=VOCAB_SIZE,
+    d_model=32,
+    num_layers=2,
+    num_heads=2,
+    head_dim=16,
+    gdn_key_dim=12,
+    gdn_value_dim=24,
+    ffn_width=48,
+    layer_pattern="gdn attn",
+)
+
+
+def tiny_config(root: Path, *, num_steps: int = 8, dp_shard: int = 1, tp: int = 1, every_steps: int = 3, keep_latest: int = 2) -> RunConfig:
+    return RunConfig(
+        name="first",
+        model=MODEL,
+        data=DataConfig(dataset="noise", seq_len=SEQ_LEN),
+        storage=StorageConfig(root=str(root)),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=2),
+        train=TrainConfig(num_steps=num_steps, batch_rows=BATCH_ROWS, micro_rows=1),
+        parallel=ParallelConfig(dp_shard=dp_shard, tp=tp),
+        checkpoint=CheckpointConfig(every_steps=every_steps, keep_latest=keep_latest),
+        resources=ResourcesConfig(device="cpu", workers_per_node=1),
+    )
+
+
+def write_dataset(store: ObjectStore) -> None:
+    """Two shards of random tokens, 24 samples in all, so that a run of 8 steps sees a second epoch."""
+    shards = []
+    for number, num_tokens in enumerate((201, 200)):
+        data = np.random.default_rng(number).integers(0, VOCAB_SIZE, num_tokens).astype("<u2").tobytes()
+        key = f"datasets/noise/{number}.bin"
+        store.put(key, data)
+        shards.append(ShardRef(key=key, num_tokens=num_tokens, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+    manifest = DatasetManifest(
+        name="noise", dtype="uint16", eos_id=0, vocab_size=VOCAB_SIZE, tokenizer_key="datasets/noise/tokenizer.json", shards=tuple(shards)
+    )
+    store.create(manifest_key("noise"), manifest_to_json(manifest))
+
+
+def create_run(config: RunConfig) -> ObjectStore:
+    """A store with the dataset and the run's configuration in it; returns the run's part."""
+    store = LocalStore(Path(config.storage.root))
+    write_dataset(store)
+    run_store = run_store_of(config)
+    run_store.create("config/0001.json", codec.to_json(config))
+    return run_store
+
+
+def run_store_of(config: RunConfig) -> ObjectStore:
+    return with_prefix(LocalStore(Path(config.storage.root)), f"runs/{config.name}/")
+
+
+def proof_on(config: RunConfig) -> Proof:
+    """What `braid verify` says."""
+    manifest = load_manifest(LocalStore(Path(config.storage.root)), config.data.dataset)
+    num_samples = build_sample_table(manifest, config.data.seq_len).num_samples
+
+    def expected_digest(step: int) -> str:
+        return digest_of(samples_of_step(step, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed))
+
+    run_store = run_store_of(config)
+    return verify(
+        run=config.name,
+        records=read_ledger(run_store),
+        entries=open_commit_log(run_store).entries,
+        expected_digest=expected_digest,
+        expected_tokens=config.tokens_per_step,
+        num_steps_done=config.train.num_steps,
+    )
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process, and what it said."""
+
+    process: subprocess.Popen[bytes]
+    reports: int
+    log: Path
+    said: list[Message] = field(default_factory=list)
+    unread: bytes = b""
+
+    def listen(self, timeout_s: float) -> bool:
+        """Takes in what the worker has said; False once it will say no more."""
+        ready, _, _ = select.select([self.reports], [], [], timeout_s)
+        if not ready:
+            return True
+        data = os.read(self.reports, 65536)
+        *lines, self.unread = (self.unread + data).split(b"\n")
+        self.said += map(decode, lines)
+        return bool(data)
+
+    def last(self, kind: type[Message]) -> Any:
+        return next((message for message in reversed(self.said) if isinstance(message, kind)), None)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The worker processes of one attempt. A context manager that leaves none behind."""
+
+    workers: list[Worker]
+
+    def __enter__(self) -> "Attempt":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        for worker in self.workers:
+            os.close(worker.reports)
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            worker.process.kill()
+            worker.process.wait()
+
+    def terminate(self) -> None:
+        for worker in self.workers:
+            worker.process.send_signal(signal.SIGTERM)
+
+    def until(self, is_enough: Callable[[Worker], bool]) -> None:
+        """Listens to rank 0 until `is_enough(worker)`; fails with its log when it ends before."""
+        first = self.workers[0]
+        while not is_enough(first):
+            if not first.listen(timeout_s=0.05):
+                raise AssertionError(f"rank 0 ended before:\n{first.log.read_text()[-3000:]}")
+
+    def finish(self) -> list[int]:
+        """Listens to all until they end; their exit statuses."""
+        for worker in self.workers:
+            while worker.listen(timeout_s=60):
+                pass
+        return [worker.process.wait(timeout=30) for worker in self.workers]
+
+    @property
+    def resumed(self) -> Resumed:
+        return self.workers[0].last(Resumed)
+
+    @property
+    def ended(self) -> Ended:
+        return self.workers[0].last(Ended)
+
+    @property
+    def failed(self) -> Failed:
+        return self.workers[0].last(Failed)
+
+    @property
+    def log(self) -> str:
+        return self.workers[0].log.read_text()
+
+
+def start_attempt(config: RunConfig, number: int, directory: Path, *, config_version: int = 1, module: str = WORKER) -> Attempt:
+    """Worker processes as an agent starts them."""
+    port = free_port()
+    return Attempt(
+        [_start_worker(module, config, number, rank, port, directory, config_version) for rank in range(config.parallel.world_size)]
+    )
+
+
+def run_attempt(config: RunConfig, number: int, directory: Path, *, module: str = WORKER) -> Attempt:
+    """As `start_attempt`, until the end."""
+    with start_attempt(config, number, directory, module=module) as attempt:
+        statuses = attempt.finish()
+        assert statuses == [0] * len(statuses), attempt.log
+    return attempt
+
+
+def _start_worker(module: str, config: RunConfig, attempt: int, rank: int, port: int, directory: Path, config_version: int) -> Worker:
+    reading, writing = os.pipe()
+    variables = {
+        "RANK": rank, "WORLD_SIZE": config.parallel.world_size, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "BRAID_RUN": config.name, "BRAID_STORAGE": json.dumps(codec.to_plain(config.storage)), "BRAID_CONFIG_VERSION": config_version,
+        "BRAID_ATTEMPT": attempt, "BRAID_REPORT_FD": writing, "BRAID_AGENT_PID": os.getpid(), "BRAID_HOME": directory / "home",
+        "OMP_NUM_THREADS": 1,
+    }  # fmt: skip
+    log = directory / f"a{attempt}-rank{rank}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            env=os.environ | {name: str(value) for name, value in variables.items()},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(writing,),
+        )
+    os.close(writing)
+    return Worker(process=process, reports=reading, log=log)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
