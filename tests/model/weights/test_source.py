@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from gloo_world import run_in_world
-from layout_cases import CPU, MODEL
-from memory_weights import MemoryWeights, random_weights
 from torch.distributed.tensor import DTensor
 
 from model.build import build_model, shard_model
@@ -14,6 +11,9 @@ from model.config import ComputeConfig, ParallelConfig
 from model.lm import HybridLM
 from model.parallel.mesh import build_mesh
 from model.weights.source import WeightsMismatch, load_weights
+from tests.model.gloo_world import run_in_world
+from tests.model.layout_cases import CPU, MODEL
+from tests.model.weights.memory_weights import MemoryWeights, random_weights
 
 LAYOUTS = (ParallelConfig(dp_shard=2, tp=2), ParallelConfig(dp_replicate=2, dp_shard=2), ParallelConfig(tp=4), ParallelConfig(cp=2, tp=2))
 

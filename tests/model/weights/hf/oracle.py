@@ -1,4 +1,4 @@
-"""What transformers computes, on its plain torch path: `python hf_oracle.py DIR` leaves a folder per case there.
+"""What transformers computes, on its plain torch path: `python oracle.py DIR` leaves a folder per case there.
 
 A process of its own, because transformers must find neither fla nor triton. In each folder: `model` and `gradients`, both saved by
 save_pretrained; `exported`, which our code made of `model`; `oracle.safetensors`; and `loading.json`, what transformers said of `exported`.
