@@ -1,4 +1,4 @@
-"""Initial weights: a function of a parameter's name, its full shape and the seed, so the layout can't change them."""
+"""Initial weights: a function of a parameter's name, its full shape and the seed, so that they are the same under every layout."""
 
 import hashlib
 import math
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from model.weights.source import copy_full
 
 STD = 0.02
+"""The standard deviation of the normal distribution that weights are drawn from, before it is cut at three of them."""
 
 
 def initial_weight(name: str, shape: torch.Size, seed: int) -> Tensor:
-    """The whole parameter, fp32 on the CPU (the source of each rule is the Olmo Hybrid recipe, arXiv 2604.03444)."""
+    """The full parameter in fp32 on the CPU, drawn as the Olmo Hybrid recipe says (arXiv 2604.03444)."""
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()) >> 1)
     if name.endswith("norm.weight"):
         return torch.ones(shape)
@@ -27,6 +28,6 @@ def initial_weight(name: str, shape: torch.Size, seed: int) -> Tensor:
 
 @torch.no_grad()
 def init_weights(model: nn.Module, seed: int) -> None:
-    """Fills every parameter; a rank keeps its own shard of each full tensor, without communication."""
+    """Fills every parameter of `model`. A rank draws each full tensor and keeps its own shard, without communication."""
     for name, parameter in model.named_parameters():
         copy_full(parameter, initial_weight(name, parameter.shape, seed))

@@ -1,9 +1,9 @@
-"""What weights are stored in."""
+"""The dtypes in which weights are stored."""
 
 import torch
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""safetensors' names of what weights are stored in."""
+"""The dtypes of weights that can be read, by the names that safetensors has for them."""
 
 
 def cast_dtype(name: str, own: torch.dtype, wanted: torch.dtype) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Directories of safetensors as Hugging Face has them ⇄ our weights, a tensor at a time; of which family is not said here."""
+"""Directories of safetensors ⇄ weights by our names, a tensor at a time. What is in them is for the families to say."""
 
 import json
 import os
@@ -26,6 +26,7 @@ from model.weights.hf.serving import Serving
 from model.weights.source import TensorInfo, WeightSource, check_tensors
 
 SHARD_BYTES = 1 << 30
+"""The largest file of an export, unless one tensor is larger."""
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
@@ -48,7 +49,7 @@ class HFWeights:
 
 
 def open_hf(directory: Path) -> HFWeights:
-    """The released spelling, the spec's alternatives, and what transformers' save_pretrained writes.
+    """Opens a directory in any spelling that its family understands.
 
     Raises HFFormatError, naming the key: for another architecture, and for a tensor that is missing, unexpected or of another shape;
     naming the file: for one that can't be read, is damaged, or is not what the index says.
@@ -79,8 +80,8 @@ def write_hf(
 ) -> None:
     """A directory that transformers ≥ 5.23 loads: sharded safetensors, config.json, and copies of `other_files` (a tokenizer's).
 
-    Tensors are cast to `dtype`, or stay what they are; A_log and dt_bias stay fp32 if they are. `serving` is for vocabularies other
-    than dolma2's. One shard is in memory at a time. The directory appears complete or not at all. Raises HFFormatError for a model that
+    Tensors are cast to `dtype`, or stay what they are; A_log and dt_bias stay fp32 if they are. `serving` may be left out where the
+    vocabulary is the one of the family's own tokenizer. One shard is in memory at a time. The directory appears complete or not at all. Raises HFFormatError for a model that
     their format can't hold, WeightsMismatch when `source` isn't this model's, FileExistsError when something is there already, and
     another OSError when it can't be written.
     """
@@ -90,8 +91,9 @@ def write_hf(
     dtypes = {name: info.dtype if dtype is None else cast_dtype(name, info.dtype, dtype) for name, info in source.tensors.items()}
     serving = default_serving(config) if serving is None else serving
     hf_config = config_to_hf(config, serving=serving, dtype=str(dtypes["head.weight"]).removeprefix("torch."))
+    pairings = tensor_map_of(family_for(config), config).written
     with _appearing_at_once(directory) as partial:
-        _write_shards(partial, source, tensor_map_of(family_for(config), config).written, dtypes, shard_bytes)
+        _write_shards(partial, source, pairings, dtypes, shard_bytes)
         for path in other_files:
             shutil.copyfile(path, partial / path.name)
         _write_json(partial / CONFIG, hf_config)
