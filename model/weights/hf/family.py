@@ -14,7 +14,7 @@ from model.weights.hf.serving import Serving
 LAYER = "{layer}"
 """Stands for the number of the layer in names and keys that all layers of a kind share."""
 Rearrange = Callable[[Any], Any]
-"""Takes a tensor and gives its numbers in another order or shape, or shifted. Uses the tensor's own methods, so that families need no torch."""
+"""Gives a tensor's numbers in another order or shape, or shifted; by the tensor's own methods, so that families need no torch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,9 +81,9 @@ def write_hf(
     """A directory that transformers ≥ 5.23 loads: sharded safetensors, config.json, and copies of `other_files` (a tokenizer's).
 
     Tensors are cast to `dtype`, or stay what they are; A_log and dt_bias stay fp32 if they are. `serving` may be left out where the
-    vocabulary is the one of the family's own tokenizer. One shard is in memory at a time. The directory appears complete or not at all. Raises HFFormatError for a model that
-    their format can't hold, WeightsMismatch when `source` isn't this model's, FileExistsError when something is there already, and
-    another OSError when it can't be written.
+    vocabulary is the one of the family's own tokenizer. One shard is in memory at a time. The directory appears complete or not at all.
+    Raises HFFormatError for a model that no family can hold, WeightsMismatch when `source` isn't this model's, FileExistsError when
+    something is there already, and another OSError when it can't be written.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"{directory} is not empty; name a directory that doesn't exist yet")
