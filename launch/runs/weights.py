@@ -20,8 +20,10 @@ from data_pipeline.store.protocol import KeyMissing, ObjectStore
 from launch.errors import UserError
 from launch.runs.record import reserve_name, run_store_with_checkpoints
 from model.config import ModelConfig
+from model.weights.hf.errors import HFFormatError
+from model.weights.hf.families import default_serving, serving_from_hf
 from model.weights.hf.files import open_hf, write_hf
-from model.weights.hf.olmo_config import HFFormatError, Serving, default_serving, serving_from_hf
+from model.weights.hf.serving import Serving
 from model.weights.source import WeightsMismatch
 from orchestrator.records.configs import newest_config
 from orchestrator.records.manifest import CheckpointManifest, find_checkpoint

@@ -1,4 +1,4 @@
-"""The one idea by which weights move between formats: a named list of tensors, read one at a time."""
+"""How weights move between formats: every format is a named list of tensors that are read one at a time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,23 +14,24 @@ class TensorInfo:
     """What a source knows about a tensor before it is read."""
 
     shape: tuple[int, ...]
-    """Full, whatever the layout that wrote it."""
+    """The full shape, whatever layout it was written under."""
     dtype: torch.dtype
+    """What `read` will give, whatever dtype the module has."""
 
 
 class WeightSource(Protocol):
-    """A model's weights, wherever they lie. What takes one holds few tensors at a time, so that no host needs the whole model."""
+    """A model's weights, wherever they lie. Its users hold few tensors at a time, so that no host needs memory for the whole model."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor that can be read, by our name (`model.costs.parameters.parameter_shapes`)."""
 
     def read(self, name: str) -> Tensor:
-        """The full tensor on the CPU, of the shape and dtype that `tensors` says; freed when the caller drops it."""
+        """The full tensor on the CPU, of the shape and dtype that `tensors` has for it; its memory is free once the caller drops it."""
 
 
 class WeightsMismatch(ValueError):
-    """Weights that are not those of the model they are meant for."""
+    """Weights of another model than the one they are meant for; one line that names the tensor."""
 
 
 def check_tensors(found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -49,7 +50,7 @@ def check_tensors(found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[
 
 @torch.no_grad()
 def load_weights(module: nn.Module, source: WeightSource) -> None:
-    """Copies every parameter from `source`, in the parameter's dtype; a rank keeps its own shard of each, without communication.
+    """Copies every parameter from `source`, cast to the parameter's dtype. A rank keeps its own shard of each, without communication.
 
     Raises WeightsMismatch, before anything is changed, when names or shapes differ.
     """
@@ -61,7 +62,7 @@ def load_weights(module: nn.Module, source: WeightSource) -> None:
 
 @torch.no_grad()
 def copy_full(parameter: Tensor, full: Tensor) -> None:
-    """Fills `parameter`, or this rank's shard of it, from the full tensor that every rank has."""
+    """Fills `parameter`, or this rank's shard of it, from the full tensor, which every rank has; casts it to the parameter's dtype."""
     if isinstance(parameter, DTensor):
         placed = full.to(device=parameter.device, dtype=parameter.dtype)
         shard = distribute_tensor(placed, parameter.device_mesh, parameter.placements, src_data_rank=None)

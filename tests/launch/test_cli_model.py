@@ -20,7 +20,7 @@ from launch.runs.record import run_store_of
 from launch.runs.weights import name_from
 from model.presets import PRESETS
 from model.weights.hf.files import write_hf
-from model.weights.hf.olmo_config import Serving
+from model.weights.hf.serving import Serving
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.manifest import read_manifest, write_manifest
 from tests.launch.stored_runs import config_at, put_checkpoint, put_dataset, store_at, stored_run

@@ -1,4 +1,4 @@
-"""Hugging Face directories ⇄ our weights, for OlmoHybridForCausalLM and Olmo3ForCausalLM. No tensor is transposed."""
+"""Directories of safetensors ⇄ weights by our names, a tensor at a time. What is in them is for the families to say."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -15,15 +15,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.lm import HybridLM
 from model.parameters import parameter_shapes
-from model.weights.hf.olmo_config import HFFormatError, Json, Serving, config_from_hf, config_to_hf, default_serving, serving_from_hf
-from model.weights.hf.olmo_names import Place, checkpoint_keys, place_tensors
-from model.weights.source import TensorInfo, WeightSource, check_tensors, load_weights
+from model.weights.hf.dtypes import DTYPES, cast_dtype
+from model.weights.hf.errors import HFFormatError
+from model.weights.hf.families import config_from_hf, config_to_hf, default_serving, family_for, family_of_hf, serving_from_hf
+from model.weights.hf.family import Pairing, find_parameters, tensor_map_of
+from model.weights.hf.fields import Json
+from model.weights.hf.rearrange import parameter_from, tensors_from
+from model.weights.hf.serving import Serving
+from model.weights.source import TensorInfo, WeightSource, check_tensors
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""safetensors' names of what weights are stored in."""
 SHARD_BYTES = 1 << 30
+"""The largest file of an export, unless one tensor is larger."""
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
@@ -34,19 +37,19 @@ class HFWeights:
     config: ModelConfig
     serving: Serving
     tensors: Mapping[str, TensorInfo]
-    places: Mapping[str, Place]
+    pairings: Mapping[str, Pairing]
+    """Every parameter's name → the tensors that hold it."""
     files: Mapping[str, Path]
-    """Of every key in the checkpoint."""
+    """Every key of the checkpoint → the file that has it."""
 
     def read(self, name: str) -> Tensor:
         """One tensor in memory of its own. Raises HFFormatError for one with values that are not finite."""
-        place = self.places[name]
-        parts = [_read_finite(self.files[key], key) for key in place.keys]
-        return parts[0] if place.rows is None else torch.cat(parts)[place.rows].clone()
+        pairing = self.pairings[name]
+        return parameter_from(pairing, name, [_read_finite(self.files[key], key) for key in pairing.tensors])
 
 
 def open_hf(directory: Path) -> HFWeights:
-    """The released spelling, the spec's alternatives, and what transformers' save_pretrained writes.
+    """Opens a directory in any spelling that its family understands.
 
     Raises HFFormatError, naming the key: for another architecture, and for a tensor that is missing, unexpected or of another shape;
     naming the file: for one that can't be read, is damaged, or is not what the index says.
@@ -54,12 +57,13 @@ def open_hf(directory: Path) -> HFWeights:
     hf = _read_json(directory / CONFIG)
     config = config_from_hf(hf)
     found = _find_tensors(directory)
-    places = place_tensors(config, {key: info.shape for key, (_, info) in found.items()})
+    pairings = find_parameters(tensor_map_of(family_of_hf(hf), config), {key: info.shape for key, (_, info) in found.items()})
+    dtypes = {name: found[next(iter(pairing.tensors))][1].dtype for name, pairing in pairings.items()}
     return HFWeights(
         config=config,
         serving=serving_from_hf(hf),
-        tensors={name: TensorInfo(shape, found[places[name].keys[0]][1].dtype) for name, shape in parameter_shapes(config).items()},
-        places=places,
+        tensors={name: TensorInfo(shape, dtypes[name]) for name, shape in parameter_shapes(config).items()},
+        pairings=pairings,
         files={key: path for key, (path, _) in found.items()},
     )
 
@@ -76,42 +80,23 @@ def write_hf(
 ) -> None:
     """A directory that transformers ≥ 5.23 loads: sharded safetensors, config.json, and copies of `other_files` (a tokenizer's).
 
-    Tensors are cast to `dtype`, or stay what they are; A_log and dt_bias stay fp32 if they are. `serving` is for vocabularies other
-    than dolma2's. One shard is in memory at a time. The directory appears complete or not at all. Raises HFFormatError for a model that
-    their format can't hold, WeightsMismatch when `source` isn't this model's, FileExistsError when something is there already, and
-    another OSError when it can't be written.
+    Tensors are cast to `dtype`, or stay what they are; A_log and dt_bias stay fp32 if they are. `serving` may be left out where the
+    vocabulary is the one of the family's own tokenizer. One shard is in memory at a time. The directory appears complete or not at all.
+    Raises HFFormatError for a model that no family can hold, WeightsMismatch when `source` isn't this model's, FileExistsError when
+    something is there already, and another OSError when it can't be written.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"{directory} is not empty; name a directory that doesn't exist yet")
     check_tensors(source.tensors, parameter_shapes(config))
-    dtypes = {name: _stored_dtype(name, info.dtype, dtype) for name, info in source.tensors.items()}
+    dtypes = {name: info.dtype if dtype is None else cast_dtype(name, info.dtype, dtype) for name, info in source.tensors.items()}
     serving = default_serving(config) if serving is None else serving
     hf_config = config_to_hf(config, serving=serving, dtype=str(dtypes["head.weight"]).removeprefix("torch."))
+    pairings = tensor_map_of(family_for(config), config).written
     with _appearing_at_once(directory) as partial:
-        _write_shards(partial, source, checkpoint_keys(config), dtypes, shard_bytes)
+        _write_shards(partial, source, pairings, dtypes, shard_bytes)
         for path in other_files:
             shutil.copyfile(path, partial / path.name)
         _write_json(partial / CONFIG, hf_config)
-
-
-def load_pretrained(path: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HybridLM:
-    """The model of a Hugging Face directory in one process: module(tokens_BT) gives logits_BTX.
-
-    Weights and activations are of `dtype`; A_log and dt_bias are fp32. The module comes in training mode and its parameters with
-    gradients on, which changes no logit: there is no dropout; to generate, call it under torch.inference_mode().
-    Raises HFFormatError as `open_hf` does, TypeError for a `dtype` that is none of floating-point numbers.
-    """
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype={dtype!r}: no torch.dtype of floating-point numbers; use torch.bfloat16 or torch.float32")
-    source = open_hf(Path(path))
-    with torch.device("meta"):
-        module = HybridLM(source.config, dtype=dtype).to(dtype)
-    for name, parameter in module.named_parameters():
-        if name.startswith("gates."):
-            parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))
-    module.to_empty(device=torch.device(device))
-    load_weights(module, source)
-    return module
 
 
 def plan_shards(sizes_bytes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
@@ -128,17 +113,26 @@ def plan_shards(sizes_bytes: Mapping[str, int], shard_bytes: int) -> list[list[s
 
 
 def _write_shards(
-    directory: Path, source: WeightSource, keys: Mapping[str, str], dtypes: Mapping[str, torch.dtype], shard_bytes: int
+    directory: Path, source: WeightSource, pairings: Sequence[Pairing], dtypes: Mapping[str, torch.dtype], shard_bytes: int
 ) -> None:
-    sizes_bytes = {name: torch.Size(source.tensors[name].shape).numel() * dtypes[name].itemsize for name in keys}
+    """The tensors of a pairing lie in one shard, which goes by the name of its first parameter."""
+    pairing_of = {next(iter(pairing.parameters)): pairing for pairing in pairings}
+    sizes_bytes = {name: _size_bytes(pairing, dtypes) for name, pairing in pairing_of.items()}
     shards = plan_shards(sizes_bytes, shard_bytes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file_name = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        _save({keys[name]: source.read(name).to(dtypes[name]).contiguous() for name in names}, directory / file_name)
-        weight_map |= {keys[name]: file_name for name in names}
+        tensors: dict[str, Tensor] = {}
+        for pairing in (pairing_of[name] for name in names):
+            tensors |= tensors_from(pairing, [source.read(name).to(dtypes[name]) for name in pairing.parameters])
+        _save(tensors, directory / file_name)
+        weight_map |= dict.fromkeys(tensors, file_name)
     if len(shards) > 1:
         _write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes_bytes.values())}, "weight_map": weight_map})
+
+
+def _size_bytes(pairing: Pairing, dtypes: Mapping[str, torch.dtype]) -> int:
+    return sum(prod(shape) * dtypes[name].itemsize for name, shape in pairing.parameters.items())
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
@@ -147,12 +141,6 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors leaves it to its writer alone
-
-
-def _stored_dtype(name: str, own: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
-    if wanted is None:
-        return own
-    return torch.promote_types(own, wanted) if name.startswith("gates.") else wanted
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What transformers computes, on its plain torch path: `python hf_oracle.py DIR` leaves a folder per case there.
+"""What transformers computes, on its plain torch path: `python oracle.py DIR` leaves a folder per case there.
 
 A process of its own, because transformers must find neither fla nor triton. In each folder: `model` and `gradients`, both saved by
 save_pretrained; `exported`, which our code made of `model`; `oracle.safetensors`; and `loading.json`, what transformers said of `exported`.
@@ -69,6 +69,19 @@ CASES = (
         num_tokens=29,
         sizes={"num_attention_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32, "rope_parameters": ROPE, "head_dim": 32},
         cuts=(2, 28),
+    ),
+    Case(
+        name="grouped_values",
+        model="OlmoHybrid",
+        num_tokens=70,
+        sizes={
+            "linear_num_key_heads": 3,
+            "linear_num_value_heads": 6,
+            "linear_key_head_dim": 32,
+            "linear_value_head_dim": 48,
+            "rope_parameters": NO_ROPE,
+        },
+        cuts=(3, 65),
     ),
     Case(name="window", model="Olmo3", num_tokens=37, sizes={"sliding_window": 8}, cuts=(5, 21)),
     Case(

@@ -15,22 +15,28 @@ from torch import Tensor
 from model.documents import Documents, build_documents
 from model.layers.head import IGNORED
 from model.lm import HybridLM
-from model.weights.hf.files import load_pretrained, open_hf
-from tests.model import hf_oracle
-from tests.model.hf_oracle import CASES, NUM_ROWS, Case
+from model.weights.hf.files import open_hf
+from model.weights.hf.pretrained import load_pretrained
+from tests.model.weights.hf.oracle import CASES, NUM_ROWS, Case
 
 pytestmark = pytest.mark.xdist_group("hf_oracle")
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 CPU = torch.device("cpu")
+ORACLE = Path(__file__).with_name("oracle.py")
 
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder per case; see hf_oracle."""
+    """A folder per case; see `oracle.py`."""
     directory = tmp_path_factory.mktemp("oracle")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, hf_oracle.__file__, str(directory)], env=environment, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, str(ORACLE), str(directory)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return directory

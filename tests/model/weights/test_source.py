@@ -14,7 +14,7 @@ from model.parallel.mesh import build_mesh
 from model.weights.source import WeightsMismatch, load_weights
 from tests.model.gloo_world import run_in_world
 from tests.model.layout_cases import CPU, MODEL
-from tests.model.memory_weights import MemoryWeights, random_weights
+from tests.model.weights.memory_weights import MemoryWeights, random_weights
 
 LAYOUTS = (ParallelConfig(dp_shard=2, tp=2), ParallelConfig(dp_replicate=2, dp_shard=2), ParallelConfig(tp=4), ParallelConfig(cp=2, tp=2))
 

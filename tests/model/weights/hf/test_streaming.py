@@ -13,9 +13,11 @@ import torch
 
 from model.config import ModelConfig
 from model.parameters import num_params, parameter_shapes
+from model.weights.hf.families import config_to_hf
+from model.weights.hf.family import tensor_map_of
 from model.weights.hf.files import plan_shards
-from model.weights.hf.olmo_config import Serving, config_to_hf
-from model.weights.hf.olmo_names import checkpoint_keys
+from model.weights.hf.olmo_hybrid import OlmoHybrid
+from model.weights.hf.serving import Serving
 
 pytestmark = pytest.mark.xdist_group("hf_streaming")
 CONFIG = ModelConfig(
@@ -30,7 +32,8 @@ PROCESS = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from model.weights.hf.files import load_pretrained, open_hf, write_hf
+from model.weights.hf.files import open_hf, write_hf
+from model.weights.hf.pretrained import load_pretrained
 
 directory, shard_bytes, limit_bytes, model_bytes = Path(sys.argv[1]), *map(int, sys.argv[2:])
 
@@ -63,7 +66,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Zeros in bf16 that take no disk: files of a header and a hole."""
     directory = tmp_path_factory.mktemp("streaming") / "model"
     directory.mkdir()
-    shapes, keys = parameter_shapes(CONFIG), checkpoint_keys(CONFIG)
+    shapes = parameter_shapes(CONFIG)
+    pairings = tensor_map_of(OlmoHybrid(), CONFIG).written
+    keys = {name: key for pairing in pairings for name, key in zip(pairing.parameters, pairing.tensors, strict=True)}
     sizes_bytes = {name: 2 * torch.Size(shape).numel() for name, shape in shapes.items()}
     weight_map = {}
     for number, names in enumerate(plan_shards(sizes_bytes, SHARD_BYTES)):
