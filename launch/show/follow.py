@@ -7,20 +7,10 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.live import Live
 
-from launch.show.render import ENDED, Status, skipped, status_view
+from launch.show.render import skipped, status_view
+from launch.status import Status
 
-EXIT_STATUS = {"finished": 0, "failed": 1, "stopped": 3}
 _LINE_EVERY_S = 10.0
-
-
-def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status]:
-    """Reads until the run has ended; the last one is of an ended run."""
-    while True:
-        status = read()
-        yield status
-        if status["state"] in ENDED:
-            return
-        sleep(poll_s)
 
 
 def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:

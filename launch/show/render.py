@@ -1,25 +1,18 @@
 """Status, runs, checkpoints and checks as rich tables. Pure: values in, something to print out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launch.config.budget import human
+from launch.machine.checks import Check
+from launch.status import ENDED, Status
+from launch.units import human
 
-if TYPE_CHECKING:
-    from launch.machine.checks import Check
-
-Status = dict[str, Any]
-"""As made by orchestrator.control.status.build_status."""
-
-ENDED = ("finished", "failed", "stopped")
 COLOURS = {
     "queued": "yellow", "starting": "cyan", "running": "green", "recovering": "magenta", "stopping": "yellow",
     "finished": "bold green", "failed": "bold red", "stopped": "yellow",
