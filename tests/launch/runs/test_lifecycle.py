@@ -13,10 +13,8 @@ from orchestrator.control.policy import Cause
 from orchestrator.control.state import Event
 from orchestrator.messages import Outcome
 from orchestrator.records.journal import open_journal
-from tests.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
-from tests.launch.stored_runs import store_at, stored_run
-
-RUNNING: tuple[Event, ...] = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
+from tests.control.stories import ended, failed, gone, stop
+from tests.launch.stored_runs import RUNNING, store_at, stored_run
 
 
 class LeavingController:
