@@ -20,15 +20,19 @@ ONLY_IN = {
     "s3fs": ("data_pipeline/store/s3.py",),
     "aiobotocore": ("data_pipeline/store/s3",),
     "botocore": ("data_pipeline/store/s3",),
-    "omegaconf": ("launch/config/load.py",),
+    "omegaconf": ("launch/config/",),
     "ray": ("orchestrator/ray_backend/", "launch/runs/connection.py"),
-    "typer": ("launch/",),
-    "rich": ("launch/",),
+    "typer": ("launch/cli.py", "launch/commands/"),
+    "rich": ("launch/show/", "launch/commands/", "launch/demo/"),
 }
 """Package → the only places that import it."""
 
 ORCHESTRATOR = ("orchestrator.config", "orchestrator.messages", "orchestrator.codec", "orchestrator.errors", "orchestrator.records")
 """What all of its rooms have in common."""
+LAUNCH = ("launch.errors", "launch.status", "launch.units")
+"""What all rooms of launch/ have in common."""
+LAUNCH_ROOMS = tuple(f"launch.{room}" for room in ("config", "runs", "weights", "machine", "show", "demo"))
+"""What commands call."""
 MAY_IMPORT = {
     "model/": ("model",),
     "data_pipeline/": ("data_pipeline",),
@@ -48,7 +52,28 @@ MAY_IMPORT = {
     "orchestrator/node/": ("orchestrator.node", *ORCHESTRATOR, "data_pipeline.config", "data_pipeline.store"),
     "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *ORCHESTRATOR, "data_pipeline"),
     "orchestrator/worker/": ("orchestrator.worker", "orchestrator.verify", *ORCHESTRATOR, "model", "data_pipeline"),
-    "launch/": ("launch", "orchestrator", "model", "data_pipeline"),
+    "launch/errors.py": (),
+    "launch/status.py": (),
+    "launch/units.py": (),
+    "launch/servers/": (),
+    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", "data_pipeline.config"),
+    "launch/runs/": ("launch.runs", "launch.config", *LAUNCH, "orchestrator", "data_pipeline"),
+    "launch/weights/": ("launch.weights", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
+    "launch/machine/": ("launch.machine", "launch.runs.connection", *LAUNCH, "model", "data_pipeline"),
+    "launch/show/": ("launch.show", "launch.machine.checks", *LAUNCH),
+    "launch/demo/": (
+        "launch.demo",
+        "launch.config",
+        "launch.runs",
+        "launch.show",
+        "launch.servers",
+        *LAUNCH,
+        "orchestrator",
+        "data_pipeline",
+    ),
+    "launch/train.py": ("launch.config", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
+    "launch/commands/": ("launch.commands", *LAUNCH_ROOMS, *LAUNCH, "orchestrator", "model", "data_pipeline"),
+    "launch/cli.py": ("launch.commands", *LAUNCH, "orchestrator", "data_pipeline"),
 }
 """Place → what it may import of this project."""
 
@@ -70,6 +95,9 @@ NO_TORCH = (
     "data_pipeline/config.py",
     "data_pipeline/order/",
     "data_pipeline/store/",
+    "launch/config/",
+    "launch/runs/",
+    "launch/show/",
 )
 
 

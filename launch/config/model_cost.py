@@ -30,7 +30,7 @@ class RowsAtOnce:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelPlan:
-    """Those keys of a recipe that decide what a model costs."""
+    """The keys of a recipe that decide what a model costs, checked as in a RunConfig."""
 
     model: ModelConfig
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

@@ -8,7 +8,7 @@ from launch.errors import ConfigError
 
 DEFAULT_ROOT = "~/.braid/store"
 LOOK_DEADLINE_S = 10.0
-"""For one operation of a command that only reports: a person waits, and nothing is lost by giving up."""
+"""How long a command that only reports tries one operation: a person waits, and nothing is lost by giving up."""
 
 
 def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
@@ -20,7 +20,7 @@ def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
 
 
 def storage_to_look_at(root: str, endpoint_url: str = "") -> StorageConfig:
-    """As `storage_of`, for a command that only reports: it gives up early where the store does not answer. Raises ConfigError."""
+    """The store for a command that only reports, which gives up early where it does not answer. Raises ConfigError."""
     return dataclasses.replace(storage_of(root, endpoint_url), deadline_s=LOOK_DEADLINE_S)
 
 

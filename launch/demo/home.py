@@ -31,7 +31,7 @@ def temporary_home(*, keep: bool, console: Console) -> Iterator[Path]:
 
 
 def workers_left(run: str) -> tuple[str, ...]:
-    """Workers that outlive their run; they get a moment to leave."""
+    """The workers that outlive their run, one line each; they get a moment to leave."""
     give_up_at_s = time.monotonic() + GONE_WITHIN_S
     while (pids := pids_with_environment("BRAID_RUN", run)) and time.monotonic() < give_up_at_s:
         time.sleep(0.05)
@@ -39,4 +39,5 @@ def workers_left(run: str) -> tuple[str, ...]:
 
 
 def processes_of_home(home: Path) -> tuple[str, ...]:
+    """The processes that were started with this BRAID_HOME and still run, one line each."""
     return tuple(f"process {pid} of {home}" for pid in pids_with_environment("BRAID_HOME", str(home)))

@@ -103,6 +103,7 @@ def _play(config: RunConfig, home: Path, console: Console) -> Played:
 
 
 def _until_too_late(seen: Iterator[Status]) -> Iterator[Status]:
+    """Passes on what it sees, for as long as a demo may take."""
     give_up_at_s = time.monotonic() + TIME_LIMIT_S
     for status in seen:
         yield status
@@ -134,6 +135,7 @@ def _inject(fault: Fault, status: Status, home: Path, console: Console) -> Injec
 
 
 def _summarize(played: Played, took_s: float, console: Console) -> int:
+    """Prints what happened and what fell short; returns the exit status."""
     console.rule("what happened")
     console.print(incidents_view(played.status["incidents"]))
     if len(played.losses) > 1 and all(map(math.isfinite, played.losses)):

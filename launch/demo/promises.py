@@ -10,8 +10,10 @@ from launch.status import Status
 from orchestrator.records.ledger import StepRecord
 
 MAX_DETECTION_S = {"killed": 2.0, "node_lost": 5.0}
+"""By cause: how late it may be noticed."""
 MAX_RECOVERY_S = 20.0
 MIN_LOSS_DROP = 0.1
+"""By which part of itself the loss has to fall from the first tenth of the steps to the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +24,7 @@ class Played:
     """The last one that was seen."""
     injected: tuple[Injected, ...]
     losses: tuple[float, ...]
-    """Of every step, in order."""
+    """The loss of every step, in order."""
     verified: bool
     """Whether `braid verify` agrees with the records."""
     proof: str
@@ -60,7 +62,7 @@ def losses_of(records: Mapping[int, Sequence[StepRecord]]) -> tuple[float, ...]:
 
 
 def is_falling(losses: Sequence[float]) -> bool:
-    """The last tenth of the steps is clearly below the first."""
+    """Whether the mean of the last tenth of the steps is clearly below that of the first."""
     tenth = max(1, len(losses) // 10)
     if len(losses) < 2 * tenth:
         return False

@@ -31,11 +31,11 @@ from model.presets import PRESETS
 
 PROBE = b"written by braid doctor"
 DEADLINE_S = 5.0
-"""For one operation on the store: a person waits."""
+"""How long one operation on the store is tried: a person waits."""
 
 
 def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check]) -> Iterator[Check]:
-    """Every check, as soon as it is done. `cluster` looks at the cluster."""
+    """Yields every check as soon as it is done. `home` is where braid keeps its files; `cluster` looks at the cluster."""
     yield judge_python(sys.version_info[:2])
     yield from _packages()
     yield _gpus()

@@ -34,7 +34,7 @@ class RunHandle:
         self._actor = actor
 
     def wait_until_open(self) -> None:
-        """Returns when the run is controlled, or when that is not known in time. Raises NotOpen, NotReachable."""
+        """Waits until the run is controlled, or gives up after OPENS_WITHIN_S without a word. Raises NotOpen, NotReachable."""
         give_up_at_s = time.monotonic() + OPENS_WITHIN_S
         while (trouble := self._ask("trouble", within_s=ANSWER_WITHIN_S)) == "" and time.monotonic() < give_up_at_s:
             time.sleep(POLL_S)
@@ -152,7 +152,7 @@ def start_local(num_nodes: int) -> str:
 
 
 def stop_local() -> None:
-    """Raises NotReachable where something of it survives."""
+    """Kills the local cluster. Raises NotReachable where something of it survives."""
     try:
         local_cluster.stop_local_cluster(home_directory())
     except local_cluster.LocalClusterFailed as error:

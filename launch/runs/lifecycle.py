@@ -22,6 +22,7 @@ from orchestrator.records.journal import open_journal
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
 POLL_S = 0.3
+"""Between two looks at a run that stops."""
 
 
 def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
@@ -104,7 +105,7 @@ def lost_its_last_checkpoint(status: Status) -> bool:
 
 
 def _start_controller(connection: Connection, name: str, storage: StorageConfig, address: str) -> None:
-    """Returns when it controls the run. What can't be done yet stays asked for, in the journal."""
+    """Starts a controller and waits until it controls the run. What can't be done yet stays asked for, in the journal."""
     try:
         connection.start_controller(name, storage).wait_until_open()
     except NotOpen as error:

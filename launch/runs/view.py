@@ -18,7 +18,7 @@ from orchestrator.ray_backend.places import log_key, run_directory
 
 POLL_S = 0.5
 SILENT_LIMIT_S = 15.0
-"""A controller whose node is lost is back long before; so who follows a run has waited enough."""
+"""How long one who follows a run waits for a silent controller: one whose node is lost is back long before."""
 
 
 class ReadOnlyHandle(Protocol):
@@ -40,7 +40,7 @@ class RunView:
         self._silent_since_s: float | None = None
 
     def status(self) -> Status:
-        """As fresh as can be had; a run that nothing controls says how it goes on. Raises StoreError."""
+        """The freshest status that can be had; of a run that nothing controls it says how the run goes on. Raises StoreError."""
         trouble = ""
         if self._handle is not None:
             try:
@@ -63,7 +63,7 @@ class RunView:
         return recorded | {"reason": f"{before}no controller answers; {self._remedy} continues it"}
 
     def followed_status(self) -> Status:
-        """The same for one who waits for news. Raises Abandoned once no controller has answered for `SILENT_LIMIT_S`."""
+        """The status for one who waits for news. Raises StoreError, and Abandoned once no controller has answered for SILENT_LIMIT_S."""
         status = self.status()
         if status["state"] not in ENDED:
             self._check_patience()
@@ -100,7 +100,7 @@ class RunView:
             raise UserError(f"--rank {rank}: run {self.record.name} has {world_size} workers; use 0 … {world_size - 1}")
 
     def _live_log(self, rank: int, attempt: int, offset: int, *, follow: bool) -> tuple[bytes, int] | None:
-        """None where the store has it; nothing new while a followed run's controller is silent."""
+        """(new bytes, offset after them), empty while the controller of a followed run is silent; None where only the store has the log."""
         if self._handle is None:
             return None
         try:
@@ -146,7 +146,7 @@ class RunView:
 
 
 def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status]:
-    """Reads until the run has ended; the last one is of an ended run."""
+    """What `read` says every `poll_s`, until the run has ended; the last one is of an ended run."""
     while True:
         status = read()
         yield status
@@ -157,7 +157,7 @@ def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[floa
 
 @contextmanager
 def open_view(storage: StorageConfig, name: str, address: str) -> Iterator[RunView]:
-    """A run for looking at. Where no cluster or no controller answers, the store does. Raises NoSuchRun, StoreError."""
+    """A run to look at, through its controller where one answers. Raises NoSuchRun, OnlyWeights, StoreError."""
     record = read_run(storage, name)
     handle = None
     with ExitStack() as opened:

@@ -14,7 +14,7 @@ _LINE_EVERY_S = 10.0
 
 
 def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:
-    """The same, while each checkpoint that was refused is told once."""
+    """Passes on what it sees, and tells each checkpoint that was refused once."""
     told = 0
     for status in seen:
         refused = status["rejected_checkpoints"]
@@ -59,6 +59,7 @@ def _show_lines(seen: Iterator[Status], console: Console, clock: Callable[[], fl
 
 
 def status_line(status: Status) -> str:
+    """A run in one line, for where there is no terminal."""
     loss = "" if status["loss"] is None else f", loss {status['loss']:.4f}"
     reason = f" ({status['reason']})" if status["reason"] else ""
     spikes = f", {skipped(status)}" if status["skipped_updates"] else ""

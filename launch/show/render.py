@@ -61,7 +61,7 @@ def _facts(status: Status) -> list[str]:
 
 
 def skipped(status: Status) -> str:
-    """Of the updates of this attempt, those that were left out because of a spike."""
+    """How many updates of this attempt were left out because of a spike, in words."""
     number = status["skipped_updates"]
     return f"{number:,} update{'s' * (number != 1)} skipped"
 

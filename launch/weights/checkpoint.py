@@ -33,5 +33,5 @@ def checkpoint_at(storage: StorageConfig, run: str, step: int) -> StoredCheckpoi
 
 
 def opened_weights(checkpoint: StoredCheckpoint, scratch: Path, stage: Stage) -> AbstractContextManager[CheckpointWeights]:
-    """Its weights, fetched into a directory below `scratch` that the block leaves empty."""
+    """The weights of a checkpoint, tensor by tensor. Its files lie below `scratch` until the block ends."""
     return open_weights(checkpoint.run_store, checkpoint.manifest, scratch=scratch, progress=stage(f"reading {checkpoint}"))
