@@ -1,4 +1,4 @@
-"""The same worker under plain torchrun, without Ray, controller or agent:
+"""A run's workers under plain torchrun, without Ray, controller or agent:
 
     torchrun --nproc-per-node 2 -m launch.train tiny train.num_steps=100
 

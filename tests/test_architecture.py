@@ -37,10 +37,10 @@ ONLY_IN = {
     "pyarrow": ("data_pipeline/sources/",),
     "tokenizers": ("data_pipeline/dataset/",),
     "moto": ("launch/servers/moto.py",),
-    "omegaconf": ("launch/config/load.py",),
+    "omegaconf": ("launch/config/",),
     "ray": ("orchestrator/ray_backend/", "launch/runs/connection.py"),
-    "typer": ("launch/",),
-    "rich": ("launch/",),
+    "typer": ("launch/cli.py", "launch/commands/"),
+    "rich": ("launch/show/", "launch/commands/", "launch/demo/"),
 }
 """Package → the only places that import it: beginnings of paths, `*` for any folder."""
 
@@ -57,6 +57,10 @@ SHARED = (
 """What all rooms of the orchestrator have in common."""
 RECORDS = (*SHARED, "orchestrator.records")
 """The same for the rooms that read and write what is durable."""
+LAUNCH = ("launch.errors", "launch.status", "launch.units")
+"""What all rooms of launch/ have in common."""
+LAUNCH_ROOMS = tuple(f"launch.{room}" for room in ("config", "runs", "weights", "machine", "show", "demo"))
+"""What commands call."""
 MAY_IMPORT = {
     "model/": ("model",),
     "data_pipeline/config.py": (),
@@ -92,7 +96,28 @@ MAY_IMPORT = {
     "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", "data_pipeline.config", "data_pipeline.store"),
     "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *RECORDS, "data_pipeline"),
     "orchestrator/worker/": ("orchestrator.worker", *RECORDS, "model", "data_pipeline"),
-    "launch/": ("launch", "orchestrator", "model", "data_pipeline"),
+    "launch/errors.py": (),
+    "launch/status.py": (),
+    "launch/units.py": (),
+    "launch/servers/": (),
+    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", "data_pipeline.config"),
+    "launch/runs/": ("launch.runs", "launch.config", *LAUNCH, "orchestrator", "model.train.metrics", "data_pipeline"),
+    "launch/weights/": ("launch.weights", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
+    "launch/machine/": ("launch.machine", "launch.runs.connection", *LAUNCH, "model", "data_pipeline"),
+    "launch/show/": ("launch.show", "launch.machine.checks", "model.train.metrics", *LAUNCH),
+    "launch/demo/": (
+        "launch.demo",
+        "launch.config",
+        "launch.runs",
+        "launch.show",
+        "launch.servers",
+        *LAUNCH,
+        "orchestrator",
+        "data_pipeline",
+    ),
+    "launch/train.py": ("launch.config", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
+    "launch/commands/": ("launch.commands", *LAUNCH_ROOMS, *LAUNCH, "orchestrator", "model", "data_pipeline"),
+    "launch/cli.py": ("launch.commands", *LAUNCH, "orchestrator", "data_pipeline"),
 }
 """Place → what it may import of this project."""
 
@@ -134,6 +159,9 @@ NO_TORCH = (
     "data_pipeline/sources/",
     "data_pipeline/dataset/",
     "data_pipeline/order/",
+    "launch/config/",
+    "launch/runs/",
+    "launch/show/",
 )
 NO_TORCH_BY_NAME = ("config.py", "costs.py", "mixer.py", "sizes.py")
 """Files in the folders of mixers, feed-forwards and kernels."""

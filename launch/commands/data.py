@@ -9,10 +9,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from data_pipeline.config import check_name
 from data_pipeline.dataset.progress import BuildProgress
+from data_pipeline.store.open import open_store
 from launch.commands.options import Endpoint, Storage
-from launch.config.budget import human
+from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
+from launch.units import human
 
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
 
@@ -37,7 +39,6 @@ def build(
     from data_pipeline.dataset.build import build_dataset, refuse_existing
     from data_pipeline.dataset.tokenizer import load_tokenizer, train_tokenizer
     from data_pipeline.sources.open import open_corpus
-    from data_pipeline.store.open import open_store
 
     _refuse_bad_name(name)
     where = storage_of(storage, endpoint_url)
@@ -55,9 +56,9 @@ def build(
             store=store, name=name, documents=documents, tokenizer=made, eos_token=eos_token, shard_size_tokens=shard_tokens, progress=show
         )
     typer.echo(name)
-    typer.echo(f"{manifest.num_tokens:,} tokens in {len(manifest.shards)} shards; use it with data.dataset={name}", err=True)
+    tell(f"{manifest.num_tokens:,} tokens in {len(manifest.shards)} shards; use it with data.dataset={name}")
     if storage_hint(where):
-        typer.echo(f"look into it with `braid data inspect {name}{storage_hint(where)}`", err=True)
+        tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
 
 
 @app.command()
@@ -69,7 +70,6 @@ def inspect(
 ) -> None:
     """What a dataset holds; exit status 1 where a shard is missing or damaged."""
     from data_pipeline.dataset.inspect import inspect_dataset
-    from data_pipeline.store.open import open_store
 
     _refuse_bad_name(name)
     report = inspect_dataset(store=open_store(storage_to_look_at(storage, endpoint_url)), name=name, verify_digests=verify)
@@ -80,7 +80,7 @@ def inspect(
     typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, tokenizer {manifest.tokenizer_key}")
     typer.echo(f"begins with: {report.first_text[:200]!r}")
     for problem in report.problems:
-        typer.echo(f"braid: {problem}", err=True)
+        tell(f"braid: {problem}")
     if report.problems:
         raise typer.Exit(1)
     if verify:
@@ -88,7 +88,7 @@ def inspect(
 
 
 def _refuse_bad_name(name: str) -> None:
-    """Raises UserError."""
+    """Raises UserError for a name that could reach outside of the store's datasets."""
     try:
         check_name(name, key="NAME")
     except ValueError as error:

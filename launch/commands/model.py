@@ -1,121 +1,22 @@
-"""`braid model`, `import`, `export` and `average`: what a model costs, and weights in and out of the store."""
+"""`braid model`: what a model holds and costs, before anybody trains it."""
 
-import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from launch.commands.options import AsJson, Endpoint, ModelOverrides, RunName, Storage
-from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of
-from launch.errors import UserError
+from launch.commands.options import AsJson, ModelOverrides
+from launch.commands.terminal import print_answer
+from launch.show.model_cost import cost_view
 from model.presets import PRESETS
 
-NewName = Annotated[str, typer.Option("--name", help="Of the run that holds the weights.")]
 
-
-def show_model(
+def model(
     preset: Annotated[str, typer.Argument(metavar="PRESET", help=f"A model by name: {', '.join(PRESETS)}.")],
     overrides: ModelOverrides = None,
     as_json: AsJson = False,
 ) -> None:
     """What a model holds and costs: parameters, FLOPs per token, and memory of each GPU in a layout."""
-    from launch.config.load import load_model_plan
-    from launch.config.model_cost import cost_of, cost_view
+    from launch.config.load import load_model_plan  # OmegaConf, which other commands do without
+    from launch.config.model_cost import cost_of
 
-    cost = cost_of(load_model_plan(preset, overrides or []))
-    typer.echo(json.dumps(cost, indent=1)) if as_json else Console().print(cost_view(cost))
-
-
-def import_weights(
-    directory: Annotated[Path, typer.Argument(metavar="HF_DIR", help="A Hugging Face directory of an OLMo hybrid or Olmo 3 model.")],
-    name: NewName = "",
-    storage: Storage = DEFAULT_ROOT,
-    endpoint_url: Endpoint = "",
-) -> None:
-    """Make a run of released weights, to train on from or to export again. Its name is printed alone on stdout."""
-    from launch.runs.weights import import_hf, name_from
-
-    where = storage_of(storage, endpoint_url)
-    with _stages() as stage:
-        manifest = import_hf(where, directory, name or name_from(directory), stage=stage)
-    typer.echo(manifest.run)
-    _tell(f"train from these weights with start.run={manifest.run}, or export them with `braid export {manifest.run}{storage_hint(where)}`")
-
-
-def export_weights(
-    run: RunName,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory to make.")],
-    step: Annotated[int, typer.Option(min=-1, help="Of which checkpoint; -1 is the newest.", show_default=False)] = -1,
-    dtype: Annotated[
-        Literal["stored", "bfloat16", "float32"], typer.Option(help="Of the weights; stored: as they are, fp32 of a trained run.")
-    ] = "stored",
-    storage: Storage = DEFAULT_ROOT,
-    endpoint_url: Endpoint = "",
-) -> None:
-    """Write a checkpoint as a Hugging Face directory, tokenizer included."""
-    import torch
-
-    from launch.runs.weights import export_hf
-
-    wanted = None if dtype == "stored" else getattr(torch, dtype)
-    with _stages() as stage:
-        manifest = export_hf(storage_of(storage, endpoint_url), run, step, out, dtype=wanted, scratch=_scratch(), stage=stage, tell=_tell)
-    typer.echo(out)
-    _tell(f"step {manifest.step} of run {run} ({manifest.origin})")
-
-
-def average_weights(
-    checkpoints: Annotated[list[str], typer.Argument(metavar="RUN[@STEP]…", help="Checkpoints of one model; without a step, the newest.")],
-    name: NewName,
-    storage: Storage = DEFAULT_ROOT,
-    endpoint_url: Endpoint = "",
-) -> None:
-    """Make a run of the mean of checkpoints' weights. Its name is printed alone on stdout."""
-    from launch.runs.weights import average
-
-    sources = [_checkpoint(text) for text in checkpoints]
-    if len(sources) < 2:
-        raise UserError(f"braid average: {len(sources)} checkpoint is its own mean; name two or more, as RUN@STEP")
-    where = storage_of(storage, endpoint_url)
-    with _stages() as stage:
-        manifest = average(where, sources, name, scratch=_scratch(), stage=stage, tell=_tell)
-    typer.echo(manifest.run)
-    _tell(f"{manifest.origin}; train on from it with start.run={name}")
-
-
-def _checkpoint(text: str) -> tuple[str, int]:
-    """RUN@STEP, or RUN for its newest. Raises UserError."""
-    run, at, step = text.partition("@")
-    if at and not step.isdecimal():
-        raise UserError(f"{text}: the step is not a number; write RUN@STEP, as `braid checkpoints {run}` lists them")
-    return run, int(step) if at else -1
-
-
-def _scratch() -> Path:
-    from orchestrator.worker.environment import cache_dir
-
-    return cache_dir(os.environ)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """A bar on stderr for each part of the work, where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def begin(description: str) -> Callable[[int, int], None]:
-            task = progress.add_task(description, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        yield begin
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
+    print_answer(cost_of(load_model_plan(preset, overrides or [])), cost_view, as_json=as_json)

@@ -1,5 +1,6 @@
 """What a configuration amounts to: layout, tokens, schedule, parameters, compute, memory. Pure."""
 
+from launch.units import count, human, memory_unit
 from model.config import ModelConfig
 from model.costs.flops import flops_per_token
 from model.costs.memory import predict_memory
@@ -10,7 +11,6 @@ from orchestrator.config import RunConfig
 
 CHECKPOINT_BYTES_PER_PARAM = 12
 """fp32 weight and Adam's two moments; Muon has one."""
-_UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def budget_lines(config: RunConfig) -> list[str]:
@@ -22,15 +22,15 @@ def budget_lines(config: RunConfig) -> list[str]:
     passes = train.batch_rows // (parallel.dp * train.micro_rows)
     flops = flops_per_token(config.model, config.data.seq_len) * tokens
     return [
-        f"layout: {_count(config.num_nodes, 'node')} × {_count(per_node, 'worker')} ({config.resources.device}) = {parallel}",
+        f"layout: {count(config.num_nodes, 'node')} × {count(per_node, 'worker')} ({config.resources.device}) = {parallel}",
         f"batch: {train.batch_rows} rows × {config.data.seq_len} tokens = {config.tokens_per_step:,} tokens a step; "
-        f"{_count(passes, 'pass')} of {_count(train.micro_rows, 'row')} on each data-parallel rank",
+        f"{count(passes, 'pass')} of {count(train.micro_rows, 'row')} on each data-parallel rank",
         f"tokens: {train.num_steps:,} steps × {config.tokens_per_step:,} = {tokens:,} ({tokens / params:.3g} for each parameter)",
         _schedule_line(config),
         f"model: {params:,} parameters, {_layers(config.model)}",
         f"compute: {human(flops)}FLOP in all",
         _memory_line(config),
-        f"checkpoints: up to {human(params * CHECKPOINT_BYTES_PER_PARAM)}B each, every {_count(config.checkpoint.every_steps, 'step')}; "
+        f"checkpoints: up to {human(params * CHECKPOINT_BYTES_PER_PARAM)}B each, every {count(config.checkpoint.every_steps, 'step')}; "
         f"the newest {config.checkpoint.keep_latest} are kept",
     ]
 
@@ -42,7 +42,7 @@ def warnings_of(config: RunConfig) -> list[str]:
         return []
     key = "warmup_tokens" if config.optimizer.warmup_tokens else "warmup_steps"
     return [
-        f"the run ends within its warmup: {_count(warmup, 'step')} of it, and train.num_steps={num_steps}; "
+        f"the run ends within its warmup: {count(warmup, 'step')} of it, and train.num_steps={num_steps}; "
         f"lower optimizer.{key}, or train longer"
     ]
 
@@ -55,12 +55,12 @@ def _schedule_line(config: RunConfig) -> str:
         skipping = f"updates {optimizer.skip_sigma:g}σ above the last {optimizer.skip_window} are skipped"
     if warmup >= num_steps:
         reached = optimizer.lr * num_steps / warmup
-        return f"schedule: {num_steps:,} of {_count(warmup, 'step')} of warmup, up to lr {reached:.3g} of {optimizer.lr:g}; {skipping}"
-    start = f"{_count(warmup, 'step')} of warmup to lr {optimizer.lr:g}" if warmup else f"lr {optimizer.lr:g} without warmup"
+        return f"schedule: {num_steps:,} of {count(warmup, 'step')} of warmup, up to lr {reached:.3g} of {optimizer.lr:g}; {skipping}"
+    start = f"{count(warmup, 'step')} of warmup to lr {optimizer.lr:g}" if warmup else f"lr {optimizer.lr:g} without warmup"
     floor = f"{100 * optimizer.lr_floor:g} % at step {num_steps:,}"
     if optimizer.schedule != "wsd":
         return f"schedule: {start}, {optimizer.schedule} to {floor}; {skipping}"
-    decay = _count(decay_steps(optimizer, config.tokens_per_step), "step")
+    decay = count(decay_steps(optimizer, config.tokens_per_step), "step")
     return f"schedule: {start}, wsd: constant, then in the last {decay} linear to {floor}; {skipping}"
 
 
@@ -86,20 +86,3 @@ def _memory_line(config: RunConfig) -> str:
 def _layers(model: ModelConfig) -> str:
     kinds = model.layer_kinds
     return f"{len(kinds)} layers ({', '.join(f'{kinds.count(kind)} {kind}' for kind in MIXERS if kind in kinds)})"
-
-
-def human(number: float) -> str:
-    """Three digits and a decimal prefix: 1234567 → '1.23 M'."""
-    for size, unit in _UNITS:
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.3g} "
-
-
-def memory_unit(largest_bytes: int) -> tuple[str, int]:
-    """Name and bytes of the unit that sizes up to this are told in."""
-    return ("GiB", 2**30) if largest_bytes >= 2**30 else ("MiB", 2**20)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}es" if noun.endswith("s") else f"{number:,} {noun}s"

@@ -1,4 +1,4 @@
-"""Which store a command speaks of."""
+"""Which store a command speaks of, and how another command finds it."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ from launch.errors import ConfigError
 
 DEFAULT_ROOT = "~/.braid/store"
 LOOK_DEADLINE_S = 10.0
-"""A person waits for the answer; nothing is lost by giving up."""
+"""How long a command that only reports tries one operation: a person waits, and nothing is lost by giving up."""
 
 
 def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
@@ -20,12 +20,12 @@ def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
 
 
 def storage_to_look_at(root: str, endpoint_url: str = "") -> StorageConfig:
-    """The same for a command that only reports, which gives up early where the store does not answer. Raises ConfigError."""
+    """The store for a command that only reports, which gives up early where it does not answer. Raises ConfigError."""
     return dataclasses.replace(storage_of(root, endpoint_url), deadline_s=LOOK_DEADLINE_S)
 
 
 def absolute_root(storage: StorageConfig) -> StorageConfig:
-    """Workers run in other directories than the person who names one."""
+    """A directory as an absolute path, since workers run in other directories than the person who names it."""
     if storage.is_s3:
         return storage
     return dataclasses.replace(storage, root=str(Path(storage.root).expanduser().absolute()))

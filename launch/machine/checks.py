@@ -6,7 +6,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from launch.config.budget import human
+from launch.units import human
 
 MIN_DISK_BYTES = 10e9
 MIN_MEMORY_BYTES = 3e9
@@ -85,6 +85,12 @@ def judge_memory(available_bytes: int) -> Check:
     if available_bytes >= MIN_MEMORY_BYTES:
         return Check(name="memory", level="ok", found=found)
     return Check(name="memory", level="warn", found=found, remedy="close something: three local nodes and two workers want about 3 GB")
+
+
+def judge_store_error(root: str, line: str) -> Check:
+    """`line` is a StoreError's: what is wrong, and behind the last "; " the remedy, where it has one."""
+    found, separator, remedy = line.rpartition("; ")
+    return Check(name=f"store {root}", level="fail", found=found if separator else line, remedy=remedy if separator else "")
 
 
 def judge_clock(store_s: float, before_s: float, after_s: float) -> Check:

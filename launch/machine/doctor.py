@@ -13,17 +13,29 @@ from pathlib import Path
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
-from launch.machine.checks import Check, judge_clock, judge_disk, judge_gpus, judge_kernels, judge_memory, judge_packages, judge_python
-from model.parallel.config import ParallelConfig
+from launch.errors import NotReachable
+from launch.machine.checks import (
+    Check,
+    judge_clock,
+    judge_disk,
+    judge_gpus,
+    judge_kernels,
+    judge_memory,
+    judge_packages,
+    judge_python,
+    judge_store_error,
+)
+from launch.runs.connection import reachable
+from model.config import ParallelConfig
 from model.presets import PRESETS
 
 PROBE = b"written by braid doctor"
 DEADLINE_S = 5.0
-"""For one operation on the store: a person waits."""
+"""How long one operation on the store is tried: a person waits."""
 
 
 def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check]) -> Iterator[Check]:
-    """Every check, as soon as it is done. `cluster` looks at the cluster."""
+    """Yields every check as soon as it is done. `home` is where braid keeps its files; `cluster` looks at the cluster."""
     yield judge_python(sys.version_info[:2])
     yield from _packages()
     yield _gpus()
@@ -43,8 +55,8 @@ def _packages() -> list[Check]:
 
 
 def check_store(storage: StorageConfig) -> list[Check]:
-    """Writes, reads and removes two small objects below `doctor/`."""
-    name = f"store {storage.root}"
+    """Tries what journal and checkpoints rely on with a small object below `doctor/`, which is removed again."""
+    writable = Check(name=f"store {storage.root}", level="ok", found="reachable and writable")
     try:
         store = open_store(dataclasses.replace(storage, deadline_s=DEADLINE_S))
         key = f"doctor/{uuid.uuid4().hex}"
@@ -52,17 +64,16 @@ def check_store(storage: StorageConfig) -> list[Check]:
         store.create(key, PROBE)
         after_s = time.time()
         try:
-            return [Check(name=name, level="ok", found="reachable and writable"), *_check_rules(store, key, before_s, after_s)]
+            return [writable, *_check_rules(store, key, before_s, after_s)]
         finally:
             with suppress(StoreError):
                 store.delete(key)
     except StoreError as error:
-        found, _, remedy = str(error).rpartition("; ")
-        return [Check(name=name, level="fail", found=found or str(error), remedy=remedy)]
+        return [judge_store_error(storage.root, str(error))]
 
 
 def _check_rules(store: ObjectStore, key: str, before_s: float, after_s: float) -> list[Check]:
-    """What journal and checkpoints rely on, tried with an object that was written between two moments. Raises StoreError."""
+    """Tries the rules of a store with an object that was written between two readings of the clock. Raises StoreError."""
     rules = [_check_create_if_absent(store, key), _check_ranges(store, key)]
     infos = store.list(key)
     if [info.key for info in infos] != [key]:
@@ -88,6 +99,19 @@ def _check_ranges(store: ObjectStore, key: str) -> Check:
     return Check(name="range reads", level="fail", found="other bytes than asked for", remedy="use a store that honours Range")
 
 
+def check_cluster(address: str) -> Check:
+    """The cluster at `address`, or the local one. That there is no local one is fine: it is started when a run needs it."""
+    try:
+        with reachable(address) as connection:
+            if connection is None:
+                return Check(name="cluster", level="ok", found="no local one yet; it starts with the first run")
+            alive = [node for node in connection.nodes() if node.is_alive]
+    except NotReachable as error:
+        return Check(name="cluster", level="fail", found=str(error), remedy="start it with `ray start --head`, or fix --address")
+    num_gpus = sum(node.num_gpus for node in alive)
+    return Check(name="cluster", level="ok", found=f"{len(alive)} nodes, {num_gpus:g} GPUs at {address or 'the local address'}")
+
+
 def _installed() -> dict[str, str]:
     names = [(str(found.metadata["Name"]), found.version) for found in importlib.metadata.distributions()]
     return {name.lower(): version for name, version in names}
@@ -101,7 +125,7 @@ def _gpus() -> Check:
 
 
 def _kernels() -> Iterator[Check]:
-    """Of every GPU of this machine, with the heads of the 7B: the first one compiles them for all."""
+    """Checks the kernels on every GPU of this machine, with the heads of the 7B. The first GPU compiles them for all."""
     import torch
 
     from model.self_check import find_wrong_kernel

@@ -1,4 +1,4 @@
-"""The way to a cluster: connects, starts and finds controllers. The only place of this room that meets Ray.
+"""From this process to a cluster: connects, finds and starts controllers, asks them. The only file of launch/ that imports Ray.
 
 Without an address it is the local cluster of this machine, which is started when something needs it and then reused.
 """
@@ -13,8 +13,7 @@ from typing import Any
 
 from data_pipeline.config import StorageConfig
 from launch.errors import NotOpen, NotReachable
-from launch.machine.checks import Check
-from launch.show.render import Status
+from launch.status import Status
 from orchestrator.config import RunConfig
 from orchestrator.node.home import home_directory
 from orchestrator.ray_backend import client
@@ -27,15 +26,15 @@ OPENS_WITHIN_S = 10.0
 POLL_S = 0.1
 
 
-class Controller:
-    """The controller of one run. Its methods raise NotReachable when it does not answer, NotOpen when it can't do its work."""
+class RunHandle:
+    """Asks the controller of one run. Its methods raise NotReachable when it does not answer, NotOpen when it can't do its work."""
 
     def __init__(self, run: str, actor: Any) -> None:
         self._run = run
         self._actor = actor
 
     def wait_until_open(self) -> None:
-        """Returns when the run is controlled, or when that is not known in time. Raises NotOpen, NotReachable."""
+        """Waits until the run is controlled, or gives up after OPENS_WITHIN_S without a word. Raises NotOpen, NotReachable."""
         give_up_at_s = time.monotonic() + OPENS_WITHIN_S
         while (trouble := self._ask("trouble", within_s=ANSWER_WITHIN_S)) == "" and time.monotonic() < give_up_at_s:
             time.sleep(POLL_S)
@@ -85,22 +84,22 @@ class ClusterNode:
     num_gpus: float
 
 
-class Cluster:
-    """A cluster that this process is connected to."""
+class Connection:
+    """The cluster that this process is connected to, of which there is one at a time."""
 
     def nodes(self) -> list[ClusterNode]:
         import ray
 
         return [_node(plain) for plain in ray.nodes()]
 
-    def find_controller(self, run: str) -> Controller | None:
+    def find_controller(self, run: str) -> RunHandle | None:
         actor = client.find_controller(run)
-        return None if actor is None else Controller(run, actor)
+        return None if actor is None else RunHandle(run, actor)
 
-    def start_controller(self, run: str, storage: StorageConfig) -> Controller:
+    def start_controller(self, run: str, storage: StorageConfig) -> RunHandle:
         """A new one, or the one that there is. Raises NotReachable."""
         try:
-            return Controller(run, client.start_controller(run, storage))
+            return RunHandle(run, client.start_controller(run, storage))
         except client.ClusterUnreachable as error:
             raise NotReachable(str(error)) from error
 
@@ -116,22 +115,22 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str, config: RunConfig, *, tell: Callable[[str], None]) -> Iterator[Cluster]:
+def connected(address: str, config: RunConfig, *, tell: Callable[[str], None]) -> Iterator[Connection]:
     """The cluster at `address`, or the local one, started with room for a run of `config` where there is none. Raises NotReachable."""
     if not address:
         _ensure_local_cluster(local_nodes_for(config), config.num_nodes, tell)
-    with _connection(address) as cluster:
-        yield cluster
+    with _connect(address) as connection:
+        yield connection
 
 
 @contextmanager
-def reachable(address: str) -> Iterator[Cluster | None]:
+def reachable(address: str) -> Iterator[Connection | None]:
     """The cluster at `address`, or the local one; None where none answers, since looking starts nothing."""
     if not is_there(address):
         yield None
         return
-    with _connection(address) as cluster:
-        yield cluster
+    with _connect(address) as connection:
+        yield connection
 
 
 def is_there(address: str) -> bool:
@@ -153,24 +152,11 @@ def start_local(num_nodes: int) -> str:
 
 
 def stop_local() -> None:
-    """Raises NotReachable where something of it survives."""
+    """Kills the local cluster. Raises NotReachable where something of it survives."""
     try:
         local_cluster.stop_local_cluster(home_directory())
     except local_cluster.LocalClusterFailed as error:
         raise NotReachable(str(error)) from error
-
-
-def check_cluster(address: str) -> Check:
-    """For the doctor. That there is no local cluster is fine: one is started when a run needs it."""
-    try:
-        with reachable(address) as cluster:
-            if cluster is None:
-                return Check(name="cluster", level="ok", found="no local one yet; it starts with the first run")
-            alive = [node for node in cluster.nodes() if node.is_alive]
-    except NotReachable as error:
-        return Check(name="cluster", level="fail", found=str(error), remedy="start it with `ray start --head`, or fix --address")
-    num_gpus = sum(node.num_gpus for node in alive)
-    return Check(name="cluster", level="ok", found=f"{len(alive)} nodes, {num_gpus:g} GPUs at {address or 'the local address'}")
 
 
 def _node(plain: dict[str, Any]) -> ClusterNode:
@@ -197,7 +183,7 @@ def _ensure_local_cluster(num_nodes: int, num_needed: int, tell: Callable[[str],
 
 
 @contextmanager
-def _connection(address: str) -> Iterator[Cluster]:
+def _connect(address: str) -> Iterator[Connection]:
     home = home_directory()
     token = None if address else local_cluster.token_path(home)
     try:
@@ -208,6 +194,6 @@ def _connection(address: str) -> Iterator[Cluster]:
         client.disconnect()  # a half-made connection would crash the interpreter at its end
         raise
     try:
-        yield Cluster()
+        yield Connection()
     finally:
         client.disconnect()

@@ -19,7 +19,7 @@ from orchestrator.verify import Proof, committed_step, verify
 
 
 def proof_of(record: RunRecord) -> Proof:
-    """Up to the last committed step, or of all steps once the run has finished. Raises WrongMoment before the first commit."""
+    """The proof of all steps up to the last commit, or of the whole run once it has finished. Raises WrongMoment before any commit."""
     config = record.config
     entries = open_commit_log(record.run_store).entries
     records = _records(record, last_attempt=last_fence(entries))
@@ -44,7 +44,10 @@ def proof_of(record: RunRecord) -> Proof:
 
 
 def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepRecord]]:
-    """Read after the commit log, so that what it commits is there. Of a run that goes on, without attempts that began since."""
+    """Step records by attempt, read after the commit log, so that what it commits is there.
+
+    Attempts that a run which goes on has begun since are left out.
+    """
     records = read_ledger(record.run_store)
     return {attempt: steps for attempt, steps in records.items() if record.has_ended or attempt <= last_attempt}
 

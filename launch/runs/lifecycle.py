@@ -2,30 +2,28 @@
 
 import collections
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from launch.config.storage import storage_hint
-from launch.errors import ConfigError, NotOpen, NotReachable, WrongMoment
-from launch.runs.connection import Cluster, Controller, connected, is_there, reachable
+from launch.errors import NotOpen, NotReachable, WrongMoment
+from launch.runs.changes import changed
+from launch.runs.connection import Connection, RunHandle, connected, is_there
 from launch.runs.preflight import prepare_dataset, settle_start
-from launch.runs.record import RunRecord, create_run, read_run, recorded_status, refuse_existing
-from launch.runs.view import RunView
-from launch.show.follow import statuses
-from launch.show.render import Status
-from orchestrator.config import RunConfig, training_digest
+from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
+from launch.runs.view import RunView, statuses
+from launch.status import Status
+from orchestrator.config import RunConfig
 from orchestrator.control.controller import stop_without_cluster
 from orchestrator.control.events import EVENT_KINDS, ResumeRequested
-from orchestrator.control.state import Ending, Stage, terms_of
-from orchestrator.records.configs import add_config
+from orchestrator.control.state import Stage, terms_of
 from orchestrator.records.journal import open_journal
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
 POLL_S = 0.3
+"""Between two looks at a run that stops."""
 
 
 def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
@@ -37,9 +35,9 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     refuse_existing(store, config.name)
     config = settle_start(config, store)
     prepare_dataset(config, store, tell=tell)
-    with connected(address, config, tell=tell) as cluster:
+    with connected(address, config, tell=tell) as connection:
         create_run(store, config, at_s=time.time())
-        _start_controller(cluster, config.name, config.storage, address)
+        _start_controller(connection, config.name, config.storage, address)
 
 
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
@@ -51,36 +49,15 @@ def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, addre
     if overrides and not record.has_ended:
         raise WrongMoment(f"run {name}: is {record.state.label}, and settings change only between two stretches; `braid stop {name}` first")
     config = changed(record, overrides)
-    with connected(address, config, tell=tell) as cluster:
+    with connected(address, config, tell=tell) as connection:
         if record.has_ended:
-            cluster.wait_until_controller_is_gone(name)
+            connection.wait_until_controller_is_gone(name)
             version = add_config(record.run_store, config) if overrides else record.version
             open_journal(record.run_store, EVENT_KINDS).append(ResumeRequested(at_s=time.time(), terms=terms_of(config, version)))
-        elif cluster.find_controller(name) is not None:
+        elif connection.find_controller(name) is not None:
             tell(f"run {name}: is {record.state.label} already")
             return
-        _start_controller(cluster, name, storage, address)
-
-
-def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
-    """The run's configuration with overrides that leave its numbers alone. Raises WrongMoment, ConfigError."""
-    from launch.config.load import change_config  # OmegaConf, which commands that only look can do without
-
-    before = record.config
-    after = change_config(before, overrides) if overrides else before
-    name = record.name
-    if training_digest(after) != training_digest(before):
-        raise ConfigError(
-            f"{_decisive_key(before, after)}: decides the numbers of run {name} and can't change any more; submit a new run with name=…"
-        )
-    if after.storage.root != before.storage.root or after.name != name:
-        key = "name" if after.name != name else "storage.root"
-        raise ConfigError(f"{key}: run {name} stays where it is; submit a new run, or leave {key} alone")
-    if record.state.ending is Ending.FINISHED and after.train.num_steps <= record.state.committed_step:
-        raise WrongMoment(f"run {name}: finished all of its {before.train.num_steps} steps; go on with train.num_steps=MORE")
-    if after.train.num_steps != before.train.num_steps and after.train.num_steps <= record.state.committed_step:
-        raise ConfigError(f"train.num_steps={after.train.num_steps}: the run is at step {record.state.committed_step} already; use more")
-    return after
+        _start_controller(connection, name, storage, address)
 
 
 def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Tell) -> Status:
@@ -95,18 +72,18 @@ def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Te
     if not is_there(address):
         tell(f"no cluster runs here, so {name} has no workers to stop; if it runs on another one, say which with --address")
         return _stop_in_journal(record)
-    with connected(address, record.config, tell=tell) as cluster:
-        controller = cluster.find_controller(name) or cluster.start_controller(name, storage)
-        _ask_to_stop(controller, record, now=now)
-        view = RunView(record, controller)
+    with connected(address, record.config, tell=tell) as connection:
+        handle = connection.find_controller(name) or connection.start_controller(name, storage)
+        _ask_to_stop(handle, record, now=now)
+        view = RunView(record, handle)
         tell(f"stopping {name} …")
         return collections.deque(statuses(view.followed_status, poll_s=POLL_S), maxlen=1)[0]
 
 
-def _ask_to_stop(controller: Controller, record: RunRecord, *, now: bool) -> None:
+def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
     """A controller leaves when its run has ended, maybe before it answers; then the journal has the answer. Raises NotReachable."""
     try:
-        controller.stop(now=now)
+        handle.stop(now=now)
     except NotReachable:
         state = read_run(record.storage, record.name).state
         if state.ending is None and (now or state.stage is not Stage.SAVING):
@@ -119,28 +96,15 @@ def _stop_in_journal(record: RunRecord) -> Status:
     return recorded_status(read_run(record.storage, record.name), time.time())
 
 
-@contextmanager
-def open_view(storage: StorageConfig, name: str, address: str) -> Iterator[RunView]:
-    """A run for looking at. Where no cluster or no controller answers, the store does. Raises NoSuchRun, StoreError."""
-    record = read_run(storage, name)
-    controller = None
-    with ExitStack() as connection:
-        if not record.has_ended:
-            with suppress(NotReachable):
-                cluster = connection.enter_context(reachable(address))
-                controller = cluster.find_controller(name) if cluster else None
-        yield RunView(record, controller)
-
-
 def lost_its_last_checkpoint(status: Status) -> bool:
-    """A run that was stopped on request, whose workers failed while they saved."""
+    """Whether the run was stopped on request and its workers failed while they saved."""
     return status["state"] == "stopped" and "checkpoint failed" in status["reason"]
 
 
-def _start_controller(cluster: Cluster, name: str, storage: StorageConfig, address: str) -> None:
-    """Returns when it controls the run. What can't be done yet stays asked for, in the journal."""
+def _start_controller(connection: Connection, name: str, storage: StorageConfig, address: str) -> None:
+    """Starts a controller and waits until it controls the run. What can't be done yet stays asked for, in the journal."""
     try:
-        cluster.start_controller(name, storage).wait_until_open()
+        connection.start_controller(name, storage).wait_until_open()
     except NotOpen as error:
         restart = "restart the cluster with them" if address else "`braid cluster down`"
         remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {name}{storage_hint(storage)}`"
@@ -149,14 +113,3 @@ def _start_controller(cluster: Cluster, name: str, storage: StorageConfig, addre
         raise NotReachable(
             f"run {name}: is submitted, but nothing controls it: {error}; then `braid resume {name}{storage_hint(storage)}`"
         ) from error
-
-
-def _decisive_key(before: RunConfig, after: RunConfig) -> str:
-    """The first dotted key that differs among those that training_digest covers."""
-    for section in ("model", "data", "optimizer", "start", "train"):
-        old, new = getattr(before, section), getattr(after, section)
-        names = ("batch_rows", "seed") if section == "train" else tuple(field.name for field in fields(old))
-        for name in names:
-            if getattr(old, name) != getattr(new, name):
-                return f"{section}.{name}={getattr(new, name)}"
-    return "model"

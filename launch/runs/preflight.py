@@ -1,4 +1,4 @@
-"""What can be known to be wrong before a single worker starts. The dataset is looked at, and where it is the default one, built."""
+"""What is checked and settled before a single worker starts: the dataset, and the checkpoint that a run begins from."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ DEFAULT_DATASET = "python-stdlib"
 
 
 def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[str], None]) -> None:
-    """Returns when the run's dataset is there and fits. Raises ConfigError, DataError, StoreError."""
+    """Checks that the run's dataset is there and fits; the default one is built. Raises ConfigError, DataError, StoreError."""
     name = config.data.dataset
     try:
         manifest = load_manifest(store, name)
@@ -49,7 +49,7 @@ def check_dataset(config: RunConfig, manifest: DatasetManifest) -> None:
 
 
 def settle_start(config: RunConfig, store: ObjectStore) -> RunConfig:
-    """The run with the step that it begins from, where it only says: the newest. Raises ConfigError where it can't, StoreError."""
+    """The run's configuration with start.step as a number, where it says -1 for the newest. Raises ConfigError, StoreError."""
     manifest = checked_start(config, store)
     return config if manifest is None else dataclasses.replace(config, start=dataclasses.replace(config.start, step=manifest.step))
 
@@ -76,7 +76,7 @@ def _refuse_other_optimizer(config: RunConfig, theirs: RunConfig | None) -> None
 
 
 def start_line(config: RunConfig, store: ObjectStore) -> str:
-    """Where a run with start.run begins, in words. Raises as `checked_start` does."""
+    """Where a run with start.run begins, in words. Raises ConfigError where it can't begin there, StoreError."""
     manifest = checked_start(config, store)
     assert manifest is not None, "there is a start.run"
     optimizer = "its optimizer's state too" if config.start.optimizer == "keep" else "the optimizer anew"

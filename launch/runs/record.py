@@ -43,7 +43,7 @@ class RunRecord:
     state: RunState
 
     version: int
-    """Of the configuration."""
+    """Number of the configuration that counts."""
 
     @property
     def has_ended(self) -> bool:
@@ -73,7 +73,7 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
 
 
 def refuse_existing(store: ObjectStore, name: str) -> None:
-    """Before any work is done in vain. Raises RunExists."""
+    """Raises RunExists where the name is taken; called before any work is done, maybe in vain."""
     run_store = run_store_of(store, name)
     if read_journal(run_store, EVENT_KINDS):
         raise _exists(name)
@@ -178,7 +178,7 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
 
 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
-    """As `recorded_status`, of a run that is nothing but weights."""
+    """The status of a run that is nothing but weights, with the keys of any other."""
     nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, **in_status(None), "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
     nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "workers": []}
     return {

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
+from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import KeyMissing
 from launch.config.storage import storage_hint
 from launch.errors import Abandoned, NotOpen, NotReachable, UserError
+from launch.runs.connection import reachable
 from launch.runs.record import RunRecord, read_run, recorded_status
-from launch.show.render import ENDED, Status
+from launch.status import ENDED, Status
 from orchestrator.node.home import run_directory
 from orchestrator.records.keys import log_key
 
 POLL_S = 0.5
 SILENT_LIMIT_S = 15.0
-"""A controller whose node is lost is back long before; so who follows a run has waited enough."""
+"""How long one who follows a run waits for a silent controller: one whose node is lost is back long before."""
 
 
-class LiveController(Protocol):
-    """The part of a controller's handle that looks and does not touch. Its methods raise NotReachable, NotOpen among it."""
+class ReadOnlyHandle(Protocol):
+    """The part of a RunHandle that looks and does not touch. Its methods raise NotReachable, NotOpen among it."""
 
     def status(self) -> Status: ...
 
@@ -30,20 +32,20 @@ class LiveController(Protocol):
 
 
 class RunView:
-    """Make it with `launch.runs.lifecycle.open_view`. `record` is what was known at that moment."""
+    """Made by `open_view`. `record` is what the store said when it was last read; `handle` is None where no controller was found."""
 
-    def __init__(self, record: RunRecord, controller: LiveController | None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, record: RunRecord, handle: ReadOnlyHandle | None, *, clock: Callable[[], float] = time.time) -> None:
         self.record = record
-        self._controller = controller
+        self._handle = handle
         self._clock = clock
         self._silent_since_s: float | None = None
 
     def status(self) -> Status:
-        """As fresh as can be had; a run that nothing controls says how it goes on. Raises StoreError."""
+        """The freshest status that can be had; of a run that nothing controls it says how the run goes on. Raises StoreError."""
         trouble = ""
-        if self._controller is not None:
+        if self._handle is not None:
             try:
-                status = self._controller.status()
+                status = self._handle.status()
                 self._silent_since_s = None
                 return status
             except NotOpen as error:
@@ -62,7 +64,7 @@ class RunView:
         return recorded | {"reason": f"{before}no controller answers; {self._remedy} continues it"}
 
     def followed_status(self) -> Status:
-        """The same for one who waits for news. Raises Abandoned once no controller has answered for `SILENT_LIMIT_S`."""
+        """The status for one who waits for news. Raises StoreError, and Abandoned once no controller has answered for SILENT_LIMIT_S."""
         status = self.status()
         if status["state"] not in ENDED:
             self._check_patience()
@@ -99,11 +101,11 @@ class RunView:
             raise UserError(f"--rank {rank}: run {self.record.name} has {world_size} workers; use 0 … {world_size - 1}")
 
     def _live_log(self, rank: int, attempt: int, offset: int, *, follow: bool) -> tuple[bytes, int] | None:
-        """None where the store has it; nothing new while a followed run's controller is silent."""
-        if self._controller is None:
+        """(new bytes, offset after them), empty while the controller of a followed run is silent; None where only the store has the log."""
+        if self._handle is None:
             return None
         try:
-            chunk = self._controller.read_log(rank, attempt, offset)
+            chunk = self._handle.read_log(rank, attempt, offset)
             self._silent_since_s = None
             return chunk
         except NotOpen:
@@ -142,3 +144,26 @@ class RunView:
                 f"log of rank {rank} in attempt {attempt}: neither at {self.record.run_store.url(key)} nor at {local}; "
                 "it is uploaded when the worker ends; look on the worker's own node"
             ) from error
+
+
+def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status]:
+    """What `read` says every `poll_s`, until the run has ended; the last one is of an ended run."""
+    while True:
+        status = read()
+        yield status
+        if status["state"] in ENDED:
+            return
+        sleep(poll_s)
+
+
+@contextmanager
+def open_view(storage: StorageConfig, name: str, address: str) -> Iterator[RunView]:
+    """A run to look at, through its controller where one answers. Raises NoSuchRun, OnlyWeights, StoreError."""
+    record = read_run(storage, name)
+    handle = None
+    with ExitStack() as opened:
+        if not record.has_ended:
+            with suppress(NotReachable):
+                connection = opened.enter_context(reachable(address))
+                handle = connection.find_controller(name) if connection else None
+        yield RunView(record, handle)

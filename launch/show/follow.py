@@ -7,25 +7,15 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.live import Live
 
-from launch.show.render import ENDED, Status, skipped, status_view
+from launch.show.render import skipped, status_view
+from launch.status import Status
 from model.train.metrics import status_words
 
-EXIT_STATUS = {"finished": 0, "failed": 1, "stopped": 3}
 _LINE_EVERY_S = 10.0
 
 
-def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status]:
-    """Reads until the run has ended; the last one is of an ended run."""
-    while True:
-        status = read()
-        yield status
-        if status["state"] in ENDED:
-            return
-        sleep(poll_s)
-
-
 def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:
-    """The same, while each checkpoint that was refused is told once."""
+    """Passes on what it sees, and tells each checkpoint that was refused once."""
     told = 0
     for status in seen:
         refused = status["rejected_checkpoints"]
@@ -70,6 +60,7 @@ def _show_lines(seen: Iterator[Status], console: Console, clock: Callable[[], fl
 
 
 def status_line(status: Status) -> str:
+    """A run in one line, for where there is no terminal."""
     measured = "".join(f", {words}" for words in status_words(status))
     reason = f" ({status['reason']})" if status["reason"] else ""
     spikes = f", {skipped(status)}" if status["skipped_updates"] else ""

@@ -1,26 +1,19 @@
 """Status, runs, checkpoints and checks as rich tables. Pure: values in, something to print out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launch.config.budget import human
+from launch.machine.checks import Check
+from launch.status import ENDED, Status
+from launch.units import human
 from model.train.metrics import status_words
 
-if TYPE_CHECKING:
-    from launch.machine.checks import Check
-
-Status = dict[str, Any]
-"""As made by orchestrator.control.status.build_status."""
-
-ENDED = ("finished", "failed", "stopped")
 COLOURS = {
     "queued": "yellow", "starting": "cyan", "running": "green", "recovering": "magenta", "stopping": "yellow",
     "finished": "bold green", "failed": "bold red", "stopped": "yellow",
@@ -67,7 +60,7 @@ def _facts(status: Status) -> list[str]:
 
 
 def skipped(status: Status) -> str:
-    """Of the updates of this attempt, those that were left out because of a spike."""
+    """How many updates of this attempt were left out because of a spike, in words."""
     number = status["skipped_updates"]
     return f"{number:,} update{'s' * (number != 1)} skipped"
 

@@ -4,22 +4,45 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import ObjectStore
 from launch.config.load import load_config
 from launch.config.storage import storage_of
-from launch.runs.record import create_run, run_store_of
-from model.parallel.config import ParallelConfig
+from launch.runs.record import create_run, read_run, recorded_status, run_store_of
+from model.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, training_digest
+from orchestrator.control.causes import Cause
 from orchestrator.control.events import EVENT_KINDS, Event
+from orchestrator.messages import Outcome
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.journal import open_journal
-from orchestrator.records.keys import checkpoint_directory, segment_key
-from orchestrator.records.ledger import StepRecord
+from orchestrator.records.keys import checkpoint_directory
+from orchestrator.records.ledger import StepRecord, segment_key
 from orchestrator.records.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, write_manifest
+from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
+
+RUNNING: tuple[Event, ...] = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
+"""One attempt on two nodes, with a checkpoint of step 20."""
+FINISHED: tuple[Event, ...] = (
+    nodes("abc"),
+    resumed(1, 0),
+    stepped(1, 1),
+    committed(1, 20),
+    failed(1, "b", Cause.KILLED, at_step=33, rank=1),
+    gone(1),
+    resumed(2, 20),
+    stepped(2, 21),
+    committed(2, 40),
+    ended(2, Outcome.FINISHED, 40),
+    gone(2),
+)
+"""One worker is killed after step 33 and the run goes on from step 20 to its end at step 40."""
+STOPPED: tuple[Event, ...] = (*FINISHED[:4], committed(1, 25), stop(), ended(1, Outcome.STOPPED, 25), gone(1))
+"""Stopped on request at step 25 of its first attempt."""
 
 
 def config_at(root: Path, *overrides: str) -> RunConfig:
@@ -99,3 +122,8 @@ def put_dataset(root: Path, vocab_size: int = 4096) -> DatasetManifest:
     )
     store_at(root).put(manifest_key(manifest.name), manifest_to_json(manifest))
     return manifest
+
+
+def status_of(root: Path, **changes: object) -> dict[str, Any]:
+    """The recorded status of the run `first`, with some of its values changed."""
+    return recorded_status(read_run(config_at(root).storage, "first"), 100.0) | changes

@@ -55,6 +55,10 @@ class Braid:
         """A command about a run in this store."""
         return self(*arguments, "--storage", self.storage.root, "--endpoint-url", self.storage.endpoint_url, status=status)
 
+    def workers(self) -> list[int]:
+        """Processes of the run, and not of another test's run of the same name."""
+        return [pid for pid in pids_with_environment("BRAID_RUN", "first") if pid in pids_with_environment("BRAID_HOME", str(self.home))]
+
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.about("status", "first", "--json"))
         return found
@@ -126,7 +130,7 @@ def test_a_run_is_submitted_watched_stopped_resumed_finished_and_verified(braid:
     assert (status["state"], status["live"], worker["rank"], worker["phase"]) == ("running", True, 0, "training")
     assert "run first, attempt 1" in braid.about("logs", "first")
     assert secrets_in_process_arguments() == []
-    workers = pids_with_environment("BRAID_RUN", "first")
+    workers = braid.workers()
     assert worker["pid"] in workers
     assert set() < listening_addresses(workers) <= LOOPBACK
 
@@ -135,14 +139,14 @@ def test_a_run_is_submitted_watched_stopped_resumed_finished_and_verified(braid:
     stopped = braid.status()
     assert (stopped["state"], stopped["workers"]) == ("stopped", [])
     assert stopped["last_committed_step"] == stopped["step"] >= 20
-    assert pids_with_environment("BRAID_RUN", "first") == []
+    assert braid.workers() == []
 
     # and resumed with a new end, it goes on from there and finishes
     end = stopped["step"] + 5
     assert braid.about("resume", "first", f"train.num_steps={end}", "--follow") == "first\n"
     finished = braid.status()
     assert (finished["state"], finished["step"], finished["attempt"]) == ("finished", end, 2)
-    assert pids_with_environment("BRAID_RUN", "first") == []
+    assert braid.workers() == []
 
     # and the secret key is nowhere but in the environment: one that is planted is found, no other
     ray_directory = Path((braid.home / "local-cluster/ray-dir").read_text())

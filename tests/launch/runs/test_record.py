@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
-from launch.config.storage import storage_hint, storage_of, storage_to_look_at
+from launch.config.storage import storage_of
 from launch.errors import NoSuchRun, RunExists, UserError
 from launch.runs.record import create_run, last_record, read_run, recorded_status, run_names, run_store_of
 from orchestrator import codec
@@ -16,10 +16,8 @@ from orchestrator.messages import Outcome
 from orchestrator.records.configs import add_config, read_config
 from orchestrator.records.journal import read_journal
 from orchestrator.records.keys import config_key
-from tests.launch.stored_runs import config_at, put_steps, store_at, stored_run
-from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
-
-RUNNING = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
+from tests.launch.stored_runs import RUNNING, config_at, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import ended, failed, gone, stop
 
 
 def test_a_created_run_has_a_config_a_name_and_one_journal_entry(tmp_path: Path) -> None:
@@ -121,14 +119,3 @@ def test_an_ended_run_says_how(tmp_path: Path) -> None:
     config = stored_run(tmp_path, (*RUNNING, stop(), ended(1, Outcome.STOPPED, 25), gone(1)))
     record = read_run(config.storage, "first")
     assert (record.state.label, record.has_ended, record.state.reason) == ("stopped", True, "stopped on request at step 25")
-
-
-def test_the_hint_names_a_store_only_where_it_is_not_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert storage_hint(storage_of("~/.braid/store")) == ""
-    assert storage_hint(storage_of(str(tmp_path / "x"))) == f" --storage {tmp_path}/x"
-    assert storage_hint(storage_of("s3://bucket/p", "http://h:1")) == " --storage s3://bucket/p --endpoint-url http://h:1"
-
-
-def test_a_command_that_only_reports_gives_up_early(tmp_path: Path) -> None:
-    assert storage_to_look_at(str(tmp_path)) == replace(storage_of(str(tmp_path)), deadline_s=10.0)

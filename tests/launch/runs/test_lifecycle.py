@@ -10,13 +10,11 @@ from launch.errors import NotReachable
 from launch.runs import lifecycle
 from launch.runs.record import read_run, run_store_of
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import EVENT_KINDS, Event
+from orchestrator.control.events import Event
 from orchestrator.messages import Outcome
 from orchestrator.records.journal import open_journal
-from tests.launch.stored_runs import store_at, stored_run
-from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
-
-RUNNING: tuple[Event, ...] = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
+from tests.launch.stored_runs import RUNNING, store_at, stored_run
+from tests.orchestrator.control.stories import ended, failed, gone, stop
 
 
 class LeavingController:
@@ -56,7 +54,7 @@ def connect_to(controller: LeavingController, monkeypatch: pytest.MonkeyPatch) -
 
 def journal_into(root: Path, *events: Event) -> Callable[[], None]:
     def act() -> None:
-        journal = open_journal(run_store_of(store_at(root), "first"), EVENT_KINDS)
+        journal = open_journal(run_store_of(store_at(root), "first"))
         for event in events:
             journal.append(event)
 

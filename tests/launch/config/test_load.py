@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.config.budget import budget_lines, human
-from launch.config.load import change_config, dump_yaml, find_recipe, load_config, shipped_recipes
+from launch.config.load import change_config, dump_yaml, load_config
+from launch.config.recipes import shipped_recipes
 from launch.errors import ConfigError
 from model.optim.config import ParamGroup
 from model.presets import PRESETS
@@ -15,40 +15,6 @@ from orchestrator.config import training_digest
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BRAID_STORAGE_ROOT", raising=False)
-
-
-@pytest.mark.parametrize("recipe", shipped_recipes())
-def test_every_shipped_recipe_describes_a_run(recipe: str) -> None:
-    config = load_config(recipe, [])
-    assert config.parallel.world_size % min(config.resources.workers_per_node, config.parallel.world_size) == 0
-    assert any(line.startswith("layout: ") for line in budget_lines(config))
-
-
-def test_the_shipped_recipes_are_those_that_the_readme_promises() -> None:
-    assert shipped_recipes() == [
-        "eight_gpus",
-        "olmo_hybrid_7b",
-        "olmo_hybrid_7b_long_context",
-        "olmo_hybrid_7b_midtrain",
-        "one_gpu",
-        "tiny",
-    ]
-
-
-def test_tiny_needs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    config = load_config("tiny", [])
-    assert config.name == "tiny"
-    assert config.storage.root == f"{tmp_path}/.braid/store"
-    assert config.model == PRESETS["tiny"]
-
-
-def test_the_seven_billion_recipe_is_the_published_one() -> None:
-    config = load_config("olmo_hybrid_7b", [])
-    assert config.tokens_per_step == 4_194_304
-    assert config.model == PRESETS["olmo_hybrid_7b"]
-    assert (config.optimizer.lr, config.optimizer.warmup_steps, config.optimizer.weight_decay) == (3e-4, 2000, 0.1)
-    assert "model: 7,430,870,688 parameters, 32 layers (24 gdn, 8 attn)" in budget_lines(config)
 
 
 def test_overrides_win_over_the_recipe_and_later_ones_over_earlier() -> None:
@@ -180,24 +146,3 @@ def test_what_a_recipe_leaves_out_is_missed_by_its_own_key(tmp_path: Path) -> No
         load_config(bare, [])
     with pytest.raises(ConfigError, match=r"^data\.seq_len: missing; set it in the recipe, or with data\.seq_len=VALUE$"):
         load_config(bare, ["model.preset=tiny"])
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [("name: [1", "not valid YAML"), ("- a\n- b\n", "holds ListConfig"), ("a: 1\na: 2\n", "not valid YAML"), ("\udcff", "can't be read")],
-)
-def test_a_file_that_is_no_recipe_is_named(text: str, line: str, tmp_path: Path) -> None:
-    path = tmp_path / "broken.yaml"
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ConfigError, match=line) as caught:
-        load_config(path, [])
-    assert str(path) in str(caught.value)
-
-
-def test_an_unknown_recipe_is_answered_with_those_that_ship() -> None:
-    with pytest.raises(ConfigError, match=r"^recipe 'tini': no such file; .* tiny, did you mean tiny\?$"):
-        find_recipe("tini")
-
-
-def test_numbers_are_said_with_three_digits_and_a_prefix() -> None:
-    assert [human(n) for n in (0, 999, 1_234_567, 4.2e21)] == ["0 ", "999 ", "1.23 M", "4.2 Z"]

@@ -1,16 +1,13 @@
-"""`braid demo`: a run is hurt twice on a cluster of three nodes, recovers and finishes; what it showed is judged in demo_verdict.py."""
+"""`braid demo`: a run is hurt twice on a cluster of three nodes, recovers and finishes; then it is told how that went."""
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -23,37 +20,27 @@ from data_pipeline.dataset.tokenizer import train_tokenizer
 from data_pipeline.sources.open import open_corpus
 from data_pipeline.store.open import open_store
 from launch.config.load import load_config
+from launch.demo.home import processes_of_home, temporary_home, workers_left
+from launch.demo.promises import Played, losses_of, shortcomings
+from launch.demo.script import Fault, Injected, next_fault
 from launch.demo.store import demo_store
-from launch.demo.verdict import Fault, Injected, Outcome, losses_of, next_fault, shortcomings
 from launch.runs.connection import stop_local
 from launch.runs.inspect import proof_of
-from launch.runs.lifecycle import open_view, submit
+from launch.runs.lifecycle import submit
 from launch.runs.record import read_run
-from launch.show.follow import show, statuses
+from launch.runs.view import open_view, statuses
+from launch.show.follow import show
 from launch.show.plot import plot, rolling_mean
-from launch.show.render import Status, incidents_view, short_node
+from launch.show.render import incidents_view, short_node
+from launch.status import Status
 from orchestrator.config import RunConfig
-from orchestrator.node.processes import kill_all, pids_with_environment, send
+from orchestrator.node.processes import send
 from orchestrator.ray_backend.local.cluster import kill_node, local_nodes
 from orchestrator.records.ledger import read_ledger
-from orchestrator.verify import Proof
 
 POLL_S = 0.2
 TIME_LIMIT_S = 600.0
-GONE_WITHIN_S = 5.0
 SMOOTHED_STEPS = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Played:
-    """What the run left behind, read before its store goes away."""
-
-    status: Status
-    injected: tuple[Injected, ...]
-    losses: tuple[float, ...]
-    proof: Proof | None
-    """None where the run never got far enough to be verified."""
-    left_behind: tuple[str, ...]
 
 
 def run_demo(*, store_kind: str, corpus: Path | None, num_steps: int, keep: bool) -> int:
@@ -64,23 +51,8 @@ def run_demo(*, store_kind: str, corpus: Path | None, num_steps: int, keep: bool
     with temporary_home(keep=keep, console=console) as home:
         with demo_store(store_kind, home) as storage, _local_cluster():
             played = _play(_prepare(storage, corpus, num_steps, console), home, console)
-        outcome = _outcome(played, processes_of_home(home))
-    return _summarize(outcome, played.proof, time.monotonic() - began_s, console)
-
-
-@contextmanager
-def temporary_home(*, keep: bool, console: Console) -> Iterator[Path]:
-    """BRAID_HOME of this process and of all that it starts. Nothing of it survives the block, files only with `keep`."""
-    home = Path(tempfile.mkdtemp(prefix="braid-demo-"))
-    os.environ["BRAID_HOME"] = str(home)
-    try:
-        yield home
-    finally:
-        kill_all(lambda: pids_with_environment("BRAID_HOME", str(home)))
-        if keep:
-            console.print(f"the demo's files are in {home}")
-        else:
-            shutil.rmtree(home, ignore_errors=True)
+        played = replace(played, left_behind=(*played.left_behind, *processes_of_home(home)))
+    return _summarize(played, time.monotonic() - began_s, console)
 
 
 @contextmanager
@@ -112,23 +84,26 @@ def _prepare(storage: StorageConfig, corpus: Path | None, num_steps: int, consol
 
 
 def _play(config: RunConfig, home: Path, console: Console) -> Played:
-    """Submits the run, hurts it, and watches it to its end."""
+    """Submits the run, hurts it, watches it to its end, and reads what it left before its store goes away."""
     submit(config, address="", tell=console.print)
     injected: list[Injected] = []
     with open_view(config.storage, config.name, "") as view:
         seen = _until_too_late(statuses(view.status, poll_s=POLL_S))
         status = show(_hurting(seen, home, injected, console), console)
     record = read_run(config.storage, config.name)
+    proof = proof_of(record) if record.state.committed_step else None
     return Played(
         status=status,
         injected=tuple(injected),
         losses=losses_of(read_ledger(record.run_store)),
-        proof=proof_of(record) if record.state.committed_step else None,
-        left_behind=_workers_left(config.name),
+        verified=proof is not None and proof.ok,
+        proof=proof.line if proof else "nothing to verify: no checkpoint was committed",
+        left_behind=workers_left(config.name),
     )
 
 
 def _until_too_late(seen: Iterator[Status]) -> Iterator[Status]:
+    """Passes on what it sees, for as long as a demo may take."""
     give_up_at_s = time.monotonic() + TIME_LIMIT_S
     for status in seen:
         yield status
@@ -146,7 +121,7 @@ def _hurting(seen: Iterator[Status], home: Path, injected: list[Injected], conso
 
 
 def _inject(fault: Fault, status: Status, home: Path, console: Console) -> Injected:
-    """To a worker away from the head node, which would take the whole cluster with it."""
+    """Hurts a worker away from the head node, whose loss would take the whole cluster with it."""
     head = next(node.node for node in local_nodes(home) if node.is_head)
     victim = next(worker for worker in status["workers"] if worker["node"] != head)
     node, rank, at_s = victim["node"], victim["rank"], time.time()
@@ -159,36 +134,15 @@ def _inject(fault: Fault, status: Status, home: Path, console: Console) -> Injec
     return Injected(fault=fault, node=node, rank=rank, at_s=at_s, committed_step=status["last_committed_step"])
 
 
-def _workers_left(run: str) -> tuple[str, ...]:
-    """Workers that outlive their run; they get a moment to leave."""
-    give_up_at_s = time.monotonic() + GONE_WITHIN_S
-    while (pids := pids_with_environment("BRAID_RUN", run)) and time.monotonic() < give_up_at_s:
-        time.sleep(0.05)
-    return tuple(f"worker process {pid} of {run}" for pid in pids)
-
-
-def processes_of_home(home: Path) -> tuple[str, ...]:
-    return tuple(f"process {pid} of {home}" for pid in pids_with_environment("BRAID_HOME", str(home)))
-
-
-def _outcome(played: Played, left_behind: tuple[str, ...]) -> Outcome:
-    return Outcome(
-        status=played.status,
-        injected=played.injected,
-        losses=played.losses,
-        verified=played.proof is not None and played.proof.ok,
-        left_behind=(*played.left_behind, *left_behind),
-    )
-
-
-def _summarize(outcome: Outcome, proof: Proof | None, took_s: float, console: Console) -> int:
+def _summarize(played: Played, took_s: float, console: Console) -> int:
+    """Prints what happened and what fell short; returns the exit status."""
     console.rule("what happened")
-    console.print(incidents_view(outcome.status["incidents"]))
-    if len(outcome.losses) > 1 and all(map(math.isfinite, outcome.losses)):
-        label = f"loss, steps 1 to {len(outcome.losses)}, mean of {SMOOTHED_STEPS}"
-        console.print("\n".join(plot(rolling_mean(outcome.losses, SMOOTHED_STEPS), label=label)), highlight=False)
-    console.print(proof.line if proof else "nothing to verify: no checkpoint was committed", soft_wrap=True)
-    found = shortcomings(outcome)
+    console.print(incidents_view(played.status["incidents"]))
+    if len(played.losses) > 1 and all(map(math.isfinite, played.losses)):
+        label = f"loss, steps 1 to {len(played.losses)}, mean of {SMOOTHED_STEPS}"
+        console.print("\n".join(plot(rolling_mean(played.losses, SMOOTHED_STEPS), label=label)), highlight=False)
+    console.print(played.proof, soft_wrap=True)
+    found = shortcomings(played)
     for line in found:
         console.print(f"[bold red]fell short:[/] {line}", soft_wrap=True)
     if not found:
@@ -197,5 +151,5 @@ def _summarize(outcome: Outcome, proof: Proof | None, took_s: float, console: Co
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """So that everything is cleaned up on the way out."""
+    """Ends the demo as an error would, so that everything is cleaned up on the way out."""
     raise SystemExit(128 + number)

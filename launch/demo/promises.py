@@ -1,86 +1,57 @@
-"""When to hurt a demo run, and whether what came of it is what was promised. Pure."""
+"""What a demo promises, and what of it a demo that was played fell short of. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
-from launch.show.render import Status, short_node
+from launch.demo.script import SCRIPT, Injected
+from launch.show.render import short_node
+from launch.status import Status
 from orchestrator.records.ledger import StepRecord
 
 MAX_DETECTION_S = {"killed": 2.0, "node_lost": 5.0}
+"""By cause: how late it may be noticed."""
 MAX_RECOVERY_S = 20.0
 MIN_LOSS_DROP = 0.1
-MIN_LOST_STEPS = 5
-"""A fault comes so long after a checkpoint, so that there is something to replay."""
-
-
-class Fault(Enum):
-    WORKER = "killed"
-    """SIGKILL to one worker; the value is the cause that has to be found."""
-    NODE = "node_lost"
-    """SIGKILL to everything on one node."""
-
-
-SCRIPT = (Fault.WORKER, Fault.NODE)
+"""By which part of itself the loss has to fall from the first tenth of the steps to the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Injected:
-    """What was done to the run, and to whom."""
-
-    fault: Fault
-    node: str
-    rank: int
-    at_s: float
-    """Seconds since the epoch."""
-    committed_step: int
-    """Last checkpoint at that moment."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """Everything that the demo is judged by."""
+class Played:
+    """What a demo run did and left behind: everything that it is judged by."""
 
     status: Status
+    """The last one that was seen."""
     injected: tuple[Injected, ...]
     losses: tuple[float, ...]
-    """Of every step, in order."""
+    """The loss of every step, in order."""
     verified: bool
+    """Whether `braid verify` agrees with the records."""
+    proof: str
+    """What `braid verify` says, in one line."""
     left_behind: tuple[str, ...]
     """Processes of the run that outlived it, one line each."""
 
 
-def next_fault(status: Status, injected: Sequence[Injected]) -> Fault | None:
-    """The fault that is due: the run trains, everything before is recovered from, and a checkpoint came after it."""
-    if status["state"] != "running" or len(injected) == len(SCRIPT) or not status["workers"]:
-        return None
-    if len(status["incidents"]) < len(injected) or any(one["recovered_after_s"] is None for one in status["incidents"]):
-        return None
-    since = injected[-1].committed_step if injected else 0
-    past_checkpoint = status["last_committed_step"] > since and status["step"] >= status["last_committed_step"] + MIN_LOST_STEPS
-    return SCRIPT[len(injected)] if past_checkpoint else None
-
-
-def shortcomings(outcome: Outcome) -> list[str]:
+def shortcomings(played: Played) -> list[str]:
     """What the demo did not show, one line each; empty when all went as promised."""
-    status = outcome.status
+    status = played.status
     found = (
         []
         if status.get("state") == "finished"
         else [f"the run is {status.get('state', 'not there')}, not finished: {status.get('reason', '')}"]
     )
     incidents = status.get("incidents", [])
-    found.extend(f"fault {fault.value} was never injected: the run was over before" for fault in SCRIPT[len(outcome.injected) :])
-    if len(incidents) != len(outcome.injected):
-        found.append(f"{len(incidents)} incidents were found, {len(outcome.injected)} were caused")
-    for wanted, incident in zip(outcome.injected, incidents, strict=False):
+    found.extend(f"fault {fault.value} was never injected: the run was over before" for fault in SCRIPT[len(played.injected) :])
+    if len(incidents) != len(played.injected):
+        found.append(f"{len(incidents)} incidents were found, {len(played.injected)} were caused")
+    for wanted, incident in zip(played.injected, incidents, strict=False):
         found.extend(_shortcomings_of(wanted, incident))
-    if not is_falling(outcome.losses):
+    if not is_falling(played.losses):
         found.append("the loss does not fall")
-    if not outcome.verified:
+    if not played.verified:
         found.append("`braid verify` does not agree with the records")
-    found.extend(f"left behind: {process}" for process in outcome.left_behind)
+    found.extend(f"left behind: {process}" for process in played.left_behind)
     return found
 
 
@@ -91,7 +62,7 @@ def losses_of(records: Mapping[int, Sequence[StepRecord]]) -> tuple[float, ...]:
 
 
 def is_falling(losses: Sequence[float]) -> bool:
-    """The last tenth of the steps is clearly below the first."""
+    """Whether the mean of the last tenth of the steps is clearly below that of the first."""
     tenth = max(1, len(losses) // 10)
     if len(losses) < 2 * tenth:
         return False

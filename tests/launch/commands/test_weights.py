@@ -1,8 +1,7 @@
-"""`braid model`, `import`, `export` and `average` as a person types them, and what the other commands say of a run that is only weights."""
+"""`braid import`, `export` and `average` as a person types them, and what the other commands say of a run that is only weights."""
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,31 +13,20 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_pipeline.dataset.tokenizer import EOS_TOKEN, train_tokenizer
-from launch.errors import ConfigError
-from launch.runs.preflight import settle_start
 from launch.runs.record import run_store_of
-from launch.runs.weights import name_from
-from model.presets import PRESETS
+from launch.weights.hugging_face import name_from
 from model.weights.hf.files import write_hf
 from model.weights.hf.serving import Serving
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.manifest import read_manifest, write_manifest
-from tests.launch.stored_runs import config_at, put_checkpoint, put_dataset, store_at, stored_run
-from tests.launch.test_cli import STATUS_KEYS, Braid
+from tests.launch.command_line import Braid
+from tests.launch.commands.test_status import STATUS_KEYS
+from tests.launch.stored_runs import put_checkpoint, put_dataset, store_at, stored_run
 from tests.orchestrator.worker.one_rank import begin
 from tests.orchestrator.worker.test_weights import InMemory, random_weights
 from tests.orchestrator.worker.tiny_run import MODEL
 
 SERVING = Serving(eos_token_id=7, pad_token_id=9, max_position_embeddings=4096)
-
-
-@pytest.fixture
-def braid(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Braid:
-    monkeypatch.setenv("BRAID_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("BRAID_STORAGE_ROOT", str(tmp_path / "store"))
-    monkeypatch.delenv("BRAID_ADDRESS", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    return Braid(tmp_path / "store", capsys)
 
 
 @pytest.fixture
@@ -290,28 +278,6 @@ def test_an_interrupted_import_holds_no_name(braid: Braid, tmp_path: Path) -> No
     assert [run["run"] for run in json.loads(braid("runs", "--json").out)] == ["hf"]
 
 
-def test_a_submission_settles_where_it_begins(braid: Braid) -> None:
-    """What `newest` was is written down, so that a second attempt begins there too."""
-    put_checkpoint(braid.root, stored_run(braid.root), attempt=1, step=5)
-    config = config_at(braid.root, "name=second", "start.run=first")
-
-    settled = settle_start(config, store_at(braid.root))
-
-    assert settled.start.step == 5
-    assert settle_start(config_at(braid.root), store_at(braid.root)) == config_at(braid.root)
-    with pytest.raises(
-        ConfigError, match=r"^start.run=first, step 5: embed.weight is \[4096, 128\] there and \[5000, 128\] in this run's model"
-    ):
-        settle_start(config_at(braid.root, "name=second", "start.run=first", "model.vocab_size=5000"), store_at(braid.root))
-
-
-def test_a_start_that_is_not_there_is_one_line_before_anything_runs(braid: Braid) -> None:
-    done = braid("submit", "tiny", "name=second", "start.run=first")
-
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("braid: start.run=first: there is no committed checkpoint of it")
-
-
 def test_a_checkpoint_of_another_version_is_one_line(braid: Braid, tmp_path: Path) -> None:
     braid("import", str(released(tmp_path / "hf")))
     run_store = run_store_of(store_at(braid.root), "hf")
@@ -331,65 +297,3 @@ def test_a_checkpoint_of_another_version_is_one_line(braid: Braid, tmp_path: Pat
 )
 def test_a_name_is_made_of_the_directorys(directory: str, name: str) -> None:
     assert name_from(Path("/tmp") / directory) == name
-
-
-def test_a_models_cost_for_scripts(braid: Braid) -> None:
-    cost = json.loads(braid("model", "olmo_hybrid_7b", "parallel.dp_shard=128", "compute.activation_checkpointing=full", "--json").out)
-
-    assert cost["parameters"]["total"] == 7_430_870_688
-    assert sum(cost["parameters"].values()) == 2 * 7_430_870_688
-    assert cost["flops_per_token"] == pytest.approx(44.2e9, rel=1e-3)
-    assert (cost["layout"], cost["num_gpus"], cost["seq_len"], cost["micro_rows"]) == ("dp_shard 128", 128, 8192, 1)
-    assert sum(cost["bytes_per_gpu"].values()) == 2 * cost["bytes_per_gpu"]["total"]
-
-
-def test_a_models_cost_for_people(braid: Braid) -> None:
-    out = braid("model", "olmo3_7b", "data.seq_len=4096", "train.micro_rows=2", "parallel.tp=8").out
-
-    assert "7,298,617,344" in out
-    assert "at 4,096 tokens" in out
-    assert "memory of each GPU: tp 8, 2 × 4,096 tokens at once" in out
-    none, selective, full = (float(size.replace(",", "")) for size in re.search(r"^total +(\S+) +(\S+) +(\S+)", out, re.M).groups())
-    assert none > selective > full
-    assert "adamw, bf16\nin GiB, by activation checkpointing:" in out
-    assert "choose with compute.activation_checkpointing=…; here: none" in out
-
-
-def test_a_small_models_memory_is_told_in_a_smaller_unit(braid: Braid) -> None:
-    cost = json.loads(braid("model", "tiny", "data.seq_len=128", "compute.activation_checkpointing=full", "--json").out)
-    out = braid("model", "tiny", "data.seq_len=128").out
-
-    assert cost["bytes_per_gpu"] == cost["bytes_per_gpu_by_checkpointing"]["full"]
-    assert "in MiB, by" in out
-    assert f"{cost['bytes_per_gpu']['total'] / 2**20:.2f}" in out
-
-
-def test_the_help_names_every_preset_and_a_key_that_the_command_takes(braid: Braid) -> None:
-    out = braid("model", "--help").out
-
-    assert all(name in out for name in PRESETS)
-    example = re.search(r"such as ([a-z_.]+=\d+)", out)
-    assert example is not None
-    assert braid("model", "tiny", example[1]).status == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["olmo_hybrid_7b", "parallel.tp=4"], "parallel.tp=4: 30 heads; use 1, 2, 3, 5, 6, 10, 15 or 30"),
-        (["olmo_hybrid_8b"], "model.preset='olmo_hybrid_8b': no such model, did you mean olmo_hybrid_7b?; use one of tiny, "),
-        (["tiny", "seq_len=128"], "seq_len: no such key, did you mean data.seq_len?"),
-        (["tiny", "num_layers=3"], "num_layers: no such key, did you mean model.num_layers?"),
-        (["tiny", "model.d_modl=3"], "model.d_modl: no such key, did you mean model.d_model?"),
-        (["tiny", "train.num_steps=3"], "train.num_steps: no such key; train. has micro_rows"),
-        (["tiny", "data.seq_len=0"], "data.seq_len=0: must be positive; use 1 or more"),
-        (["tiny", "optimizer.groups=[{pattern: nothing}]"], "optimizer.groups"),
-        (["tiny", "optimizer.name=sgd"], "optimizer.name='sgd': use one of adamw, muon"),
-    ],
-)
-def test_a_wrong_question_about_a_model_is_one_line(arguments: list[str], line: str, braid: Braid) -> None:
-    done = braid("model", *arguments)
-
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith(f"braid: {line}")
-    assert done.err.count("\n") == 1

@@ -1,0 +1,182 @@
+"""Commands about runs: `braid submit`, `status`, `logs`, `stop`, `resume`, `runs`, `verify` and `checkpoints`."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreUnavailable
+from launch.commands.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
+from launch.commands.terminal import print_answer, tell, until_interrupted
+from launch.config.budget import budget_lines, warnings_of
+from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
+from launch.runs import lifecycle
+from launch.runs.inspect import list_checkpoints, proof_of
+from launch.runs.preflight import start_line
+from launch.runs.record import read_run, recorded_runs, run_store_with_checkpoints
+from launch.runs.view import open_view, statuses
+from launch.show.follow import show, show_json, warned
+from launch.show.render import checkpoints_table, runs_table, status_view
+from orchestrator.config import RunConfig
+
+POLL_S = 0.5
+EXIT_STATUS = {"finished": 0, "failed": 1, "stopped": 3}
+"""What `--follow` returns for each outcome of a run."""
+
+
+def submit(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with braid.")],
+    overrides: Overrides = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Stay, show progress, and return the run's outcome: 0 finished, 1 failed, 3 stopped.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the resolved configuration, the layout and the token budget.")
+    ] = False,
+    address: Address = "",
+) -> None:
+    """Start a run. Its name is printed alone on stdout."""
+    from launch.config.load import load_config  # OmegaConf, which other commands do without
+
+    config = load_config(recipe, overrides or [])
+    for warning in warnings_of(config):
+        tell(f"warning: {warning}")
+    if dry_run:
+        _print_plan(config)
+        return
+    lifecycle.submit(config, address=address, tell=tell)
+    typer.echo(config.name)
+    tell(f"watch it with `braid status {config.name} --watch{storage_hint(config.storage)}`")
+    if follow:
+        _follow(config.name, config.storage.root, config.storage.endpoint_url, address)
+
+
+def status(
+    run: RunName,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the run ends.")] = False,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+    address: Address = "",
+) -> None:
+    """How a run is doing; exit status 1 when it has failed. Works from the run's journal when the cluster is gone."""
+    with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
+        if watch:
+            seen = warned(statuses(view.followed_status, poll_s=POLL_S), tell)
+            last = until_interrupted(lambda: show_json(seen, typer.echo) if as_json else show(seen, Console()))
+        else:
+            last = view.status()
+            print_answer(last, status_view, as_json=as_json)
+    raise typer.Exit(1 if last is not None and last["state"] == "failed" else 0)
+
+
+def logs(
+    run: RunName,
+    rank: Annotated[int, typer.Option(min=0, help="Whose log.")] = 0,
+    attempt: Annotated[int, typer.Option(min=0, help="Of which attempt; 0 is the newest.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and print what is added.")] = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+    address: Address = "",
+) -> None:
+    """What one worker printed."""
+
+    def print_log() -> None:
+        with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
+            for chunk in view.log(rank, attempt, follow=follow):
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+
+    until_interrupted(print_log)
+
+
+def stop(
+    run: RunName,
+    now: Annotated[bool, typer.Option("--now", help="Without a checkpoint: what came after the last one is lost.")] = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+    address: Address = "",
+) -> None:
+    """Write a checkpoint, then stop. Returns when the run has ended; exit status 1 where that checkpoint failed."""
+    where = storage_of(storage, endpoint_url)
+    last = lifecycle.stop(where, run, now=now, address=address, tell=tell)
+    tell(f"{run}: {last['state']} ({last['reason']}), last checkpoint at step {last['last_committed_step']}")
+    tell(f"go on with `braid resume {run}{storage_hint(where)}`")
+    raise typer.Exit(1 if last["state"] == "failed" or lifecycle.lost_its_last_checkpoint(last) else 0)
+
+
+def resume(
+    run: RunName,
+    overrides: Overrides = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay, as in `braid submit --follow`.")] = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+    address: Address = "",
+) -> None:
+    """Go on with a run that was stopped, has failed, or lost its cluster."""
+    lifecycle.resume(storage_of(storage, endpoint_url), run, overrides or [], address=address, tell=tell)
+    typer.echo(run)
+    if follow:
+        _follow(run, storage, endpoint_url, address)
+
+
+def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
+    """Every run in the store, as its journal tells it, and imported and averaged weights."""
+    where = storage_to_look_at(storage, endpoint_url)
+    found = recorded_runs(where, time.time())
+    if found or as_json:
+        print_answer(found, runs_table, as_json=as_json)
+    else:
+        tell(f"no runs in {where.root}; begin one with `braid submit tiny`")
+
+
+def verify(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
+    """Prove from the run's records that every step ran once on the right samples, and that replays agree bit for bit."""
+    proof = proof_of(read_run(storage_to_look_at(storage, endpoint_url), run))
+    typer.echo(proof.line)
+    raise typer.Exit(0 if proof.ok else 1)
+
+
+def checkpoints(
+    run: RunName,
+    verify_files: Annotated[
+        bool, typer.Option("--verify", help="Read every file and check its digest; without it, only that each is there in its size.")
+    ] = False,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+) -> None:
+    """The checkpoints that a resume may use, newest first; exit status 1 when one is damaged."""
+    found = list_checkpoints(run_store_with_checkpoints(storage_to_look_at(storage, endpoint_url), run), verify=verify_files)
+    print_answer(found, checkpoints_table, as_json=as_json)
+    problems = [one["problem"] for one in found if one["problem"]]
+    for problem in problems:
+        tell(f"braid: {problem}")
+    raise typer.Exit(1 if problems else 0)
+
+
+def _print_plan(config: RunConfig) -> None:
+    """What a submission would do, and where the run would begin, with the same checks if the store can be asked."""
+    from launch.config.load import dump_yaml
+
+    typer.echo(dump_yaml(config) + "".join(f"# {line}\n" for line in budget_lines(config)), nl=False)
+    if config.start.run:
+        store = open_store(storage_to_look_at(config.storage.root, config.storage.endpoint_url))
+        try:
+            typer.echo(f"# {start_line(config, store)}")
+        except (AccessDenied, BucketMissing, StoreUnavailable) as error:
+            tell(f"warning: start.run={config.start.run}: not checked: {error}")
+
+
+def _follow(run: str, root: str, endpoint_url: str, address: str) -> None:
+    """Shows progress on stderr until the run ends, then exits with its outcome; Ctrl-C leaves the run alone."""
+    with open_view(storage_of(root, endpoint_url), run, address) as view:
+        seen = warned(statuses(view.followed_status, poll_s=POLL_S), tell)
+        last = until_interrupted(lambda: show(seen, Console(stderr=True)))
+    if last is None:
+        tell(f"detached; {run} goes on")
+    else:
+        raise typer.Exit(EXIT_STATUS[last["state"]])

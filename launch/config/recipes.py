@@ -1,0 +1,44 @@
+"""Recipes: YAML files that describe a run, among them those that ship with braid."""
+
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
+
+from launch.config.keys import near
+from launch.errors import ConfigError
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """Names, in alphabetical order."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(recipe: Path | str) -> Path:
+    """The recipe at this path, or the shipped one of this name. Raises ConfigError."""
+    for candidate in (Path(recipe).expanduser(), RECIPES / f"{recipe}.yaml"):
+        if candidate.is_file():
+            return candidate
+    shipped = shipped_recipes()
+    raise ConfigError(f"recipe {str(recipe)!r}: no such file; give a YAML file, or one of {', '.join(shipped)}{near(str(recipe), shipped)}")
+
+
+def read_recipe(path: Path) -> DictConfig:
+    """The settings as they are written, not checked yet. Raises ConfigError where the file is no YAML mapping."""
+    try:
+        settings = OmegaConf.load(path)
+    except (yaml.YAMLError, GrammarParseError) as error:
+        raise ConfigError(f"recipe {path}: not valid YAML: {one_line(error)}; fix the file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path}: can't be read: {one_line(error)}; give a readable YAML file") from error
+    if not isinstance(settings, DictConfig):
+        raise ConfigError(f"recipe {path}: holds {type(settings).__name__}, not `key: value` lines; see {RECIPES / 'tiny.yaml'}")
+    return settings
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error without the lines that OmegaConf appends for its own developers."""
+    return " ".join(str(error).partition("\n    full_key:")[0].split())

@@ -1,0 +1,80 @@
+"""`braid status` from a run's journal: as JSON, as a table, and watched."""
+
+import json
+
+import pytest
+
+from orchestrator.control.causes import Cause
+from orchestrator.messages import Outcome
+from tests.launch.command_line import Braid
+from tests.launch.stored_runs import FINISHED, put_steps, stored_run
+from tests.orchestrator.control.stories import ended, failed, gone, nodes
+
+STATUS_KEYS = {
+    "run", "state", "attempt", "step", "num_steps", "tokens", "loss", "tokens_per_s", "last_committed_step", "restarts",
+    "workers", "incidents", "skipped_updates",
+}  # fmt: skip
+
+
+INCIDENT_KEYS = {
+    "attempt", "cause", "node", "rank", "at_step", "detected_after_s", "recovered_after_s", "resumed_from_step", "steps_replayed",
+}  # fmt: skip
+
+
+def test_status_json_has_the_promised_keys_without_a_cluster(braid: Braid) -> None:
+    stored_run(braid.root, FINISHED, "train.num_steps=40")
+    put_steps(braid.root, 1, range(1, 34))
+    put_steps(braid.root, 2, range(21, 41))
+    done = braid("status", "first", "--json")
+    status = json.loads(done.out)
+    assert done.status == 0
+    assert set(status) >= STATUS_KEYS
+    assert (status["run"], status["state"], status["step"], status["num_steps"], status["tokens"]) == (
+        "first",
+        "finished",
+        40,
+        40,
+        40 * 1024,
+    )
+    assert (status["attempt"], status["restarts"], status["last_committed_step"], status["workers"]) == (2, 1, 40, [])
+    (incident,) = status["incidents"]
+    assert set(incident) >= INCIDENT_KEYS
+    assert (incident["cause"], incident["rank"], incident["resumed_from_step"], incident["steps_replayed"]) == ("killed", 1, 20, 13)
+
+
+def test_status_is_a_table_for_people(braid: Braid) -> None:
+    stored_run(braid.root, FINISHED, "train.num_steps=40")
+    out = braid("status", "first").out
+    assert "first  finished  attempt 2, 1 restarts, last checkpoint at step 40" in out
+    assert "killed" in out
+
+
+def test_the_status_of_a_failed_run_is_1_and_says_why(braid: Braid) -> None:
+    stored_run(braid.root, (nodes("ab"), failed(1, "a", Cause.CONFIG), gone(1)))
+    done = braid("status", "first")
+    assert done.status == 1
+    assert "config: it broke; no restart can help" in done.out
+
+
+@pytest.mark.parametrize("options", [[], ["--address", "127.0.0.1:1"]])
+def test_a_run_whose_cluster_is_gone_is_still_reported(options: list[str], braid: Braid) -> None:
+    stored_run(braid.root, FINISHED[:4])
+    done = braid("status", "first", *options)
+    assert done.status == 0
+    assert "no controller answers; `braid resume first --storage " in done.out
+
+
+def test_watching_an_ended_run_ends(braid: Braid) -> None:
+    stored_run(braid.root, FINISHED, "train.num_steps=40")
+    assert braid("status", "first", "--watch").status == 0
+
+
+def test_watching_as_json_is_a_line_for_every_look(braid: Braid) -> None:
+    stored_run(braid.root, FINISHED, "train.num_steps=40")
+    (line,) = braid("status", "first", "--watch", "--json").out.splitlines()
+    assert json.loads(line)["state"] == "finished"
+
+
+def test_a_run_that_skips_its_updates_does_not_look_healthy(braid: Braid) -> None:
+    stored_run(braid.root, (*FINISHED[:-2], ended(2, Outcome.FINISHED, 40, num_skipped=17), gone(2)), "train.num_steps=40")
+    assert "finished at step 40; 17 updates skipped in attempt 2" in braid("status", "first").out

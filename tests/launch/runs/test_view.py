@@ -1,0 +1,141 @@
+"""Looking at a run: live where its controller answers, from the store where it does not."""
+
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.errors import Abandoned, NotOpen, NotReachable, UserError
+from launch.runs.record import read_run
+from launch.runs.view import RunView, statuses
+from launch.show.follow import status_line
+from tests.launch.stored_runs import RUNNING, put_steps, status_of, stored_run
+
+
+class FakeController:
+    """Answers with what it is given, one after the other; None means that it does not answer."""
+
+    def __init__(self, *, answers: Iterable[dict[str, Any] | None] = (), chunks: Iterable[bytes | None] = ()) -> None:
+        self._answers = deque(answers)
+        self._chunks = deque(chunks)
+
+    def status(self) -> dict[str, Any]:
+        answer = self._answers.popleft() if self._answers else None
+        if answer is None:
+            raise NotReachable("controller of first: no answer")
+        return answer
+
+    def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
+        chunk = self._chunks.popleft() if self._chunks else None
+        return None if chunk is None else (chunk, offset + len(chunk))
+
+
+def test_a_controller_that_falls_silent_is_replaced_by_the_journal(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    put_steps(tmp_path, 1, range(1, 31))
+    live = status_of(tmp_path, step=35, live=True)
+    view = RunView(read_run(config.storage, "first"), FakeController(answers=[live, None]))
+    assert [view.status()["step"], view.status()["step"]] == [35, 30]
+
+
+def test_a_controller_that_cannot_open_its_run_says_why(tmp_path: Path) -> None:
+    config = stored_run(tmp_path)
+
+    class Locked(FakeController):
+        def status(self) -> dict[str, Any]:
+            raise NotOpen("controller of first: AccessDenied: no credentials; trying again in up to 8 s")
+
+    status = RunView(read_run(config.storage, "first"), Locked()).status()
+    assert (status["state"], status["reason"]) == ("queued", "controller of first: AccessDenied: no credentials; trying again in up to 8 s")
+    assert "AccessDenied" in status_line(status)
+
+
+class Clock:
+    """Moves only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_following_a_run_that_nothing_controls_ends_with_the_remedy(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    clock = Clock()
+    seen: list[dict[str, Any]] = []
+    live = status_of(tmp_path, live=True, reason="")
+    view = RunView(read_run(config.storage, "first"), FakeController(answers=[live, None, None, live]), clock=clock)
+    with pytest.raises(Abandoned, match=r"^no controller of this run answers; continue it with `braid resume first --storage "):
+        seen.extend(statuses(view.followed_status, poll_s=1.0, sleep=clock.sleep))
+    assert [status["live"] for status in seen] == [True, False, False, True] + [False] * 15, "each silence is measured from its own start"
+    assert "no controller answers; `braid resume first" in seen[-1]["reason"]
+    assert clock.now_s == 100.0 + 4 + 15
+
+
+def test_a_controller_that_waits_for_its_store_is_waited_for(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    clock = Clock()
+
+    class Locked(FakeController):
+        def status(self) -> dict[str, Any]:
+            raise NotOpen("controller of first: still reading its journal")
+
+    view = RunView(read_run(config.storage, "first"), Locked(), clock=clock)
+    for _ in range(3):
+        assert view.followed_status()["reason"] == "controller of first: still reading its journal"
+        clock.sleep(20.0)
+
+
+def test_following_a_log_whose_cluster_is_gone_ends_with_the_remedy(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    clock = Clock()
+
+    class Lost(FakeController):
+        def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
+            if offset:
+                raise NotReachable("controller of first: its cluster is gone")
+            return b"one ", 4
+
+    view = RunView(read_run(config.storage, "first"), Lost(), clock=clock)
+    printed: list[bytes] = []
+    with pytest.raises(Abandoned, match="continue it with `braid resume first"):
+        printed.extend(view.log(0, 0, follow=True, sleep=clock.sleep))
+    assert (printed, clock.now_s) == ([b"one "], 115.0)
+
+
+def test_following_ends_with_the_run_and_asks_in_between(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    states = deque(["queued", "running", "running", "finished", "never reached"])
+    slept: list[float] = []
+    seen = list(statuses(lambda: status_of(tmp_path, state=states.popleft()), poll_s=0.5, sleep=slept.append))
+    assert [status["state"] for status in seen] == ["queued", "running", "running", "finished"]
+    assert slept == [0.5] * 3
+
+
+def test_a_live_log_is_followed_until_it_ends_and_its_last_words_come_from_the_store(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    record = read_run(config.storage, "first")
+    record.run_store.put("logs/a0001/rank-00000.log", b"one two three")
+    view = RunView(record, FakeController(chunks=[b"one ", b"", b"two ", None]))
+    waits: list[float] = []
+    assert b"".join(view.log(0, 0, follow=True, sleep=waits.append)) == b"one two three"
+    assert len(waits) == 1
+
+
+def test_a_live_log_that_is_not_followed_ends_where_it_is(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    view = RunView(read_run(config.storage, "first"), FakeController(chunks=[b"one ", b"", b"two "]))
+    assert b"".join(view.log(0, 0, follow=False)) == b"one "
+
+
+def test_a_log_that_nobody_has_yet_says_where_it_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path / "home"))
+    config = stored_run(tmp_path)
+    with pytest.raises(UserError, match="it is uploaded when the worker ends"):
+        list(RunView(read_run(config.storage, "first"), None).log(0, 0, follow=True))

@@ -1,0 +1,70 @@
+"""A run's status as people see it."""
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from launch.runs.record import read_run
+from launch.show.follow import status_line
+from launch.show.render import incidents_view, status_view
+from orchestrator.control.cluster import Observation
+from orchestrator.control.status import build_status
+from orchestrator.messages import AgentReport, Outcome, WorkerReport
+from tests.launch.stored_runs import RUNNING, status_of, stored_run
+from tests.orchestrator.control.stories import ended, gone
+
+
+def text_of(renderable: object, width: int = 80) -> str:
+    console = Console(file=StringIO(), width=width)
+    console.print(renderable)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_a_status_shows_workers_incidents_and_refused_checkpoints(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    worker = {"rank": 1, "node": "f" * 56, "pid": 77, "phase": "training", "step": 33, "last_progress_s": 0.25}
+    incident = {
+        "attempt": 1, "cause": "gpu_out_of_memory", "node": "f" * 56, "rank": 1, "step": 3, "at_step": 33, "detected_after_s": 0.5,
+        "recovered_after_s": None, "resumed_from_step": None, "steps_replayed": None, "detail": "OutOfMemoryError: tried to allocate 1 GB",
+    }  # fmt: skip
+    text = text_of(
+        status_view(status_of(tmp_path, workers=[worker], incidents=[incident], rejected_checkpoints=["step 20: bad"], tokens_per_s=1234.5))
+    )
+    for part in (
+        "77",
+        "ffffffff",
+        "0.2 s ago",
+        "gpu_out_of_memory",
+        "attempt 1: OutOfMemoryError",
+        "refused: step 20: bad",
+        "1,234 tokens/s",
+    ):
+        assert part in text, text
+    assert "f" * 9 not in text
+
+
+def test_skipped_updates_are_told_while_a_run_goes_on(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    workers = tuple(WorkerReport(rank=rank, pid=rank, step=60, loss=2.0, num_skipped=41) for rank in range(2))
+    seen = Observation(at_s=9.0, nodes=(), attempt=1, reports=(AgentReport(attempt=1, node="a", workers=workers),))
+    status = build_status("first", config, read_run(config.storage, "first").state, seen, 10.0)
+
+    assert status["skipped_updates"] == 41
+    assert "41 updates skipped" in text_of(status_view(status))
+    assert status_line(status).endswith("step 60/200, loss 2.0000, 41 updates skipped")
+    assert "skipped" not in status_line(status | {"skipped_updates": 0}) + status_line(status | {"skipped_updates": None})
+
+
+def test_incidents_fit_a_narrow_terminal() -> None:
+    incident = {
+        "attempt": 12, "cause": "gpu_out_of_memory", "node": "f" * 56, "rank": 127, "at_step": 123456, "detected_after_s": 12.34,
+        "recovered_after_s": 123.45, "resumed_from_step": 123000, "steps_replayed": 456, "detail": "x",
+    }  # fmt: skip
+    assert len(text_of(incidents_view([incident])).splitlines()) == 3, "headers, one row, one detail"
+
+
+def test_a_finished_run_needs_no_controller_to_be_told(tmp_path: Path) -> None:
+    stored_run(tmp_path, (*RUNNING, ended(1, Outcome.FINISHED, 200), gone(1)))
+    assert "no controller" not in text_of(status_view(status_of(tmp_path)))
