@@ -11,11 +11,6 @@ from model.require import require_finite, require_positive
 class ModelConfig(MixerConfigs):
     """A decoder whose layers each mix tokens in one of several ways: Olmo Hybrid (arXiv 2604.03444), Olmo 3 (arXiv 2512.13961)."""
 
-    vocab_size: int
-    """Rows of the embedding and the head, padding included."""
-    num_layers: int
-    ffn_width: int
-    """Width of the feed-forward's hidden layer."""
     layer_pattern: str = "gdn gdn gdn attn"
     """Kinds of layers out of `mixers.registry.MIXERS`, repeated to num_layers."""
 

@@ -141,7 +141,7 @@ NO_TORCH = (
     "model/costs/",
     "model/mixers/mixer.py",
     "model/mixers/registry.py",
-    "model/mixers/widths.py",
+    "model/sizes.py",
     "model/optim/config.py",
     "model/optim/groups.py",
     "model/optim/schedule.py",

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from model.mixers.widths import Widths
 from model.require import require_positive
+from model.sizes import ModelSizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionConfig(Widths):
+class AttentionConfig(ModelSizes):
     """Causal attention with rotary positions (arXiv 2104.09864) and QK-norm over all heads together, as in Olmo 3 (arXiv 2512.13961)."""
 
     head_dim: int

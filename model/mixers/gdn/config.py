@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model.kernels.delta_rule.sizes import TRITON_CONV_WIDTH, TRITON_KEY_DIMS, TRITON_VALUE_DIMS, Backend
-from model.mixers.widths import Widths
 from model.require import one_of, require_positive
+from model.sizes import ModelSizes
 
 BACKENDS = ("auto", "torch", "fla", "triton")
 LATER = {"omit_default": True}
@@ -13,7 +13,7 @@ LATER = {"omit_default": True}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GdnConfig(Widths):
+class GdnConfig(ModelSizes):
     """Gated DeltaNet with negative eigenvalues (arXiv 2412.06464, 2411.12537)."""
 
     gdn_num_key_heads: int = field(default=0, metadata=LATER)

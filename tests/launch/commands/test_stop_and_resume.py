@@ -4,7 +4,7 @@ import pytest
 
 from launch.runs.record import read_run, recorded_status, run_store_of
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import Event
+from orchestrator.control.events import EVENT_KINDS, Event
 from orchestrator.messages import Outcome
 from orchestrator.records.journal import open_journal
 from tests.launch.command_line import Braid
@@ -30,7 +30,7 @@ def test_a_stop_whose_checkpoint_failed_says_so_with_status_1(braid: Braid, monk
     config = stored_run(braid.root, FINISHED[:4])
 
     def stopped(events: tuple[Event, ...]) -> object:
-        journal = open_journal(run_store_of(store_at(braid.root), "first"))
+        journal = open_journal(run_store_of(store_at(braid.root), "first"), EVENT_KINDS)
         for event in events:
             journal.append(event)
         return recorded_status(read_run(config.storage, "first"), 100.0)

@@ -10,7 +10,7 @@ from launch.errors import NotReachable
 from launch.runs import lifecycle
 from launch.runs.record import read_run, run_store_of
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import Event
+from orchestrator.control.events import EVENT_KINDS, Event
 from orchestrator.messages import Outcome
 from orchestrator.records.journal import open_journal
 from tests.launch.stored_runs import RUNNING, store_at, stored_run
@@ -54,7 +54,7 @@ def connect_to(controller: LeavingController, monkeypatch: pytest.MonkeyPatch) -
 
 def journal_into(root: Path, *events: Event) -> Callable[[], None]:
     def act() -> None:
-        journal = open_journal(run_store_of(store_at(root), "first"))
+        journal = open_journal(run_store_of(store_at(root), "first"), EVENT_KINDS)
         for event in events:
             journal.append(event)
 

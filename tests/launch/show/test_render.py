@@ -8,6 +8,7 @@ from rich.console import Console
 from launch.runs.record import read_run
 from launch.show.follow import status_line
 from launch.show.render import incidents_view, status_view
+from model.train.metrics import StepMetrics
 from orchestrator.control.cluster import Observation
 from orchestrator.control.status import build_status
 from orchestrator.messages import AgentReport, Outcome, WorkerReport
@@ -47,7 +48,8 @@ def test_a_status_shows_workers_incidents_and_refused_checkpoints(tmp_path: Path
 
 def test_skipped_updates_are_told_while_a_run_goes_on(tmp_path: Path) -> None:
     config = stored_run(tmp_path, RUNNING)
-    workers = tuple(WorkerReport(rank=rank, pid=rank, step=60, loss=2.0, num_skipped=41) for rank in range(2))
+    metrics = StepMetrics(loss=2.0, grad_norm=1.0, tokens=1024)
+    workers = tuple(WorkerReport(rank=rank, pid=rank, step=60, metrics=metrics, num_skipped=41) for rank in range(2))
     seen = Observation(at_s=9.0, nodes=(), attempt=1, reports=(AgentReport(attempt=1, node="a", workers=workers),))
     status = build_status("first", config, read_run(config.storage, "first").state, seen, 10.0)
 

@@ -44,12 +44,12 @@ def rotated(x: Tensor) -> Tensor:
     return torch.cat([turned.real, turned.imag], -1)
 
 
-WEIGHT = norm_weight(WIDTH, Cut.NOTHING)
+DECLARED = norm_weight(WIDTH, Cut.NOTHING)
 OURS_AND_DEFINITION: dict[str, tuple[Callable[[], Tensor], Callable[[Tensor], Tensor]]] = {
-    "RMSNorm": (lambda: weighted(RMSNorm(WEIGHT, EPS))(X), normalised),
-    "FullWidthRMSNorm": (lambda: weighted(FullWidthRMSNorm(WEIGHT, EPS, None))(X), normalised),
+    "RMSNorm": (lambda: weighted(RMSNorm(DECLARED, EPS))(X), normalised),
+    "FullWidthRMSNorm": (lambda: weighted(FullWidthRMSNorm(DECLARED, EPS, None))(X), normalised),
     "GatedHeadNorm": (
-        lambda: weighted(GatedHeadNorm(WEIGHT, EPS))(X, GATE, "torch"),
+        lambda: weighted(GatedHeadNorm(DECLARED, EPS))(X, GATE, "torch"),
         lambda x: normalised(x) * F.silu(GATE.double()),
     ),
     "l2_normalise": (lambda: l2_normalise(X, scale=WIDTH**-0.5), lambda x: x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() / 8),

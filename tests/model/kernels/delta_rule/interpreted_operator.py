@@ -18,6 +18,7 @@ from model.config import ModelConfig
 from model.documents import Documents, build_documents
 from model.kernels.delta_rule import operator as delta_rule_operator
 from model.kernels.delta_rule.operator import FORWARD_OPERATORS, delta_rule_triton, gated_delta_rule
+from model.mixers.context import Context
 from tests.model.kernels.delta_rule.cases import Case, Inputs, distances, draw, exact_results, fenced
 
 ROWS = Case(num_tokens=70, num_rows=2, num_key_heads=2, value_dim=16)
@@ -182,7 +183,7 @@ def whole_layer() -> Iterator[str]:
         with torch.no_grad():
             for parameter in mixer.parameters():
                 parameter.mul_(10 if parameter.ndim > 1 else 1)
-        out_BTD = mixer(x, gate, documents_of(PACKED))
+        out_BTD = mixer(x, Context(gate=gate, rotary=None, documents=documents_of(PACKED)))
         out_BTD.square().sum().backward()
         parameters = dict(mixer.named_parameters()) | dict(model.gates.named_parameters())
         found[backend] = {"out": out_BTD.detach(), "x": x.grad, **{name: parameter.grad for name, parameter in parameters.items()}}
