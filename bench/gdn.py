@@ -47,7 +47,7 @@ class Sizes:
     value_dim: int
     num_rows: int = 1
     num_tokens: int = 8192
-    """Of a row."""
+    """Tokens of a row."""
 
     def __str__(self) -> str:
         return f"{self.num_rows} × {self.num_tokens} tokens, {self.num_heads} heads × ({self.key_dim}, {self.value_dim})"
@@ -57,7 +57,7 @@ class Sizes:
 class Case:
     sizes: Sizes
     goal: str
-    """Of ours, forward + backward."""
+    """What our forward + backward should take."""
 
 
 OLMO = Sizes(num_heads=30, key_dim=96, value_dim=192)
@@ -94,7 +94,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
-    """Of one phase: by candidate what each stopwatch says, in seconds, or why it failed."""
+    """What each stopwatch says of one phase, in seconds, or why it failed; by candidate."""
 
     seconds: dict[str, dict[str, float]]
     """By stopwatch, then by candidate."""

@@ -42,7 +42,7 @@ KERNELS: dict[Kernel, str] = {
 }
 """By field of `KernelConfig`, the kernel's name: the profiler's too."""
 TOLERANCE = 1e-2
-"""Of ‖found − exact‖ / ‖exact‖; right kernels are at 4e-3."""
+"""Largest ‖found − exact‖ / ‖exact‖ of a right kernel; they are at 4e-3."""
 CHECKED_TOKENS = 1040
 """16 whole chunks and a part of one; like 8192 a multiple of 16, for which Triton compiles apart."""
 REPEATS = 15
@@ -73,7 +73,7 @@ class Problem:
     parts: dict[str, Tensor]
     grad_out: Tensor
     config: KernelConfig
-    """Of the kernels that are not tried."""
+    """Configurations of the kernels that are not tried."""
     kept: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     """What the forward leaves for the backward."""
 
@@ -210,7 +210,7 @@ def find_fault(sizes: Sizes, candidate: Candidate, device: torch.device) -> str:
 
 
 def find_faults(tried: Mapping[Sizes, Sequence[Candidate]], device: torch.device) -> dict[Sizes, dict[Candidate, str]]:
-    """Of every candidate, on short rows, in processes side by side: what they compile, Triton's cache on disk keeps for this one."""
+    """Compiles every candidate on short rows, in processes side by side; Triton's cache on disk keeps the results for this one."""
     num_workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = {
@@ -228,7 +228,7 @@ def _fault_of(future: Future[str]) -> str:
 
 
 def time_us(problem: Problem, candidate: Candidate) -> float:
-    """Of the candidate's kernel alone, the median of REPEATS. RuntimeError where the profiler does not see it."""
+    """Device seconds of the candidate's kernel alone, the median of REPEATS. Raises RuntimeError where the profiler does not see it."""
     for _ in range(3):
         run(problem, candidate)
     torch.cuda.synchronize()

@@ -185,7 +185,12 @@ def check() -> bool:
         models = {name: PRESETS[name] for name in ("olmo_hybrid_190m", "olmo3_190m")}
         device, dtype, rows, seq_len = torch.device("cuda"), torch.bfloat16, 1, 8192
     else:
-        models = {"hybrid": replace(SMALL, layer_pattern=HYBRID), "transformer": replace(SMALL, layer_pattern=OLMO3)}
+        hybrid = replace(SMALL, layer_pattern=HYBRID)
+        models = {
+            "hybrid": hybrid,
+            "grouped values": replace(hybrid, gdn_num_value_heads=8),
+            "transformer": replace(SMALL, layer_pattern=OLMO3),
+        }
         device, dtype, rows, seq_len = torch.device("cpu"), torch.float32, 1, 512
     all_close = True
     for name, config in models.items():

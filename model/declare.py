@@ -50,7 +50,7 @@ class Parameter:
     """A parameter's declaration. Nothing has a default: what is forgotten here would train wrongly, with exact losses."""
 
     shape: Shape
-    """Of the whole, whatever the layout."""
+    """The shape of the whole parameter, whatever the layout."""
     kind: Kind
     cut: Cut
     initial: Initial

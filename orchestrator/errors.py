@@ -78,7 +78,7 @@ def is_expected(error: BaseException) -> bool:
 
 
 def agreement_order(error: BaseException) -> int | None:
-    """Of two errors that ranks can agree on, the one with the lower number counts; None for an error that is its rank's own."""
+    """A number for an error that ranks agree on, the lower of two counting; None for an error that is its rank's own."""
     agreed = [name for name, kind in ERRORS.items() if kind.is_agreed]
     return min((agreed.index(name) for name in _known_classes(error) if name in agreed), default=None)
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from model.optim.adamw import AdamW
 from model.optim.config import OptimizerConfig
-from model.optim.orthogonal import Spread, build_spreads, orthogonalise_dealt
+from model.optim.orthogonal import ShardMap, build_shard_maps, orthogonalise_by_owners
 from model.parallel.collectives import shard_of
 
 RMS_OF_ADAMW = 0.2
-"""Of an AdamW update by element, which Muon's is scaled to (arXiv 2502.16982), so that one learning rate serves both."""
+"""Root mean square of an AdamW update's elements, to which Muon's is scaled (arXiv 2502.16982): one learning rate serves both."""
 
 
 class MuonAdamW(AdamW):
@@ -22,9 +22,9 @@ class MuonAdamW(AdamW):
     Needs `state` filled before the first step (`optim.initial_state`): momentum_buffer, or step, exp_avg and exp_avg_sq.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any], *, spreads: Mapping[Tensor, Spread]) -> None:
+    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any], *, shard_maps: Mapping[Tensor, ShardMap]) -> None:
         super().__init__(groups, defaults)
-        self._spreads = spreads
+        self._shard_maps = shard_maps
 
     @torch.no_grad()
     def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]
@@ -33,12 +33,12 @@ class MuonAdamW(AdamW):
             if not group["muon"]:
                 self._adamw(group, grad_scale)
         group_of = {matrix: group for group in self.param_groups for matrix in group["params"]}
-        matrices = [matrix for matrix in self._spreads if matrix.grad is not None]
+        matrices = [matrix for matrix in self._shard_maps if matrix.grad is not None]
         while matrices:
-            num_ranks = len(self._spreads[matrices[0]].blocks)
-            dealt, matrices = matrices[:num_ranks], matrices[num_ranks:]
-            updates = [self._momentum(matrix, group_of[matrix]["momentum"], grad_scale) for matrix in dealt]
-            for matrix, update in zip(dealt, orthogonalise_dealt(updates, [self._spreads[matrix] for matrix in dealt]), strict=True):
+            num_ranks = len(self._shard_maps[matrices[0]].blocks)
+            owned, matrices = matrices[:num_ranks], matrices[num_ranks:]
+            updates = [self._momentum(matrix, group_of[matrix]["momentum"], grad_scale) for matrix in owned]
+            for matrix, update in zip(owned, orthogonalise_by_owners(updates, [self._shard_maps[matrix] for matrix in owned]), strict=True):
                 _descend(matrix, update, group_of[matrix])
 
     def _momentum(self, matrix: Tensor, momentum: float, grad_scale: Tensor | None) -> Tensor:
@@ -54,9 +54,9 @@ class MuonAdamW(AdamW):
 def build_muon_adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> MuonAdamW:
     """`groups` have `params` and `muon`. A collective of all ranks."""
     matrices = sorted((matrix for group in groups if group["muon"] for matrix in group["params"]), key=Tensor.numel, reverse=True)
-    spreads = dict(zip(matrices, build_spreads(matrices), strict=True))
+    shard_maps = dict(zip(matrices, build_shard_maps(matrices), strict=True))
     defaults = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps, "momentum": config.muon_momentum}
-    return MuonAdamW(groups, defaults, spreads=spreads)
+    return MuonAdamW(groups, defaults, shard_maps=shard_maps)
 
 
 def _descend(matrix: Tensor, update: Tensor, group: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The Newton–Schulz orthogonalisation of Muon, for matrices that are sharded in any way.
 
-A matrix is orthogonalised whole, by one rank only: each rank collects the shards of one matrix and gives every rank its shard of the
+A matrix is orthogonalised whole, by one rank only: each rank collects the shards of one matrix and sends every rank its shard of the
 result, in two exchanges for all ranks. Both carry bf16, in which Muon computes anyway, so that sharding changes nothing.
 """
 
@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 NUM_ITERATIONS = 5
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
-"""Of the odd polynomial that is iterated on the singular values (https://kellerjordan.github.io/posts/muon)."""
+"""Coefficients of the odd polynomial that is iterated on the singular values (https://kellerjordan.github.io/posts/muon)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,45 +35,45 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class ShardMap:
     """Where the shards of a matrix are."""
 
     blocks: tuple[Block, ...]
-    """Of every rank."""
-    gives: tuple[bool, ...]
-    """Of every rank, whether its shard is collected: of equal ones, the first rank's is."""
+    """What each rank holds, by rank."""
+    sends: tuple[bool, ...]
+    """Whether each rank sends its shard to the owner, by rank: where several hold the same shard, only the first does."""
 
 
-def build_spreads(matrices: Sequence[Tensor]) -> list[Spread]:
+def build_shard_maps(matrices: Sequence[Tensor]) -> list[ShardMap]:
     """A collective of all ranks, which tell each other where their shards are; without a DTensor this rank has all of them whole."""
     mine = [_block_of(matrix) for matrix in matrices]
     of_ranks = [mine]
     if any(isinstance(matrix, DTensor) for matrix in matrices):
         of_ranks = [mine] * dist.get_world_size()
         dist.all_gather_object(of_ranks, mine)
-    return [_spread(blocks) for blocks in zip(*of_ranks, strict=True)]
+    return [_shard_map(blocks) for blocks in zip(*of_ranks, strict=True)]
 
 
-def orthogonalise_dealt(updates: Sequence[Tensor], spreads: Sequence[Spread]) -> list[Tensor]:
+def orthogonalise_by_owners(updates: Sequence[Tensor], shard_maps: Sequence[ShardMap]) -> list[Tensor]:
     """This rank's shards of up to as many matrices as there are ranks → its shards of them orthogonalised; rank i does the i-th."""
-    num_ranks, nothing = len(spreads[0].blocks), updates[0].new_empty(0, 0)
+    num_ranks, nothing = len(shard_maps[0].blocks), updates[0].new_empty(0, 0)
     idle = num_ranks - len(updates)
     updates = [*updates, *[nothing] * idle]
-    spreads = [*spreads, *[Spread((Block(0, 0, 0, 0),) * num_ranks, (False,) * num_ranks)] * idle]
+    shard_maps = [*shard_maps, *[ShardMap((Block(0, 0, 0, 0),) * num_ranks, (False,) * num_ranks)] * idle]
     rank = dist.get_rank() if num_ranks > 1 else 0
-    mine = spreads[rank]
+    mine = shard_maps[rank]
     shards = _exchange(
-        [update if spread.gives[rank] else nothing for update, spread in zip(updates, spreads, strict=True)],
-        [block.size * gives for block, gives in zip(mine.blocks, mine.gives, strict=True)],
+        [update if shard_map.sends[rank] else nothing for update, shard_map in zip(updates, shard_maps, strict=True)],
+        [block.size * sends for block, sends in zip(mine.blocks, mine.sends, strict=True)],
     )
     whole = nothing.new_empty(
         max(block.row + block.height for block in mine.blocks), max(block.column + block.width for block in mine.blocks)
     )
-    for block, gives, shard in zip(mine.blocks, mine.gives, shards, strict=True):
-        if gives:
+    for block, sends, shard in zip(mine.blocks, mine.sends, shards, strict=True):
+        if sends:
             block.of(whole).copy_(shard.view(block.height, block.width))
     whole = orthogonalise(whole)
-    results = _exchange([block.of(whole) for block in mine.blocks], [spread.blocks[rank].size for spread in spreads])
+    results = _exchange([block.of(whole) for block in mine.blocks], [shard_map.blocks[rank].size for shard_map in shard_maps])
     return [result.view_as(update) for result, update in zip(results, updates, strict=True)][: num_ranks - idle]
 
 
@@ -87,13 +87,13 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return flat.T if matrix.size(0) > matrix.size(1) else flat
 
 
-def _exchange(giving: Sequence[Tensor], sizes: list[int]) -> list[Tensor]:
+def _exchange(sent: Sequence[Tensor], sizes: list[int]) -> list[Tensor]:
     """Gives the i-th tensor to rank i, and returns what rank i gave: `sizes[i]` elements, flat."""
-    flat = torch.cat([tensor.reshape(-1) for tensor in giving])
+    flat = torch.cat([tensor.reshape(-1) for tensor in sent])
     taken = flat
     if len(sizes) > 1:
         taken = flat.new_empty(sum(sizes))
-        dist.all_to_all_single(taken, flat, sizes, [tensor.numel() for tensor in giving])
+        dist.all_to_all_single(taken, flat, sizes, [tensor.numel() for tensor in sent])
     return list(taken.split(sizes))
 
 
@@ -104,6 +104,6 @@ def _block_of(matrix: Tensor) -> Block:
     return Block(*chunk.offsets, *chunk.sizes)
 
 
-def _spread(blocks: Sequence[Block]) -> Spread:
+def _shard_map(blocks: Sequence[Block]) -> ShardMap:
     first_with = {block: rank for rank, block in reversed(list(enumerate(blocks)))}
-    return Spread(tuple(blocks), tuple(block.size > 0 and first_with[block] == rank for rank, block in enumerate(blocks)))
+    return ShardMap(tuple(blocks), tuple(block.size > 0 and first_with[block] == rank for rank, block in enumerate(blocks)))

@@ -19,7 +19,7 @@ class Batch:
     labels_BT: Tensor
     """-100 where there is nothing to learn."""
     documents: Documents | None
-    """Of the whole rows, where `tokens_BT` may be this rank's slice of them. None: a row is one document."""
+    """Documents of the whole rows, of which `tokens_BT` may be this rank's slice. None where each row is one document."""
 
 
 def build_batches(

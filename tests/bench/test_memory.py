@@ -25,6 +25,15 @@ def test_a_step_takes_what_is_predicted(pattern: str, mode: Mode) -> None:
     assert compared["gradients"][0] == compared["gradients"][1]
 
 
+@pytest.mark.parametrize("mode", ["none", "selective"])
+@pytest.mark.parametrize("heads", [(0, 0), (4, 8), (2, 8)], ids=str)
+def test_what_is_kept_is_named_and_counted_to_the_hundredth(heads: tuple[int, int], mode: Mode) -> None:
+    config = replace(SMALL, layer_pattern=HYBRID, gdn_num_key_heads=heads[0], gdn_num_value_heads=heads[1])
+    compared = compare(config, ParallelConfig(), mode, device=CPU, dtype=torch.float32, rows=1, seq_len=512)
+    predicted, measured = compared["activations"]
+    assert predicted == pytest.approx(measured, rel=0.01)
+
+
 def test_without_rotary_positions_too() -> None:
     config = replace(SMALL, layer_pattern="attn", rope_theta=0.0)
     compared = compare(config, ParallelConfig(), "none", device=CPU, dtype=torch.float32, rows=1, seq_len=130)

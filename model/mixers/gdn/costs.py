@@ -59,12 +59,13 @@ def _delta_rule_bytes(config: GdnConfig, share: Share) -> int:
         return share.of_tokens((2 * key + 2 * value + _states(config) + 2 * heads * GDN_CHUNK) * share.narrow + 5 * heads * WIDE)
     if backend == "fla":
         return share.of_tokens((2 * key + value + heads * GDN_CHUNK) * share.narrow + 2 * heads * WIDE)
-    per_token = 10 * key + 3 * value + 6 * heads * GDN_CHUNK + _states(config) + 3 * heads
+    shared = heads * config.gdn_key_dim  # q and k once for each value head
+    per_token = 4 * key + 6 * shared + 3 * value + 6 * heads * GDN_CHUNK + _states(config) + 3 * heads
     return share.of_tokens(per_token * WIDE, multiple=GDN_CHUNK)
 
 
 def gdn_selected_bytes(config: GdnConfig, share: Share) -> int:
-    """What selective checkpointing keeps: `layer.KEPT_PRODUCTS`, the delta rule's output, and what was exchanged over cp."""
+    """What selective checkpointing keeps: the layer's `kept_products`, the delta rule's output, and what was exchanged over cp."""
     heads, key, value = config.value_heads, config.key_width, config.value_width
     exchanged = (2 * key + 2 * value + 2 * heads) * share.narrow if share.parallel.cp > 1 else 0
     products = (key + value + 2 * heads) * share.narrow  # q, v, a with b
@@ -78,7 +79,7 @@ def _selected_delta_rule_bytes(config: GdnConfig, share: Share) -> int:
         return share.of_tokens((2 * value + _states(config) + 2 * heads * GDN_CHUNK) * share.narrow + 5 * heads * WIDE)
     if backend == "fla":
         return share.of_tokens((value + heads * GDN_CHUNK) * share.narrow + heads * WIDE)
-    return share.of_tokens((3 * value + 2 * heads * GDN_CHUNK + _states(config)) * WIDE, multiple=GDN_CHUNK)
+    return share.of_tokens((3 * value + 2 * config.key_heads * GDN_CHUNK + _states(config)) * WIDE, multiple=GDN_CHUNK)
 
 
 def _states(config: GdnConfig) -> float:
