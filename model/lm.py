@@ -66,7 +66,9 @@ class HybridLM(nn.Module):
         if tokens_BT.ndim != 2:
             raise ValueError(f"tokens_BT: rows × tokens are wanted, found the shape {list(tokens_BT.shape)}; add a dimension of one row")
         if self.tp is not None and tokens_BT.shape[1] % self.tp.size():
-            raise ValueError(f"{tokens_BT.shape[1]} tokens over parallel.tp={self.tp.size()}: not divisible; pad the rows, see model.batch")
+            raise ValueError(
+                f"{tokens_BT.shape[1]} tokens over parallel.tp={self.tp.size()}: not divisible; pad the rows, as model.train.batch does"
+            )
         x_BTD = self.embed(tokens_BT)
         gates, rotary = self.gates(), self._rotary(tokens_BT, documents, torch.promote_types(x_BTD.dtype, torch.float32))
         for layer, block in enumerate(self.layers):

@@ -1,7 +1,7 @@
 """Activation checkpointing: what of a block the backward computes again.
 
-torchtitan's policies serve where they name nothing: all of a block, or what its compiler chooses. Which products and outputs the
-selective policy keeps is said here, by name.
+torchtitan's policies serve where they name nothing: all of a block, or what the compiler chooses. The selective policy keeps what is named:
+products by their layer (`kept_products`), the delta rule's outputs by its operators (`FORWARD_OPERATORS`), the rest by the sets below.
 """
 
 from collections.abc import Callable, Iterator

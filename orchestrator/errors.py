@@ -1,6 +1,6 @@
 """Errors that a person should read, one line each with the remedy, and what each kind means to those who meet it. Imports nothing.
 
-A new error is declared here alone: its class, where it is this package's own, and its row in ERRORS.
+A new error is its class, here where it is this package's own, and its row in ERRORS.
 """
 
 from __future__ import annotations

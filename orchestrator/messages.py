@@ -39,11 +39,11 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Beat:
-    """Sign of life: every half second from a thread of its own, and at each phase and step."""
+class Levels:
+    """What a worker tells of itself again and again. A new level is a field here, set by the reporter; all others pass it on whole."""
 
-    phase: Phase
-    step: int
+    phase: Phase = Phase.STARTING
+    step: int = 0
     """Last finished step."""
     metrics: StepMetrics | None = None
     """What that step measured; None before this attempt's first."""
@@ -51,6 +51,11 @@ class Beat:
     """Speed over the last steps; 0 after the first, None before it."""
     num_skipped: int = 0
     """Updates that this attempt has skipped because of a spike."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beat(Levels):
+    """Sign of life: every half second from a thread of its own, and at each phase and step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,16 +111,11 @@ def decode(line: bytes) -> Message:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerReport:
-    """What an agent knows of one worker."""
+class WorkerReport(Levels):
+    """What an agent knows of one worker: the levels that it told last, and what became of it."""
 
     rank: int
     pid: int
-    phase: Phase = Phase.STARTING
-    step: int = 0
-    metrics: StepMetrics | None = None
-    tokens_per_s: float | None = None
-    num_skipped: int = 0
     silent_s: float = 0.0
     """Seconds since the worker's last message of any kind."""
     last_progress_s: float = 0.0

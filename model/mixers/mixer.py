@@ -47,7 +47,10 @@ class Mixer(Protocol[Config]):
         """Whether the layer runs a kernel of ours or another's on such a device, rather than plain torch."""
 
     def build(self, config: Config, *, tp: "DeviceMesh | None", cp: "DeviceMesh | None") -> Any:
-        """The layer, an nn.Module: (x_BTD, `context.Context`) → out_BTD, both of this rank's tokens."""
+        """The layer, an nn.Module: (x_BTD, `context.Context`) → out_BTD, both of this rank's tokens.
+
+        Its `kept_products` names the projections whose products selective checkpointing keeps.
+        """
 
     def checks(self, config: Config, terms: "CheckTerms") -> "Iterator[KernelCheck]":
         """Every kernel that the layer runs, beside its definition."""

@@ -1,7 +1,7 @@
 """What a training step measures, and how people are shown it. No torch.
 
-A new metric is a field of StepMetrics and its value in `model.train.step`, nothing else: beats, reports, the step ledger and `braid status`
-take StepMetrics whole, and what is printed walks over its fields. Give it a default, so that older records can still be read.
+A new metric is a field of StepMetrics and its value in `model.train.step`: beats, reports and the step ledger take StepMetrics whole,
+`braid status` and what is printed walk over the fields that have words. Give it a default, so that older records can still be read.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from orchestrator.messages import Beat, Committed, Ended, Failed, Message, Phase, Resumed, WorkerReport
+from orchestrator.messages import Beat, Committed, Ended, Failed, Levels, Message, Phase, Resumed, WorkerReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,14 +33,8 @@ def heard(tracked: Tracked, message: Message, now_s: float) -> Tracked:
 def _absorb(report: WorkerReport, message: Message) -> WorkerReport:
     match message:
         case Beat():
-            return replace(
-                report,
-                phase=message.phase,
-                step=message.step,
-                metrics=message.metrics or report.metrics,
-                tokens_per_s=report.tokens_per_s if message.tokens_per_s is None else message.tokens_per_s,
-                num_skipped=message.num_skipped,
-            )
+            told = {level.name: getattr(message, level.name) for level in fields(Levels)}
+            return replace(report, **{name: value for name, value in told.items() if value is not None})
         case Resumed():
             return replace(report, resumed=message)
         case Committed(step=step):

@@ -44,7 +44,8 @@ class Reporter:
     def finished(self, step: int, metrics: StepMetrics, *, tokens_per_s: float) -> None:
         """A step of training is done, its update applied or skipped."""
         num_skipped = self._beat.num_skipped + metrics.skipped
-        self._set(Beat(phase=Phase.TRAINING, step=step, metrics=metrics, tokens_per_s=tokens_per_s, num_skipped=num_skipped))
+        beat = replace(self._beat, phase=Phase.TRAINING, step=step, metrics=metrics, tokens_per_s=tokens_per_s, num_skipped=num_skipped)
+        self._set(beat)
 
     def send(self, message: Message) -> None:
         """Has a message sent after the beats so far; returns at once."""

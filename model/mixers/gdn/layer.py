@@ -25,8 +25,8 @@ from model.parallel.collectives import gather_tokens, heads_to_tokens, local, ow
 class GatedDeltaNet(nn.Module):
     """x_BTD to out_BTD of this rank's tokens; inside, the ranks share the heads. M value heads share N key heads in groups of M / N."""
 
-    kept_products = ("q_proj", "v_proj", "a_proj", "b_proj")
-    """What selective checkpointing keeps, beside the delta rule's output."""
+    kept_products = ("q_proj", "v_proj", "a_proj")
+    """What selective checkpointing keeps, beside the delta rule's outputs; a_proj stands for the joint product of a and b."""
 
     def __init__(self, config: GdnConfig, *, tp: DeviceMesh | None, cp: DeviceMesh | None) -> None:
         super().__init__()
