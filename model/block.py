@@ -25,6 +25,9 @@ class Block(nn.Module):
         self.ffn = SwiGLU(config.d_model, config.ffn_width, tp)
         self.ffn_norm = RMSNorm(declared["ffn_norm.weight"], config.norm_eps)
         self.norm_first = MIXERS[kind].norm_first
+        mixer_products, ffn_products = MIXERS[kind].kept_products, SwiGLU.kept_products
+        self.kept_products = (*(f"mixer.{name}" for name in mixer_products), *(f"ffn.{name}" for name in ffn_products))
+        self.kept_operators = MIXERS[kind].kept_operators()
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         if self.norm_first:

@@ -45,6 +45,9 @@ class Initial(Enum):
     TIME_STEP_BIAS = "time_step_bias"
 
 
+DIMENSIONS = {Kind.MATRIX: 2, Kind.VOCABULARY: 2, Kind.CONVOLUTION: 3, Kind.VECTOR: 1}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
     """A parameter's declaration. Nothing has a default: what is forgotten here would train wrongly, with exact losses."""
@@ -54,6 +57,15 @@ class Parameter:
     kind: Kind
     cut: Cut
     initial: Initial
+
+    def __post_init__(self) -> None:
+        what = f"a {self.kind.value} of shape {list(self.shape)}"
+        if len(self.shape) != DIMENSIONS[self.kind]:
+            raise ValueError(f"{what}: a {self.kind.value} has {DIMENSIONS[self.kind]} dimensions; name another kind")
+        if self.cut.value is not None and self.cut.value >= len(self.shape):
+            raise ValueError(f"{what}: has no dimension for {self.cut}; use Cut.OUTPUT or Cut.NOTHING")
+        if self.kind is Kind.VOCABULARY and self.cut is not Cut.OUTPUT:
+            raise ValueError(f"{self.cut} for rows of the vocabulary: embedding and loss share them out over tp; use Cut.OUTPUT")
 
     @property
     def size(self) -> int:

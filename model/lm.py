@@ -54,7 +54,7 @@ class HybridLM(nn.Module):
     def loss_sum(
         self, tokens_BT: Tensor, labels_BT: Tensor, documents: Documents | None = None, *, z_loss: float, chunk_tokens: int
     ) -> Tensor:
-        """The sum of `loss.cross_entropy_sum` over this rank's tokens, without the logits of more than `chunk_tokens` at once.
+        """The sum of `layers.head.cross_entropy_sum` over this rank's tokens, without the logits of more than `chunk_tokens` at once.
 
         For training: under FSDP a backward must follow.
         """

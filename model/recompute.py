@@ -1,7 +1,7 @@
 """Activation checkpointing: what of a block the backward computes again.
 
 torchtitan's policies serve where they name nothing: all of a block, or what the compiler chooses. The selective policy keeps what is named:
-products by their layer (`kept_products`), the delta rule's outputs by its operators (`FORWARD_OPERATORS`), the rest by the sets below.
+products and operators by the kind of mixer, products by the feed-forward, and what crossed ranks.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,23 +15,10 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 from model.block import Block
 from model.compute import ComputeConfig
-from model.kernels.delta_rule.operator import FORWARD_OPERATORS
-from model.layers.linear import KEPT_PRODUCT, Keep, recomputing
+from model.layers.linear import KEPT_PRODUCT, Keep, Linear, recomputing
 
-aten = torch.ops.aten
-ATTENTION = {
-    aten._scaled_dot_product_flash_attention.default,
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten._scaled_dot_product_efficient_attention.default,
-    aten._scaled_dot_product_cudnn_attention.default,
-    aten._scaled_dot_product_fused_attention_overrideable.default,
-    aten._scaled_dot_product_attention_math.default,
-}
-FLASH_OVER_DOCUMENTS = "torch_attn"
-"""The namespace of `varlen_attn`'s operator, which exists only once that is imported."""
 CROSSED_RANKS = {torch.ops._c10d_functional.reduce_scatter_tensor.default, torch.ops._c10d_functional.all_to_all_single.default}
-IN_PLAIN_TORCH = {aten.bmm.default}
-"""The products inside the delta rule where no kernel computes it."""
+"""Operators whose outputs came over tp or cp."""
 
 
 def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
@@ -53,16 +40,17 @@ def checkpoint_activations(model: nn.Module, compute: ComputeConfig) -> None:
 
 
 def _checkpoint_selectively(block: Block, *, compiles: bool) -> nn.Module:
-    """Keeps attention's and the delta rule's outputs, what crossed ranks, and the products that mixer and feed-forward name."""
-    for layer in (block.mixer, block.ffn):
-        for name in layer.kept_products:
-            layer.get_submodule(name).keep = Keep.YES
+    """Keeps what crossed ranks, and the products and operators' outputs that mixer and feed-forward name."""
+    for name in block.kept_products:
+        projection = block.get_submodule(name)
+        assert isinstance(projection, Linear), f"{name}: only the product of a Linear can be kept"
+        projection.keep = Keep.YES
     if block.norm_first and not compiles:  # its output is only added to the residual stream, which the compiler sees by itself
         block.ffn.down_proj.keep = Keep.UNREAD
-    kept = ATTENTION | CROSSED_RANKS | IN_PLAIN_TORCH | FORWARD_OPERATORS | {KEPT_PRODUCT}
+    kept = block.kept_operators | CROSSED_RANKS | {KEPT_PRODUCT}
 
     def policy(ctx: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        is_kept = operator in kept or getattr(operator, "namespace", "") == FLASH_OVER_DOCUMENTS
+        is_kept = operator in kept or getattr(operator, "namespace", None) in kept
         return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
 
     contexts = create_selective_checkpoint_contexts if compiles else _eager_contexts

@@ -49,11 +49,11 @@ def find_wrong_kernel(
 
 
 def _checks(model: ModelConfig, terms: CheckTerms) -> Iterator[KernelCheck]:
-    """Each kernel once, though several kinds of layer may run it."""
+    """Each kernel once, though several kinds of layer of one part may run it."""
     yield from layer_checks(model.d_model, terms)
     yield from swiglu_checks(model.ffn_width, terms)
-    of_mixers = [check for kind in dict.fromkeys(model.layer_kinds) for check in MIXERS[kind].checks(model, terms)]
-    yield from {check.name: check for check in of_mixers}.values()
+    mixers = [MIXERS[kind] for kind in dict.fromkeys(model.layer_kinds)]
+    yield from {(mixer.part, check.name): check for mixer in mixers for check in mixer.checks(model, terms)}.values()
     yield from adamw_checks(terms)
 
 

@@ -13,7 +13,7 @@ from model.optim.config import OptimizerConfig
 from model.optim.groups import validate_groups
 from model.optim.schedule import validate_schedule
 from model.parallel.config import ParallelConfig
-from model.parameters import parameter_shapes
+from model.parameters import model_parameters
 from orchestrator import codec
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -132,7 +132,7 @@ class RunConfig:
         if self.start.run == self.name:
             raise ValueError(f"start.run={self.start.run}: is this run itself; name another, or give this one another name")
         validate_layout(self.model, self.parallel)
-        validate_groups(parameter_shapes(self.model), self.optimizer)
+        validate_groups(model_parameters(self.model), self.optimizer)
         validate_schedule(self.optimizer, num_steps=self.train.num_steps, tokens_per_step=self.tokens_per_step)
         if self.model.gdn_backend in ("fla", "triton") and self.resources.device == "cpu":
             raise ValueError(f"model.gdn_backend={self.model.gdn_backend}: needs CUDA, and resources.device=cpu; use auto or torch")

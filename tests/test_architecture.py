@@ -141,6 +141,7 @@ NO_TORCH = (
     "model/costs/",
     "model/mixers/mixer.py",
     "model/mixers/registry.py",
+    "model/share.py",
     "model/sizes.py",
     "model/optim/config.py",
     "model/optim/groups.py",
@@ -253,6 +254,22 @@ def test_no_module_imports_itself_by_way_of_others():
 
     for module in graph:
         visit(module, ())
+
+
+def room_of(module: str) -> str:
+    """A package's folder, or a file on top of the package."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_no_room_imports_itself_by_way_of_others():
+    rooms: dict[str, set[str]] = {}
+    for path in SOURCES:
+        room = room_of(module_of(path))
+        rooms.setdefault(room, set()).update(room_of(found) for found in imports_of(path) if found in MODULES and room_of(found) != room)
+    while free := [room for room, others in rooms.items() if not others & rooms.keys()]:
+        for room in free:
+            del rooms[room]
+    assert not rooms, f"in or above a circle: {', '.join(sorted(rooms))}"
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if not name_of(path).startswith(KNOW_KINDS)], ids=name_of)

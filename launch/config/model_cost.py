@@ -11,7 +11,7 @@ from model.costs.parts import params_by_part
 from model.optim.config import OptimizerConfig
 from model.optim.groups import validate_groups
 from model.parallel.config import ParallelConfig
-from model.parameters import parameter_shapes
+from model.parameters import model_parameters
 
 Mode = Literal["none", "selective", "full", "memory_budget"]
 """A way of activation checkpointing."""
@@ -46,7 +46,7 @@ class ModelPlan:
 
     def __post_init__(self) -> None:
         validate_layout(self.model, self.parallel)
-        validate_groups(parameter_shapes(self.model), self.optimizer)
+        validate_groups(model_parameters(self.model), self.optimizer)
         for key, value in (("data.seq_len", self.data.seq_len), ("train.micro_rows", self.train.micro_rows)):
             if value < 1:
                 raise ValueError(f"{key}={value}: must be positive; use 1 or more")

@@ -1,9 +1,9 @@
 """Bytes that the forward keeps for the backward, as the sum of what each part says. Pure."""
 
 from model.config import ModelConfig
-from model.costs.share import WIDE, Share
 from model.ffn.swiglu.costs import swiglu_saved_bytes, swiglu_selected_bytes
 from model.mixers.registry import MIXERS
+from model.share import WIDE, Share
 
 
 def activation_bytes(model: ModelConfig, share: Share) -> int:

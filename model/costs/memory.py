@@ -11,12 +11,12 @@ from math import prod
 from model.compute import ComputeConfig
 from model.config import ModelConfig, validate_layout
 from model.costs.activations import activation_bytes, recomputed_bytes
-from model.costs.share import WIDE, Share
 from model.declare import Parameter, Shape
 from model.optim.config import OptimizerConfig
 from model.optim.groups import takes_muon
 from model.parallel.config import ParallelConfig
 from model.parameters import model_parameters
+from model.share import WIDE, Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

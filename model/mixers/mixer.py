@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from model.costs.share import Share
 from model.declare import Parameter
+from model.share import Share
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -19,6 +19,8 @@ class Mixer(Protocol[Config]):
 
     part: ClassVar[str]
     """What reports call its parameters, such as `GDN mixers`; kinds that share a part are counted together."""
+    kept_products: ClassVar[tuple[str, ...]]
+    """Projections of the layer whose products selective checkpointing keeps."""
     norm_first: ClassVar[bool]
     """Whether a block is x + mixer(norm(x)), or else x + norm(mixer(x)); its feed-forward alike."""
 
@@ -46,11 +48,11 @@ class Mixer(Protocol[Config]):
     def runs_kernels(self, config: Config, device_type: str) -> bool:
         """Whether the layer runs a kernel of ours or another's on such a device, rather than plain torch."""
 
-    def build(self, config: Config, *, tp: "DeviceMesh | None", cp: "DeviceMesh | None") -> Any:
-        """The layer, an nn.Module: (x_BTD, `context.Context`) → out_BTD, both of this rank's tokens.
+    def kept_operators(self) -> frozenset[Any]:
+        """Operators of torch whose outputs selective checkpointing keeps, wherever they run in the block."""
 
-        Its `kept_products` names the projections whose products selective checkpointing keeps.
-        """
+    def build(self, config: Config, *, tp: "DeviceMesh | None", cp: "DeviceMesh | None") -> Any:
+        """The layer, an nn.Module: (x_BTD, `context.Context`) → out_BTD, both of this rank's tokens."""
 
     def checks(self, config: Config, terms: "CheckTerms") -> "Iterator[KernelCheck]":
         """Every kernel that the layer runs, beside its definition."""

@@ -13,7 +13,7 @@ from model.parallel.collectives import shard_of
 class AdamW(Optimizer):
     """torch.optim.AdamW's update; without a GPU to the bit.
 
-    Needs `state` filled before the first step (`optim.initial_state`): step, exp_avg and exp_avg_sq.
+    Needs `state` filled before the first step (`optim.build.initial_state`): step, exp_avg and exp_avg_sq.
     """
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ def build_optimizer(model: nn.Module, declared: Parameters, config: OptimizerCon
     Its groups have equal settings and an `lr_scale`: whoever steps sets a group's `lr` to the step's learning rate times that.
     Under Muon a collective of all ranks. Raises ValueError for a group of the configuration that takes no parameter.
     """
-    validate_groups([name for name, _ in model.named_parameters()], config)
+    validate_groups({name: declared[name] for name, _ in model.named_parameters()}, config)
     groups = _param_groups(model, declared, config)
     if config.name == "muon":
         optimizer: AdamW = build_muon_adamw(groups, config)
@@ -47,7 +47,7 @@ def _param_groups(model: nn.Module, declared: Parameters, config: OptimizerConfi
     """Parameters with the same settings together, in the order of the model."""
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        group = group_of(name, config)
+        group = group_of(name, declared[name], config)
         decay = config.weight_decay if group.weight_decay is None else group.weight_decay
         muon = config.name == "muon" and takes_muon(declared[name])
         empty = {"params": [], "lr_scale": group.lr_scale, "weight_decay": decay, "muon": muon}

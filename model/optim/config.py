@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from model.declare import Parameter
 from model.require import require_positive
 
 
@@ -12,14 +13,15 @@ class ParamGroup:
     """Parameters with settings of their own."""
 
     pattern: str
-    """Parameter names that the settings are for, as in a shell: `embed.weight`, `*norm.weight`, `layers.0.*`."""
+    """Parameters that the settings are for, as in a shell: by name, `embed.weight` or `layers.0.*`, or by kind, `kind:vector`."""
     lr_scale: float = 1.0
     """Factor on the learning rate."""
     weight_decay: float | None = None
     """Weight decay of these parameters; None for optimizer.weight_decay."""
 
-    def matches(self, name: str) -> bool:
-        return fnmatchcase(name, self.pattern)
+    def matches(self, name: str, parameter: Parameter) -> bool:
+        """Whether the pattern is for this parameter, by its name or by its declared kind (see `model.declare.Kind`)."""
+        return fnmatchcase(f"kind:{parameter.kind.value}" if self.pattern.startswith("kind:") else name, self.pattern)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

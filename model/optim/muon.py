@@ -19,7 +19,7 @@ RMS_OF_ADAMW = 0.2
 class MuonAdamW(AdamW):
     """Groups with `muon` set take Muon, the others AdamW. Every rank steps at once. Make it with `build_muon_adamw`.
 
-    Needs `state` filled before the first step (`optim.initial_state`): momentum_buffer, or step, exp_avg and exp_avg_sq.
+    Needs `state` filled before the first step (`optim.build.initial_state`): momentum_buffer, or step, exp_avg and exp_avg_sq.
     """
 
     def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any], *, shard_maps: Mapping[Tensor, ShardMap]) -> None:

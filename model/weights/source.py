@@ -24,7 +24,7 @@ class WeightSource(Protocol):
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor that can be read, by our name (`model.costs.parameters.parameter_shapes`)."""
+        """Every tensor that can be read, by our name (`model.parameters.parameter_shapes`)."""
 
     def read(self, name: str) -> Tensor:
         """The full tensor on the CPU, of the shape and dtype that `tensors` has for it; its memory is free once the caller drops it."""

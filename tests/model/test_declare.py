@@ -8,12 +8,11 @@ from torch import nn
 
 from model.build import require_declared, shard_model
 from model.compute import ComputeConfig
-from model.declare import Cut, Kind, Parameter
+from model.declare import Cut, Initial, Kind, Parameter
 from model.ffn.swiglu.layer import SwiGLU
 from model.lm import HybridLM
 from model.mixers.gdn import layer as gdn
-from model.mixers.registry import MIXERS
-from model.parameters import block_parameters, model_parameters
+from model.parameters import model_parameters
 from model.presets import PRESETS
 
 TINY = PRESETS["tiny"]
@@ -70,12 +69,20 @@ def test_nothing_that_a_declaration_says_has_a_default() -> None:
             Parameter(**{name: value for name, value in whole.items() if name != missing})
 
 
-@pytest.mark.parametrize("kind", MIXERS)
-def test_every_kind_of_mixer_builds_what_it_declares(kind: str) -> None:
-    layer = MIXERS[kind].build(TINY, tp=None, cp=None)
-    declared = {name: parameter.shape for name, parameter in MIXERS[kind].parameters(TINY).items()}
-    assert {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()} == declared
-    assert {f"mixer.{name}" for name in declared} < set(block_parameters(TINY, kind))
+@pytest.mark.parametrize(
+    ("kind", "shape", "cut", "said"),
+    [
+        (Kind.MATRIX, (2, 3, 4), Cut.OUTPUT, r"a matrix of shape \[2, 3, 4\]: a matrix has 2 dimensions; name another kind"),
+        (Kind.MATRIX, (2,), Cut.OUTPUT, "has 2 dimensions"),
+        (Kind.VECTOR, (), Cut.NOTHING, "has 1 dimensions"),
+        (Kind.VECTOR, (2,), Cut.INPUT, "has no dimension for Cut.INPUT; use Cut.OUTPUT or Cut.NOTHING"),
+        (Kind.CONVOLUTION, (2, 4), Cut.OUTPUT, "has 3 dimensions"),
+        (Kind.VOCABULARY, (8, 4), Cut.NOTHING, "embedding and loss share them out over tp; use Cut.OUTPUT"),
+    ],
+)
+def test_a_declaration_that_can_not_be_is_refused(kind: Kind, shape: tuple[int, ...], cut: Cut, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Parameter(shape=shape, kind=kind, cut=cut, initial=Initial.NORMAL)
 
 
 def test_what_is_cut_is_cut_to_the_fullest_rank() -> None:

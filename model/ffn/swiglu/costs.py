@@ -1,7 +1,7 @@
 """What a SwiGLU feed-forward holds and costs. Pure."""
 
-from model.costs.share import Share
 from model.declare import Cut, Parameter, projection
+from model.share import Share
 
 
 def swiglu_parameters(d_model: int, ffn_width: int) -> dict[str, Parameter]:

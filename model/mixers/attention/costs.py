@@ -1,8 +1,8 @@
 """What an attention layer holds and costs: parameters, FLOPs, bytes of activations. Pure."""
 
-from model.costs.share import WIDE, Share
 from model.declare import Cut, Parameter, norm_weight, projection
 from model.mixers.attention.config import AttentionConfig
+from model.share import WIDE, Share
 
 
 def attention_parameters(config: AttentionConfig) -> dict[str, Parameter]:

@@ -14,12 +14,23 @@ from model.mixers.attention.costs import attention_parameters
 from model.mixers.context import Context, Rotary
 from model.parallel.collectives import gather_tokens, heads_to_tokens, scatter_tokens, tokens_to_heads
 
+aten = torch.ops.aten
+KEPT_OPERATORS = frozenset(
+    {
+        aten._scaled_dot_product_flash_attention.default,
+        aten._scaled_dot_product_flash_attention_for_cpu.default,
+        aten._scaled_dot_product_efficient_attention.default,
+        aten._scaled_dot_product_cudnn_attention.default,
+        aten._scaled_dot_product_fused_attention_overrideable.default,
+        aten._scaled_dot_product_attention_math.default,
+        "torch_attn",
+    }
+)
+"""Attention's own; `varlen_attn`'s exists only once it is imported, so that it is known by its namespace."""
+
 
 class Attention(nn.Module):
     """x_BTD to out_BTD of this rank's tokens. q and k are normalised over all heads together, before they are split and rotated."""
-
-    kept_products = ("q_proj", "v_proj")
-    """What selective checkpointing keeps, beside attention's output."""
 
     def __init__(self, config: AttentionConfig, *, window: int | None, tp: DeviceMesh | None, cp: DeviceMesh | None) -> None:
         super().__init__()

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from model.costs.share import Share
 from model.declare import Parameter
 from model.mixers.attention import costs
 from model.mixers.attention.config import AttentionConfig, check_attention
+from model.share import Share
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -18,6 +18,7 @@ class AttentionMixer:
     """See `mixers.mixer.Mixer`. `is_windowed`: a token sees the last `window` tokens of the configuration, its own included."""
 
     part: ClassVar[str] = "attention mixers"
+    kept_products: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj")
     norm_first: ClassVar[bool] = False
 
     def __init__(self, *, is_windowed: bool) -> None:
@@ -46,6 +47,11 @@ class AttentionMixer:
 
     def runs_kernels(self, config: AttentionConfig, device_type: str) -> bool:
         return device_type == "cuda"
+
+    def kept_operators(self) -> frozenset[Any]:
+        from model.mixers.attention.layer import KEPT_OPERATORS
+
+        return KEPT_OPERATORS
 
     def build(self, config: AttentionConfig, *, tp: "DeviceMesh | None", cp: "DeviceMesh | None") -> Any:
         from model.mixers.attention.layer import Attention

@@ -1,9 +1,9 @@
 """What a GDN layer holds and costs: parameters, FLOPs, bytes of activations. Pure."""
 
-from model.costs.share import WIDE, Share
 from model.declare import Cut, Initial, Kind, Parameter, norm_weight, projection
 from model.kernels.delta_rule.sizes import GDN_CHUNK
 from model.mixers.gdn.config import GdnConfig
+from model.share import WIDE, Share
 
 
 def gdn_parameters(config: GdnConfig) -> dict[str, Parameter]:

@@ -9,7 +9,7 @@ from model.declare import Parameter
 from model.documents import Documents
 from model.kernels.conv import definition as conv_definition
 from model.kernels.conv import operator as conv_operator
-from model.kernels.delta_rule.operator import gated_delta_rule
+from model.kernels.delta_rule.operator import FORWARD_OPERATORS, gated_delta_rule
 from model.kernels.delta_rule.sizes import Backend
 from model.kernels.gated_norm import definition as gated_norm_definition
 from model.kernels.gated_norm import operator as gated_norm_operator
@@ -21,12 +21,12 @@ from model.mixers.gdn.config import GdnConfig
 from model.mixers.gdn.costs import gdn_parameters
 from model.parallel.collectives import gather_tokens, heads_to_tokens, local, own_heads, scatter_tokens, tokens_to_heads
 
+KEPT_OPERATORS = FORWARD_OPERATORS | {torch.ops.aten.bmm.default}
+"""The delta rule's operators; batched products are those inside it where plain torch computes it."""
+
 
 class GatedDeltaNet(nn.Module):
     """x_BTD to out_BTD of this rank's tokens; inside, the ranks share the heads. M value heads share N key heads in groups of M / N."""
-
-    kept_products = ("q_proj", "v_proj", "a_proj")
-    """What selective checkpointing keeps, beside the delta rule's outputs; a_proj stands for the joint product of a and b."""
 
     def __init__(self, config: GdnConfig, *, tp: DeviceMesh | None, cp: DeviceMesh | None) -> None:
         super().__init__()
@@ -51,6 +51,7 @@ class GatedDeltaNet(nn.Module):
         q_BTNK = self.q_conv.normalised(q_BTC, documents, backend, head_dim=self.key_dim, scale=self.key_dim**-0.5)
         k_BTNK = self.k_conv.normalised(k_BTC, documents, backend, head_dim=self.key_dim, scale=1.0)
         v_BTMV = _split_heads(self.v_conv(v_BTC, documents, backend), self.value_dim)
+        assert v_BTMV.shape[2] == self.group * q_BTNK.shape[2], "a rank has the value heads of its own key heads"
         A_log_M, dt_bias_M = (own_heads(local(parameter), self.cp) for parameter in context.gate)
         log_decay_BTM, beta_BTM = decay_and_beta(a_BTM, b_BTM, A_log_M, dt_bias_M, backend)
         out_BTMV = gated_delta_rule(

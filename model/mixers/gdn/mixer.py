@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from model.costs.share import Share
 from model.declare import Parameter
 from model.mixers.gdn import costs
 from model.mixers.gdn.config import GdnConfig, check_gdn
+from model.share import Share
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -18,6 +18,7 @@ class GdnMixer:
     """See `mixers.mixer.Mixer`."""
 
     part: ClassVar[str] = "GDN mixers"
+    kept_products: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj", "a_proj")  # a_proj stands for the joint product of a and b
     norm_first: ClassVar[bool] = True
 
     def check(self, config: GdnConfig) -> None:
@@ -43,6 +44,11 @@ class GdnMixer:
 
     def runs_kernels(self, config: GdnConfig, device_type: str) -> bool:
         return config.backend_on(device_type) != "torch"
+
+    def kept_operators(self) -> frozenset[Any]:
+        from model.mixers.gdn.layer import KEPT_OPERATORS
+
+        return KEPT_OPERATORS
 
     def build(self, config: GdnConfig, *, tp: "DeviceMesh | None", cp: "DeviceMesh | None") -> Any:
         from model.mixers.gdn.layer import GatedDeltaNet

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from model.build import build_model
 from model.optim.build import build_optimizer, initial_state
 from model.optim.config import OptimizerConfig, ParamGroup
 from model.optim.groups import validate_groups
-from model.parameters import parameter_shapes
+from model.parameters import model_parameters
 from model.presets import PRESETS
 from tests.model.toys import declared
 
@@ -105,11 +106,12 @@ def test_a_scale_is_that_of_the_gradients(name: str) -> None:
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-NAMES = parameter_shapes(PRESETS["tiny"])
+DECLARED = model_parameters(PRESETS["tiny"])
 MISTAKES = {
     "embed.weigth": "optimizer.groups[1].pattern='embed.weigth': matches no parameter; did you mean embed.weight?",
     "bias": "optimizer.groups[1].pattern='bias': matches no parameter; use a name or a pattern of names, such as embed.weight",
     "layers.0.mixer.A_log": "optimizer.groups[1].pattern='layers.0.mixer.A_log': matches no parameter; did you mean layers.0.mixer.",
+    "kind:vectors": "optimizer.groups[1].pattern='kind:vectors': matches no parameter; did you mean kind:vector?",
     "layers.3.*": "optimizer.groups[1].pattern='layers.3.*': earlier groups take all that it matches, such as layers.3.mixer.q_proj.weight",
 }
 
@@ -118,7 +120,7 @@ MISTAKES = {
 def test_a_group_without_effect_is_one_line_with_key_and_remedy(pattern: str) -> None:
     config = replace(CONFIG, groups=(ParamGroup(pattern="layers.*"), ParamGroup(pattern=pattern)))
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the line is compared below
-        validate_groups(NAMES, config)
+        validate_groups(DECLARED, config)
     assert str(caught.value).startswith(MISTAKES[pattern])
     assert "\n" not in str(caught.value)
 
@@ -128,9 +130,22 @@ def test_the_built_model_is_asked_as_well() -> None:
         build_optimizer(toy(), declared(toy()), replace(CONFIG, groups=(ParamGroup(pattern="gates.*"),)))
 
 
-@pytest.mark.parametrize("pattern", ["gates.*", "*.A_log", "*norm.weight", "layers.?.ffn.*", "head.weight"])
+@pytest.mark.parametrize("pattern", ["gates.*", "*.A_log", "*norm.weight", "layers.?.ffn.*", "head.weight", "kind:vector", "kind:[cv]*"])
 def test_patterns_are_those_of_a_shell(pattern: str) -> None:
-    validate_groups(NAMES, replace(CONFIG, groups=(ParamGroup(pattern=pattern),)))
+    validate_groups(DECLARED, replace(CONFIG, groups=(ParamGroup(pattern=pattern),)))
+
+
+def test_a_group_can_be_for_what_a_parameter_is_declared_to_be() -> None:
+    groups = (ParamGroup(pattern="kind:vector", weight_decay=0.0), ParamGroup(pattern="kind:convolution", lr_scale=0.5))
+    model = build_model(PRESETS["tiny"], None, device=torch.device("cpu"), seed=0)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    built = build_optimizer(model, model.declared, replace(CONFIG, groups=groups)).param_groups
+    without_decay, slower = (
+        {names[parameter] for group in built if chosen(group) for parameter in group["params"]}
+        for chosen in (lambda group: group["weight_decay"] == 0, lambda group: group["lr_scale"] == 0.5)
+    )
+    assert without_decay == {name for name in names.values() if "norm" in name or name.startswith("gates.")}
+    assert slower == {name for name in names.values() if name.endswith("_conv.weight")}
 
 
 def test_negative_settings_are_refused() -> None:
