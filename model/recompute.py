@@ -45,8 +45,8 @@ def _checkpoint_selectively(block: Block, *, compiles: bool) -> nn.Module:
         projection = block.get_submodule(name)
         assert isinstance(projection, Linear), f"{name}: only the product of a Linear can be kept"
         projection.keep = Keep.YES
-    if block.norm_first and not compiles:  # its output is only added to the residual stream, which the compiler sees by itself
-        block.ffn.down_proj.keep = Keep.UNREAD
+    if block.norm_first:  # its output is only added to the residual stream; the compiler sees by itself that nobody reads it
+        block.ffn.down_proj.keep = Keep.NO if compiles else Keep.UNREAD
     kept = block.kept_operators | CROSSED_RANKS | {KEPT_PRODUCT}
 
     def policy(ctx: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

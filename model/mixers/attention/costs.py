@@ -40,7 +40,7 @@ def attention_saved_bytes(config: AttentionConfig, share: Share, *, window: int 
 
 
 def attention_selected_bytes(config: AttentionConfig, share: Share) -> int:
-    """What selective checkpointing keeps: the layer's `kept_products`, attention's output, and what was exchanged over cp."""
+    """What selective checkpointing keeps: the mixer's `kept_products`, attention's output, and what was exchanged over cp."""
     width, narrow = config.attention_width, share.narrow
     exchanged = 4 * width * narrow if share.parallel.cp > 1 else 0
     return share.of_tokens(3 * width * narrow + config.num_heads * WIDE + exchanged)  # q, v, attention

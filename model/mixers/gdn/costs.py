@@ -65,7 +65,7 @@ def _delta_rule_bytes(config: GdnConfig, share: Share) -> int:
 
 
 def gdn_selected_bytes(config: GdnConfig, share: Share) -> int:
-    """What selective checkpointing keeps: the layer's `kept_products`, the delta rule's outputs, and what was exchanged over cp."""
+    """What selective checkpointing keeps: the mixer's `kept_products`, the delta rule's outputs, and what was exchanged over cp."""
     heads, key, value = config.value_heads, config.key_width, config.value_width
     exchanged = (2 * key + 2 * value + 2 * heads) * share.narrow if share.parallel.cp > 1 else 0
     products = (key + value + 2 * heads) * share.narrow  # q, v, a with b
