@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from data_pipeline.config import DataConfig, StorageConfig
@@ -16,6 +16,8 @@ from model.parallel.config import ParallelConfig
 from model.parameters import model_parameters
 from orchestrator import codec
 
+SINCE_DESIRED = {"omit_default": True}
+"""Of fields that configurations before had not: left out at their default, so that what is stored stays readable."""
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -87,15 +89,34 @@ class RecoveryConfig:
     """Longest time for the checkpoint of a graceful stop."""
     peer_grace_s: float = 5.0
     """How long to wait for the root cause when all that is known is that a peer vanished."""
+    agent_timeout_s: float = field(default=60.0, metadata=SINCE_DESIRED)
+    """For an agent's first word: the node may have no free GPU, or not enough of them."""
+    kill_timeout_s: float = field(default=3.0, metadata=SINCE_DESIRED)
+    """For an agent to kill and reap its workers, before they are said to be stuck in the kernel."""
+    give_up_timeout_s: float = field(default=8.0, metadata=SINCE_DESIRED)
+    """From the order to kill to taking a node's workers for gone, confirmed or not: a frozen node can't answer, and its writes are fenced."""
+    orphan_timeout_s: float = field(default=30.0, metadata=SINCE_DESIRED)
+    """For another controller to speak to an agent whose own controller stepped down, before the agent ends with its workers."""
+    access_timeout_s: float = field(default=1800.0, metadata=SINCE_DESIRED)
+    """How long the object store may refuse (credentials, a bucket that is gone) before the run fails."""
+    nodes_alarm_s: float = field(default=600.0, metadata=SINCE_DESIRED)
+    """A run that has waited this long for nodes raises an alarm."""
+    max_cordons: int = field(default=4, metadata=SINCE_DESIRED)
+    """Nodes that one run may cordon by itself; further faults of hardware are strikes only."""
+    max_lost_checkpoints: int = field(default=3, metadata=SINCE_DESIRED)
+    """Checkpoints lost in a row before the node that could not write its part is left."""
 
     def __post_init__(self) -> None:
-        _at_least("recovery.max_restarts", self.max_restarts, 0)
-        for name in ("heartbeat_timeout_s", "progress_timeout_s", "start_timeout_s", "stop_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"recovery.{name}={getattr(self, name)}: must be above 0 seconds")
-        for name in ("backoff_s", "backoff_limit_s", "peer_grace_s"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"recovery.{name}={getattr(self, name)}: must not be negative")
+        for name in ("max_restarts", "max_cordons"):
+            _at_least(f"recovery.{name}", getattr(self, name), 0)
+        _at_least("recovery.max_lost_checkpoints", self.max_lost_checkpoints, 1)
+        may_be_zero = ("backoff_s", "backoff_limit_s", "peer_grace_s")
+        for name in (field.name for field in fields(self) if field.name.endswith("_s")):
+            value = getattr(self, name)
+            if name in may_be_zero and not value >= 0:
+                raise ValueError(f"recovery.{name}={value}: must not be negative")
+            if name not in may_be_zero and not value > 0:
+                raise ValueError(f"recovery.{name}={value}: must be above 0 seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -31,6 +31,16 @@ class Phase(Enum):
     DONE = "done"
 
 
+class Mode(Enum):
+    """What the workers of an attempt are to do."""
+
+    RUN = "run"
+    SAVE = "save"
+    """Checkpoint at the next step boundary, and end."""
+    KILL = "kill"
+    """Be gone, those of every older attempt too."""
+
+
 class Outcome(Enum):
     FINISHED = "finished"
     """The last step is done and its checkpoint committed."""
@@ -51,6 +61,8 @@ class Levels:
     """Speed over the last steps; 0 after the first, None before it."""
     num_skipped: int = 0
     """Updates that this attempt has skipped because of a spike."""
+    told_to_leave: bool = False
+    """It got SIGTERM, which agents don't send: its node is about to go, or a person wants the process gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +87,16 @@ class Committed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointLost:
+    """Rank 0 tells that the checkpoint of a step came to nothing, while training goes on."""
+
+    step: int
+    ranks: tuple[int, ...]
+    """Ranks that could not write their part, the first eight of them; rank 0 too where the commit itself failed."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
     outcome: Outcome
     step: int
@@ -90,7 +112,7 @@ class Failed:
     """The first line of its message."""
 
 
-Message = Beat | Resumed | Committed | Ended | Failed
+Message = Beat | Resumed | Committed | CheckpointLost | Ended | Failed
 _KINDS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Message)}
 
 
@@ -123,6 +145,8 @@ class WorkerReport(Levels):
     age_s: float = 0.0
     """Seconds since the worker was spawned."""
     committed_step: int | None = None
+    lost_checkpoint: CheckpointLost | None = None
+    """The newest checkpoint that was lost since the last one that was committed."""
     resumed: Resumed | None = None
     ended: Ended | None = None
     failed: Failed | None = None
@@ -133,7 +157,34 @@ class WorkerReport(Levels):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rendezvous:
+    """Where the workers of an attempt meet."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AgentReport:
-    attempt: int
+    """What one agent says of its node. An agent lives as long as its run; attempts come and go in it."""
+
     node: str
-    workers: tuple[WorkerReport, ...]
+    attempt: int = 0
+    """The newest attempt that it was told of, by any controller; 0 for none."""
+    workers: tuple[WorkerReport, ...] = ()
+    """The workers of that attempt, by rank; () where it was not told to start any."""
+    rendezvous: Rendezvous | None = None
+    """Where the workers of that attempt meet."""
+    offer: Rendezvous | None = None
+    """Where the workers of the next attempt could meet, held for them."""
+    is_empty: bool = True
+    """No process of that attempt or an older one is left."""
+    stuck: tuple[int, ...] = ()
+    """Process ids that have survived SIGKILL for longer than `recovery.kill_timeout_s`: stuck in the kernel, maybe holding a GPU."""
+    gpus: tuple[str, ...] = ()
+    """UUIDs of the node's GPUs that it holds."""
+
+
+def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:
+    """The report as it stands after `by_s` seconds in which it was not renewed."""
+    return replace(report, silent_s=report.silent_s + by_s, last_progress_s=report.last_progress_s + by_s, age_s=report.age_s + by_s)

@@ -1,22 +1,33 @@
-"""The seam between decisions and the world: what a cluster shows, and what it can be asked to do."""
+"""The seam between decisions and the world: what a cluster shows, and what it is asked to be."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.control.actions import Action
+from orchestrator.control.desired import Desired
 from orchestrator.control.placement import Node
-from orchestrator.messages import AgentReport, WorkerReport
+from orchestrator.control.summary import Summary
+from orchestrator.messages import AgentReport, WorkerReport, grown_older
+from orchestrator.records.nodes import Standing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerOnNode:
-    """What is known of a worker, and the node that it is on."""
+class AgentSeen:
+    """One agent of the run as the controller's end of it knows it."""
 
     node: str
-    worker: WorkerReport
+    report: AgentReport | None = None
+    """Its newest report; None before its first word."""
+    summary: Summary | None = None
+    """What `report` comes to, made once when it arrived."""
+    age_s: float = 0.0
+    """Time since that report arrived in which the controller was watching."""
+    is_lost: bool = False
+    """The agent does not exist (any more), or never said a word in time."""
+    is_given_up: bool = False
+    """It was told to kill its workers and has not confirmed it in time: they count as gone, since all that they write is fenced."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,38 +38,58 @@ class Observation:
     """Seconds since the epoch."""
     nodes: tuple[Node, ...]
     """Every node that is alive and could take workers."""
-    attempt: int
-    """Attempt that `reports`, `lost_agents` and `gone` speak of."""
-    reports: tuple[AgentReport, ...] = ()
-    """Newest report of each agent of the attempt, lost ones included."""
-    lost_agents: tuple[str, ...] = ()
-    """Nodes of the attempt whose agent does not exist (any more)."""
-    gone: bool = False
-    """No agent, and so no worker, of the attempt is left."""
+    agents: tuple[AgentSeen, ...] = ()
+    """Every agent of the run that is known, by node."""
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    """By machine, what all runs and people have recorded of it; a machine without an entry is in good standing."""
+
+    def agents_of(self, attempt: int) -> list[AgentSeen]:
+        """The agents whose newest report speaks of the attempt."""
+        return [agent for agent in self.agents if agent.report is not None and agent.report.attempt == attempt]
 
     def workers_of(self, attempt: int) -> list[WorkerOnNode]:
-        """Every worker of the attempt that is known, by rank."""
-        reports = [report for report in self.reports if report.attempt == attempt]
-        found = [WorkerOnNode(node=report.node, worker=worker) for report in reports for worker in report.workers]
-        return sorted(found, key=lambda one: one.worker.rank)
+        """Every worker of the attempt that is known, by rank, its ages as of now. For people: it costs a look at every worker."""
+        return workers_on(self.agents_of(attempt))
 
 
-def last_step(workers: Sequence[WorkerOnNode]) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerOnNode:
+    """What is known of a worker, and the node that it is on."""
+
+    node: str
+    worker: WorkerReport
+
+
+def workers_on(agents: Iterable[AgentSeen]) -> list[WorkerOnNode]:
+    """The workers of these agents, by rank, their ages as of now."""
+    found = [
+        WorkerOnNode(node=agent.node, worker=grown_older(worker, agent.age_s))
+        for agent in agents
+        if agent.report is not None
+        for worker in agent.report.workers
+    ]
+    return sorted(found, key=lambda one: one.worker.rank)
+
+
+def last_step(agents: Sequence[AgentSeen]) -> int:
     """The highest step that any worker finished: what a failure now would lose at most."""
-    return max((one.worker.step for one in workers), default=0)
+    return max((agent.summary.last_step for agent in agents if agent.summary is not None), default=0)
 
 
 class Cluster(Protocol):
-    """Implemented with Ray, by a fake in tests, and by simulators."""
+    """Implemented over agents (`orchestrator/fleet`), which run on Ray or in a simulation, and by a fake in tests."""
 
-    def attach(self, *, epoch: int, attempt: int, nodes: tuple[str, ...]) -> None:
-        """Called once, first: the controller of incarnation `epoch` takes over `attempt`, which may run on `nodes` (0: none ever did)."""
+    def attach(self, *, epoch: int, desired: Desired) -> None:
+        """Called once, first: the controller of incarnation `epoch` takes over what an earlier one may have begun."""
+
+    def reconcile(self, desired: Desired) -> None:
+        """Begins what is missing to make the cluster look as desired, and returns; called before every `poll`, mostly with the same."""
 
     def poll(self, *, timeout_s: float) -> Observation:
-        """Blocks up to `timeout_s` for news."""
+        """Blocks up to `timeout_s` for news. Raises Superseded when the agents obey a newer controller."""
 
-    def execute(self, action: Action) -> None:
-        """Begins the action and returns; its outcome shows in `poll`. Executing twice is executing once."""
+    def step_down(self) -> None:
+        """Another controller has the run. Agents that it does not speak to within `recovery.orphan_timeout_s` end, with their workers."""
 
     def close(self) -> None:
         """Leaves no process of the run behind."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     node: str
-    """The cluster's id of the node."""
+    """The cluster's id of the node, which changes whenever its raylet restarts."""
+    machine: str
+    """What stays: see `ray_backend`. Faults are held against it, and people cordon it by this name."""
     slots: int
     """Workers it can take: its GPUs, or on the CPU as many as asked."""
 

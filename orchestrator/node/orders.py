@@ -9,17 +9,10 @@ from pathlib import Path
 
 from data_pipeline.config import StorageConfig
 from orchestrator import codec
+from orchestrator.messages import Mode, Rendezvous
 
 WORKER_COMMAND = (sys.executable, "-m", "orchestrator.worker.main")
 _RAYS_OWN = ("PYTHONBREAKPOINT",)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rendezvous:
-    """Where the workers of an attempt meet."""
-
-    address: str
-    port: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +29,18 @@ class SpawnOrder:
     first_rank: int
     num_workers: int
     rendezvous: Rendezvous
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentOrder:
+    """What an agent is to see to until another order comes; the same order again changes nothing, one of an older attempt is ignored."""
+
+    attempt: int
+    mode: Mode
+    spawn: SpawnOrder | None = None
+    """The workers to start, once, after every process of older attempts is gone; given with Mode.RUN only."""
+    wants_evidence: bool = False
+    """With Mode.KILL: workers write down where they stand first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

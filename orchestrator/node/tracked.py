@@ -70,8 +70,3 @@ def aged(tracked: Tracked, now_s: float) -> WorkerReport:
         last_progress_s=now_s - tracked.progressed_s,
         age_s=now_s - tracked.spawned_s,
     )
-
-
-def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:
-    """The report as it stands after `by_s` seconds in which it could not be renewed."""
-    return replace(report, silent_s=report.silent_s + by_s, last_progress_s=report.last_progress_s + by_s, age_s=report.age_s + by_s)

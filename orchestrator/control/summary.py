@@ -1,0 +1,64 @@
+"""What one node's workers come to: all that a controller must look at again and again, of a size that does not grow with them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.messages import Ended, Phase, WorkerReport
+
+PHASES = list(Phase)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The workers of one node at the moment of their agent's report."""
+
+    num_workers: int
+    last_step: int
+    """The highest step that any of them finished."""
+    num_skipped: int
+    """The most updates that any of them skipped."""
+    leader: WorkerReport
+    """The lowest rank: on the first node it is rank 0, which speaks for the attempt."""
+    behind: WorkerReport | None
+    """Of those that run, the one furthest behind, by phase, then step, then the time since it last got anywhere."""
+    silent: WorkerReport | None
+    """Of those that run, the one that was silent for the longest; where some still start, of the others."""
+    is_level: bool
+    """All that run stand at the same step of the same phase."""
+    failed: tuple[WorkerReport, ...]
+    """Those that failed by themselves."""
+    ended: tuple[Ended, ...]
+    """How those ended that said so."""
+    told_to_leave: bool
+    """Some of them got SIGTERM from outside."""
+
+
+def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
+    """None for no workers."""
+    if not workers:
+        return None
+    running = [worker for worker in workers if worker.exit_code is None and worker.ended is None]
+    behind = min(running, key=lambda one: (*_standing(one), -one.last_progress_s), default=None)
+    return Summary(
+        num_workers=len(workers),
+        last_step=max(worker.step for worker in workers),
+        num_skipped=max(worker.num_skipped for worker in workers),
+        leader=workers[0],
+        behind=behind,
+        silent=max(running, key=lambda one: (one.phase is not Phase.STARTING, one.silent_s), default=None),
+        is_level=len({_standing(one) for one in running}) <= 1,
+        failed=tuple(worker for worker in workers if failed_by_itself(worker)),
+        ended=tuple(worker.ended for worker in workers if worker.ended is not None),
+        told_to_leave=any(worker.told_to_leave for worker in workers),
+    )
+
+
+def failed_by_itself(worker: WorkerReport) -> bool:
+    """It reported an error, or ended early and not by its agent's hand."""
+    return worker.failed is not None or (worker.exit_code is not None and worker.ended is None and not worker.killed_by_agent)
+
+
+def _standing(worker: WorkerReport) -> tuple[int, int]:
+    return PHASES.index(worker.phase), worker.step
