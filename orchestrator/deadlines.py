@@ -14,26 +14,22 @@ LEDGER_WRITTEN_EVERY_S = 1.0
 
 # --- an agent, and the controller's link to it --------------------------------------------------------------------------
 
-REPORT_EVERY_S = 0.5
+REPORT_EVERY_S = 2.0
 """How old an agent's report without news may become."""
 ASK_AGAIN_AFTER_S = 0.2
 """Between two questions to an agent that can't be reached."""
-AGENT_STARTS_WITHIN_S = 60.0
-"""For an agent's first word: the node may have no free GPU, or not enough of them."""
-KILL_WITHIN_S = 3.0
-"""For an agent to kill and reap its workers."""
-KILL_ANSWERED_WITHIN_S = KILL_WITHIN_S + 1
-"""For an agent's answer that it has killed its workers; after that the agent is ended instead, and they die with it."""
+GAP_COUNTS_UP_TO_S = 1.0
+"""The longest time between two looks that counts as watched: what a looker's own pause adds to the age of what it watches."""
+STEP_DOWN_WITHIN_S = 2.0
+"""For a controller that another one replaced to tell the agents."""
 UPLOAD_WITHIN_S = 2.0
 """For an agent without workers to upload the rest of their logs."""
-GIVE_UP_AFTER_S = 8.0
-"""From the order to stop to taking the agent for gone, confirmed or not: a frozen node can't answer, and its writes are fenced."""
 FORSAKEN_AFTER_S = 600.0
 """For an agent without workers and without a word from any controller to end by itself."""
-FORSAKEN_LOOK_EVERY_S = 10.0
+FORSAKEN_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether it is forsaken."""
-GPUS_COUNTED_EVERY_S = 1.0
-"""Between two questions to Ray for the free GPUs of every node."""
+NODES_LISTED_EVERY_S = 1.0
+"""Between two questions to Ray for its nodes and their free GPUs."""
 GPUS_SETTLE_WITHIN_S = 5.0
 """How long GPUs that an agent gave back may not yet show as free: it uploads logs first, and Ray's own count lags behind."""
 PROCESSES_GONE_WITHIN_S = 10.0
