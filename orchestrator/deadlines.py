@@ -14,12 +14,18 @@ LEDGER_WRITTEN_EVERY_S = 1.0
 
 # --- an agent, and the controller's link to it --------------------------------------------------------------------------
 
+EVIDENCE_WITHIN_S = 1.0
+"""For workers to write down where they stand, before they are killed."""
+AGENT_LOOKS_EVERY_S = 0.5
+"""Between two looks of an agent at its workers when nothing happens."""
+AGENT_LOOKS_AT_ORPHANS_EVERY_S = 0.02
+"""The same while it kills what ended workers left behind: these end without a word to it."""
+ATTENDED_GAP_S = 1.0
+"""The longest time between two looks that counts as watched: see `attended`."""
 REPORT_EVERY_S = 2.0
 """How old an agent's report without news may become."""
 ASK_AGAIN_AFTER_S = 0.2
 """Between two questions to an agent that can't be reached."""
-GAP_COUNTS_UP_TO_S = 1.0
-"""The longest time between two looks that counts as watched: what a looker's own pause adds to the age of what it watches."""
 STEP_DOWN_WITHIN_S = 2.0
 """For a controller that another one replaced to tell the agents."""
 UPLOAD_WITHIN_S = 2.0

@@ -13,7 +13,7 @@ from orchestrator.config import RunConfig
 from orchestrator.control.cluster import Observation
 from orchestrator.control.desired import Desired
 from orchestrator.control.placement import Node
-from orchestrator.deadlines import CLOSE_POLL_S, GAP_COUNTS_UP_TO_S, STEP_DOWN_WITHIN_S
+from orchestrator.deadlines import ATTENDED_GAP_S, CLOSE_POLL_S, STEP_DOWN_WITHIN_S
 from orchestrator.fleet.link import AgentLink, LinkState
 from orchestrator.fleet.names import agent_name, agent_prefix, node_of
 from orchestrator.fleet.orders import choose_rendezvous, orders_of
@@ -220,7 +220,7 @@ def build_agent_cluster(
     worker_command: tuple[str, ...] = WORKER_COMMAND,
     wall_clock: Callable[[], float] = time.time,
 ) -> AgentCluster:
-    clock = AttendedClock(transport.now, max_gap_s=GAP_COUNTS_UP_TO_S)
+    clock = AttendedClock(transport.now, max_gap_s=ATTENDED_GAP_S)
     nodes = NodeList(
         transport, wanted=_workers_per_node(config), counts_gpus=config.resources.device == "cuda", clock=transport.now
     )
