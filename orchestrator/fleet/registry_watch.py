@@ -1,4 +1,4 @@
-"""The registry of nodes beside a controller: read again and again, and written, by a thread of its own, so that the controller never waits."""
+"""A thread that reads the registry of nodes again and again and writes it, so that the controller never waits for the store."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RegistryWatch:
             self._write_what_waits()
             self._standings = standings(self._registry.read())
             self._is_away = False
-        except Exception as error:  # noqa: BLE001 — whatever it is, a thread that ended would leave the standings as they are for good
+        except Exception as error:  # whatever it is: a thread that ended would leave the standings as they are for good
             if not self._is_away:
                 told = "the registry of nodes can't be read or written, trying again every %g s: %s"
                 log.warning(told, self._every_s, error, exc_info=not is_expected(error))

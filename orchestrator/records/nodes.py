@@ -146,7 +146,7 @@ class NodeRegistry:
         return list(self._events)
 
     def record(self, event: NodeEvent) -> None:
-        """Returns once the event is durable, behind whatever others have written meanwhile. A finding that is there already is left at that.
+        """Returns once the event is durable, behind whatever others have written meanwhile. A finding that is there is not repeated.
 
         Raises StoreError, JournalBroken.
         """

@@ -14,9 +14,7 @@ from tests.fakes.memory_store import MemoryStore
 
 
 def finding(machine: str, *, run: str = "first", attempt: int = 1, strikes: int = 1, cordons: bool = False) -> Finding:
-    return Finding(
-        at_s=1.0, machine=machine, run=run, attempt=attempt, cause="hardware", detail="Xid 79", strikes=strikes, cordons=cordons
-    )
+    return Finding(at_s=1.0, machine=machine, run=run, attempt=attempt, cause="hardware", detail="Xid 79", strikes=strikes, cordons=cordons)
 
 
 def cordoned(machine: str, reason: str = "fans", within_s: float | None = None) -> Cordoned:
