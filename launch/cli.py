@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import cluster, data, demo, doctor, model, runs, weights
+from launch.commands import cluster, data, demo, doctor, model, nodes, runs, weights
 from launch.errors import Abandoned, UserError
 from orchestrator.errors import is_expected
 
@@ -32,7 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "checkpoints": runs.checkpoints,
 }
 """In the order of `braid --help`."""
-GROUPS = {"data": data.app, "cluster": cluster.app}
+GROUPS = {"data": data.app, "cluster": cluster.app, "nodes": nodes.app}
 """Commands of two words, such as `braid data build`."""
 
 

@@ -13,6 +13,10 @@ class NoSuchRun(UserError):
     """The store holds no run of this name."""
 
 
+class NoSuchMachine(UserError):
+    """Neither the registry of nodes nor the cluster knows a machine of this name."""
+
+
 class RunExists(UserError):
     """A run of this name has been submitted before."""
 

@@ -18,6 +18,7 @@ from orchestrator.config import RunConfig
 from orchestrator.node.home import home_directory
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
+from orchestrator.ray_backend.machines import machine_of
 
 ANSWER_WITHIN_S = 30.0
 STATUS_WITHIN_S = 5.0
@@ -78,6 +79,9 @@ class RunHandle:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterNode:
     node: str
+    """Ray's id of it, which changes whenever its raylet restarts."""
+    machine: str
+    """What stays."""
     address: str
     is_alive: bool
     num_cpus: float
@@ -163,6 +167,7 @@ def _node(plain: dict[str, Any]) -> ClusterNode:
     resources = plain.get("Resources", {})
     return ClusterNode(
         node=plain["NodeID"],
+        machine=machine_of(plain),
         address=plain["NodeManagerAddress"],
         is_alive=plain["Alive"],
         num_cpus=resources.get("CPU", 0.0),
