@@ -28,12 +28,9 @@ def _checkpoints(state: RunState) -> Iterator[str]:
     lost = state.lost_checkpoints
     if lost:
         where = f" (on {lost[-1].machine})" if lost[-1].machine else ""
-        count = (
-            f"the checkpoint of step {lost[-1].step}"
-            if len(lost) == 1
-            else f"at least {len(lost)} checkpoints in a row, to step {lost[-1].step},"
-        )
-        yield f"{count} came to nothing{where}: {lost[-1].text}; the newest that counts is of step {state.committed_step}"
+        row = f" and {len(lost) - 1} before it" if len(lost) > 1 else ""
+        told = f"the checkpoint of step {lost[-1].step}{row} came to nothing{where}: {lost[-1].text}"
+        yield f"{told}; the newest that counts is of step {state.committed_step}"
 
 
 def _cordons(state: RunState) -> Iterator[str]:

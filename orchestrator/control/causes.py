@@ -62,7 +62,7 @@ _BY_TEXT = {
     ),
 }
 """What the words of an error betray, in lower case; the first that fits counts."""
-_BY_SIGNAL = {signal.SIGKILL: Cause.KILLED, signal.SIGABRT: Cause.ABORTED, signal.SIGTERM: Cause.LEAVING}
+_BY_SIGNAL: dict[int, Cause] = {signal.SIGKILL: Cause.KILLED, signal.SIGABRT: Cause.ABORTED, signal.SIGTERM: Cause.LEAVING}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -22,9 +22,9 @@ def apply(before: Plain, changed: Plain) -> Plain:
 
 def _change(before: Any, after: Any) -> Any:
     if isinstance(before, list) and isinstance(after, list):
-        keep = next(
-            (index for index, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), min(len(before), len(after))
-        )
+        keep = 0
+        while keep < min(len(before), len(after)) and before[keep] == after[keep]:
+            keep += 1
         return {"keep": keep, "add": after[keep:]}
     return {"is": after}
 

@@ -29,7 +29,7 @@ class Desired:
     world_size: int = 0
     config_version: int = 0
     may_start: bool = False
-    """Workers of the attempt may not have been started yet: an agent that is missing is started. Where this is False, a missing agent is lost."""
+    """Workers of the attempt may not have been started yet, so an agent that is missing is started; where this is False, it is lost."""
     findings: tuple[Finding, ...] = ()
     """What the run's failures are to be remembered by in the registry of nodes."""
     wants_evidence: bool = False

@@ -1,7 +1,7 @@
 """What can happen to a run, in the order in which it happened. Values only. Pure.
 
-The journal has each with what was decided because of it (`history`); `at_s` is the clock of whoever wrote it, for people to read: nothing is
-decided by it.
+The journal has each with what was decided because of it (`history`). `at_s` is for people: seconds since the epoch by the clock of whoever
+wrote it; nothing is decided by it.
 """
 
 from __future__ import annotations

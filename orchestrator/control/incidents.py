@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import FaultsSeen
@@ -79,7 +80,7 @@ def _newest_by_place(faults: Iterable[Fault]) -> list[Fault]:
     return list(found.values())
 
 
-def _told(fault: Fault) -> dict[str, object]:
+def _told(fault: Fault) -> dict[str, Any]:
     return {field.name: getattr(fault, field.name) for field in fields(Fault)}
 
 

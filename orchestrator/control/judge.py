@@ -37,7 +37,7 @@ def judge(state: RunState, *, spares: int) -> Judgement:
 
 
 def _deterministic(state: RunState, incident: Incident, spares: int) -> str:
-    """Why the next attempt would fail in the same way; "" where it may not: a fault of one node is none of the run while others are free."""
+    """Why the next attempt would fail in the same way; "" where it may not. While nodes are free, a fault may be one node's."""
     assert state.terms is not None
     verdict = VERDICTS[incident.cause]
     agreed = incident.num_nodes > 1 or incident.num_ranks >= state.terms.world_size

@@ -44,8 +44,8 @@ def place(
 ) -> tuple[Placed, ...]:
     """`num_nodes` nodes with `slots` each, ranks in their order; () where there are too few.
 
-    Machines that the present trouble was seen on (`suspects`) come last, before them those with more strikes; then those come first that the
-    previous attempt used (their caches are warm), then by name. A suspect is better than none; a cordoned machine is not.
+    Machines that the present trouble was seen on (`suspects`) come last, and before them those with more strikes. Of equals, those come
+    first that the previous attempt used (their caches are warm), then by name. A suspect is better than none; a cordoned machine is not.
     """
     before = {placed.node: index for index, placed in enumerate(previous)}
     ranked = sorted(

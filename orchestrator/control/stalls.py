@@ -18,7 +18,7 @@ class Stall:
 
     cause: Cause
     agent: AgentSeen | None
-    """Where the rank to blame is; None where no rank is behind the others."""
+    """The node to blame; None where none is behind the others."""
     worker: WorkerReport
     """The rank to blame, or any where there is none."""
     detail: str
@@ -28,7 +28,7 @@ def find_stalled(agents: Sequence[AgentSeen], limits: RecoveryConfig) -> Stall |
     """Why training stands still, and because of whom; None when all is well.
 
     One frozen rank stops every rank within a step, so being without progress says little. A rank that also fell silent is the culprit;
-    where all still beat, it is the one furthest behind. Where none is behind the others, nothing says whose fault it is.
+    where all still beat, it is the one furthest behind. Where no node is behind the others, nothing says whose fault it is.
     """
     silent = [(agent, worker) for agent in agents for worker in _silent(agent, limits)]
     if silent:
@@ -36,14 +36,20 @@ def find_stalled(agents: Sequence[AgentSeen], limits: RecoveryConfig) -> Stall |
         return Stall(
             cause=Cause.FROZEN, agent=agent, worker=worker, detail=f"no sign of life for {worker.silent_s:.1f} s in {_where(worker)}"
         )
-    behind = [(agent, grown_older(one, agent.age_s)) for agent in agents if (one := agent.summary and agent.summary.behind) is not None]
+    behind = [(agent, worker) for agent in agents for worker in _behind(agent)]
     if not any(worker.last_progress_s > pause_allowed_s(worker, limits) for _, worker in behind):
         return None
     agent, worker = min(behind, key=lambda one: (*standing_of(one[1]), -one[1].last_progress_s))
     detail = f"no progress for {worker.last_progress_s:.1f} s in {_where(worker)}"
-    if all(agent.summary.is_level for agent, _ in behind if agent.summary) and len({standing_of(one) for _, one in behind}) == 1:
+    is_level = all(agent.summary.is_level for agent, _ in behind if agent.summary) and len({standing_of(one) for _, one in behind}) == 1
+    if is_level and len(behind) > 1:
         return Stall(cause=Cause.HUNG, agent=None, worker=worker, detail=f"{detail}; every rank stands there")
     return Stall(cause=Cause.HUNG, agent=agent, worker=worker, detail=detail)
+
+
+def _behind(agent: AgentSeen) -> list[WorkerReport]:
+    one = agent.summary.behind if agent.summary is not None else None
+    return [] if one is None else [grown_older(one, agent.age_s)]
 
 
 def _silent(agent: AgentSeen, limits: RecoveryConfig) -> list[WorkerReport]:
