@@ -34,6 +34,8 @@ FORSAKEN_AFTER_S = 600.0
 """For an agent without workers and without a word from any controller to end by itself."""
 FORSAKEN_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether it is forsaken."""
+GPUS_ASKED_WITHIN_S = 10.0
+"""For nvidia-smi to name the GPUs of a node."""
 NODES_LISTED_EVERY_S = 1.0
 """Between two questions to Ray for its nodes and their free GPUs."""
 GPUS_SETTLE_WITHIN_S = 5.0
@@ -59,6 +61,8 @@ STATUS_WITHIN_S = 2.0
 """How long a question for the status waits for such a controller: the one who asks has the store to look at too."""
 LOG_WITHIN_S = 5.0
 """For an agent to read a piece of a live log."""
+LEAVES_WITHIN_S = 10.0
+"""For Ray to end the process of a controller that is done."""
 
 # --- a person's end -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,23 +18,24 @@ from orchestrator.fleet.link import AgentLink, LinkState
 from orchestrator.fleet.names import agent_name, agent_prefix, node_of
 from orchestrator.fleet.orders import choose_rendezvous, orders_of
 from orchestrator.fleet.slots import NodeList
-from orchestrator.fleet.transport import AgentGone, AgentIdentity, AgentUnreachable, Ref, Transport
+from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Transport
 from orchestrator.messages import Mode, Rendezvous
+from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.records.nodes import Finding, Standing
 
 log = logging.getLogger(__name__)
 
 
-class Machines(Protocol):
-    """What is known of machines beyond this run. Neither blocks."""
+class Registry(Protocol):
+    """What is known of machines beyond this run: `fleet.registry_watch`. Neither blocks."""
 
     @property
     def standings(self) -> Mapping[str, Standing]:
         """By machine."""
 
-    def record(self, findings: tuple[Finding, ...]) -> None:
-        """Sees to it that the findings are on record."""
+    def record(self, findings: Iterable[Finding]) -> None:
+        """Sees to it that the findings are there, and returns."""
 
 
 class AgentCluster:
@@ -45,7 +46,7 @@ class AgentCluster:
         config: RunConfig,
         *,
         transport: Transport,
-        machines: Machines,
+        registry: Registry,
         nodes: NodeList,
         clock: AttendedClock,
         wall_clock: Callable[[], float],
@@ -53,7 +54,7 @@ class AgentCluster:
     ) -> None:
         self._config = config
         self._transport = transport
-        self._machines = machines
+        self._registry = registry
         self._nodes = nodes
         self._clock = clock
         self._wall_clock = wall_clock
@@ -91,12 +92,13 @@ class AgentCluster:
             self._settle()
 
     def poll(self, *, timeout_s: float) -> Observation:
-        self._exchange(timeout_s)
+        if self._exchange(timeout_s):
+            self._settle()
         return Observation(
             at_s=self._wall_clock(),
             nodes=self._list_nodes(),
             agents=tuple(link.seen() for link in self._links.values()),
-            standings=self._machines.standings,
+            standings=self._registry.standings,
         )
 
     def step_down(self) -> None:
@@ -136,7 +138,7 @@ class AgentCluster:
     def _make_desired(self, desired: Desired) -> None:
         """An agent that was lost stays so for its attempt; a newer attempt starts it anew."""
         if desired.findings != self._desired.findings:
-            self._machines.record(desired.findings)
+            self._registry.record(desired.findings)
         is_newer = desired.attempt > self._desired.attempt
         if is_newer:
             self._rendezvous = None
@@ -170,11 +172,10 @@ class AgentCluster:
 
     def _start(self, node: str) -> AgentLink:
         config = self._config
-        identity = AgentIdentity(
-            run=config.name, node=node, storage=config.storage, recovery=config.recovery, worker_command=self._worker_command
-        )
+        identity = AgentIdentity(run=config.name, node=node, storage=config.storage, worker_command=self._worker_command)
         num_gpus = _workers_per_node(config) if config.resources.device == "cuda" else 0
-        agent = self._transport.start_agent(agent_name(config.name, node), identity, epoch=self._epoch, num_gpus=num_gpus)
+        name = agent_name(config.name, node)
+        agent = self._transport.start_agent(name, identity, config.recovery, epoch=self._epoch, num_gpus=num_gpus)
         return self._link(node, agent, is_adopted=False)
 
     def _link(self, node: str, agent: Any | None, *, is_adopted: bool) -> AgentLink:
@@ -190,8 +191,8 @@ class AgentCluster:
 
     # --- watching ------------------------------------------------------------------------------------------------------
 
-    def _exchange(self, timeout_s: float) -> None:
-        """Returns with the first news, or after the timeout."""
+    def _exchange(self, timeout_s: float) -> bool:
+        """Returns with the first news, or after the timeout. True when an agent has ended: another may have to follow it."""
         for link in self._links.values():
             for ref in link.calls():
                 self._calls[ref] = link
@@ -204,7 +205,7 @@ class AgentCluster:
         ended = [node for node, link in self._links.items() if link.state is LinkState.ENDED]
         for node in ended:
             del self._links[node]
-        self._is_settled = self._is_settled and not ended
+        return bool(ended)
 
     def _list_nodes(self) -> tuple[Node, ...]:
         held = [node for node, link in self._links.items() if link.state is not LinkState.LOST]
@@ -216,18 +217,16 @@ def build_agent_cluster(
     config: RunConfig,
     transport: Transport,
     *,
-    machines: Machines,
+    registry: Registry,
     worker_command: tuple[str, ...] = WORKER_COMMAND,
     wall_clock: Callable[[], float] = time.time,
 ) -> AgentCluster:
     clock = AttendedClock(transport.now, max_gap_s=ATTENDED_GAP_S)
-    nodes = NodeList(
-        transport, wanted=_workers_per_node(config), counts_gpus=config.resources.device == "cuda", clock=transport.now
-    )
+    nodes = NodeList(transport, wanted=_workers_per_node(config), counts_gpus=config.resources.device == "cuda", clock=transport.now)
     return AgentCluster(
         config,
         transport=transport,
-        machines=machines,
+        registry=registry,
         nodes=nodes,
         clock=clock,
         wall_clock=wall_clock,

@@ -29,7 +29,7 @@ class Fence:
         self._heard_s = self._clock()
 
     def step_down(self, epoch: int) -> None:
-        """The controller `epoch` leaves the agent to another one, which has yet to speak. From one that was replaced it says nothing new."""
+        """The controller `epoch` leaves the agent to another one, which has yet to speak. Where that one has spoken, this is no news."""
         if epoch == self.epoch and self._left_s is None:
             self._left_s = self._clock()
 

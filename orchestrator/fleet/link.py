@@ -71,7 +71,7 @@ TRANSITIONS = {
     (LinkState.KILLED, Signal.OVERDUE): LinkState.ENDED,
     (LinkState.KILLED, Signal.GONE): LinkState.ENDED,
 }
-"""A signal that a state has no line for changes nothing. Only dismissal leads to a kill, and a controller dismisses what its journal says."""
+"""A signal that a state has no line for changes nothing. An agent is killed only after its dismissal, which follows from the journal."""
 OBEYS = (LinkState.ASKED, LinkState.ALIVE)
 
 

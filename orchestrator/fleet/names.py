@@ -13,6 +13,6 @@ def agent_prefix(run: str) -> str:
 
 
 def node_of(name: str) -> str | None:
-    """The node of an agent; None for one of an earlier version of braid, which had an agent for each attempt: braid-agent/RUN/ATTEMPT/NODE."""
+    """The node of an agent; None for one of an earlier version of braid, which called them braid-agent/RUN/ATTEMPT/NODE."""
     parts = name.split("/")
     return parts[2] if len(parts) == 3 else None

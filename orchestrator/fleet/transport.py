@@ -6,9 +6,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from data_pipeline.config import StorageConfig
 from orchestrator.config import RecoveryConfig
-from orchestrator.node.orders import WORKER_COMMAND
+from orchestrator.node.agent import AgentIdentity
 
 Ref = Hashable
 """A call that is under way, or whose answer is there."""
@@ -24,17 +23,6 @@ class AgentUnreachable(Exception):
 
 class StaleController(Exception):
     """The agent obeys a newer controller of the run; the caller must step down."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgentIdentity:
-    """What an agent is told when it is started."""
-
-    run: str
-    node: str
-    storage: StorageConfig
-    recovery: RecoveryConfig
-    worker_command: tuple[str, ...] = WORKER_COMMAND
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +53,7 @@ class Transport(Protocol):
     def free_gpus(self) -> Mapping[str, int]:
         """By node: those that no actor of any run holds, as the cluster's head knows it, which may be a second old."""
 
-    def start_agent(self, name: str, identity: AgentIdentity, *, epoch: int, num_gpus: int) -> Any:
+    def start_agent(self, name: str, identity: AgentIdentity, recovery: RecoveryConfig, *, epoch: int, num_gpus: int) -> Any:
         """Begins to start an agent on its node, holding the GPUs; the one of that name that is there already is taken."""
 
     def find_agent(self, name: str) -> Any | None:

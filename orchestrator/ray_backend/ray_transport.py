@@ -12,8 +12,10 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.fleet.transport import AgentGone, AgentIdentity, AgentUnreachable, ClusterNode, Ref, StaleController
-from orchestrator.ray_backend.machines import Machines
+from orchestrator.config import RecoveryConfig
+from orchestrator.fleet.transport import AgentGone, AgentUnreachable, ClusterNode, Ref, StaleController
+from orchestrator.node.agent import AgentIdentity
+from orchestrator.ray_backend.machines import machine_of
 from orchestrator.ray_backend.named_actor import find_actor
 from orchestrator.ray_backend.names import NAMESPACE
 from orchestrator.ray_backend.node_agent import agent_class
@@ -26,7 +28,6 @@ class RayTransport:
     """
 
     def __init__(self) -> None:
-        self._machines = Machines()
         self._futures: dict[Ref, Future[Any]] = {}
         self._arrived: queue.SimpleQueue[Ref] = queue.SimpleQueue()
 
@@ -37,13 +38,13 @@ class RayTransport:
         time.sleep(duration_s)
 
     def nodes(self) -> tuple[ClusterNode, ...]:
-        return self._machines.nodes(ray.nodes())
+        return tuple(ClusterNode(node=node["NodeID"], machine=machine_of(node), is_alive=node["Alive"]) for node in ray.nodes())
 
     def free_gpus(self) -> Mapping[str, int]:
         free = ray._private.state.available_resources_per_node()
         return {node: int(resources.get("GPU", 0)) for node, resources in free.items()}
 
-    def start_agent(self, name: str, identity: AgentIdentity, *, epoch: int, num_gpus: int) -> Any:
+    def start_agent(self, name: str, identity: AgentIdentity, recovery: RecoveryConfig, *, epoch: int, num_gpus: int) -> Any:
         actor = agent_class().options(
             name=name,
             namespace=NAMESPACE,
@@ -54,7 +55,7 @@ class RayTransport:
             num_gpus=num_gpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(identity.node, soft=False),
         )
-        return actor.remote(identity, epoch)
+        return actor.remote(identity, recovery, epoch)
 
     def find_agent(self, name: str) -> Any | None:
         return find_actor(name)
@@ -67,7 +68,7 @@ class RayTransport:
         ref: Any = getattr(agent, method).remote(*args)
         self._futures[ref] = ref.future()
         self._futures[ref].add_done_callback(lambda _: self._arrived.put(ref))
-        return ref  # type: ignore[no-any-return]
+        return ref
 
     def wait(self, timeout_s: float) -> list[Ref]:
         try:
