@@ -194,18 +194,25 @@ class AgentCluster:
     def _exchange(self, timeout_s: float) -> bool:
         """Returns with the first news, or after the timeout. True when an agent has ended: another may have to follow it."""
         for link in self._links.values():
-            for ref in link.calls():
-                self._calls[ref] = link
-        arrived = self._transport.wait(timeout_s)
+            self._begin_calls_of(link)
+        is_news, deadline_s = False, self._transport.now() + timeout_s
+        while not is_news and (arrived := self._transport.wait(deadline_s - self._transport.now())):
+            self._clock.look()
+            for ref in arrived:
+                link = self._calls.pop(ref)
+                is_news |= link.take(ref)
+                self._begin_calls_of(link)
         self._clock.look()
-        for ref in arrived:
-            self._calls.pop(ref).take(ref)
         for link in self._links.values():
             link.look_at_the_clock()
         ended = [node for node, link in self._links.items() if link.state is LinkState.ENDED]
         for node in ended:
             del self._links[node]
         return bool(ended)
+
+    def _begin_calls_of(self, link: AgentLink) -> None:
+        for ref in link.calls():
+            self._calls[ref] = link
 
     def _list_nodes(self) -> tuple[Node, ...]:
         held = [node for node, link in self._links.items() if link.state is not LinkState.LOST]

@@ -95,6 +95,7 @@ class AgentLink:
         self.agent = agent
         self.state = LinkState.LOST if agent is None else LinkState.ASKED
         self.report: AgentReport | None = None
+        """The newest, but a node is empty only by a word that came after the order to empty it."""
         self._epoch = epoch
         self._transport = transport
         self._clock = clock
@@ -102,6 +103,7 @@ class AgentLink:
         self._since_s = clock.now()
         """When the link came to its state."""
         self._version = 0
+        self._newest: AgentReport | None = None
         self._summary: Summary | None = None
         self._received_s = 0.0
         self._order: AgentOrder | None = None
@@ -127,7 +129,7 @@ class AgentLink:
             self._kill_since_s = None
         elif not is_asked_already:
             self._kill_since_s = self._clock.now()
-            self.report = self.report and replace(self.report, is_empty=False)
+        self._show()
 
     def dismiss(self) -> None:
         """The agent is to end, with its workers."""
@@ -165,28 +167,11 @@ class AgentLink:
         """Leaves the agent to another controller, with what it does now."""
         return self._call("step_down") if self.agent is not None and self.state in OBEYS else None
 
-    def take(self, ref: Ref) -> None:
-        """Takes in an answer that has arrived. Raises Superseded when the agent obeys a newer controller."""
-        method = self._under_way.pop(ref)
-        try:
-            answer = self._transport.result(ref)
-        except StaleController as error:
-            raise Superseded(f"agent on node {self.node}: {error}") from error
-        except AgentUnreachable:
-            self._sent = None if method == "obey" else self._sent
-            self._ask_again_s = self._clock.now() + ASK_AGAIN_AFTER_S
-            return
-        except AgentGone as error:
-            if self.state in OBEYS:
-                log.warning("agent on node %s is gone: %s", self.node, error)
-            self._signal(Signal.GONE)
-            return
-        if method == "leave":
-            self._signal(Signal.LEFT)
-        if method == "obey":
-            self._obeyed, self._sent = self._sent, None
-        if method in ("obey", "report"):
-            self._accept(*answer)
+    def take(self, ref: Ref) -> bool:
+        """Takes in an answer that has arrived; True when it is news. Raises Superseded when the agent obeys a newer controller."""
+        before = self.state, self._version, self._kill_since_s
+        self._hear(ref, self._under_way.pop(ref))
+        return (self.state, self._version, self._kill_since_s) != before
 
     def look_at_the_clock(self) -> None:
         """To be called after the answers that have arrived: what is there already is not late."""
@@ -213,23 +198,49 @@ class AgentLink:
 
     # --- behind it -----------------------------------------------------------------------------------------------------
 
+    def _hear(self, ref: Ref, method: str) -> None:
+        try:
+            answer = self._transport.result(ref)
+        except StaleController as error:
+            raise Superseded(f"agent on node {self.node}: {error}") from error
+        except AgentUnreachable:
+            self._sent = None if method == "obey" else self._sent
+            self._ask_again_s = self._clock.now() + ASK_AGAIN_AFTER_S
+            return
+        except AgentGone as error:
+            if self.state in OBEYS:
+                log.warning("agent on node %s is gone: %s", self.node, error)
+            self._signal(Signal.GONE)
+            return
+        if method == "leave":
+            self._signal(Signal.LEFT)
+        if method == "obey":
+            self._obeyed, self._sent = self._sent, None
+        if method in ("obey", "report"):
+            self._accept(*answer)
+
     def _call(self, method: str, *args: Any) -> Ref:
         ref = self._transport.call(self.agent, method, self._epoch, *args)
         self._under_way[ref] = method
         return ref
 
     def _accept(self, version: int, report: AgentReport) -> None:
-        """Answers may overtake each other. A node is empty only by a word that came after the order to empty it."""
-        if version < self._version:
-            return
-        if self._kill_since_s is not None and self._order is not None:
-            if report.is_empty and _empties(self._obeyed, self._order.attempt):
+        """Answers may overtake each other: the newest is what counts, and it is as new as any order that was confirmed."""
+        if version >= self._version:
+            self._version, self._newest, self._summary = version, report, summarise(report.workers)
+            self._received_s = self._clock.now()
+        self._show()
+        self._signal(Signal.SPOKE)
+
+    def _show(self) -> None:
+        newest, order = self._newest, self._order
+        is_asked = self._kill_since_s is not None and order is not None
+        if newest is not None and newest.is_empty and is_asked:
+            if order is not None and _empties(self._obeyed, order.attempt):
                 self._kill_since_s = None
             else:
-                report = replace(report, is_empty=False)
-        self._version, self.report, self._summary = version, report, summarise(report.workers)
-        self._received_s = self._clock.now()
-        self._signal(Signal.SPOKE)
+                newest = replace(newest, is_empty=False)
+        self.report = newest
 
     def _signal(self, signal: Signal) -> None:
         after = TRANSITIONS.get((self.state, signal), self.state)
