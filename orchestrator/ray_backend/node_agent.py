@@ -95,10 +95,10 @@ def agent_class() -> Any:
 
 def _holding() -> Holding:
     gpu_ids = tuple(str(gpu) for gpu in ray.get_gpu_ids())
-    return Holding(address=ray.util.get_node_ip_address(), gpu_ids=gpu_ids, gpus=_uuids(gpu_ids) if gpu_ids else ())
+    return Holding(address=ray.util.get_node_ip_address(), gpu_ids=gpu_ids, gpus=uuids_of(gpu_ids) if gpu_ids else ())
 
 
-def _uuids(gpu_ids: tuple[str, ...]) -> tuple[str, ...]:
+def uuids_of(gpu_ids: tuple[str, ...]) -> tuple[str, ...]:
     """Of the GPUs that CUDA_VISIBLE_DEVICES names so; () where nvidia-smi does not say."""
     query = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:

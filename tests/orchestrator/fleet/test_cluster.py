@@ -69,7 +69,7 @@ def test_two_attempts_are_never_in_an_agent_at_once():
 
     first, second = fleet.trainings
     began = [at_s for at_s, _, attempt in fleet.spawned if attempt == 2]
-    assert first.until_s <= min(began) - fleet.pace.kill_s / 2
+    assert first.until_s <= min(began)
     assert second.from_step == first.committed(fleet.now_s) > 0
 
 
