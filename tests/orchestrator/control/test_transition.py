@@ -550,6 +550,16 @@ def test_a_run_that_fell_back_has_not_committed_what_it_refused():
     assert (state.committed_step, state.restarts_in_row) == (40, 0)
 
 
+def test_a_commit_that_is_told_late_takes_nothing_back():
+    state = play(*running(), committed(1, 60))
+    assert transition(state, committed(1, 40)) is state
+
+
+def test_what_was_never_submitted_has_no_life():
+    for event in (FoundDead(at_s=1.0), stop(), placed(1, "ab"), resume()):
+        assert transition(RunState(), event) == RunState()
+
+
 def test_the_end_counts_as_a_commit_that_nobody_saw():
     assert play(*running(), ended(1, Outcome.FINISHED, 1000)).committed_step == 1000
 
