@@ -30,7 +30,8 @@ def test_an_order_arrives_as_it_was_given_in_one_line(order: Assign | Stop):
 
 
 @pytest.mark.parametrize(
-    "message", [Beat(phase=Phase.SAVING, step=3, told_to_leave=True), Committed(step=4), CheckpointLost(step=4, ranks=(1, 2), text="no answer")]
+    "message",
+    [Beat(phase=Phase.SAVING, step=3, told_to_leave=True), Committed(step=4), CheckpointLost(step=4, ranks=(1, 2), text="no answer")],
 )
 def test_a_message_arrives_as_it_was_told(message: Beat | Committed | CheckpointLost):
     assert decode(encode(message)) == message

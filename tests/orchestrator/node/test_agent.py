@@ -289,7 +289,9 @@ def test_a_pause_of_the_agent_is_charged_to_no_worker(agent_of, run):
 
 
 def test_the_offered_port_is_kept_from_others_until_the_workers_need_it(agent_of, run):
-    agent = agent_of(HEARS + "import socket; socket.create_server((assign.rendezvous.address, assign.rendezvous.port)); train(); time.sleep(600)")
+    agent = agent_of(
+        HEARS + "import socket; socket.create_server((assign.rendezvous.address, assign.rendezvous.port)); train(); time.sleep(600)"
+    )
     offer = report_when(agent, lambda report: report.offer is not None).offer
     assert offer is not None
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -456,4 +458,3 @@ def test_what_outlived_a_dead_agent_is_ended_by_the_next_before_it_starts_anythi
 
     report_when(agent, trains(2))
     assert look_at(orphan) is None
-

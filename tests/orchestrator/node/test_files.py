@@ -38,12 +38,11 @@ def test_a_node_without_logs_has_none_to_remove(run_directory: Path):
 
 
 @pytest.fixture
-def log_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def log_file(tmp_path: Path) -> Iterator[Path]:
     """A log that is full after 200 bytes."""
-    monkeypatch.setattr("orchestrator.node.log_file.LOG_BYTES", 200)
     rooms = [logging.getLogger(name) for name in ("orchestrator", "data_pipeline")]
     before = [(room, room.level, list(room.handlers)) for room in rooms]
-    start_log_file(tmp_path / "run/agent.log")
+    start_log_file(tmp_path / "run/agent.log", max_bytes=200)
     yield tmp_path / "run/agent.log"
     for room, level, handlers in before:
         for handler in set(room.handlers) - set(handlers):

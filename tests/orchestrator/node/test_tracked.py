@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from model.train.metrics import StepMetrics
-from orchestrator.messages import Beat, CheckpointLost, Committed, Ended, Failed, Message, Outcome, Phase, Resumed, WorkerReport, grown_older
+from orchestrator.messages import (
+    Beat,
+    CheckpointLost,
+    Committed,
+    Ended,
+    Failed,
+    Message,
+    Outcome,
+    Phase,
+    Resumed,
+    WorkerReport,
+    grown_older,
+)
 from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, track
 
 
