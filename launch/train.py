@@ -21,7 +21,7 @@ from orchestrator.config import RunConfig
 from orchestrator.records.configs import add_config, is_newest_config
 from orchestrator.records.keys import config_key
 from orchestrator.worker.environment import cache_dir
-from orchestrator.worker.main import EXIT_USAGE, end_process, run_reported, start_logging, stop_on_sigterm
+from orchestrator.worker.main import EXIT_USAGE, dump_stacks_on_sigusr1, end_process, run_reported, start_logging, stop_on_sigterm
 from orchestrator.worker.reporter import build_reporter
 
 USAGE = "usage: torchrun --nproc-per-node N -m launch.train RECIPE [key=value …]"
@@ -30,8 +30,10 @@ log = logging.getLogger("launch.train")
 
 
 def main(arguments: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
+    dump_stacks_on_sigusr1()
     start_logging()
-    stop = stop_on_sigterm()
+    reporter = build_reporter(None)
+    stop = stop_on_sigterm(reporter)
     try:
         config = read_arguments(arguments, variables)
         store = open_store(config.storage)
@@ -42,7 +44,6 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
         end_process(EXIT_USAGE)
     from orchestrator.worker.session import train_once  # imports torch, which a mistyped key need not wait for
 
-    reporter = build_reporter(None)
     end_process(
         run_reported(
             lambda: train_once(config, store, attempt_number=None, reporter=reporter, stop=stop, cache_dir=cache_dir(variables)), reporter

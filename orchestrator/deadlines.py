@@ -14,6 +14,14 @@ LEDGER_WRITTEN_EVERY_S = 1.0
 
 # --- an agent, and the controller's link to it --------------------------------------------------------------------------
 
+EVIDENCE_WITHIN_S = 1.0
+"""For workers to write down where they stand, before they are killed."""
+AGENT_LOOKS_EVERY_S = 0.5
+"""Between two looks of an agent at its workers when nothing happens."""
+AGENT_LOOKS_AT_ORPHANS_EVERY_S = 0.02
+"""The same while it kills what ended workers left behind: these end without a word to it."""
+ATTENDED_GAP_S = 1.0
+"""The longest time between two looks that counts as watched: see `attended`."""
 REPORT_EVERY_S = 0.5
 """How old an agent's report without news may become."""
 ASK_AGAIN_AFTER_S = 0.2

@@ -1,7 +1,8 @@
-"""What workers tell their node agent, and agents the controller: the contract between `worker` and `control`. Pure.
+"""What workers and their node agent tell each other, and agents the controller: the contract between `worker` and `control`. Pure.
 
-A worker writes one JSON line per message to the file descriptor named by BRAID_REPORT_FD. An agent folds the lines of its workers
-into a `WorkerReport` each; reports are levels, not edges, so that a controller that restarts loses nothing.
+Two pipes of JSON lines join an agent and a worker. The worker writes its messages to the file descriptor named by BRAID_REPORT_FD; an agent
+folds them into a `WorkerReport` for each worker: levels, not edges, so that a controller that restarts loses nothing. The worker reads its
+orders from the descriptor named by BRAID_ORDER_FD: one `Assign` first, then what else there is to do. A pipe's end is its other side's end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from data_pipeline.config import StorageConfig
 from model.train.metrics import StepMetrics
 from orchestrator import codec
 
@@ -112,24 +114,64 @@ class Failed:
     """The first line of its message."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendezvous:
+    """Where the workers of an attempt meet."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assign:
+    """A worker's first order: what it is to train, and as whom."""
+
+    run: str
+    storage: StorageConfig
+    config_version: int
+    attempt: int
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    rendezvous: Rendezvous
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stop:
+    """Checkpoint at the next step boundary, and end."""
+
+
 Message = Beat | Resumed | Committed | CheckpointLost | Ended | Failed
-_KINDS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Message)}
+WorkerOrder = Assign | Stop
+_MESSAGES: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Message)}
+_ORDERS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(WorkerOrder)}
 
 
-def encode(message: Message) -> bytes:
+def encode(told: Message | WorkerOrder) -> bytes:
     """One line of JSON, newline included."""
-    return json.dumps({"kind": type(message).__name__, **codec.to_plain(message)}).encode() + b"\n"
+    return json.dumps({"kind": type(told).__name__, **codec.to_plain(told)}).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
-    """Raises codec.DecodeError for anything that `encode` did not write."""
+    """Raises codec.DecodeError for anything that `encode` did not write of a worker's message."""
+    message: Message = _decode(_MESSAGES, line, "a worker's message")
+    return message
+
+
+def decode_order(line: bytes) -> WorkerOrder:
+    """Raises codec.DecodeError for anything that `encode` did not write of an order to a worker."""
+    order: WorkerOrder = _decode(_ORDERS, line, "an order to a worker")
+    return order
+
+
+def _decode(kinds: dict[str, Any], line: bytes, what: str) -> Any:
     try:
         plain = json.loads(line)
-        kind = _KINDS[plain.pop("kind")]
+        kind = kinds[plain.pop("kind")]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise codec.DecodeError(f"not a worker's message: {line[:80]!r}") from error
-    message: Message = codec.from_plain(kind, plain)
-    return message
+        raise codec.DecodeError(f"not {what}: {line[:80]!r}; is another version of braid installed there?") from error
+    return codec.from_plain(kind, plain)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,14 +196,6 @@ class WorkerReport(Levels):
     """None while it runs; −n when signal n killed it."""
     killed_by_agent: bool = False
     """The agent ended the process on purpose, so its exit status says nothing."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rendezvous:
-    """Where the workers of an attempt meet."""
-
-    address: str
-    port: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

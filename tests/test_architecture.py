@@ -47,6 +47,7 @@ ONLY_IN = {
 DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors")
 """What the rooms of the data pipeline have in common."""
 SHARED = (
+    "orchestrator.attended",
     "orchestrator.config",
     "orchestrator.codec",
     "orchestrator.errors",
@@ -70,6 +71,7 @@ MAY_IMPORT = {
     "data_pipeline/sources/": ("data_pipeline.sources", *DATA_PIPELINE),
     "data_pipeline/dataset/": (*(f"data_pipeline.{room}" for room in ("dataset", "sources", "order", "store")), *DATA_PIPELINE),
     "data_pipeline/read/": (*(f"data_pipeline.{room}" for room in ("read", "dataset", "order", "store")), *DATA_PIPELINE),
+    "orchestrator/attended.py": (),
     "orchestrator/config.py": (
         "orchestrator.codec",
         "model.compute",
@@ -82,7 +84,7 @@ MAY_IMPORT = {
     "orchestrator/codec.py": (),
     "orchestrator/errors.py": (),
     "orchestrator/deadlines.py": (),
-    "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics"),
+    "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics", "data_pipeline.config"),
     "orchestrator/verify.py": RECORDS,
     "orchestrator/records/": (
         *RECORDS,
@@ -126,6 +128,7 @@ NO_TORCH = (
     "orchestrator/node/",
     "orchestrator/ray_backend/",
     "orchestrator/records/",
+    "orchestrator/attended.py",
     "orchestrator/config.py",
     "orchestrator/codec.py",
     "orchestrator/errors.py",

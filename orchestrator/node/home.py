@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+
+from orchestrator.records.keys import LOGS
+
+KEPT_ATTEMPTS = 10
+"""Attempts whose workers' logs stay on a node; the store has the end of all of them."""
 
 
 def home_directory() -> Path:
@@ -12,3 +18,10 @@ def home_directory() -> Path:
 
 def run_directory(run: str) -> Path:
     return home_directory() / "runs" / run
+
+
+def prune_logs(run: str) -> None:
+    """Removes the logs of all but the run's newest attempts from this node. What can't be removed stays."""
+    attempts = sorted((run_directory(run) / LOGS).glob("a*"), key=lambda path: (len(path.name), path.name))
+    for path in attempts[:-KEPT_ATTEMPTS]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What an agent is told to start, and the environment that each worker gets. Pure."""
+"""What an agent is told to see to, and what it makes of that for each worker. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.config import StorageConfig
-from orchestrator import codec
-from orchestrator.messages import Mode, Rendezvous
+from orchestrator.messages import Assign, Mode, Rendezvous
 
 WORKER_COMMAND = (sys.executable, "-m", "orchestrator.worker.main")
 _RAYS_OWN = ("PYTHONBREAKPOINT",)
@@ -45,36 +44,61 @@ class AgentOrder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSpec:
-    """One process to start. Its environment lacks only BRAID_REPORT_FD."""
+    """One process to start, and its first order. Its environment lacks only the descriptors of its pipes."""
 
-    rank: int
     command: tuple[str, ...]
     environment: dict[str, str]
+    assign: Assign
     log_path: Path
 
 
-def worker_environment(
-    inherited: Mapping[str, str], order: SpawnOrder, *, local_rank: int, gpu_ids: tuple[str, ...], agent_pid: int
-) -> dict[str, str]:
-    """What the agent inherited (credentials among it), without what Ray added, with what the worker needs.
+def merge(known: AgentOrder, told: AgentOrder) -> AgentOrder:
+    """What an agent is to see to after one more order. Orders may come twice, late and in any order.
 
-    As under torchrun, every worker of a node sees all of its GPUs and takes the one of its LOCAL_RANK: so they reach each other directly.
+    One of an older attempt changes nothing. Within an attempt the mode only goes forward, from RUN over SAVE to KILL, and the workers to
+    start are those that were named first: so who was told to kill an attempt never starts it afterwards.
+    """
+    if told.attempt != known.attempt:
+        return max(known, told, key=lambda order: order.attempt)
+    return AgentOrder(
+        attempt=known.attempt,
+        mode=max(known.mode, told.mode, key=list(Mode).index),
+        spawn=known.spawn or told.spawn,
+        wants_evidence=known.wants_evidence or told.wants_evidence,
+    )
+
+
+def assignments(order: SpawnOrder) -> tuple[Assign, ...]:
+    """The first order of each worker of the node, by rank."""
+    return tuple(
+        Assign(
+            run=order.run,
+            storage=order.storage,
+            config_version=order.config_version,
+            attempt=order.attempt,
+            rank=order.first_rank + local_rank,
+            local_rank=local_rank,
+            world_size=order.world_size,
+            local_world_size=order.num_workers,
+            rendezvous=order.rendezvous,
+        )
+        for local_rank in range(order.num_workers)
+    )
+
+
+def worker_environment(inherited: Mapping[str, str], order: SpawnOrder, *, gpu_ids: tuple[str, ...], agent_pid: int) -> dict[str, str]:
+    """What the agent inherited (credentials among it), without what Ray added, with what the workers of the node need: the same for each.
+
+    As under torchrun, every worker of a node sees all of its GPUs and takes the one of its local rank: so they reach each other directly.
+    BRAID_RUN, BRAID_ATTEMPT and BRAID_AGENT_PID also mark every process that a worker starts.
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_") and name not in _RAYS_OWN}
     if order.device == "cuda":
         kept.pop("OMP_NUM_THREADS", None)
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
     return kept | {
-        "RANK": str(order.first_rank + local_rank),
-        "LOCAL_RANK": str(local_rank),
-        "WORLD_SIZE": str(order.world_size),
-        "LOCAL_WORLD_SIZE": str(order.num_workers),
-        "MASTER_ADDR": order.rendezvous.address,
-        "MASTER_PORT": str(order.rendezvous.port),
         "BRAID_RUN": order.run,
         "BRAID_ATTEMPT": str(order.attempt),
-        "BRAID_CONFIG_VERSION": str(order.config_version),
-        "BRAID_STORAGE": codec.to_json(order.storage).decode(),
         "BRAID_AGENT_PID": str(agent_pid),
         "PYTHONUNBUFFERED": "1",
     }

@@ -59,13 +59,16 @@ def tree_of(root: int) -> list[int]:
 
 def pids_with_environment(name: str, value: str) -> list[int]:
     """Processes of this user which were started with the variable. One that renamed itself may have overwritten its own."""
-    wanted = f"{name}={value}".encode()
-    found = []
-    for process in processes():
-        with suppress(OSError):
-            if wanted in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                found.append(process.pid)
-    return found
+    return [process.pid for process in processes() if variables_of(process.pid).get(name) == value]
+
+
+def variables_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; empty where that can't be read, for example of another user's."""
+    try:
+        text = Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return {}
+    return dict(variable.split("=", 1) for variable in text.split("\0") if "=" in variable)
 
 
 def kill_all(find: Callable[[], Iterable[int]], *, timeout_s: float = PROCESSES_GONE_WITHIN_S) -> list[int]:

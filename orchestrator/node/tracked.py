@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from orchestrator.messages import Beat, Committed, Ended, Failed, Levels, Message, Phase, Resumed, WorkerReport
+from orchestrator.messages import Beat, CheckpointLost, Committed, Ended, Failed, Levels, Message, Phase, Resumed, WorkerReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,9 @@ def _absorb(report: WorkerReport, message: Message) -> WorkerReport:
         case Resumed():
             return replace(report, resumed=message)
         case Committed(step=step):
-            return replace(report, committed_step=max(step, report.committed_step or 0))
+            return replace(report, committed_step=max(step, report.committed_step or 0), lost_checkpoint=None)
+        case CheckpointLost():
+            return replace(report, lost_checkpoint=message)
         case Ended(step=step):
             return replace(report, ended=message, step=step, phase=Phase.DONE)
         case Failed():
@@ -49,13 +51,20 @@ def exited(tracked: Tracked, exit_code: int, *, killed_by_agent: bool) -> Tracke
     return replace(tracked, report=replace(tracked.report, exit_code=exit_code, killed_by_agent=killed_by_agent))
 
 
-def is_news(before: WorkerReport, after: WorkerReport) -> bool:
-    """True for a change that a controller should learn of at once; steps and losses can wait for its next look."""
-    return _milestones(before) != _milestones(after)
-
-
-def _milestones(report: WorkerReport) -> tuple[object, ...]:
-    return report.phase, report.resumed, report.committed_step, report.ended, report.failed, report.exit_code, _has_stepped(report)
+def milestones(report: WorkerReport) -> tuple[object, ...]:
+    """What a controller should learn of at once when it changes; steps and what they measured can wait for its next look."""
+    return (
+        report.rank,
+        report.phase,
+        report.resumed,
+        report.committed_step,
+        report.lost_checkpoint,
+        report.told_to_leave,
+        report.ended,
+        report.failed,
+        report.exit_code,
+        _has_stepped(report),
+    )
 
 
 def _has_stepped(report: WorkerReport) -> bool:

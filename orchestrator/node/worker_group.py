@@ -1,8 +1,4 @@
-"""The worker processes of one node: started, listened to, killed and reaped. No Ray.
-
-One thread starts every process and reads every pipe, and lives as long as the agent: a worker asks the kernel to be killed when its parent
-ends, and "parent" means the thread that started it.
-"""
+"""The worker processes of one attempt on one node: started, listened to, killed and reaped. No Ray, and no thread of its own."""
 
 from __future__ import annotations
 
@@ -10,276 +6,211 @@ import logging
 import os
 import selectors
 import signal
-import subprocess
-import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from orchestrator.attended import AttendedClock
 from orchestrator.codec import DecodeError
-from orchestrator.deadlines import PROCESSES_GONE_WITHIN_S
-from orchestrator.messages import Failed, WorkerReport, decode
+from orchestrator.deadlines import EVIDENCE_WITHIN_S
+from orchestrator.messages import Failed, Stop, WorkerReport, decode
 from orchestrator.node.orders import WorkerSpec
-from orchestrator.node.processes import members_of_session, send
+from orchestrator.node.processes import members_of_session, processes, send, variables_of
 from orchestrator.node.rotated_log import RotatedLog
-from orchestrator.node.tracked import Tracked, aged, exited, heard, is_news, track
+from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, track
+from orchestrator.node.worker_process import WorkerProcess, start_process
 
 EXIT_NOT_STARTED = 127
-READ_BYTES = 1 << 16
-MAX_LINE_BYTES = 1 << 20
+LAST_READS = 16
+"""More than a pipe holds, so that what a process leaves behind can't keep its agent reading."""
 log = logging.getLogger(__name__)
 
 
-class _Worker:
-    """One process and the agent's ends of its pipes."""
+class WorkerGroup:
+    """All that it does happens in calls of its owner, which serves the selector.
+
+    The thread that calls `start` must live as long as the workers: a worker asks the kernel to be killed when its parent ends, and "parent"
+    means the thread that started it.
+    """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], *, rank: int, report_fd: int, log_fd: int, pid_fd: int, logfile: RotatedLog
+        self,
+        attempt: int,
+        *,
+        run: str,
+        selector: selectors.BaseSelector,
+        clock: AttendedClock,
+        on_exit: Callable[[int, RotatedLog], None],
     ) -> None:
-        self.process = process
-        self.rank = rank
-        self.report_fd = report_fd
-        self.log_fd = log_fd
-        self.pid_fd = pid_fd
-        self.logfile = logfile
-        self.unread = b""
-        self.log_failed = False
-
-
-class WorkerGroup:
-    """Make it with `start_worker_group`. Every method may be called from any thread."""
-
-    def __init__(self, *, on_exit: Callable[[int], None], clock: Callable[[], float]) -> None:
-        self._on_exit = on_exit
+        self.attempt = attempt
+        self.is_gone = False
+        """No process is left, and none of an agent of the run that died; True only once `end` has found it so."""
+        self._run = run
+        self._selector = selector
         self._clock = clock
-        self._changed = threading.Condition()
-        self._version = 0
+        self._on_exit = on_exit
         self._tracked: dict[int, Tracked] = {}
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._logs: dict[int, RotatedLog] = {}
-        self._orders: deque[WorkerSpec] = deque()
-        self._ordered: set[int] = set()
-        self._killed = False
-        self._closed = False
-        self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.thread = threading.Thread(target=self._serve, name="workers", daemon=True)
+        self._unlogged: set[int] = set()
+        self._is_stopping = False
+        self._kill_at_s: float | None = None
+        self._killed_s: float | None = None
+        self._left: list[int] = []
 
-    # --- for the agent -------------------------------------------------------------------------------------------------
+    @property
+    def runs(self) -> bool:
+        """A worker is still there."""
+        return bool(self._workers)
 
-    def spawn(self, specs: tuple[WorkerSpec, ...]) -> None:
-        """Begins to start them and returns; what can't be started shows as a failed report. Known ranks stay as they are."""
-        with self._changed:
-            if self._killed:
-                return
-            new = [spec for spec in specs if spec.rank not in self._ordered]
-            self._ordered.update(spec.rank for spec in new)
-            self._orders.extend(new)
-        self._wake()
+    def start(self, specs: tuple[WorkerSpec, ...]) -> None:
+        """What can't be started shows as a failed report."""
+        for spec in specs:
+            self._start(spec)
 
-    def reports(self) -> tuple[int, tuple[WorkerReport, ...]]:
-        """A version that grows with every piece of news, and the reports by rank."""
-        with self._changed:
-            now_s = self._clock()
-            return self._version, tuple(aged(self._tracked[rank], now_s) for rank in sorted(self._tracked))
-
-    def wait_for_news(self, seen_version: int, timeout_s: float) -> None:
-        """Returns when there is news since `seen_version`, or after the timeout."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._version > seen_version, timeout_s)
-
-    def save_and_stop(self) -> None:
-        with self._changed:
+    def stop(self) -> None:
+        """Tells every worker, once, to checkpoint and end."""
+        if not self._is_stopping:
             for worker in self._workers.values():
-                send(worker.process.pid, signal.SIGTERM)
+                worker.tell(Stop())
+        self._is_stopping = True
 
-    def kill(self, timeout_s: float) -> bool:
-        """SIGKILL every worker and its session, wait until they are reaped: True when none is left. Nothing starts afterwards."""
-        with self._changed:
-            for worker in list(self._workers.values()):
-                self._reap(worker)  # who ended before this moment did so by itself
-            self._killed = True
-            self._orders.clear()
-            for worker in self._workers.values():
-                _kill_session(worker.process.pid)
-            return self._changed.wait_for(lambda: not self._workers, timeout_s)
+    def end(self, *, wants_evidence: bool) -> None:
+        """Brings everything nearer to its end; to be called again and again until `is_gone`.
 
-    def read_log(self, rank: int, offset: int, limit: int) -> tuple[bytes, int]:
-        """Bytes of the rank's log from `offset` on, and where to go on; nothing while there is no such rank."""
-        logfile = self._logs.get(rank)
-        return logfile.read(offset, limit) if logfile else (b"", offset)
+        With evidence, workers get a moment to write down where they stand before SIGKILL.
+        """
+        if self.is_gone:
+            return
+        for worker in list(self._workers.values()):
+            self._reap(worker)
+        if self._kill_at_s is None:  # who ended before this moment did so by itself
+            self._kill_at_s = self._clock.now() + (EVIDENCE_WITHIN_S if wants_evidence else 0.0)
+            if wants_evidence:
+                self._signal_workers(signal.SIGUSR1)
+        if self._workers and self._clock.now() < self._kill_at_s:
+            return
+        self._killed_s = self._clock.now() if self._killed_s is None else self._killed_s
+        self._left = self._members()
+        for pid in self._left:
+            send(pid, signal.SIGKILL)
+        self.is_gone = not self._left
 
-    def log_tail(self, rank: int, limit: int) -> bytes:
-        return self._logs[rank].tail(limit)
+    def stuck(self, kill_timeout_s: float) -> tuple[int, ...]:
+        """Process ids that were there at the last call of `end`, `kill_timeout_s` after the first SIGKILL."""
+        is_late = self._killed_s is not None and self._clock.now() > self._killed_s + kill_timeout_s
+        return tuple(self._left) if is_late else ()
 
-    def close(self, timeout_s: float = PROCESSES_GONE_WITHIN_S) -> None:
-        """Kills what is left and ends the thread."""
-        self.kill(timeout_s)
-        with self._changed:
-            self._closed = True
-        self._wake()
-        self.thread.join(timeout_s)
+    def reports(self) -> tuple[WorkerReport, ...]:
+        """By rank, their ages as of the clock's last look."""
+        return tuple(aged(self._tracked[rank], self._clock.now()) for rank in sorted(self._tracked))
 
-    # --- the one thread ------------------------------------------------------------------------------------------------
+    def milestones(self) -> tuple[object, ...]:
+        """What changes when there is news of a worker."""
+        return tuple(milestones(tracked.report) for tracked in self._tracked.values())
 
-    def _serve(self) -> None:
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
-        while not self._closed:
-            for key, _ in self._selector.select():
-                with self._changed:
-                    key.data()
-        self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+    def logfile(self, rank: int) -> RotatedLog | None:
+        """None for a rank that was not started here."""
+        return self._logs.get(rank)
 
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):
-            os.write(self._wake_write, b"!")
-
-    def _on_wake(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._wake_read, READ_BYTES)
-        while self._orders:
-            self._start(self._orders.popleft())
+    # --- what comes from the processes ---------------------------------------------------------------------------------
 
     def _start(self, spec: WorkerSpec) -> None:
+        rank, now_s = spec.assign.rank, self._clock.now()
         try:
-            worker = _start_process(spec)
+            worker = start_process(spec)
         except OSError as error:
             failed = Failed(error_type="SpawnFailed", text=f"{spec.command[0]}: {error}")
-            tracked = heard(track(spec.rank, 0, self._clock()), failed, self._clock())
-            self._set(exited(tracked, EXIT_NOT_STARTED, killed_by_agent=False))
+            self._tracked[rank] = exited(heard(track(rank, 0, now_s), failed, now_s), EXIT_NOT_STARTED, killed_by_agent=False)
             return
-        self._workers[spec.rank] = worker
-        self._logs[spec.rank] = worker.logfile
-        self._set(track(spec.rank, worker.process.pid, self._clock()))
+        self._workers[rank] = worker
+        self._logs[rank] = worker.logfile
+        self._tracked[rank] = track(rank, worker.pid, now_s)
         for fd, handler in ((worker.report_fd, self._read_reports), (worker.log_fd, self._read_log), (worker.pid_fd, self._reap)):
             self._selector.register(fd, selectors.EVENT_READ, lambda handler=handler: self._is_here(worker) and handler(worker))
 
-    def _is_here(self, worker: _Worker) -> bool:
+    def _is_here(self, worker: WorkerProcess) -> bool:
         """False once it is reaped and its descriptors closed: events of theirs may still be under way."""
         return self._workers.get(worker.rank) is worker
 
-    def _read_reports(self, worker: _Worker) -> bool:
+    def _read_reports(self, worker: WorkerProcess) -> bool:
         """Takes in reports; False when there is nothing more to read for now."""
-        data = _read(worker.report_fd)
-        if not data:
-            self._unregister_at_end(worker.report_fd, data)
+        try:
+            lines = worker.read_lines()
+        except BlockingIOError:
             return False
-        *lines, worker.unread = (worker.unread + data).split(b"\n")
-        worker.unread = worker.unread[-MAX_LINE_BYTES:]
+        if lines is None:
+            self._unregister(worker.report_fd)
+            return False
         for line in lines:
             self._hear(worker, line)
         return True
 
-    def _hear(self, worker: _Worker, line: bytes) -> None:
+    def _hear(self, worker: WorkerProcess, line: bytes) -> None:
         try:
             message = decode(line)
         except DecodeError as error:
             log.warning("rank %d: %s", worker.rank, error)
             return
-        self._set(heard(self._tracked[worker.rank], message, self._clock()))
+        self._tracked[worker.rank] = heard(self._tracked[worker.rank], message, self._clock.now())
 
-    def _read_log(self, worker: _Worker) -> bool:
-        data = _read(worker.log_fd)
+    def _read_log(self, worker: WorkerProcess) -> bool:
+        """The same for what a worker prints."""
+        try:
+            data = worker.read_output()
+        except BlockingIOError:
+            return False
         if not data:
-            self._unregister_at_end(worker.log_fd, data)
+            self._unregister(worker.log_fd)
             return False
         try:
             worker.logfile.write(data)
         except OSError as error:
-            if not worker.log_failed:
+            if worker.rank not in self._unlogged:
                 log.warning("rank %d: its log is incomplete from here on: %s", worker.rank, error)
-            worker.log_failed = True
+            self._unlogged.add(worker.rank)
         return True
 
-    def _unregister_at_end(self, fd: int, data: bytes | None) -> None:
-        if data is not None:
-            with suppress(KeyError):
-                self._selector.unregister(fd)
+    def _unregister(self, fd: int) -> None:
+        with suppress(KeyError):
+            self._selector.unregister(fd)
 
-    def _reap(self, worker: _Worker) -> None:
-        """Where the process has ended: the rest of its session goes too, its last words are read, and its exit is news."""
-        if os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+    def _reap(self, worker: WorkerProcess) -> None:
+        """Where the process has ended: the rest of its session goes too, its last words are read, and its exit is known."""
+        if not worker.has_ended():
             return
-        _kill_session(worker.process.pid)  # before it is reaped: until then its session's number can't be taken by another
-        while self._read_reports(worker):
-            pass
-        while self._read_log(worker):
-            pass
-        exit_code = worker.process.wait()
+        for pid in members_of_session(worker.pid):
+            send(pid, signal.SIGKILL)
+        for read in (self._read_reports, self._read_log):
+            for _ in range(LAST_READS):
+                if not read(worker):
+                    break
         for fd in (worker.report_fd, worker.log_fd, worker.pid_fd):
-            with suppress(KeyError):
-                self._selector.unregister(fd)
-            os.close(fd)
+            self._unregister(fd)
         del self._workers[worker.rank]
-        killed = self._killed and exit_code == -signal.SIGKILL
-        self._set(exited(self._tracked[worker.rank], exit_code, killed_by_agent=killed))
-        self._changed.notify_all()
-        self._on_exit(worker.rank)
+        was_killed = self._kill_at_s is not None
+        self._tracked[worker.rank] = exited(self._tracked[worker.rank], worker.reap(), killed_by_agent=was_killed)
+        self._on_exit(worker.rank, worker.logfile)
 
-    def _set(self, tracked: Tracked) -> None:
-        before = self._tracked.get(tracked.report.rank)
-        self._tracked[tracked.report.rank] = tracked
-        if before is None or is_news(before.report, tracked.report):
-            self._version += 1
-            self._changed.notify_all()
+    # --- their end -----------------------------------------------------------------------------------------------------
 
+    def _signal_workers(self, number: signal.Signals) -> None:
+        for worker in self._workers.values():
+            send(worker.pid, number)
 
-def start_worker_group(*, on_exit: Callable[[int], None], clock: Callable[[], float] = time.monotonic) -> WorkerGroup:
-    """`on_exit` is called with a rank when its process has ended, from the group's thread or from `kill`'s; it must return at once."""
-    group = WorkerGroup(on_exit=on_exit, clock=clock)
-    group.thread.start()
-    return group
+    def _members(self) -> list[int]:
+        """Every process that is to go: the workers, their sessions, and what bears our mark or that of an agent of the run that died.
 
+        A mark is in the environment that a process was started with, so it finds those too that began a session of their own.
+        """
+        found = processes()
+        alive = {process.pid for process in found}
+        leaders = {worker.pid for worker in self._workers.values()}
+        followers = {process.pid for process in found if process.session in leaders or self._is_marked(process.pid, alive)}
+        return sorted(leaders | followers)
 
-def _start_process(spec: WorkerSpec) -> _Worker:
-    """Raises OSError. In a session of its own, so that it and its children can be killed together."""
-    spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-    report_read, report_write = os.pipe()
-    log_read, log_write = os.pipe()
-    try:
-        process = subprocess.Popen(
-            spec.command,
-            env=spec.environment | {"BRAID_REPORT_FD": str(report_write)},
-            stdin=subprocess.DEVNULL,
-            stdout=log_write,
-            stderr=subprocess.STDOUT,
-            pass_fds=(report_write,),
-            start_new_session=True,
-        )
-    except OSError:
-        os.close(report_read)
-        os.close(log_read)
-        raise
-    finally:
-        os.close(report_write)
-        os.close(log_write)
-    _undo_rays_priorities(process.pid)
-    os.set_blocking(report_read, False)
-    os.set_blocking(log_read, False)
-    logfile = RotatedLog(spec.log_path)
-    return _Worker(process, rank=spec.rank, report_fd=report_read, log_fd=log_read, pid_fd=os.pidfd_open(process.pid), logfile=logfile)
-
-
-def _undo_rays_priorities(pid: int) -> None:
-    """Ray's actors are nice, and the first choice of the kernel's out-of-memory killer. Without the privilege to undo it, it stays."""
-    with suppress(PermissionError, ProcessLookupError, FileNotFoundError):
-        if os.getpriority(os.PRIO_PROCESS, pid) > 0:
-            os.setpriority(os.PRIO_PROCESS, pid, 0)
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-            file.write("0")
-
-
-def _read(fd: int) -> bytes | None:
-    """What is there to read; None when there is nothing for now, empty at the end."""
-    try:
-        return os.read(fd, READ_BYTES)
-    except BlockingIOError:
-        return None
-
-
-def _kill_session(session: int) -> None:
-    for pid in members_of_session(session):
-        send(pid, signal.SIGKILL)
+    def _is_marked(self, pid: int, alive: set[int]) -> bool:
+        variables = variables_of(pid)
+        if variables.get("BRAID_RUN") != self._run or pid == os.getpid():
+            return False
+        agent = variables.get("BRAID_AGENT_PID", "")
+        return agent == str(os.getpid()) or (agent.isdecimal() and int(agent) not in alive)

@@ -1,4 +1,4 @@
-"""What a worker process is told when it is started. No torch."""
+"""What a worker process is told when it is started; what it is to train comes as its first order. No torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.config import StorageConfig
-from orchestrator import codec
+from orchestrator.messages import Assign
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerEnvironment:
-    run: str
-    storage: StorageConfig
-    config_version: int
-    attempt: int
-    report_fd: int | None
-    """Where messages go; None says nothing to nobody."""
-    agent_pid: int | None
-    """Process id of the agent, which must be our parent; None without one."""
+    order_fd: int
+    """Where orders come from."""
+    report_fd: int
+    """Where messages go."""
+    agent_pid: int
+    """Process id of the agent, which must be our parent."""
     cache_dir: Path
     """Where token shards are kept; shared by the workers of a node."""
 
@@ -28,12 +25,9 @@ class WorkerEnvironment:
 def read_environment(variables: Mapping[str, str]) -> WorkerEnvironment:
     """From the variables that an agent sets. Raises ValueError that names the variable."""
     return WorkerEnvironment(
-        run=_required(variables, "BRAID_RUN"),
-        storage=codec.from_json(StorageConfig, _required(variables, "BRAID_STORAGE").encode(), "BRAID_STORAGE"),
-        config_version=_number(variables, "BRAID_CONFIG_VERSION"),
-        attempt=_number(variables, "BRAID_ATTEMPT"),
-        report_fd=_number(variables, "BRAID_REPORT_FD") if "BRAID_REPORT_FD" in variables else None,
-        agent_pid=_number(variables, "BRAID_AGENT_PID") if "BRAID_AGENT_PID" in variables else None,
+        order_fd=_number(variables, "BRAID_ORDER_FD"),
+        report_fd=_number(variables, "BRAID_REPORT_FD"),
+        agent_pid=_number(variables, "BRAID_AGENT_PID"),
         cache_dir=cache_dir(variables),
     )
 
@@ -43,15 +37,22 @@ def cache_dir(variables: Mapping[str, str]) -> Path:
     return Path(home).expanduser() / "cache"
 
 
-def _required(variables: Mapping[str, str], name: str) -> str:
-    try:
-        return variables[name]
-    except KeyError as error:
-        raise ValueError(f"{name}: not set; workers are started by an agent, or with torchrun by `python -m launch.train`") from error
+def torch_variables(assign: Assign) -> dict[str, str]:
+    """The environment variables by which torch, and those who know torchrun, learn of a worker's place."""
+    return {
+        "RANK": str(assign.rank),
+        "LOCAL_RANK": str(assign.local_rank),
+        "WORLD_SIZE": str(assign.world_size),
+        "LOCAL_WORLD_SIZE": str(assign.local_world_size),
+        "MASTER_ADDR": assign.rendezvous.address,
+        "MASTER_PORT": str(assign.rendezvous.port),
+    }
 
 
 def _number(variables: Mapping[str, str], name: str) -> int:
-    text = _required(variables, name)
+    text = variables.get(name)
+    if text is None:
+        raise ValueError(f"{name}: not set; workers are started by an agent, or with torchrun by `python -m launch.train`")
     if not text.isdecimal():
         raise ValueError(f"{name}={text!r}: not a whole number; it is set by the agent, leave it alone")
     return int(text)

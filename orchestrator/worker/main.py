@@ -1,25 +1,29 @@
 """A worker process: `python -m orchestrator.worker.main`, started by a node agent, one for each rank.
 
-Torch is imported only after the first sign of life: it takes seconds.
+It learns who it is from its first order. Torch is imported only after that and the first sign of life: it takes seconds.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, NoReturn
 
 from data_pipeline.store.open import open_store
 from orchestrator.errors import is_expected
 from orchestrator.messages import Ended, Failed, Phase
 from orchestrator.records.configs import read_config
 from orchestrator.records.keys import store_of_run
-from orchestrator.worker.environment import WorkerEnvironment, read_environment
+from orchestrator.worker.environment import read_environment, torch_variables
+from orchestrator.worker.orders import start_listening, wait_for_assign
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
 EXIT_FAILED = 1
@@ -31,17 +35,19 @@ log = logging.getLogger("worker")
 
 def main() -> NoReturn:
     _die_with_parent()
+    dump_stacks_on_sigusr1()
     start_logging()
     try:
         environment = read_environment(os.environ)
     except ValueError as error:
         log.error("%s", error)
         end_process(EXIT_USAGE)
-    if environment.agent_pid is not None and os.getppid() != environment.agent_pid:
+    if os.getppid() != environment.agent_pid:
         end_process(EXIT_ORPHANED)
-    stop = stop_on_sigterm()
     reporter = build_reporter(environment.report_fd)
-    end_process(run_reported(lambda: _train(environment, reporter, stop), reporter))
+    stop = stop_on_sigterm(reporter)
+    orders = os.fdopen(environment.order_fd, "rb")
+    end_process(run_reported(lambda: _train(orders, reporter, stop, environment.cache_dir), reporter))
 
 
 def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
@@ -66,10 +72,21 @@ def start_logging() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", force=True)
 
 
-def stop_on_sigterm() -> threading.Event:
-    """Set at SIGTERM. SIGINT does what it does everywhere, although an agent's children start with it blocked."""
+def dump_stacks_on_sigusr1() -> None:
+    """From now on SIGUSR1 writes the Python stack of every thread to stderr, even of a process that never gets back to Python."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+
+def stop_on_sigterm(reporter: Reporter) -> threading.Event:
+    """Set at SIGTERM, which the reporter tells. SIGINT does what it does everywhere, although an agent's children start with it blocked."""
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        reporter.told_to_leave()
+        stop.set()
+
+    signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     return stop
@@ -82,12 +99,15 @@ def end_process(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _train(environment: WorkerEnvironment, reporter: Reporter, stop: threading.Event) -> Ended:
-    store = open_store(environment.storage)
-    config = read_config(store_of_run(store, environment.run), environment.config_version)
+def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, cache_dir: Path) -> Ended:
+    assign = wait_for_assign(orders)
+    start_listening(orders, stop)
+    os.environ.update(torch_variables(assign))
+    store = open_store(assign.storage)
+    config = read_config(store_of_run(store, assign.run), assign.config_version)
     from orchestrator.worker.session import train_once  # imports torch
 
-    return train_once(config, store, attempt_number=environment.attempt, reporter=reporter, stop=stop, cache_dir=environment.cache_dir)
+    return train_once(config, store, attempt_number=assign.attempt, reporter=reporter, stop=stop, cache_dir=cache_dir)
 
 
 def _report_failure(error: Exception, reporter: Reporter) -> int:

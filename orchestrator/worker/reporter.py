@@ -27,6 +27,7 @@ class Reporter:
         self._waiting: deque[Message] = deque()
         self._beat = Beat(phase=Phase.STARTING, step=0)
         self._beat_wanted = True
+        self._told_to_leave = False
         self._closed = False
         self._thread = threading.Thread(target=self._send_until_closed, name="reporter", daemon=True)
 
@@ -47,11 +48,15 @@ class Reporter:
         beat = replace(self._beat, phase=Phase.TRAINING, step=step, metrics=metrics, tokens_per_s=tokens_per_s, num_skipped=num_skipped)
         self._set(beat)
 
+    def told_to_leave(self) -> None:
+        """From the next beat on the reporter says so. Only sets a flag, so that a signal's handler may call it."""
+        self._told_to_leave = True
+
     def send(self, message: Message) -> None:
         """Has a message sent after the beats so far; returns at once."""
         with self._changed:
             if self._beat_wanted:
-                self._waiting.append(self._beat)
+                self._waiting.append(self._newest_beat())
                 self._beat_wanted = False
             self._waiting.append(message)
             self._changed.notify()
@@ -63,6 +68,9 @@ class Reporter:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()
+
+    def _newest_beat(self) -> Beat:
+        return replace(self._beat, told_to_leave=self._told_to_leave)
 
     def _set(self, beat: Beat) -> None:
         """Only the newest beat counts: one that was not sent yet is replaced."""
@@ -78,7 +86,7 @@ class Reporter:
                 messages = [*self._waiting]
                 is_last = self._closed
                 if self._beat_wanted or not messages:
-                    messages.append(self._beat)
+                    messages.append(self._newest_beat())
                 self._waiting.clear()
                 self._beat_wanted = False
             self._write(b"".join(map(encode, messages)))

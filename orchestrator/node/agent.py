@@ -1,0 +1,254 @@
+"""The agent of one node: it starts, watches and ends the workers of a run there, attempt after attempt. No Ray.
+
+Callers only leave an order and look at what has become of it. One thread does everything with processes, and lives as long as the agent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from data_pipeline.config import StorageConfig
+from orchestrator.attended import AttendedClock
+from orchestrator.deadlines import (
+    AGENT_LOOKS_AT_ORPHANS_EVERY_S,
+    AGENT_LOOKS_EVERY_S,
+    ATTENDED_GAP_S,
+    PROCESSES_GONE_WITHIN_S,
+    UPLOAD_WITHIN_S,
+)
+from orchestrator.messages import AgentReport, Mode, Rendezvous
+from orchestrator.node.held_port import HeldPort, hold_port
+from orchestrator.node.home import prune_logs, run_directory
+from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
+from orchestrator.node.orders import WORKER_COMMAND, AgentOrder, SpawnOrder, WorkerSpec, assignments, merge, worker_environment
+from orchestrator.node.rotated_log import RotatedLog
+from orchestrator.node.worker_group import WorkerGroup
+from orchestrator.records.keys import log_key
+
+WAKE_BYTES = 1 << 10
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentIdentity:
+    """Whose agent it is. A process has one agent of a run at most: what workers start is known by the agent's process id."""
+
+    run: str
+    node: str
+    storage: StorageConfig
+    worker_command: tuple[str, ...] = WORKER_COMMAND
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holding:
+    """What the run holds of the node."""
+
+    address: str
+    """Where workers on other nodes reach this one."""
+    gpu_ids: tuple[str, ...] = ()
+    """GPUs as CUDA_VISIBLE_DEVICES names them."""
+    gpus: tuple[str, ...] = ()
+    """The same by UUID."""
+
+
+class Agent:
+    """Made by `build_agent`. Every method may be called from any thread, and only `close` waits for a process."""
+
+    def __init__(
+        self, identity: AgentIdentity, holding: Holding, *, kill_timeout_s: float, uploader: LogUploader, clock: Callable[[], float]
+    ) -> None:
+        self._identity = identity
+        self._holding = holding
+        self._kill_timeout_s = kill_timeout_s
+        self._uploader = uploader
+        self._clock = AttendedClock(clock, max_gap_s=ATTENDED_GAP_S)
+        self._changed = threading.Condition()
+        self._order = AgentOrder(attempt=0, mode=Mode.KILL)
+        self._is_closing = False
+        self._version = 0
+        self._news: tuple[object, ...] = ()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
+        self._offered: HeldPort | None = None
+        self._group = self._empty_group(0)
+        """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
+        self.thread = threading.Thread(target=self._serve, name="agent", daemon=True)
+
+    def obey(self, order: AgentOrder) -> None:
+        """Takes the order to heart, and returns. Any order may be repeated, or come too late: see `orders.merge`."""
+        with self._changed:
+            self._check_thread()
+            if not self._is_closing:
+                self._order = merge(self._order, order)
+            self._tell_news()
+        self._wake()
+
+    def report(self) -> tuple[int, AgentReport]:
+        """A version, which grows with every piece of news, and the report."""
+        with self._changed:
+            self._check_thread()
+            self._clock.look()
+            return self._version, AgentReport(
+                node=self._identity.node,
+                attempt=self._order.attempt,
+                workers=self._group.reports() if self._is_current else (),
+                rendezvous=self._rendezvous,
+                offer=self._offer,
+                is_empty=self._group.is_gone,
+                stuck=self._stuck,
+                gpus=self._holding.gpus,
+            )
+
+    def wait_for_news(self, seen_version: int, timeout_s: float) -> None:
+        """Returns when there is news since `seen_version`, or after the timeout."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._version > seen_version, timeout_s)
+
+    def read_log(self, rank: int, offset: int, limit: int) -> tuple[bytes, int]:
+        """Bytes from `offset` on of a log of the reported attempt, and where to go on; nothing while there is no such rank."""
+        with self._changed:
+            logfile = self._group.logfile(rank) if self._is_current else None
+        return logfile.read(offset, limit) if logfile else (b"", offset)
+
+    def close(self) -> None:
+        """Ends every process, and returns when that and the upload of their logs is done, or takes too long."""
+        with self._changed:
+            self._order = AgentOrder(attempt=self._order.attempt, mode=Mode.KILL)
+            self._is_closing = True
+        self._wake()
+        self.thread.join(PROCESSES_GONE_WITHIN_S)
+        self._uploader.wait(UPLOAD_WITHIN_S)
+
+    # --- the one thread ------------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        try:
+            while not (self._is_closing and self._group.is_gone):
+                events = self._selector.select(self._patience_s())
+                with self._changed:
+                    self._clock.look()
+                    for key, _ in events:
+                        key.data()
+                    self._reconcile()
+                    self._tell_news()
+        except Exception:
+            log.exception("the agent's thread ends, and its workers with it")
+            raise
+        finally:
+            self._let_go()
+
+    def _patience_s(self) -> float:
+        has_orphans_to_end = not self._group.is_gone and not self._group.runs and not self._stuck
+        return AGENT_LOOKS_AT_ORPHANS_EVERY_S if has_orphans_to_end else AGENT_LOOKS_EVERY_S
+
+    def _reconcile(self) -> None:
+        """Brings the processes nearer to what is ordered."""
+        order = self._order
+        if self._is_to_end:
+            self._group.end(wants_evidence=order.wants_evidence)
+        if order.spawn is not None and order.mode is not Mode.KILL and not self._is_current and self._group.is_gone:
+            self._spawn(order.spawn)
+        if order.mode is Mode.SAVE and self._is_current:
+            self._group.stop()
+        if self._offered is None:
+            self._offered = self._hold_port()
+
+    def _spawn(self, order: SpawnOrder) -> None:
+        if self._offered is not None and self._offered.rendezvous == order.rendezvous:
+            used, self._offered = self._offered, self._hold_port()
+            used.release()
+        environment = worker_environment(os.environ, order, gpu_ids=self._holding.gpu_ids, agent_pid=os.getpid())
+        self._group = self._empty_group(order.attempt)
+        self._group.start(
+            tuple(
+                WorkerSpec(
+                    command=self._identity.worker_command,
+                    environment=environment,
+                    assign=assign,
+                    log_path=run_directory(order.run) / log_key(order.attempt, assign.rank),
+                )
+                for assign in assignments(order)
+            )
+        )
+        prune_logs(order.run)
+
+    def _hold_port(self) -> HeldPort | None:
+        try:
+            return hold_port(self._holding.address)
+        except OSError as error:
+            log.error("no rendezvous can be offered: %s", error)
+            return None
+
+    def _let_go(self) -> None:
+        if self._offered is not None:
+            self._offered.release()
+        self._selector.close()
+        os.close(self._wake_read)
+
+    # --- under the lock ------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_current(self) -> bool:
+        """The workers of the newest attempt that is known were started here."""
+        return self._group.attempt == self._order.attempt
+
+    @property
+    def _is_to_end(self) -> bool:
+        """What the group left is to go: it is of an older attempt, or to be killed, or its last worker has ended."""
+        return not self._is_current or self._order.mode is Mode.KILL or not self._group.runs
+
+    @property
+    def _rendezvous(self) -> Rendezvous | None:
+        return self._order.spawn.rendezvous if self._order.spawn else None
+
+    @property
+    def _offer(self) -> Rendezvous | None:
+        return self._offered.rendezvous if self._offered else None
+
+    @property
+    def _stuck(self) -> tuple[int, ...]:
+        return self._group.stuck(self._kill_timeout_s)
+
+    def _tell_news(self) -> None:
+        workers = self._group.milestones() if self._is_current else ()
+        news = (self._order.attempt, self._rendezvous, self._offer, self._group.is_gone, self._stuck, workers)
+        if news != self._news:
+            self._news = news
+            self._version += 1
+            self._changed.notify_all()
+
+    def _empty_group(self, attempt: int) -> WorkerGroup:
+        def upload_log(rank: int, logfile: RotatedLog) -> None:
+            self._uploader.upload(log_key(attempt, rank), lambda: logfile.tail(TAIL_BYTES))
+
+        return WorkerGroup(attempt, run=self._identity.run, selector=self._selector, clock=self._clock, on_exit=upload_log)
+
+    def _check_thread(self) -> None:
+        """Raises RuntimeError where the agent is of no use any more."""
+        if not self._is_closing and not self.thread.is_alive():
+            raise RuntimeError(f"the agent of run {self._identity.run} has ended by an error; its log on the node says which")
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError, BrokenPipeError):  # it is awake, or has ended
+            os.write(self._wake_write, b"!")
+
+    def _on_wake(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wake_read, WAKE_BYTES)
+
+
+def build_agent(identity: AgentIdentity, holding: Holding, *, kill_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> Agent:
+    """A running agent. Processes that survive SIGKILL for longer than `kill_timeout_s` are said to be stuck."""
+    uploader = LogUploader(identity.storage, identity.run)
+    uploader.start()
+    agent = Agent(identity, holding, kill_timeout_s=kill_timeout_s, uploader=uploader, clock=clock)
+    agent.thread.start()
+    return agent
