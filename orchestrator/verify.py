@@ -45,14 +45,15 @@ def verify(
     run: str,
     records: Records,
     entries: Sequence[Entry],
-    expected_digest: Callable[[int], str],
+    expected_digest: Callable[[int, str], str],
     expected_tokens: int,
     num_steps_done: int,
     num_steps_planned: int | None = None,
 ) -> Proof:
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
-    `entries` is the commit log, `expected_digest` gives the digest of a step's samples by the plan, `expected_tokens` a step's tokens.
+    `entries` is the commit log, `expected_tokens` a step's tokens. `expected_digest` gives the digest of a step's samples by the plan, in
+    the form of the recorded one, its second argument: see `data_pipeline.order.samples.planned_digest`.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
     problems = [
@@ -166,12 +167,9 @@ def _history(records: Records) -> dict[int, StepRecord]:
     return history
 
 
-def _samples_are_the_plans(records: Records, expected_digest: Callable[[int], str], expected_tokens: int) -> Iterator[str]:
-    digests: dict[int, str] = {}
+def _samples_are_the_plans(records: Records, expected_digest: Callable[[int, str], str], expected_tokens: int) -> Iterator[str]:
     for record in _all(records):
-        if record.step not in digests:
-            digests[record.step] = expected_digest(record.step)
-        if record.samples != digests[record.step]:
+        if record.samples != expected_digest(record.step, record.samples):
             yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
         if record.tokens != expected_tokens:
             yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected_tokens:,}"

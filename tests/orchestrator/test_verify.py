@@ -19,8 +19,9 @@ TOKENS = 1024
 Tampering = Callable[[dict[int, list[StepRecord]], list[Entry]], Any]
 
 
-def digest(step: int) -> str:
-    return f"samples of {step}"
+def digest(step: int, like: str = "") -> str:
+    """In the form of `like`: as earlier versions wrote it, or now."""
+    return f"{'sum:' if like.startswith('sum:') else ''}samples of {step}"
 
 
 def steps(attempt: int, first: int, last: int, **changes: Any) -> list[StepRecord]:
@@ -131,6 +132,15 @@ def test_a_setting_is_what_a_resume_may_change_and_bits_depend_on(tmp_path: Path
 
     assert len(settings) == 8
     assert setting_of(replace(config, recovery=RecoveryConfig(max_restarts=1)), torch_version="2.13.0") in settings
+
+
+def test_a_run_that_another_version_began_is_compared_with_the_plan_in_the_form_of_each_record():
+    records, entries = interrupted_run()
+    records[3] = [replace(one, samples=digest(one.step, "sum:")) for one in records[3]]
+
+    assert judge(records, entries).ok
+    change(3, 10, samples=digest(11, "sum:"))(records, entries)
+    assert judge(records, entries).problems == ("attempt 3: step 10 trained on other samples than the plan's",)
 
 
 def test_what_must_be_there_is_what_was_committed():
