@@ -86,6 +86,7 @@ class Committer:
 
         Raises Fenced where a newer attempt has begun: what may be deleted is then its business.
         """
+        self._ledger.compact(self._commit_log.trusted()[0].step)
         try:
             self._delete_old()
         except StoreError as error:

@@ -139,7 +139,7 @@ def test_the_records_of_its_steps_are_durable_before_a_checkpoint_counts(group: 
     store.fault = lambda operation, key: order.append(key.split("/")[0]) if operation == "create" else None
     training.save(3)
 
-    assert order == ["ledger", "commits"]
+    assert order == ["ledger", "commits", "ledger-upto"]
     assert [record.step for record in read_ledger(store)[1]] == [3]
 
 
