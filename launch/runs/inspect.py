@@ -61,10 +61,11 @@ def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, 
     """
     sizes = {info.key: info.size_bytes for info in run_store.list(CHECKPOINTS)}
     trusted = open_commit_log(run_store).trusted()
-    return [_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
+    return [checkpoint_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
 
 
-def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
+def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
+    """One of the rows of `list_checkpoints`, given the size of every key below checkpoints/."""
     directory = checkpoint_directory(commit.step, commit.attempt)
     row = {
         "step": commit.step,
