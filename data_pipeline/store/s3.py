@@ -103,6 +103,21 @@ class S3Store:
     def delete(self, key: str) -> None:
         self._call("delete_object", key, {})
 
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+        where = {"Bucket": self.bucket, "Prefix": self.prefix + check_prefix(prefix)}
+        aborted = 0
+        while True:
+            page = self._request("list_multipart_uploads", self.url(prefix), where)
+            for upload in page.get("Uploads", []):
+                key = upload["Key"].removeprefix(self.prefix)
+                if is_abandoned(key):
+                    with suppress(KeyMissing):  # it has just come to its end
+                        self._call("abort_multipart_upload", key, {"UploadId": upload["UploadId"]})
+                        aborted += 1
+            if not page.get("IsTruncated"):
+                return aborted
+            where |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
