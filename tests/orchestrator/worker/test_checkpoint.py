@@ -1,17 +1,20 @@
 """Saving: what counts, when, and what is removed. One process; the object store is in memory."""
 
 import threading
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
-from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreError, StoreUnavailable
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
 from model.train.spikes import build_spike_guard
 from orchestrator.errors import Fenced
-from orchestrator.messages import Resumed
+from orchestrator.messages import CheckpointLost, Resumed
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.ledger import read_ledger
@@ -20,7 +23,7 @@ from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.training_state import training_state
 from tests.fakes.memory_store import MemoryStore
 from tests.model.toys import declared
-from tests.orchestrator.worker.ranks import DIGEST, begin, flip_a_byte, state_at, steps_on_store
+from tests.orchestrator.worker.ranks import DIGEST, Training, begin, flip_a_byte, on_ranks, state_at, steps_on_store
 from tests.orchestrator.worker.tiny_run import MODEL
 
 
@@ -88,14 +91,14 @@ def test_a_failed_save_shows_at_the_next_step(exchange: Exchange):
 
     def refuse(operation: str, key: str) -> None:
         if operation == "put":
-            raise AccessDenied("not allowed")
+            raise BucketMissing("no such bucket")
 
     store.fault = refuse
     training.checkpointer.save(3, state_at(3))
 
-    with pytest.raises(AccessDenied, match=r"^not allowed$"):
+    with pytest.raises(BucketMissing, match=r"^no such bucket$"):
         training.check_after_its_end()
-    assert training.committed == []
+    assert (training.committed, training.lost) == ([], [])
 
 
 def away(operation: str, key: str) -> None:
@@ -119,17 +122,135 @@ def test_a_store_that_is_away_costs_a_checkpoint_and_not_the_run(exchange: Excha
 
     assert training.committed == [9]
     assert caplog.text.count("a checkpoint is LOST, the store is away") == 2
+    assert training.lost == [CheckpointLost(step=step, ranks=(0,), text="no answer") for step in (3, 6)]
     assert [record.step for record in read_ledger(store)[1]] == [3, 6, 9]
     assert begin(store, exchange, 2).load()[0] == Resumed(step=9)
 
 
-def test_the_last_checkpoint_is_not_dropped(exchange: Exchange):
+def test_one_rank_that_never_reaches_the_store_is_named_at_every_checkpoint_that_it_costs():
+    store = MemoryStore()
+
+    def train(exchange: Exchange) -> Training:
+        training = begin(store if exchange.rank != 1 else replace(store, fault=away), exchange, 1)
+        for step in (3, 6, 9):
+            training.record(step)
+            training.checkpointer.save(step, state_at(step))
+            training.check_after_its_end()
+        return training
+
+    first, second, third = on_ranks(3, train)
+
+    assert first.lost == [CheckpointLost(step=step, ranks=(1,), text="no answer") for step in (3, 6, 9)]
+    assert (first.committed, second.lost, third.lost) == ([], [], [])
+
+
+def test_a_commit_that_fails_is_the_first_ranks_loss():
+    store = MemoryStore()
+
+    def train(exchange: Exchange) -> Training:
+        training = begin(store, exchange, 1)
+        store.fault = lambda operation, key: away(operation, key) if key.startswith("commits/") else None
+        training.record(3)
+        training.checkpointer.save(3, state_at(3))
+        training.check_after_its_end()
+        return training
+
+    first, _ = on_ranks(2, train)
+
+    assert first.lost == [CheckpointLost(step=3, ranks=(0,), text="no answer")]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, AccessDenied])
+def test_what_may_pass_costs_a_periodic_checkpoint_but_the_last_one_is_not_dropped(exchange: Exchange, error: type[StoreError]):
+    """Credentials hiccup too, where they are renewed."""
     store = MemoryStore()
     training = begin(store, exchange, 1)
-    store.fault = away
-    training.checkpointer.save(3, state_at(3))
 
-    with pytest.raises(StoreUnavailable, match=r"^no answer$"):
+    def refuse(operation: str, key: str) -> None:
+        if operation == "put":
+            raise error("not now")
+
+    store.fault = refuse
+    training.checkpointer.save(3, state_at(3))
+    training.check_after_its_end()
+    assert training.lost == [CheckpointLost(step=3, ranks=(0,), text="not now")]
+
+    training.checkpointer.save(6, state_at(6))
+    with pytest.raises(error, match=r"^not now$"):
+        training.checkpointer.wait()
+
+
+class Weighed:
+    """A store that weighs what goes into it."""
+
+    def __init__(self, store: dist.Store) -> None:
+        self._store = store
+        self._num_bytes = 0
+
+    def set(self, key: str, value: bytes) -> None:
+        self._num_bytes += len(value)
+        self._store.set(key, value)  # type: ignore[arg-type]
+
+    def taken(self) -> int:
+        """Bytes since the last call."""
+        taken, self._num_bytes = self._num_bytes, 0
+        return taken
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_only_the_first_checkpoint_of_an_attempt_is_planned_by_all_ranks():
+    """What ranks tell of each later one does not grow with the tensors, and what is loaded is the later state."""
+    store, told_bytes = MemoryStore(), {step: 0 for step in (3, 6, 9)}
+
+    def state_of_many(step: int) -> dict[str, Tensor]:
+        return {f"model.{number}": torch.full((2,), float(step)) for number in range(200)}
+
+    def train(exchange: Exchange) -> None:
+        training = begin(store, exchange, 1)
+        exchange._store = weighed = Weighed(exchange._store)  # type: ignore[assignment]
+        for step in (3, 6, 9):
+            training.record(step)
+            training.checkpointer.save(step, state_of_many(step))
+            training.checkpointer.wait()
+            told_bytes[step] += weighed.taken()
+
+    assert on_ranks(2, train) == [None, None]
+    assert told_bytes[3] > 50_000
+    assert 0 < told_bytes[6] < 2_000
+    assert 0 < told_bytes[9] < 2_000
+    loaded = begin(store, Exchange(dist.HashStore(), rank=0, world_size=1), 2).load(into=state_of_many(-1))[1]
+    assert all(torch.equal(tensor, state_of_many(9)[name]) for name, tensor in loaded.items())
+
+
+def test_a_rank_that_lost_a_checkpoint_is_planned_with_as_before():
+    """The places that it told of the lost one count for the next."""
+    store = MemoryStore()
+    broken = replace(store, fault=lambda operation, key: away(operation, key) if "/step-000000003-" in key else None)
+
+    def train(exchange: Exchange) -> Training:
+        training = begin(store if exchange.rank != 1 else broken, exchange, 1)
+        for step in (3, 6):
+            training.record(step)
+            training.checkpointer.save(step, state_at(step))
+            training.check_after_its_end()
+        return training
+
+    first, _ = on_ranks(2, train)
+
+    assert (first.committed, [lost.step for lost in first.lost]) == ([6], [3])
+    resumed, state = begin(store, Exchange(dist.HashStore(), rank=0, world_size=1), 2).load()
+    assert (resumed.step, state["model.weight"].unique().tolist(), state["optimizer.weight.step"].item()) == (6, [6.0], 6.0)
+
+
+def test_a_state_that_changes_its_tensors_within_an_attempt_is_not_saved_by_the_old_plan(exchange: Exchange):
+    training = begin(MemoryStore(), exchange, 1)
+    training.save(3)
+    training.record(6)
+    training.checkpointer.save(6, state_at(6) | {"model.bias": torch.zeros(3)})
+
+    with pytest.raises(ValueError, match=r"^this rank's tensors are others than in the attempt's first checkpoint"):
         training.checkpointer.wait()
 
 
