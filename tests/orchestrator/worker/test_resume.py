@@ -1,15 +1,17 @@
-"""Loading: what is refused, and what is used instead. One process; the object store is in memory."""
+"""Loading: what is refused, by whose word, and what is used instead. One process; the object store is in memory."""
 
 import os
 import pickle
-from dataclasses import replace
+import re
+import socket
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from data_pipeline.store.protocol import StoreUnavailable
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from data_pipeline.store.protocol import KeyMissing, StoreUnavailable
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, HostCorrupts, NoCheckpoint, PeerFailed
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Reject, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
@@ -17,7 +19,33 @@ from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.ranks import begin, flip_a_byte, state_at
+from tests.orchestrator.worker.ranks import begin, flip_a_byte, on_ranks, state_at
+
+
+def saved(*steps: int, num_ranks: int = 1) -> MemoryStore:
+    """A store with the checkpoints of these steps."""
+    store = MemoryStore()
+    assert on_ranks(num_ranks, lambda exchange: begin(store, exchange, 1).save(*steps)) == [None] * num_ranks
+    return store
+
+
+def steps_refused(store: MemoryStore) -> list[int]:
+    return [entry.step for entry in open_commit_log(store).entries if isinstance(entry, Reject)]
+
+
+@dataclass(slots=True)
+class Misreading(MemoryStore):
+    """The store as one host sees it that flips a bit of each file of this name, so many times."""
+
+    name: str = field(kw_only=True)
+    times: int = 1000
+
+    def get(self, key: str) -> bytes:
+        data = super(Misreading, self).get(key)
+        if not key.endswith(self.name) or self.times == 0:
+            return data
+        self.times -= 1
+        return bytes([data[0] ^ 1]) + data[1:]
 
 
 def test_a_run_without_a_checkpoint_starts_afresh(exchange: Exchange):
@@ -89,17 +117,101 @@ def test_a_half_written_checkpoint_is_never_considered(exchange: Exchange):
     assert begin(store, exchange, 2).load()[0] == Resumed(step=3)
 
 
-def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again(exchange: Exchange):
-    store = MemoryStore()
-    begin(store, exchange, 1).save(3, 6)
+def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again():
+    """Two hosts agree that none is left."""
+    store = saved(3, 6)
     for step in (3, 6):
         flip_a_byte(store, checkpoint_directory(step, 1) + ".metadata")
 
     for attempt in (2, 3):  # nor does the attempt after, when none is left to refuse
-        with pytest.raises(
-            NoCheckpoint, match=r"^no committed checkpoint of this run can be used .*; restore its files .* or start a new run$"
-        ):
-            begin(store, exchange, attempt).load()
+        for error in on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load()):
+            assert isinstance(error, NoCheckpoint)
+            assert re.fullmatch(r"no committed checkpoint of this run can be used .*; restore its files .* or start a new run", str(error))
+    assert steps_refused(store) == [6, 3]
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
+def test_the_last_checkpoint_is_not_refused_on_the_word_of_one_host(exchange: Exchange, name: str):
+    """Two ranks of one node are one witness."""
+    store = saved(3, 6)
+    for step in (3, 6):
+        flip_a_byte(store, checkpoint_directory(step, 1) + name)
+
+    for attempt in (2, 3):
+        complaining, other = on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load(ranks_per_node=2))
+
+        assert isinstance(complaining, HostCorrupts)
+        assert re.fullmatch(
+            rf"host {socket.gethostname()}: memory:checkpoints/step-000000003-a0001/{name} is not what was written: SHA-256 \S+…, "
+            r"committed was \S+…; it is of the last checkpoint that is trusted, which one host alone does not refuse: "
+            r"run `braid checkpoints first --verify` on another machine, or resume on another node",
+            str(complaining),
+        )
+        assert repr(other) == "PeerFailed('rank 0 alone finds a checkpoint broken, see its error')"
+        assert steps_refused(store) == [6]
+
+
+@pytest.mark.parametrize(("name", "node"), [(".metadata", 1), ("manifest.json", 0), ("__1_0.distcp", 1)])
+def test_a_host_that_flips_bits_refuses_nothing(name: str, node: int):
+    """Two nodes of two ranks, of which one misreads: its first rank says so, the other node's first was the witness, and all is kept."""
+    store = saved(3, 6, num_ranks=4)
+    misreading = Misreading(name=name, objects=store.objects, lock=store.lock)
+    complaining, witness = (2, 0) if node == 1 else (0, 2)
+
+    def resume(exchange: Exchange) -> object:
+        return begin(misreading if exchange.rank // 2 == node else store, exchange, 2).load(ranks_per_node=2)
+
+    errors = on_ranks(4, resume)
+
+    assert [type(error) for error in errors] == [HostCorrupts if rank == complaining else PeerFailed for rank in range(4)]
+    told = str(errors[complaining])
+    assert told.startswith(f"host {socket.gethostname()}: memory:checkpoints/step-000000006-a0001/{name} is not what was written: SHA-256 ")
+    assert told.endswith(f"; rank {witness}, which looked as well, reads it as it was written")
+    assert steps_refused(store) == []
+    assert [loaded[0].step for loaded in on_ranks(4, lambda exchange: begin(store, exchange, 3).load())] == [6] * 4
+
+
+def test_a_host_that_lost_its_mount_refuses_nothing():
+    store = saved(3, 6)
+
+    def lost(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith(".distcp"):
+            raise KeyMissing("no such object")
+
+    without_mount = replace(store, fault=lost)
+    errors = on_ranks(2, lambda exchange: begin(store if exchange.rank == 1 else without_mount, exchange, 2).load())
+
+    assert [type(error) for error in errors] == [HostCorrupts, PeerFailed]
+    assert "__0_0.distcp is missing; rank 1, which looked as well, reads it as it was written" in str(errors[0])
+    assert steps_refused(store) == []
+
+
+def test_a_host_that_reads_well_at_another_look_refuses_nothing(exchange: Exchange):
+    store = saved(3, 6)
+    misreading = Misreading(name=".metadata", objects=store.objects, lock=store.lock, times=2)
+
+    with pytest.raises(HostCorrupts, match=r"; rank 0, which looked as well, reads it as it was written$"):
+        begin(misreading, exchange, 2).load()
+
+    assert steps_refused(store) == []
+
+
+def test_a_witness_that_can_not_reach_the_store_refuses_nothing():
+    store = saved(3, 6)
+    flip_a_byte(store, checkpoint_directory(6, 1) + "__0_0.distcp")
+    looks: list[str] = []
+
+    def away_at_the_second_look(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith("__0_0.distcp"):
+            looks.append(key)
+            if len(looks) > 2:
+                raise StoreUnavailable("no answer")
+
+    witness = replace(store, fault=away_at_the_second_look)
+    errors = on_ranks(2, lambda exchange: begin(store if exchange.rank == 0 else witness, exchange, 2).load())
+
+    assert [repr(error) for error in errors] == ["StoreUnavailable('no answer')"] * 2
+    assert steps_refused(store) == []
 
 
 def test_a_store_that_is_away_refuses_nothing(exchange: Exchange):
@@ -203,10 +315,10 @@ def test_checkpoints_that_retention_removed_are_not_refused_one_by_one(exchange:
     for step in (9, 12):
         flip_a_byte(store, checkpoint_directory(step, 1) + "__0_0.distcp")
 
-    with pytest.raises(NoCheckpoint):
-        begin(store, exchange, 2).load()
+    for error in on_ranks(2, lambda exchange: begin(store, exchange, 2).load()):
+        assert isinstance(error, NoCheckpoint)
 
-    assert [entry.step for entry in open_commit_log(store).entries if isinstance(entry, Reject)] == [12, 9]
+    assert steps_refused(store) == [12, 9]
 
 
 MISFITS = {
