@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.store.protocol import with_prefix
+from data_pipeline.store.protocol import KeyMissing, with_prefix
 from model.build import build_model
 from model.config import ModelConfig
 from model.lm import HybridLM
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
 from orchestrator.config import RunConfig, StartConfig, training_digest
-from orchestrator.errors import ConfigMismatch, NoCheckpoint
+from orchestrator.errors import ConfigMismatch, HostCorrupts, NoCheckpoint, PeerFailed
 from orchestrator.records.origin import find_start
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.resume import load_start
@@ -22,7 +22,7 @@ from orchestrator.worker.training_state import training_state
 from orchestrator.worker.weights import write_weights
 from orchestrator.worker.witness import Witnesses
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.ranks import begin, flip_a_byte
+from tests.orchestrator.worker.ranks import begin, flip_a_byte, on_ranks
 from tests.orchestrator.worker.test_weights import random_weights
 from tests.orchestrator.worker.tiny_run import MODEL, SEQ_LEN, VOCAB_SIZE, tiny_config
 
@@ -177,6 +177,21 @@ def test_a_damaged_start_ends_the_run_and_says_what_to_choose(exchange: Exchange
 
     with pytest.raises(NoCheckpoint, match=r"^start.run=first, step 3: \S+ is not what was written.*; choose another checkpoint with"):
         load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(new))
+
+
+def test_a_start_that_one_host_misreads_is_that_hosts_fault(exchange: Exchange):
+    root, (old, old_optimizer) = MemoryStore(), trained()
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
+
+    def lost(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith(".distcp"):
+            raise KeyMissing("no such object")
+
+    def begin_second(exchange: Exchange) -> None:
+        store = replace(root, fault=lost) if exchange.rank == 1 else root
+        load_start(store, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(fresh()[0]))
+
+    assert [type(error) for error in on_ranks(2, begin_second)] == [PeerFailed, HostCorrupts]
 
 
 def test_weights_alone_are_not_resumed(exchange: Exchange):
