@@ -42,14 +42,7 @@ def train_step(
     num_tokens = _summed(torch.stack([(batch.labels_BT != IGNORED).sum() for batch in batches]).sum(), mesh) // _num_copies(mesh)
     own_votes = to_device(torch.tensor(votes, dtype=torch.float64), num_tokens.device)
     optimizer.zero_grad()
-    local_loss = torch.zeros(1, dtype=torch.float64, device=num_tokens.device)
-    for batch in batches:
-        if isinstance(model, FSDPModule):
-            model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
-        loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
-        mean_loss = loss_sum / num_tokens.clamp(min=1)
-        mean_loss.backward()
-        local_loss += mean_loss.detach()
+    local_loss = _accumulate(model, batches, num_tokens, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
     grad_norm = _grad_norm(model)
     sums = _summed(torch.cat([local_loss, own_votes]), mesh)
     numbers = torch.cat([sums[:1] / _num_copies(mesh), grad_norm.double().view(1), num_tokens.double().view(1), sums[1:]])
@@ -63,6 +56,19 @@ def train_step(
         optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0))
     loss, norm, tokens, *summed_votes = read()
     return StepMetrics(loss=loss, grad_norm=norm, tokens=int(tokens), skipped=skipped), summed_votes
+
+
+def _accumulate(model: HybridLM, batches: Sequence[Batch], num_tokens: Tensor, *, z_loss: float, chunk_tokens: int) -> Tensor:
+    """Adds up the gradients of the micro-batches; returns this rank's part of the loss, in fp64 and of shape (1,)."""
+    local_loss = torch.zeros(1, dtype=torch.float64, device=num_tokens.device)
+    for batch in batches:
+        if isinstance(model, FSDPModule):
+            model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
+        loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=z_loss, chunk_tokens=chunk_tokens)
+        mean_loss = loss_sum / num_tokens.clamp(min=1)
+        mean_loss.backward()
+        local_loss += mean_loss.detach()
+    return local_loss
 
 
 def _grad_norm(model: nn.Module) -> Tensor:
