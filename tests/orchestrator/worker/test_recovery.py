@@ -126,6 +126,20 @@ def test_who_is_told_to_stop_saves_first(tmp_path: Path, tell: Callable[[Attempt
     assert phases[-1] is Phase.DONE
 
 
+def test_a_save_that_waits_for_the_one_before_is_no_training_that_stands_still(tmp_path: Path):
+    """How long it may take is another limit's."""
+    config = tiny_config(tmp_path / "store", every_steps=3)
+    create_run(config)
+
+    with start_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.slow_store_worker") as attempt:
+        attempt.until(lambda worker: (beat := worker.last(Beat)) is not None and (beat.phase, beat.step) == (Phase.SAVING, 6))
+        (tmp_path / "home").mkdir(exist_ok=True)
+        (tmp_path / "home" / "go").touch()
+        assert attempt.finish() == [0], attempt.log
+
+    assert attempt.ended.outcome is Outcome.FINISHED
+
+
 def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):
     """The records tell what was read, not what was planned."""
     config = tiny_config(tmp_path / "store", num_steps=2, dp_shard=2)
