@@ -34,7 +34,7 @@ class NotReachable(UserError):
 
 
 class Abandoned(UserError):
-    """Nothing has controlled a followed run for a while; ends a command with exit status 1."""
+    """The controller of a followed run has not answered for a while; ends a command with exit status 4, since the run may go on."""
 
 
 class NotOpen(NotReachable):

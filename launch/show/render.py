@@ -24,11 +24,20 @@ CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red
 
 def status_view(status: Status) -> RenderableType:
     """Everything that is known of a run."""
-    parts: list[RenderableType] = [headline(status), progress_line(status)]
+    parts: list[RenderableType] = [
+        headline(status),
+        *(Text(f"! {line}", style="bold red") for line in status["alerts"]),
+        progress_line(status),
+    ]
     if status["reason"]:
         parts.append(Text(status["reason"], style="italic"))
     if status["workers"]:
         parts.append(_workers(status["workers"]))
+        if len(status["workers"]) < status["num_workers"]:
+            parts.append(Text(_which_workers(status), style="dim"))
+    if status["strikes"]:
+        held = ", ".join(f"{machine} {number}" for machine, number in status["strikes"].items())
+        parts.append(Text(f"strikes: {held}", style="yellow"))
     if status["incidents"]:
         parts.append(incidents_view(status["incidents"]))
     parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])
@@ -78,6 +87,11 @@ def _workers(workers: Sequence[dict[str, Any]]) -> Table:
             f"{worker['last_progress_s']:.1f} s ago",
         )
     return table
+
+
+def _which_workers(status: Status) -> str:
+    shown = status["workers"]
+    return f"ranks {shown[0]['rank']:,} … {shown[-1]['rank']:,} of {status['num_workers']:,} workers; others with --workers PAGE"
 
 
 def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
