@@ -133,7 +133,9 @@ def checkpoints_table(checkpoints: Sequence[dict[str, Any]]) -> Table:
 
 def machines_table(machines: Sequence[dict[str, Any]]) -> RenderableType:
     """A line for each machine, and below the newest faults that are held against them."""
-    table = _table("machine", "state", "in the cluster", "strikes", "cordoned by", "since (UTC)", "reason")
+    table = _table("machine", "state", "present", "strikes", "cordoned by", "since (UTC)", "reason")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for one in machines:
         cordon = one["cordoned"]
         because = (cordon["by"], _utc(cordon["at_s"]), cordon["reason"]) if cordon else ("–", "–", "")
