@@ -39,14 +39,17 @@ def _says_nothing(field: dataclasses.Field[Any], value: Any) -> bool:
     return bool(field.metadata.get("omit_default")) and getattr(value, field.name) == field.default
 
 
-def from_plain(cls: type[T], data: Any, where: str = "") -> T:
-    """The inverse of `to_plain` for the dataclass `cls`. Raises DecodeError for a missing, unknown or mistyped field."""
+def from_plain(cls: type[T], data: Any, where: str = "", *, ignore_unknown: bool = False) -> T:
+    """The inverse of `to_plain` for the dataclass `cls`. Raises DecodeError for a missing, unknown or mistyped field.
+
+    With `ignore_unknown`, fields that the dataclass itself does not have (nested ones must) are passed over: a later version wrote them.
+    """
     here = where or cls.__name__
     if not isinstance(data, dict):
         raise DecodeError(f"{here}: expected an object, found {type(data).__name__}")
     hints = _hints(typing.cast(Any, cls))
     unknown = sorted(set(data) - set(hints))
-    if unknown:
+    if unknown and not ignore_unknown:
         raise DecodeError(f"{here}.{unknown[0]}: unknown field, written by another version of braid?")
     values = {name: _decode(hints[name], data[name], f"{here}.{name}") for name in hints if name in data}
     try:
@@ -81,6 +84,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _decode(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _decode(next(a for a in arguments if a is not type(None)), value, where)
     if origin is typing.Literal:

@@ -31,6 +31,11 @@ class KernelsWrong(Exception):
 class Superseded(Exception):
     """Another controller has written to this run's journal: step down."""
 
+    def __init__(self, message: str, *, writer: str = "") -> None:
+        super().__init__(message)
+        self.writer = writer
+        """Name of the other one, as a journal has it; "" where an agent told."""
+
 
 class JournalBroken(Exception):
     """Entries of a journal are missing or unreadable."""

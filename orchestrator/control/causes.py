@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 from enum import Enum
@@ -11,37 +12,46 @@ from orchestrator.messages import Failed
 
 
 class Cause(Enum):
-    """Why a worker or a node is gone. What each cause deserves is in `verdicts`."""
+    """Why a worker or a node is gone, the one that explains most first: a power cut explains an abort, an abort explains nothing."""
 
-    KILLED = "killed"
-    """A signal ended the process (the kernel's out-of-memory killer included)."""
-    CRASHED = "crashed"
-    """An exception nobody expected."""
-    GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
+    LEAVING = "leaving"
+    """The node is to be left: somebody cordoned it, or its workers got SIGTERM from outside. They saved first."""
+    NODE_LOST = "node_lost"
+    HARDWARE = "hardware"
+    """A fault of the node: its device, its links, its memory, a process that survives SIGKILL."""
+    DISK_FULL = "disk_full"
+    """The node's disk or a quota is full."""
     KERNELS = "kernels"
     """A GPU's kernels compute something else than they should: the GPU is bad, or the compiler."""
-    HARDWARE = "hardware"
-    """A fault of the node: its device, its links, its disk."""
-    PEER_LOST = "peer_lost"
-    """A collective failed because another worker vanished: a consequence; the root cause is elsewhere."""
-    NODE_LOST = "node_lost"
+    CUT_OFF = "cut_off"
+    """The node can't write its part of checkpoints, again and again, while the others can."""
     AGENT_LOST = "agent_lost"
+    KILLED = "killed"
+    """SIGKILL from outside, such as the kernel's out-of-memory killer."""
     FROZEN = "frozen"
     """The process exists but sends nothing: stopped, or stuck in the kernel."""
-    HUNG = "hung"
-    """The process is alive, its training loop does not move."""
-    STORE = "store"
-    """The object store did not answer within its deadline."""
-    ACCESS = "access"
-    """The object store refuses: credentials, or a bucket that is gone."""
-    CONFIG = "config"
-    """No restart can help: configuration, data or checkpoint do not fit."""
     FENCED = "fenced"
     """A newer attempt of the run exists."""
+    CONFIG = "config"
+    """Configuration, data or checkpoint do not fit."""
+    ACCESS = "access"
+    """The object store refuses: credentials, or a bucket that is gone."""
+    STORE = "store"
+    """The object store did not answer within its deadline."""
+    GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
+    CRASHED = "crashed"
+    """An exception nobody expected, or a signal such as SIGSEGV."""
+    HUNG = "hung"
+    """The process is alive, its training loop does not move."""
+    ABORTED = "aborted"
+    """SIGABRT: how a watchdog ends a process whose collective does not come back. As a rule a consequence."""
+    PEER_LOST = "peer_lost"
+    """A collective failed because another worker vanished: a consequence; the root cause is elsewhere."""
 
 
 _BY_NAME = {name: Cause(kind.cause) for name, kind in ERRORS.items() if kind.cause}
 _BY_TEXT = {
+    Cause.DISK_FULL: re.compile(r"no space left on device|disk quota exceeded|errno 28|errno 122"),
     Cause.GPU_OUT_OF_MEMORY: re.compile(r"out of memory"),
     Cause.HARDWARE: re.compile(
         r"uncorrectable|ecc error|nvlink|device-side hardware|gpu has fallen off|cuda error: unspecified launch failure|\bxid\b"
@@ -52,8 +62,10 @@ _BY_TEXT = {
     ),
 }
 """What the words of an error betray, in lower case; the first that fits counts."""
+_BY_SIGNAL: dict[int, Cause] = {signal.SIGKILL: Cause.KILLED, signal.SIGABRT: Cause.ABORTED, signal.SIGTERM: Cause.LEAVING}
 
 
+@functools.lru_cache(maxsize=1024)
 def classify(exit_code: int | None, failed: Failed | None) -> tuple[Cause, str]:
     """The cause of one worker's end, and one line that says it.
 
@@ -62,7 +74,7 @@ def classify(exit_code: int | None, failed: Failed | None) -> tuple[Cause, str]:
     if failed is not None:
         return _classify_error(failed), f"{failed.error_type}: {failed.text}"
     if exit_code is not None and exit_code < 0:
-        return Cause.KILLED, f"killed by {_signal_name(-exit_code)}"
+        return _BY_SIGNAL.get(-exit_code, Cause.CRASHED), f"killed by {_signal_name(-exit_code)}"
     return Cause.CRASHED, f"exit status {exit_code} without a word; see its log"
 
 

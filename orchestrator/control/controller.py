@@ -1,4 +1,4 @@
-"""poll → events → transition → journal → execute, until the run has ended."""
+"""reconcile → poll → events → transition → journal, until the run has ended."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from data_pipeline.store.protocol import StoreUnavailable
+from orchestrator.attended import AttendedClock
 from orchestrator.control.cluster import Cluster, Observation
-from orchestrator.control.events import ControllerStarted, Event, StopRequested, WorkersGone
+from orchestrator.control.desired import desired
+from orchestrator.control.events import ControllerStarted, Event, FoundDead
+from orchestrator.control.history import History
 from orchestrator.control.observe import events_of
 from orchestrator.control.state import RunState, Stage
-from orchestrator.control.transition import fold, transition
 from orchestrator.deadlines import JOURNAL_RETRY_S, POLL_S
 from orchestrator.errors import Superseded
-from orchestrator.records.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ class View:
 
     state: RunState
     seen: Observation | None
+    in_stage_s: float = 0.0
+    """How long this controller has watched the run in its present stage."""
 
 
 class Controller:
@@ -35,19 +38,24 @@ class Controller:
     def __init__(
         self,
         *,
-        journal: Journal[Event],
+        run: str,
+        history: History,
         cluster: Cluster,
-        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         poll_s: float = POLL_S,
     ) -> None:
-        self._journal = journal
+        self._run = run
+        self._history = history
         self._cluster = cluster
-        self._clock = clock
+        self._wall_clock = wall_clock
+        self._attended = AttendedClock(clock, max_gap_s=1.0 + poll_s)
         self._sleep = sleep
         self._poll_s = poll_s
+        self._since_s = 0.0
         self._requests: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.view = View(state=fold(journal.events), seen=None)
+        self.view = View(state=history.state, seen=None)
 
     def request(self, event: Event) -> None:
         """Something that a person asks for."""
@@ -60,58 +68,54 @@ class Controller:
         """
         try:
             self._open()
-            while self.view.state.stage is not Stage.ENDED:
+            while self._history.state.stage is not Stage.ENDED:
                 self._tick()
         except Superseded:
-            if fold(self._journal.reread()).stage is Stage.ENDED:
+            if self._history.reread().stage is Stage.ENDED:
                 self._cluster.close()
+            else:
+                self._cluster.step_down()
             raise
         self._cluster.close()
-        return self.view.state
+        return self._history.state
 
     def _open(self) -> None:
         """An entry of its own comes first: from here on every older controller fails to write, and agents refuse it."""
-        before = self.view.state
-        event = ControllerStarted(at_s=self._clock(), epoch=before.epoch + 1)
-        state, actions = transition(before, event)
-        self._append(event)
-        self.view = View(state=state, seen=None)
-        self._cluster.attach(epoch=state.epoch, attempt=state.attempt, nodes=state.placement)
-        for action in actions:
-            self._cluster.execute(action)
+        self._since_s = self._attended.look()
+        self._append(ControllerStarted(at_s=self._wall_clock(), epoch=self._history.state.epoch + 1))
+        state = self._history.state
+        self._cluster.attach(epoch=state.epoch, desired=desired(self._run, state))
 
     def _tick(self) -> None:
+        self._cluster.reconcile(desired(self._run, self._history.state))
         seen = self._cluster.poll(timeout_s=self._poll_s)
-        self.view = View(state=self.view.state, seen=seen)
-        for event in events_of(self.view.state, seen):
-            self._apply(event)
+        in_stage_s = self._attended.look() - self._since_s
+        self.view = View(state=self._history.state, seen=seen, in_stage_s=in_stage_s)
+        for event in events_of(self._history.state, seen, in_stage_s):
+            self._append(event)
         while not self._requests.empty():
-            self._apply(self._requests.get())
-
-    def _apply(self, event: Event) -> None:
-        """Journal before acting: what is not durable has not happened."""
-        state, actions = transition(self.view.state, event)
-        if state == self.view.state and not actions:
-            return
-        self._append(event)
-        log.info("%s", event)
-        self.view = replace(self.view, state=state)
-        for action in actions:
-            self._cluster.execute(action)
+            self._append(self._requests.get())
 
     def _append(self, event: Event) -> None:
-        """The workers train on while the store is away; the controller waits for it, as it must not act on what is not written."""
+        """Journal before acting: what is not durable has not happened.
+
+        The workers train on while the store is away; the controller waits for it, as it must not act on what is not written.
+        """
+        before = self._history.state
         while True:
             try:
-                return self._journal.append(event)
+                if self._history.append(event):
+                    log.info("%s", event)
+                break
             except StoreUnavailable as error:
                 log.warning("the journal can't be written, trying again: %s", error)
                 self._sleep(JOURNAL_RETRY_S)
+        state = self._history.state
+        if (state.stage, state.attempt) != (before.stage, before.attempt):
+            self._since_s = self._attended.look()
+        self.view = View(state=state, seen=self.view.seen, in_stage_s=self._attended.now() - self._since_s)
 
 
-def stop_without_cluster(journal: Journal[Event], at_s: float) -> None:
-    """Ends a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
-    journal.append(StopRequested(at_s=at_s, now=True))
-    stopping = fold(journal.events)
-    if stopping.stage is not Stage.ENDED:
-        journal.append(WorkersGone(at_s=at_s, attempt=stopping.attempt))
+def stop_without_cluster(history: History, at_s: float) -> None:
+    """Ends a run of which no process is left, in one entry. Raises Superseded when a controller writes at the same moment."""
+    history.append(FoundDead(at_s=at_s))

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.control.causes import Cause
+from orchestrator.control.state import Incident, RunState, Stage
 from orchestrator.messages import Mode
 from orchestrator.records.nodes import Finding
+
+MODES = {Stage.STARTING: Mode.RUN, Stage.RUNNING: Mode.RUN, Stage.SAVING: Mode.SAVE}
+NEED_EVIDENCE = (Cause.HUNG, Cause.FROZEN)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +29,54 @@ class Desired:
     world_size: int = 0
     config_version: int = 0
     may_start: bool = False
-    """Workers of the attempt may not have been started yet: an agent that is missing is started. Where this is False, a missing agent is lost."""
+    """Workers of the attempt may not have been started yet, so an agent that is missing is started; where this is False, it is lost."""
     findings: tuple[Finding, ...] = ()
     """What the run's failures are to be remembered by in the registry of nodes."""
     wants_evidence: bool = False
     """Workers write down where they stand before they are killed."""
+
+
+def desired(run: str, state: RunState) -> Desired:
+    """What a run in this state needs. Between attempts it keeps its nodes, so that the next one finds its agents there."""
+    terms = state.terms
+    if terms is None or state.stage is Stage.ENDED:
+        return Desired(attempt=state.attempt, findings=findings(run, state))
+    newest = state.incidents[-1] if state.incidents else None
+    cordoned = newest.cordons if newest is not None and state.stage is Stage.WAITING else ()
+    return Desired(
+        held=tuple(placed.node for placed in state.placement if placed.machine not in cordoned),
+        attempt=state.attempt,
+        mode=MODES.get(state.stage, Mode.KILL),
+        placement=tuple(placed.node for placed in state.placement),
+        workers_per_node=terms.workers_per_node,
+        world_size=terms.world_size,
+        config_version=terms.config_version,
+        may_start=state.stage is Stage.STARTING,
+        wants_evidence=state.stage is Stage.DRAINING and newest is not None and newest.cause in NEED_EVIDENCE,
+        findings=findings(run, state),
+    )
+
+
+def findings(run: str, state: RunState) -> tuple[Finding, ...]:
+    """What is to be remembered of machines: a cordon as soon as the attempt is over, strikes once no later sign can change the blame."""
+    found = []
+    for incident in state.incidents:
+        is_settled = incident.recovered_after_s is not None or incident.attempt < state.attempt or state.stage is Stage.ENDED
+        is_over = is_settled or state.stage is Stage.WAITING
+        found += [_finding(run, incident, machine, cordons=True) for machine in incident.cordons if is_over]
+        found += [_finding(run, incident, machine, strikes=n) for machine, n in incident.strikes.items() if is_settled]
+    return tuple(found)
+
+
+def _finding(run: str, incident: Incident, machine: str, *, strikes: int = 0, cordons: bool = False) -> Finding:
+    fault = next(fault for fault in incident.faults if fault.machine == machine)
+    return Finding(
+        at_s=incident.at_s,
+        machine=machine,
+        run=run,
+        attempt=incident.attempt,
+        cause=fault.cause.value,
+        detail=fault.detail,
+        strikes=strikes,
+        cordons=cordons,
+    )

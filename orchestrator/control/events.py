@@ -1,13 +1,16 @@
-"""What can happen to a run: the entries of its journal, in the order in which they happened. Values only. Pure."""
+"""What can happen to a run, in the order in which it happened. Values only. Pure.
+
+The journal has each with what was decided because of it (`history`). `at_s` is for people: seconds since the epoch by the clock of whoever
+wrote it; nothing is decided by it.
+"""
 
 from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
 
-from orchestrator.control.causes import Cause
-from orchestrator.control.placement import Node
-from orchestrator.control.state import Terms
+from orchestrator.control.placement import Placed
+from orchestrator.control.state import Fault, Terms
 from orchestrator.messages import Outcome
 
 
@@ -19,10 +22,24 @@ class RunSubmitted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumeRequested:
-    """A person restarts an ended run, perhaps with a new configuration."""
+    """A person restarts a run that has ended, perhaps with a new configuration, or takes back the wish to stop it."""
 
     at_s: float
     terms: Terms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRequested:
+    at_s: float
+    now: bool
+    """Without a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundDead:
+    """A person stops a run of which no process is left, and whose cluster is gone."""
+
+    at_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,13 +49,20 @@ class ControllerStarted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NodesChanged:
+class AttemptStarted:
     at_s: float
-    joined: tuple[Node, ...] = ()
-    lost: tuple[str, ...] = ()
-    at_step: int = 0
-    """Last step that the lost workers reported."""
-    silent_s: float = 0.0
+    attempt: int
+    """The new one."""
+    placement: tuple[Placed, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodesShort:
+    """There are too few nodes for the next attempt."""
+
+    at_s: float
+    attempt: int
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,15 +90,50 @@ class CheckpointCommitted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerFailed:
+class CheckpointLost:
+    """A checkpoint came to nothing; training goes on."""
+
     at_s: float
     attempt: int
-    rank: int | None
+    step: int
     node: str | None
-    cause: Cause
-    detail: str
+    """Where the ranks are that could not write their part, if that is one node only."""
+    text: str
+    spares: int
+    """Usable nodes that the attempt is not on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodesToLeave:
+    """Somebody cordoned machines that the attempt is on."""
+
+    at_s: float
+    attempt: int
+    nodes: tuple[str, ...]
+    text: str
+    within_s: float | None = None
+    """How long the workers may take to save."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaultsSeen:
+    """What is wrong with the attempt: all of it, as it shows at one moment."""
+
+    at_s: float
+    attempt: int
+    faults: tuple[Fault, ...]
     at_step: int
+    """Last step that any worker had reported."""
     silent_s: float
+    """Since the last sign of life from where the first of the faults is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavingOverdue:
+    """Workers that were to save and end have not."""
+
+    at_s: float
+    attempt: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +146,8 @@ class WorkersEnded:
     step: int
     num_skipped: int = 0
     """Updates that the attempt skipped because of a spike."""
+    told: tuple[str, ...] = ()
+    """Nodes on which workers got SIGTERM from outside."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,33 +156,27 @@ class WorkersGone:
 
     at_s: float
     attempt: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BackoffElapsed:
-    at_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StopRequested:
-    at_s: float
-    now: bool
-    """Without a checkpoint."""
+    spares: int = 0
+    """Usable nodes that the attempt was not on."""
 
 
 Event = (
     RunSubmitted
     | ResumeRequested
+    | StopRequested
+    | FoundDead
     | ControllerStarted
-    | NodesChanged
+    | AttemptStarted
+    | NodesShort
     | TrainingResumed
     | StepReached
     | CheckpointCommitted
-    | WorkerFailed
+    | CheckpointLost
+    | NodesToLeave
+    | FaultsSeen
+    | SavingOverdue
     | WorkersEnded
     | WorkersGone
-    | BackoffElapsed
-    | StopRequested
 )
 
 EVENT_KINDS: dict[str, type[Event]] = {cls.__name__: cls for cls in typing.get_args(Event)}

@@ -1,75 +1,145 @@
-"""Failures and what caused them: one fault shows in several places, the root cause often last. Pure."""
+"""Faults and what explains them: one failure shows in several places, its root cause often last. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import WorkerFailed
-from orchestrator.control.state import Incident, RunState
+from orchestrator.control.events import FaultsSeen
+from orchestrator.control.state import Fault, Incident, RunState, Stage, Terms
+from orchestrator.control.verdicts import STRIKES_WITHOUT_CORDON, VERDICTS
 
-_SIGNS_OF_A_DYING_NODE = (Cause.KILLED, Cause.AGENT_LOST, Cause.FROZEN, Cause.HUNG)
+EXPLAINS = {cause: order for order, cause in enumerate(Cause)}
+"""How much a cause explains: the lower the number, the more."""
+NEVER_A_CONSEQUENCE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS)
+"""Faults that name what is broken: they count beside anything else, on the same node too."""
+NOT_OF_ANOTHER_NODE = (Cause.LEAVING, Cause.NODE_LOST, Cause.AGENT_LOST, Cause.KILLED, Cause.FROZEN)
+"""Faults that no trouble of another node brings about; on one node, the first of them explains the others."""
 
 
-def incident_of(event: WorkerFailed) -> Incident:
-    return Incident(
-        attempt=event.attempt,
-        cause=event.cause,
-        node=event.node,
-        rank=event.rank,
-        detail=event.detail,
-        at_step=event.at_step,
-        at_s=event.at_s,
-        detected_after_s=event.silent_s,
+def incident_of(state: RunState, seen: FaultsSeen) -> Incident:
+    """What an attempt failed of, as far as is known at its first fault."""
+    root, also = explain(seen.faults)
+    incident = Incident(
+        **_told(root),
+        attempt=seen.attempt,
+        at_step=seen.at_step,
+        at_s=seen.at_s,
+        detected_after_s=seen.silent_s,
+        also=also,
     )
+    return _hold_against(state, incident)
 
 
-def explain(state: RunState, root: Incident) -> RunState | None:
-    """The state with `root` in the place of its newest incident, where that one was only a consequence of it; else None.
+def explained(state: RunState, seen: FaultsSeen) -> RunState:
+    """The state with its newest incident as it looks in the light of further faults of the same attempt.
 
-    Two consequences are known: a worker that lost a peer, whatever became of the peer being the cause; and a worker that ended because its
-    whole node was lost. The incident keeps the moment at which the first sign of it was seen.
+    Applied until the next attempt has finished a step: the cause of a failure often shows after its consequences. The incident keeps the
+    moment at which the first sign of it was seen.
     """
     newest = state.incidents[-1] if state.incidents else None
-    if newest is None or newest.recovered_after_s is not None:
-        return None
-    peer = (
-        newest.attempt == root.attempt and newest.cause is Cause.PEER_LOST and root.cause is not Cause.PEER_LOST and root.rank is not None
+    if newest is None or newest.attempt != seen.attempt or newest.recovered_after_s is not None:
+        return state
+    faults = tuple(fault for fault in seen.faults if state.stage is not Stage.WAITING or _explains_late(fault, newest))
+    root, also = explain((*newest.faults, *faults))
+    told = replace(newest, **_told(root), also=also, at_step=max(newest.at_step, seen.at_step))
+    if (told.cause, told.node) != (newest.cause, newest.node):
+        told = replace(told, detected_after_s=max(0.0, newest.at_s - (seen.at_s - seen.silent_s)))
+    before = replace(state, incidents=state.incidents[:-1])
+    return replace(state, incidents=(*before.incidents, _hold_against(before, told)))
+
+
+def _explains_late(fault: Fault, incident: Incident) -> bool:
+    """Once the attempt is over, a node may leave for reasons of its own: it explains what was seen on itself, and what nothing explains."""
+    return fault.node == incident.node or incident.cause in (Cause.PEER_LOST, Cause.ABORTED)
+
+
+def explain(faults: Iterable[Fault]) -> tuple[Fault, tuple[Fault, ...]]:
+    """The fault that explains most of all of them, the first one seen of equals; and those that it does not explain."""
+    by_place = _newest_by_place(faults)
+    root = min(by_place, key=lambda fault: EXPLAINS[fault.cause])
+    also: list[Fault] = []
+    for fault in sorted(by_place, key=lambda fault: EXPLAINS[fault.cause]):
+        stands = fault.cause in NEVER_A_CONSEQUENCE or (
+            fault.cause in NOT_OF_ANOTHER_NODE and all(fault.node != other.node for other in (root, *also))
+        )
+        if fault is not root and stands:
+            also.append(fault)
+    return root, tuple(also)
+
+
+def _newest_by_place(faults: Iterable[Fault]) -> list[Fault]:
+    """One fault for each cause and node, in the order of their first sight, each as it was told with most ranks."""
+    found: dict[tuple[Cause, str | None], Fault] = {}
+    for fault in faults:
+        key = fault.cause, fault.node
+        if key not in found or fault.num_ranks > found[key].num_ranks:
+            found[key] = fault
+    return list(found.values())
+
+
+def _told(fault: Fault) -> dict[str, Any]:
+    return {field.name: getattr(fault, field.name) for field in fields(Fault)}
+
+
+def _hold_against(state: RunState, incident: Incident) -> Incident:
+    """The incident with what it means for machines; `state` has the incidents before it."""
+    assert state.terms is not None
+    cordoned = {machine for one in state.incidents if one.attempt > state.resumed_after_attempt for machine in one.cordons}
+    strikes: dict[str, int] = {}
+    cordons: list[str] = []
+    for fault in incident.faults:
+        verdict, machine = VERDICTS[fault.cause], fault.machine
+        if machine is None or not (verdict.strikes or verdict.cordons) or _speaks_of_all(fault, state.terms):
+            continue
+        if verdict.cordons and len(cordoned | {*cordons}) < state.terms.recovery.max_cordons:
+            cordons.append(machine)
+        else:
+            strikes[machine] = strikes.get(machine, 0) + (STRIKES_WITHOUT_CORDON if verdict.cordons else verdict.strikes)
+    return replace(incident, strikes=strikes, cordons=tuple(dict.fromkeys(cordons)))
+
+
+def _speaks_of_all(fault: Fault, terms: Terms) -> bool:
+    """Every rank says so, of something that need not come from a node: no machine is to blame."""
+    return fault.num_ranks >= terms.world_size and fault.cause not in (*NEVER_A_CONSEQUENCE, *NOT_OF_ANOTHER_NODE)
+
+
+def suspects(state: RunState) -> frozenset[str]:
+    """Machines that the present trouble was seen on, as far as their ranks are not merely its victims."""
+    return frozenset(
+        fault.machine
+        for incident in open_incidents(state)
+        for fault in incident.faults
+        if fault.machine is not None and fault.cause is not Cause.PEER_LOST
     )
-    node = newest.cause in _SIGNS_OF_A_DYING_NODE and root.cause is Cause.NODE_LOST and newest.node == root.node
-    if not (peer or node):
-        return None
-    rank = newest.rank if node else root.rank
-    last_sign_of_life_s = root.at_s - root.detected_after_s
-    merged = replace(
-        root,
-        attempt=newest.attempt,
-        rank=rank,
-        at_step=max(newest.at_step, root.at_step),
-        at_s=newest.at_s,
-        detected_after_s=max(0.0, newest.at_s - last_sign_of_life_s),
-    )
-    return replace(state, incidents=(*state.incidents[:-1], merged))
+
+
+def open_incidents(state: RunState) -> Sequence[Incident]:
+    """Those that the run has not recovered from, since a person last resumed it."""
+    return [one for one in state.incidents if one.recovered_after_s is None and one.attempt > state.resumed_after_attempt]
 
 
 def close_incidents(state: RunState, at_s: float) -> RunState:
-    """Every open incident since the run was last resumed is recovered from: the current attempt has finished a step."""
+    """Every open incident is recovered from: the current attempt has finished a step."""
     resumed_from = state.resumed_from or 0
 
     def closed(incident: Incident) -> Incident:
         replayed = max(0, incident.at_step - resumed_from)
-        return replace(incident, recovered_after_s=at_s - incident.at_s, resumed_from_step=resumed_from, steps_replayed=replayed)
+        recovered_after_s = max(0.0, at_s - incident.at_s)  # clocks of two controllers may differ
+        return replace(incident, recovered_after_s=recovered_after_s, resumed_from_step=resumed_from, steps_replayed=replayed)
 
-    history = state.resumed_after_attempt
-    incidents = tuple(one if one.recovered_after_s is not None or one.attempt <= history else closed(one) for one in state.incidents)
-    return replace(state, incidents=incidents)
+    still_open = open_incidents(state)
+    return replace(state, incidents=tuple(closed(one) if one in still_open else one for one in state.incidents))
 
 
-def times_in_row(state: RunState) -> int:
-    """How many of the newest incidents, since the run was last resumed, have the same cause at the same step."""
-    last, count = state.incidents[-1], 0
+def in_a_row(state: RunState) -> Sequence[Incident]:
+    """The newest incidents, since the run was last resumed, that have the same cause at the same step, the newest first."""
+    last = state.incidents[-1]
+    row: list[Incident] = []
     for incident in reversed(state.incidents):
         if (incident.cause, incident.at_step) != (last.cause, last.at_step) or incident.attempt <= state.resumed_after_attempt:
             break
-        count += 1
-    return count
+        row.append(incident)
+    return row

@@ -2,131 +2,232 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from orchestrator.control import events
 from orchestrator.control.causes import Cause, classify
-from orchestrator.control.cluster import Observation, WorkerOnNode, last_step
-from orchestrator.control.events import Event, WorkerFailed
+from orchestrator.control.cluster import AgentSeen, Observation, last_step
+from orchestrator.control.events import Event
+from orchestrator.control.incidents import suspects
+from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
-from orchestrator.control.state import RunState, Stage
-from orchestrator.control.transition import ACTIVE, placement_for
+from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
+from orchestrator.control.transition import fault_on, terms_in
 from orchestrator.messages import WorkerReport
 
-SPEAKS_OF_A_CONSEQUENCE = (Cause.PEER_LOST,)
+NODE_WIDE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS, Cause.KILLED, Cause.LEAVING)
+"""Causes that each node has for itself; of any other, however many nodes it shows on, there is one fault."""
 
 
-def events_of(state: RunState, seen: Observation) -> Iterator[Event]:
+def events_of(state: RunState, seen: Observation, in_stage_s: float) -> Iterator[Event]:
     """The events that lead from `state` to what was seen; none when nothing happened.
 
-    All follow from `state` as it is given: what an event changes shows in what the next look makes of it.
+    All follow from `state` as it is given: what an event changes shows in what the next look makes of it. `in_stage_s` is how long the
+    controller that asks has watched the run in its present stage.
     """
-    ours = seen.attempt == state.attempt and state.terms is not None
-    workers = seen.workers_of(state.attempt) if ours else []
-    if state.stage in ACTIVE and ours:  # before the nodes: a run that is done does not need them any more
-        yield from _progress(state, workers, seen.at_s)
-        yield from _ended(state, workers, seen.at_s)
-    yield from _nodes(state, seen)
-    if ours:
-        if state.stage in (*ACTIVE, Stage.DRAINING):
-            yield from _failures(state, workers, seen)
-        if state.stage in ACTIVE:
-            yield from _stalls(state, workers, seen.at_s)
-        if state.stage is Stage.DRAINING and seen.gone:
-            yield events.WorkersGone(at_s=seen.at_s, attempt=state.attempt)
-    yield from _timers(state, seen.at_s)
+    if state.terms is None or state.stage is Stage.ENDED:
+        return
+    agents = seen.agents_of(state.attempt)
+    if state.stage in ACTIVE:  # first of all: a run that is done does not need its nodes any more
+        yield from _progress(state, agents, seen)
+        yield from _ended(state, agents, seen.at_s)
+    yield from _faults(state, agents, seen)
+    if state.stage in (Stage.STARTING, Stage.RUNNING):
+        yield from _cordoned(state, seen)
+    if state.stage is Stage.DRAINING and all(_is_gone(state, agent) for agent in _placed_agents(state, seen)):
+        yield events.WorkersGone(at_s=seen.at_s, attempt=state.attempt, spares=_spares(state, seen))
+    if state.stage is Stage.SAVING and in_stage_s >= _save_within_s(state):
+        yield events.SavingOverdue(at_s=seen.at_s, attempt=state.attempt)
+    if state.stage is Stage.WAITING and in_stage_s >= state.wait_s:
+        yield from _next_attempt(state, seen)
 
 
-def _nodes(state: RunState, seen: Observation) -> Iterator[Event]:
-    alive = {node.node: node for node in seen.nodes}
-    joined = tuple(node for name, node in sorted(alive.items()) if state.nodes.get(name) != node)
-    lost = tuple(sorted(set(state.nodes) - set(alive)))
-    if joined or lost:
-        workers = seen.workers_of(state.attempt)
-        silent_s = min((one.worker.silent_s for one in workers if one.node in lost), default=0.0)
-        at_step = max(last_step(workers), state.committed_step)
-        yield events.NodesChanged(at_s=seen.at_s, joined=joined, lost=lost, at_step=at_step, silent_s=silent_s)
+# --- progress ----------------------------------------------------------------------------------------------------------
 
 
-def _progress(state: RunState, workers: list[WorkerOnNode], at_s: float) -> Iterator[Event]:
-    for worker in (one.worker for one in workers):
-        if worker.resumed is not None and state.resumed_from is None:
-            yield events.TrainingResumed(at_s=at_s, attempt=state.attempt, from_step=worker.resumed.step, rejected=worker.resumed.rejected)
-        if worker.resumed is not None and worker.step > worker.resumed.step and state.stage is Stage.STARTING:
-            yield events.StepReached(at_s=at_s, attempt=state.attempt, step=worker.step)
-        if worker.committed_step is not None and worker.committed_step > state.committed_step:
-            yield events.CheckpointCommitted(at_s=at_s, attempt=state.attempt, step=worker.committed_step)
+def _progress(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -> Iterator[Event]:
+    """Rank 0 speaks for the attempt."""
+    leader = next((agent.summary.leader for agent in agents if agent.summary is not None and agent.summary.leader.rank == 0), None)
+    if leader is None:
+        return
+    at_s, attempt = seen.at_s, state.attempt
+    resumed, committed, lost = leader.resumed, leader.committed_step, leader.lost_checkpoint
+    if resumed is not None and state.resumed_from is None:
+        yield events.TrainingResumed(at_s=at_s, attempt=attempt, from_step=resumed.step, rejected=resumed.rejected)
+    if resumed is not None and state.stage is Stage.STARTING and (step := last_step(agents)) > resumed.step:
+        yield events.StepReached(at_s=at_s, attempt=attempt, step=step)
+    if committed is not None and committed > state.committed_step:
+        yield events.CheckpointCommitted(at_s=at_s, attempt=attempt, step=committed)
+    if lost is not None and all(lost.step != known.step for known in state.lost_checkpoints):
+        nodes = {_node_of_rank(state, rank) for rank in lost.ranks}
+        node = nodes.pop() if len(nodes) == 1 and len(state.placement) > 1 else None
+        yield events.CheckpointLost(at_s=at_s, attempt=attempt, step=lost.step, node=node, text=lost.text, spares=_spares(state, seen))
 
 
-def _ended(state: RunState, workers: list[WorkerOnNode], at_s: float) -> Iterator[Event]:
-    assert state.terms is not None
-    ended = [one.worker.ended for one in workers if one.worker.ended is not None]
-    if len(ended) == state.terms.world_size and len({end.outcome for end in ended}) == 1:
+def _ended(state: RunState, agents: Sequence[AgentSeen], at_s: float) -> Iterator[Event]:
+    summaries = [agent.summary for agent in agents if agent.summary is not None]
+    ended = [end for summary in summaries for end in summary.ended]
+    if len(ended) == terms_in(state).world_size and len({end.outcome for end in ended}) == 1:
         yield events.WorkersEnded(
             at_s=at_s,
             attempt=state.attempt,
             outcome=ended[0].outcome,
             step=max(end.step for end in ended),
-            num_skipped=max(one.worker.num_skipped for one in workers),
+            num_skipped=max(summary.num_skipped for summary in summaries),
+            told=tuple(agent.node for agent in agents if agent.summary is not None and agent.summary.told_to_leave),
         )
 
 
-def _failures(state: RunState, workers: list[WorkerOnNode], seen: Observation) -> Iterator[Event]:
-    """Failed workers, root causes before their consequences."""
-    assert state.terms is not None
-    failures = []
-    for one in workers:
-        if failed_by_itself(one.worker):
-            cause, detail = classify(one.worker.exit_code, one.worker.failed)
-            failures.append(_failure(state, one, cause, detail, workers, seen.at_s))
+# --- faults ------------------------------------------------------------------------------------------------------------
+
+
+def _faults(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -> Iterator[Event]:
+    """All that is wrong with the attempt as it shows now, in one event."""
     alive = {node.node for node in seen.nodes}
-    for node in seen.lost_agents:
-        if node in alive and node in state.placement and state.stage is not Stage.DRAINING:
-            rank = state.placement.index(node) * state.terms.workers_per_node
-            silent_s = min((one.worker.silent_s for one in workers if one.node == node), default=0.0)
-            failures.append(
-                WorkerFailed(
-                    at_s=seen.at_s,
-                    attempt=state.attempt,
-                    rank=rank,
-                    node=node,
-                    cause=Cause.AGENT_LOST,
-                    detail="the node's agent ended",
-                    at_step=last_step(workers),
-                    silent_s=silent_s,
-                )
-            )
-    yield from sorted(failures, key=lambda failure: failure.cause in SPEAKS_OF_A_CONSEQUENCE)
+    faults = [
+        fault_on(state, placed.node, Cause.NODE_LOST, "the node left the cluster") for placed in state.placement if placed.node not in alive
+    ]
+    if state.stage in (*ACTIVE, Stage.DRAINING):
+        faults += _of_agents(state, seen, alive)
+        faults += _of_workers(state, agents)
+    if state.stage in ACTIVE and not faults:
+        faults += _of_stalls(state, agents)
+    if faults:
+        first = faults[0].node
+        yield events.FaultsSeen(
+            at_s=seen.at_s,
+            attempt=state.attempt,
+            faults=tuple(faults),
+            at_step=max(last_step(agents), state.resumed_from or 0),
+            silent_s=max((_silent_s(agent) for agent in agents if agent.node == first), default=0.0),
+        )
 
 
-def failed_by_itself(worker: WorkerReport) -> bool:
-    """It reported an error, or ended early and not by its agent's hand."""
-    return worker.failed is not None or (worker.exit_code is not None and worker.ended is None and not worker.killed_by_agent)
+def _of_agents(state: RunState, seen: Observation, alive: set[str]) -> Iterator[Fault]:
+    for agent in _placed_agents(state, seen):
+        if agent.is_lost and agent.node in alive and state.stage is not Stage.DRAINING:
+            yield fault_on(state, agent.node, Cause.AGENT_LOST, "the node's agent ended")
+        if agent.report is not None and agent.report.stuck:
+            pids = ", ".join(map(str, agent.report.stuck))
+            detail = f"processes {pids} survive SIGKILL, stuck in the kernel, maybe holding a GPU; this node needs a look, or a reboot"
+            yield fault_on(state, agent.node, Cause.HARDWARE, detail)
 
 
-def _failure(state: RunState, one: WorkerOnNode, cause: Cause, detail: str, workers: list[WorkerOnNode], at_s: float) -> WorkerFailed:
-    return WorkerFailed(
-        at_s=at_s,
-        attempt=state.attempt,
-        rank=one.worker.rank,
-        node=one.node,
+def _of_workers(state: RunState, agents: Sequence[AgentSeen]) -> list[Fault]:
+    """What failed workers say, the same word of many told once."""
+    told: dict[tuple[Cause, str | None], list[tuple[str, WorkerReport, str]]] = {}
+    for agent in agents:
+        for worker in agent.summary.failed if agent.summary is not None else ():
+            cause, detail = classify(worker.exit_code, worker.failed)
+            told.setdefault((cause, agent.node if cause in NODE_WIDE else None), []).append((agent.node, worker, detail))
+    return [_told_by(state, cause, ranks) for (cause, _), ranks in told.items()]
+
+
+def _told_by(state: RunState, cause: Cause, ranks: Sequence[tuple[str, WorkerReport, str]]) -> Fault:
+    node, worker, detail = min(ranks, key=lambda one: one[1].rank)
+    return Fault(
         cause=cause,
+        node=node,
+        machine=state.machine_of(node),
+        rank=worker.rank,
         detail=detail,
-        at_step=last_step(workers),
-        silent_s=one.worker.silent_s,
+        num_ranks=len(ranks),
+        num_nodes=len({node for node, _, _ in ranks}),
     )
 
 
-def _stalls(state: RunState, workers: list[WorkerOnNode], at_s: float) -> Iterator[Event]:
-    assert state.terms is not None
-    culprit = find_stalled(workers, state.terms.recovery)
-    if culprit is not None:
-        one, cause, detail = culprit
-        yield _failure(state, one, cause, detail, workers, at_s)
+def _of_stalls(state: RunState, agents: Sequence[AgentSeen]) -> Iterator[Fault]:
+    stall = find_stalled(agents, terms_in(state).recovery)
+    if stall is None:
+        return
+    node = stall.agent.node if stall.agent is not None else None
+    yield Fault(
+        cause=stall.cause,
+        node=node,
+        machine=state.machine_of(node) if node else None,
+        rank=stall.worker.rank if node else None,
+        detail=stall.detail,
+    )
 
 
-def _timers(state: RunState, at_s: float) -> Iterator[Event]:
-    if state.stage is Stage.WAITING and state.terms is not None and at_s >= state.not_before_s and placement_for(state):
-        yield events.BackoffElapsed(at_s=at_s)
-    if state.stage is Stage.SAVING and state.stop_by_s is not None and at_s >= state.stop_by_s:
-        yield events.StopRequested(at_s=at_s, now=True)
+def _silent_s(agent: AgentSeen) -> float:
+    return agent.age_s + (agent.summary.leader.silent_s if agent.summary is not None else 0.0)
+
+
+# --- nodes -------------------------------------------------------------------------------------------------------------
+
+
+def _cordoned(state: RunState, seen: Observation) -> Iterator[Event]:
+    """Machines that the attempt is on, and that somebody took out of use."""
+    standings = {placed.node: seen.standings.get(placed.machine, GOOD_STANDING) for placed in state.placement}
+    cordoned = {node: standing for node, standing in standings.items() if standing.cordoned}
+    if cordoned:
+        machines = ", ".join(placed.machine for placed in state.placement if placed.node in cordoned)
+        within_s = min((standing.within_s for standing in cordoned.values() if standing.within_s is not None), default=None)
+        reason = next(iter(cordoned.values())).cordoned
+        yield events.NodesToLeave(
+            at_s=seen.at_s,
+            attempt=state.attempt,
+            nodes=tuple(cordoned),
+            text=f"{machines} cordoned: {reason}",
+            within_s=within_s,
+        )
+
+
+def _next_attempt(state: RunState, seen: Observation) -> Iterator[Event]:
+    placement = next_placement(state, seen)
+    if placement:
+        yield events.AttemptStarted(at_s=seen.at_s, attempt=state.attempt + 1, placement=placement)
+    elif not state.wants_nodes:
+        yield events.NodesShort(at_s=seen.at_s, attempt=state.attempt, text=shortage(state, seen))
+
+
+def next_placement(state: RunState, seen: Observation) -> tuple[Placed, ...]:
+    """The nodes that the next attempt would get now; () for none."""
+    terms = terms_in(state)
+    return place(
+        seen.nodes,
+        standings=seen.standings,
+        suspects=suspects(state),
+        num_nodes=terms.num_nodes,
+        slots=terms.workers_per_node,
+        previous=state.placement,
+    )
+
+
+def shortage(state: RunState, seen: Observation) -> str:
+    """What is missing for the next attempt, in words."""
+    terms = terms_in(state)
+    num_usable = len(usable(seen.nodes, standings=seen.standings, slots=terms.workers_per_node))
+    cordoned = sorted({node.machine for node in seen.nodes if seen.standings.get(node.machine, GOOD_STANDING).cordoned})
+    told = f"; cordoned: {', '.join(cordoned)} (`braid nodes` says why, `braid nodes clear` gives back)" if cordoned else ""
+    return f"waiting for nodes: needs {terms.num_nodes} with {terms.workers_per_node} free slots, has {num_usable}{told}"
+
+
+def _spares(state: RunState, seen: Observation) -> int:
+    """Usable nodes that the attempt is not on."""
+    ours = {placed.node for placed in state.placement}
+    return sum(node.node not in ours for node in usable(seen.nodes, standings=seen.standings, slots=terms_in(state).workers_per_node))
+
+
+def _placed_agents(state: RunState, seen: Observation) -> list[AgentSeen]:
+    """The agent of each node of the attempt; a lost one where none is known."""
+    known = {agent.node: agent for agent in seen.agents}
+    return [known.get(placed.node, AgentSeen(node=placed.node, is_lost=True)) for placed in state.placement]
+
+
+def _is_gone(state: RunState, agent: AgentSeen) -> bool:
+    """No worker of the attempt is left there, or none that could be reached."""
+    if agent.is_lost or agent.is_given_up:
+        return True
+    return agent.report is not None and agent.report.attempt >= state.attempt and agent.report.is_empty
+
+
+def _node_of_rank(state: RunState, rank: int) -> str | None:
+    index = rank // terms_in(state).workers_per_node
+    return state.placement[index].node if index < len(state.placement) else None
+
+
+def _save_within_s(state: RunState) -> float:
+    limit = terms_in(state).recovery.stop_timeout_s
+    return limit if state.save_within_s is None else min(limit, state.save_within_s)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+
+from orchestrator.records.nodes import Standing
+
+GOOD_STANDING = Standing()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,26 +20,44 @@ class Node:
     """Workers it can take: its GPUs, or on the CPU as many as asked."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A node that an attempt runs on."""
+
+    node: str
+    machine: str
+
+
+def usable(nodes: Iterable[Node], *, standings: Mapping[str, Standing], slots: int) -> list[Node]:
+    """Those that may be used: not cordoned, and with room for `slots` workers."""
+    return [node for node in nodes if node.slots >= slots and not standings.get(node.machine, GOOD_STANDING).cordoned]
+
+
 def place(
-    nodes: Mapping[str, Node],
+    nodes: Iterable[Node],
     *,
-    strikes: Mapping[str, int],
-    barred: Collection[str],
+    standings: Mapping[str, Standing],
+    suspects: Collection[str],
     num_nodes: int,
     slots: int,
-    previous: tuple[str, ...],
-) -> tuple[str, ...]:
-    """`num_nodes` node ids with `slots` each, ranks in their order; () where there are too few.
+    previous: tuple[Placed, ...],
+) -> tuple[Placed, ...]:
+    """`num_nodes` nodes with `slots` each, ranks in their order; () where there are too few.
 
-    Nodes with fewer strikes come first, then those that the previous attempt used (their caches are warm), then by name. A struck node
-    is better than none; a barred one is not.
+    Machines that the present trouble was seen on (`suspects`) come last, and before them those with more strikes. Of equals, those come
+    first that the previous attempt used (their caches are warm), then by name. A suspect is better than none; a cordoned machine is not.
     """
-    usable = [node.node for node in nodes.values() if node.slots >= slots and node.node not in barred]
-    ranked = sorted(usable, key=lambda name: (strikes.get(name, 0), name not in previous, name))
+    before = {placed.node: index for index, placed in enumerate(previous)}
+    ranked = sorted(
+        usable(nodes, standings=standings, slots=slots),
+        key=lambda node: (
+            node.machine in suspects,
+            standings.get(node.machine, GOOD_STANDING).strikes,
+            node.node not in before,
+            node.node,
+        ),
+    )
     if len(ranked) < num_nodes:
         return ()
-    return tuple(sorted(ranked[:num_nodes], key=lambda name: (_position(name, previous), name)))
-
-
-def _position(name: str, previous: tuple[str, ...]) -> int:
-    return previous.index(name) if name in previous else len(previous)
+    chosen = sorted(ranked[:num_nodes], key=lambda node: (before.get(node.node, len(before)), node.node))
+    return tuple(Placed(node=node.node, machine=node.machine) for node in chosen)

@@ -3,30 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestrator.config import RecoveryConfig
 from orchestrator.control.causes import Cause
-from orchestrator.control.cluster import WorkerOnNode
-from orchestrator.messages import Phase, WorkerReport
+from orchestrator.control.cluster import AgentSeen
+from orchestrator.control.summary import standing_of
+from orchestrator.messages import Phase, WorkerReport, grown_older
 
 
-def find_stalled(workers: Sequence[WorkerOnNode], limits: RecoveryConfig) -> tuple[WorkerOnNode, Cause, str] | None:
-    """The worker to blame for a standstill, and why; None when all is well.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stall:
+    """Training stands still."""
+
+    cause: Cause
+    agent: AgentSeen | None
+    """The node to blame; None where none is behind the others."""
+    worker: WorkerReport
+    """The rank to blame, or any where there is none."""
+    detail: str
+
+
+def find_stalled(agents: Sequence[AgentSeen], limits: RecoveryConfig) -> Stall | None:
+    """Why training stands still, and because of whom; None when all is well.
 
     One frozen rank stops every rank within a step, so being without progress says little. A rank that also fell silent is the culprit;
-    where all still beat, it is the one furthest behind.
+    where all still beat, it is the one furthest behind. Where no node is behind the others, nothing says whose fault it is.
     """
-    running = [one for one in workers if one.worker.exit_code is None and one.worker.ended is None]
-    silent = [one for one in running if one.worker.silent_s > silence_allowed_s(one.worker, limits)]
+    silent = [(agent, worker) for agent in agents for worker in _silent(agent, limits)]
     if silent:
-        one = max(silent, key=lambda one: one.worker.silent_s)
-        return one, Cause.FROZEN, f"no sign of life for {one.worker.silent_s:.1f} s in {_where(one.worker)}"
-    stuck = [one for one in running if one.worker.last_progress_s > pause_allowed_s(one.worker, limits)]
-    if not stuck:
+        agent, worker = max(silent, key=lambda one: one[1].silent_s)
+        return Stall(
+            cause=Cause.FROZEN, agent=agent, worker=worker, detail=f"no sign of life for {worker.silent_s:.1f} s in {_where(worker)}"
+        )
+    behind = [(agent, worker) for agent in agents for worker in _behind(agent)]
+    if not any(worker.last_progress_s > pause_allowed_s(worker, limits) for _, worker in behind):
         return None
-    order = list(Phase)
-    one = min(stuck, key=lambda one: (order.index(one.worker.phase), one.worker.step, -one.worker.last_progress_s))
-    return one, Cause.HUNG, f"no progress for {one.worker.last_progress_s:.1f} s in {_where(one.worker)}"
+    agent, worker = min(behind, key=lambda one: (*standing_of(one[1]), -one[1].last_progress_s))
+    detail = f"no progress for {worker.last_progress_s:.1f} s in {_where(worker)}"
+    is_level = all(agent.summary.is_level for agent, _ in behind if agent.summary) and len({standing_of(one) for _, one in behind}) == 1
+    if is_level and len(behind) > 1:
+        return Stall(cause=Cause.HUNG, agent=None, worker=worker, detail=f"{detail}; every rank stands there")
+    return Stall(cause=Cause.HUNG, agent=agent, worker=worker, detail=detail)
+
+
+def _behind(agent: AgentSeen) -> list[WorkerReport]:
+    one = agent.summary.behind if agent.summary is not None else None
+    return [] if one is None else [grown_older(one, agent.age_s)]
+
+
+def _silent(agent: AgentSeen, limits: RecoveryConfig) -> list[WorkerReport]:
+    one = agent.summary.silent if agent.summary is not None else None
+    if one is None or one.silent_s + agent.age_s <= silence_allowed_s(one, limits):
+        return []
+    return [grown_older(one, agent.age_s)]
 
 
 def silence_allowed_s(worker: WorkerReport, limits: RecoveryConfig) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 
 from orchestrator.config import RecoveryConfig, RunConfig
 from orchestrator.control.causes import Cause
-from orchestrator.control.placement import Node
+from orchestrator.control.placement import Placed
 
 
 class Stage(Enum):
@@ -18,10 +18,14 @@ class Stage(Enum):
     STARTING = "starting"
     RUNNING = "running"
     SAVING = "saving"
-    """A graceful stop was asked for; workers checkpoint."""
+    """Workers checkpoint and end: a person asked for it, or a node is to be left."""
     DRAINING = "draining"
     """Workers are being killed."""
     ENDED = "ended"
+
+
+ACTIVE = (Stage.STARTING, Stage.RUNNING, Stage.SAVING)
+"""Workers are meant to be at work."""
 
 
 class Ending(Enum):
@@ -34,7 +38,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """What the state machine decides by; carried by the journal so that a replay needs nothing else."""
+    """What the state machine decides by; the journal has them, so that reading a run needs nothing else."""
 
     num_steps: int
     num_nodes: int
@@ -56,23 +60,58 @@ def terms_of(config: RunConfig, version: int) -> Terms:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Incident:
-    """One failure, from its detection to the first step after it."""
+class Fault:
+    """One thing that went wrong, as the ranks that met it tell."""
 
-    attempt: int
     cause: Cause
     node: str | None
+    """Where it was met; None where nothing says where it comes from."""
+    machine: str | None
     rank: int | None
+    """The lowest rank that met it."""
     detail: str
+    num_ranks: int = 1
+    """Ranks that say the same."""
+    num_nodes: int = 1
+    """Nodes that these ranks are on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incident(Fault):
+    """One failure of an attempt, from its detection to the first step after it: the fault that explains most of what was seen."""
+
+    attempt: int
     at_step: int
     at_s: float
     """Detection, seconds since the epoch."""
     detected_after_s: float
     """From the last sign of life to the detection."""
+    also: tuple[Fault, ...] = ()
+    """What that fault does not explain, such as a second broken node."""
+    strikes: dict[str, int] = field(default_factory=dict)
+    """By machine, what is held against it because of this failure."""
+    cordons: tuple[str, ...] = ()
+    """Machines that are not to be used any more because of it."""
     recovered_after_s: float | None = None
     """From the detection to the first finished step of a later attempt."""
     resumed_from_step: int | None = None
     steps_replayed: int | None = None
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """All that counts, the fault that explains most first."""
+        root = Fault(**{known.name: getattr(self, known.name) for known in fields(Fault)})
+        return (root, *self.also)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LostCheckpoint:
+    """A checkpoint that came to nothing while training went on."""
+
+    step: int
+    machine: str | None
+    """Where the first rank is that could not write its part."""
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,20 +121,23 @@ class RunState:
     epoch: int = 0
     """Incarnation of the controller."""
     attempt: int = 0
-    nodes: dict[str, Node] = field(default_factory=dict)
-    strikes: dict[str, int] = field(default_factory=dict)
-    barred: tuple[str, ...] = ()
-    """Nodes with a hardware fault."""
-    placement: tuple[str, ...] = ()
+    placement: tuple[Placed, ...] = ()
+    """Nodes of the attempt, in the order of their ranks."""
     committed_step: int = 0
     resumed_from: int | None = None
     """Step that the current attempt started from, once known."""
     restarts: int = 0
     restarts_in_row: int = 0
-    not_before_s: float = 0.0
-    """Earliest start of the next attempt."""
-    stop_by_s: float | None = None
-    """Deadline of a graceful stop."""
+    waited_s: float = 0.0
+    """Waits before the restarts in this row, added up."""
+    wait_s: float = 0.0
+    """How long the run waits before its next attempt, from the moment at which the one before was gone."""
+    wants_nodes: bool = False
+    """It was said that there are too few nodes."""
+    stop_wanted: bool = False
+    """A person asked for the end of the run."""
+    save_within_s: float | None = None
+    """While saving: how long that may take; None for `recovery.stop_timeout_s`."""
     ending: Ending | None = None
     """Decided, while the workers are still being stopped."""
     reason: str = ""
@@ -105,16 +147,21 @@ class RunState:
     """Last attempt before a person resumed the run: incidents up to it are history."""
     rejected: tuple[str, ...] = ()
     """Checkpoints that were refused, one line each."""
+    lost_checkpoints: tuple[LostCheckpoint, ...] = ()
+    """Those that were lost since the last one that was committed, in this attempt."""
 
     @property
     def label(self) -> str:
         """queued, starting, running, recovering, stopping, finished, failed or stopped."""
         if self.stage is Stage.ENDED and self.ending is not None:
             return self.ending.value
-        if self.stage is Stage.SAVING or self.ending is Ending.STOPPED:
+        if self.stop_wanted or self.ending is not None:
             return "stopping"
-        if self.stage is Stage.RUNNING or self.ending is Ending.FINISHED:
+        if self.stage in (Stage.RUNNING, Stage.SAVING):
             return "running"
         if self.restarts_in_row or self.stage is Stage.DRAINING:
             return "recovering"
         return "starting" if self.stage is Stage.STARTING else "queued"
+
+    def machine_of(self, node: str) -> str | None:
+        return next((placed.machine for placed in self.placement if placed.node == node), None)

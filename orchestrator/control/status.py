@@ -7,42 +7,96 @@ from typing import Any
 from model.train.metrics import in_status
 from orchestrator import codec
 from orchestrator.config import RunConfig
-from orchestrator.control.cluster import Observation, WorkerOnNode, last_step
-from orchestrator.control.state import Incident, RunState
+from orchestrator.control.alerts import alerts
+from orchestrator.control.cluster import AgentSeen, Observation, WorkerOnNode, last_step, workers_on
+from orchestrator.control.observe import next_placement, shortage
+from orchestrator.control.placement import GOOD_STANDING
+from orchestrator.control.state import Incident, RunState, Stage
+from orchestrator.messages import WorkerReport
 from orchestrator.records.ledger import StepRecord
+
+WORKERS_ON_A_PAGE = 64
+INCIDENTS_SHOWN = 50
 
 
 def build_status(
-    run: str, config: RunConfig, state: RunState, seen: Observation | None, now_s: float, recorded: StepRecord | None = None
+    run: str,
+    config: RunConfig,
+    state: RunState,
+    seen: Observation | None,
+    now_s: float,
+    recorded: StepRecord | None = None,
+    *,
+    in_stage_s: float = 0.0,
+    page: int = 1,
 ) -> dict[str, Any]:
-    """JSON-ready. `seen` is None when the cluster is gone; `now_s` in seconds since the epoch.
+    """JSON-ready, of a size that does not grow with the run. `seen` is None when the cluster is gone; `now_s` in seconds since the epoch.
 
-    `recorded` is the last record of the step ledger: what is known of progress when no worker can be asked.
+    `recorded` is the last record of the step ledger: what is known of progress when no worker can be asked. Workers come by pages, the
+    first being 1.
     """
-    workers = seen.workers_of(state.attempt) if seen is not None else []
-    lead = next((one.worker for one in workers if one.worker.metrics is not None), None)
-    step = max(last_step(workers), state.resumed_from or 0, state.committed_step, recorded.step if recorded and not workers else 0)
+    agents = seen.agents_of(state.attempt) if seen is not None else []
+    lead = _leader(agents)
+    step = max(last_step(agents), state.resumed_from or 0, state.committed_step, recorded.step if recorded and not agents else 0)
     return {
         "run": run,
         "state": state.label,
-        "reason": state.reason,
+        "reason": _reason(state, seen, in_stage_s),
+        "alerts": list(alerts(state, seen, in_stage_s)),
         "attempt": state.attempt,
         "step": step,
         "num_steps": config.train.num_steps,
         "tokens": step * config.tokens_per_step,
         **in_status(lead.metrics if lead else recorded),
         "tokens_per_s": lead.tokens_per_s if lead else None,
-        "skipped_updates": max(one.worker.num_skipped for one in workers) if workers else None,
+        "skipped_updates": max((agent.summary.num_skipped for agent in agents if agent.summary is not None), default=None),
         "last_committed_step": state.committed_step,
         "restarts": state.restarts,
         "live": seen is not None,
         "seen_s_ago": round(max(0.0, now_s - seen.at_s), 3) if seen is not None else None,
-        "nodes": sorted(state.nodes),
-        "strikes": dict(sorted(state.strikes.items())),
+        **_machines(state, seen),
         "rejected_checkpoints": list(state.rejected),
-        "workers": [_worker(one) for one in workers],
-        "incidents": [_incident(incident) for incident in state.incidents],
+        "num_workers": sum(agent.summary.num_workers for agent in agents if agent.summary is not None),
+        "workers": [_worker(one) for one in _on_page(agents, page)],
+        "num_incidents": len(state.incidents),
+        "incidents": [_incident(incident) for incident in state.incidents[-INCIDENTS_SHOWN:]],
     }
+
+
+def _leader(agents: list[AgentSeen]) -> WorkerReport | None:
+    """Any worker that has finished a step in this attempt: all have the same numbers."""
+    return next((agent.summary.leader for agent in agents if agent.summary is not None and agent.summary.leader.metrics is not None), None)
+
+
+def _reason(state: RunState, seen: Observation | None, in_stage_s: float) -> str:
+    """While the run waits for nodes, what is missing at this moment."""
+    waits = state.stage is Stage.WAITING and state.wants_nodes and seen is not None and in_stage_s >= state.wait_s
+    return shortage(state, seen) if waits and seen is not None and not next_placement(state, seen) else state.reason
+
+
+def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
+    """The machines of the run and those that it could have, and what is held against any of them."""
+    ours = {placed.machine for placed in state.placement}
+    there = {node.machine for node in seen.nodes} if seen is not None else set()
+    standings = seen.standings if seen is not None else {}
+    known = {machine: standings.get(machine, GOOD_STANDING) for machine in sorted(ours | there)}
+    return {
+        "nodes": [placed.machine for placed in state.placement],
+        "spares": len(there - ours),
+        "strikes": {machine: standing.strikes for machine, standing in known.items() if standing.strikes},
+        "cordoned": {machine: standing.cordoned for machine, standing in known.items() if standing.cordoned},
+    }
+
+
+def _on_page(agents: list[AgentSeen], page: int) -> list[WorkerOnNode]:
+    """The ranks of a page; only their agents' reports are looked into."""
+    ranks = range((page - 1) * WORKERS_ON_A_PAGE, page * WORKERS_ON_A_PAGE)
+
+    def has_some(agent: AgentSeen) -> bool:
+        summary = agent.summary
+        return summary is not None and summary.leader.rank < ranks.stop and summary.leader.rank + summary.num_workers > ranks.start
+
+    return [one for one in workers_on(filter(has_some, agents)) if one.worker.rank in ranks]
 
 
 def _worker(one: WorkerOnNode) -> dict[str, Any]:

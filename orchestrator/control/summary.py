@@ -40,7 +40,7 @@ def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
     if not workers:
         return None
     running = [worker for worker in workers if worker.exit_code is None and worker.ended is None]
-    behind = min(running, key=lambda one: (*_standing(one), -one.last_progress_s), default=None)
+    behind = min(running, key=lambda one: (*standing_of(one), -one.last_progress_s), default=None)
     return Summary(
         num_workers=len(workers),
         last_step=max(worker.step for worker in workers),
@@ -48,7 +48,7 @@ def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
         leader=workers[0],
         behind=behind,
         silent=max(running, key=lambda one: (one.phase is not Phase.STARTING, one.silent_s), default=None),
-        is_level=len({_standing(one) for one in running}) <= 1,
+        is_level=len({standing_of(one) for one in running}) <= 1,
         failed=tuple(worker for worker in workers if failed_by_itself(worker)),
         ended=tuple(worker.ended for worker in workers if worker.ended is not None),
         told_to_leave=any(worker.told_to_leave for worker in workers),
@@ -60,5 +60,6 @@ def failed_by_itself(worker: WorkerReport) -> bool:
     return worker.failed is not None or (worker.exit_code is not None and worker.ended is None and not worker.killed_by_agent)
 
 
-def _standing(worker: WorkerReport) -> tuple[int, int]:
+def standing_of(worker: WorkerReport) -> tuple[int, int]:
+    """How far a worker is, to compare."""
     return PHASES.index(worker.phase), worker.step

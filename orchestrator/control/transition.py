@@ -1,113 +1,124 @@
-"""transition(state, event) → (state, actions): every decision about a run, and nothing else. Pure."""
+"""transition(state, event) → state: every decision about a run, and nothing else. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.control import events
-from orchestrator.control.actions import Action, SaveAndStop, StartWorkers, StopWorkers
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import Event
-from orchestrator.control.incidents import close_incidents, explain, incident_of, times_in_row
-from orchestrator.control.placement import place
-from orchestrator.control.state import Ending, RunState, Stage, Terms
-from orchestrator.control.verdicts import VERDICTS, backoff_s
+from orchestrator.control.incidents import close_incidents, explained, incident_of
+from orchestrator.control.judge import judge
+from orchestrator.control.state import ACTIVE, Ending, Fault, LostCheckpoint, RunState, Stage, Terms
 from orchestrator.messages import Outcome
 
-Result = tuple[RunState, tuple[Action, ...]]
-ACTIVE = (Stage.STARTING, Stage.RUNNING, Stage.SAVING)
 
-
-def transition(state: RunState, event: Event) -> Result:
-    """The run after `event`, and what to do now. An event that changes nothing returns the same state; so do events of other attempts."""
-    attempt = getattr(event, "attempt", state.attempt)
-    if attempt != state.attempt:
-        return state, ()
+def transition(state: RunState, event: Event) -> RunState:
+    """The run after `event`. An event that changes nothing returns the same state; so do events of other attempts."""
+    expected = state.attempt + isinstance(event, events.AttemptStarted)
+    if getattr(event, "attempt", expected) != expected:
+        return state
     return _HANDLERS[type(event)](state, event)
 
 
-def fold(history: Iterable[Event]) -> RunState:
-    """The state that a journal leaves behind."""
-    state = RunState()
-    for event in history:
-        state, _ = transition(state, event)
-    return state
+# --- a person's wishes -------------------------------------------------------------------------------------------------
 
 
-# --- a run begins and ends ---------------------------------------------------------------------------------------------
+def _submitted(state: RunState, event: events.RunSubmitted) -> RunState:
+    return state if state.terms is not None else replace(state, terms=event.terms)
 
 
-def _submitted(state: RunState, event: events.RunSubmitted) -> Result:
-    return _advance(replace(state, terms=event.terms), event.at_s)
-
-
-def _resume_requested(state: RunState, event: events.ResumeRequested) -> Result:
+def _resume_requested(state: RunState, event: events.ResumeRequested) -> RunState:
+    """A run that is being stopped goes on instead: after its workers have saved, or as soon as it is known that they are gone."""
     if state.stage is not Stage.ENDED:
-        return state, ()
-    fresh = replace(
+        if state.terms is None or not state.stop_wanted or state.ending is Ending.FINISHED:
+            return state
+        return replace(state, stop_wanted=False, ending=None, reason="")
+    return replace(
         state,
         stage=Stage.WAITING,
         terms=event.terms,
         ending=None,
+        stop_wanted=False,
         reason="",
         restarts_in_row=0,
-        not_before_s=0.0,
-        stop_by_s=None,
-        nodes={},
-        strikes={},
-        barred=(),
+        waited_s=0.0,
+        wait_s=0.0,
+        wants_nodes=False,
         resumed_after_attempt=state.attempt,
     )
-    return fresh, ()
 
 
-def _controller_started(state: RunState, event: events.ControllerStarted) -> Result:
-    """A new controller repeats what the old one may have left undone."""
-    taken_over = replace(state, epoch=event.epoch)
-    if state.stage is Stage.DRAINING:
-        return taken_over, (StopWorkers(attempt=state.attempt),)
-    if state.stage is Stage.SAVING:
-        return taken_over, (SaveAndStop(attempt=state.attempt),)
-    return taken_over, ()
-
-
-def _stop_requested(state: RunState, event: events.StopRequested) -> Result:
+def _stop_requested(state: RunState, event: events.StopRequested) -> RunState:
     if state.stage is Stage.ENDED or state.terms is None:
-        return state, ()
+        return state
+    wanted = replace(state, stop_wanted=True)
     if state.stage is Stage.WAITING:
-        return replace(state, stage=Stage.ENDED, ending=Ending.STOPPED, reason="stopped on request"), ()
+        return _end(wanted, Ending.STOPPED, "stopped on request")
     if state.stage is Stage.DRAINING:
-        return replace(state, ending=state.ending or Ending.STOPPED, reason=state.reason or "stopped on request"), ()
+        return wanted if state.ending else replace(wanted, ending=Ending.STOPPED, reason="stopped on request")
     if event.now or state.stage is Stage.STARTING:
-        return _drain(replace(state, ending=Ending.STOPPED, reason="stopped on request, without a new checkpoint"))
-    if state.stage is Stage.SAVING:
-        return state, ()
-    saving = replace(state, stage=Stage.SAVING, stop_by_s=event.at_s + state.terms.recovery.stop_timeout_s)
-    return saving, (SaveAndStop(attempt=state.attempt),)
+        return _drain(replace(wanted, ending=Ending.STOPPED, reason="stopped on request, without a new checkpoint"))
+    return replace(wanted, stage=Stage.SAVING)
 
 
-def _workers_ended(state: RunState, event: events.WorkersEnded) -> Result:
-    if state.stage not in ACTIVE:
-        return state, ()
-    ended = close_incidents(state, event.at_s)
-    if event.outcome is Outcome.FINISHED:
-        committed_step = max(state.committed_step, event.step)
-        return _drain(replace(ended, ending=Ending.FINISHED, reason=f"finished at {_last_step(event)}", committed_step=committed_step))
-    if state.stage is Stage.SAVING:
-        return _drain(replace(ended, ending=Ending.STOPPED, reason=f"stopped on request at {_last_step(event)}"))
-    unasked = events.WorkerFailed(
-        at_s=event.at_s,
+def _found_dead(state: RunState, event: events.FoundDead) -> RunState:
+    if state.stage is Stage.ENDED or state.terms is None:
+        return state
+    return _end(replace(state, stop_wanted=True), state.ending or Ending.STOPPED, state.reason or "stopped on request")
+
+
+# --- attempts begin and end --------------------------------------------------------------------------------------------
+
+
+def _controller_started(state: RunState, event: events.ControllerStarted) -> RunState:
+    return replace(state, epoch=event.epoch)
+
+
+def _attempt_started(state: RunState, event: events.AttemptStarted) -> RunState:
+    if state.stage is not Stage.WAITING or state.terms is None:
+        return state
+    return replace(
+        state,
+        stage=Stage.STARTING,
         attempt=event.attempt,
-        rank=None,
-        node=None,
-        cause=Cause.KILLED,
-        detail="workers were told to stop by someone else (SIGTERM) and saved",
-        at_step=event.step,
-        silent_s=0.0,
+        placement=event.placement,
+        resumed_from=None,
+        wait_s=0.0,
+        wants_nodes=False,
+        save_within_s=None,
+        reason=recovering_from(state),
+        lost_checkpoints=(),
     )
-    return _worker_failed(state, unasked)
+
+
+def _nodes_short(state: RunState, event: events.NodesShort) -> RunState:
+    if state.stage is not Stage.WAITING or state.wants_nodes:
+        return state
+    return replace(state, wants_nodes=True, reason=event.text)
+
+
+def _workers_ended(state: RunState, event: events.WorkersEnded) -> RunState:
+    if state.stage not in ACTIVE:
+        return state
+    if event.outcome is Outcome.FINISHED:
+        finished = replace(close_incidents(state, event.at_s), committed_step=max(state.committed_step, event.step))
+        return _drain(replace(finished, ending=Ending.FINISHED, reason=f"finished at {_last_step(event)}"))
+    if state.stop_wanted:
+        stopped = close_incidents(state, event.at_s)
+        return _drain(replace(stopped, ending=Ending.STOPPED, reason=f"stopped on request at {_last_step(event)}"))
+    if state.stage is Stage.SAVING:
+        return _drain(state)
+    return _failed(state, _told_to_leave(state, event))
+
+
+def _told_to_leave(state: RunState, event: events.WorkersEnded) -> events.FaultsSeen:
+    detail = "workers were told to stop by someone else (SIGTERM) and saved"
+    faults = tuple(fault_on(state, node, Cause.LEAVING, detail) for node in event.told)
+    nowhere = Fault(cause=Cause.LEAVING, node=None, machine=None, rank=None, detail=detail)
+    return events.FaultsSeen(at_s=event.at_s, attempt=event.attempt, faults=faults or (nowhere,), at_step=event.step, silent_s=0.0)
 
 
 def _last_step(event: events.WorkersEnded) -> str:
@@ -116,186 +127,150 @@ def _last_step(event: events.WorkersEnded) -> str:
     return f"step {event.step}{updates if event.num_skipped else ''}"
 
 
-def _workers_gone(state: RunState, event: events.WorkersGone) -> Result:
+def _workers_gone(state: RunState, event: events.WorkersGone) -> RunState:
     if state.stage is not Stage.DRAINING:
-        return state, ()
+        return state
     if state.ending is not None:
-        return replace(state, stage=Stage.ENDED), ()
-    judged = _judge(state, event.at_s)
-    return _advance(judged, event.at_s)
+        return replace(state, stage=Stage.ENDED)
+    judgement = judge(state, spares=event.spares)
+    if judgement.ends_because:
+        return _end(state, Ending.FAILED, judgement.ends_because)
+    return replace(
+        state,
+        stage=Stage.WAITING,
+        restarts=state.restarts + 1,
+        restarts_in_row=judgement.restarts_in_row,
+        wait_s=judgement.wait_s,
+        waited_s=state.waited_s + judgement.wait_s,
+        reason=recovering_from(state),
+    )
 
 
 # --- progress ----------------------------------------------------------------------------------------------------------
 
 
-def _training_resumed(state: RunState, event: events.TrainingResumed) -> Result:
+def _training_resumed(state: RunState, event: events.TrainingResumed) -> RunState:
+    """A checkpoint that nobody knew of is progress, although its commit was told to nobody."""
     if state.resumed_from is not None or state.stage not in ACTIVE:
-        return state, ()
+        return state
     rejected = (*state.rejected, *event.rejected)
-    return replace(state, resumed_from=event.from_step, committed_step=event.from_step, rejected=rejected), ()
+    known = _progressed(state) if event.from_step > state.committed_step else state
+    return replace(known, resumed_from=event.from_step, committed_step=event.from_step, rejected=rejected)
 
 
-def _step_reached(state: RunState, event: events.StepReached) -> Result:
+def _step_reached(state: RunState, event: events.StepReached) -> RunState:
     if state.stage is not Stage.STARTING:
-        return state, ()
-    return replace(close_incidents(state, event.at_s), stage=Stage.RUNNING, reason=""), ()
+        return state
+    return replace(close_incidents(state, event.at_s), stage=Stage.RUNNING, reason="")
 
 
-def _committed(state: RunState, event: events.CheckpointCommitted) -> Result:
+def _committed(state: RunState, event: events.CheckpointCommitted) -> RunState:
     if event.step <= state.committed_step:
-        return state, ()
-    return replace(state, committed_step=event.step, restarts_in_row=0), ()
+        return state
+    return replace(_progressed(state), committed_step=event.step, lost_checkpoints=())
+
+
+def _progressed(state: RunState) -> RunState:
+    return replace(state, restarts_in_row=0, waited_s=0.0)
+
+
+def _checkpoint_lost(state: RunState, event: events.CheckpointLost) -> RunState:
+    """Where one node alone loses checkpoint after checkpoint, and there is another, the run leaves it; where all do, it trains on."""
+    if state.stage not in ACTIVE or any(lost.step == event.step for lost in state.lost_checkpoints):
+        return state
+    machine = state.machine_of(event.node) if event.node else None
+    row = (*state.lost_checkpoints, LostCheckpoint(step=event.step, machine=machine, text=event.text))
+    limit = terms_in(state).recovery.max_lost_checkpoints
+    newest = row[-limit:]
+    if event.node is None or len(newest) < limit or {lost.machine for lost in newest} != {machine} or not event.spares:
+        return replace(state, lost_checkpoints=newest)
+    detail = f"{limit} checkpoints in a row were lost there: {event.text}"
+    fault = fault_on(state, event.node, Cause.CUT_OFF, detail)
+    seen = events.FaultsSeen(at_s=event.at_s, attempt=event.attempt, faults=(fault,), at_step=event.step, silent_s=0.0)
+    return _failed(replace(state, lost_checkpoints=newest), seen)
 
 
 # --- failures ----------------------------------------------------------------------------------------------------------
 
 
-def _worker_failed(state: RunState, event: events.WorkerFailed) -> Result:
-    incident = incident_of(event)
-    if state.stage in ACTIVE:
-        ending = Ending.STOPPED if state.stage is Stage.SAVING else None
-        reason = f"stopped on request; its last checkpoint failed: {event.detail}" if ending else ""
-        return _drain(replace(state, incidents=(*state.incidents, incident), ending=ending, reason=reason))
-    if state.stage is Stage.DRAINING:
-        return explain(state, incident) or state, ()
-    return state, ()
+def _faults_seen(state: RunState, event: events.FaultsSeen) -> RunState:
+    return _failed(state, event) if state.stage in ACTIVE else explained(state, event)
 
 
-def _nodes_changed(state: RunState, event: events.NodesChanged) -> Result:
-    nodes = {name: node for name, node in state.nodes.items() if name not in event.lost} | {node.node: node for node in event.joined}
-    changed = replace(state, nodes=nodes)
-    for name in event.lost:
-        lost = _node_lost(state, event, name)
-        if state.stage in ACTIVE and lost.rank is not None:
-            return _worker_failed(changed, lost)
-        explained = explain(changed, incident_of(lost))
-        if explained is not None:
-            changed = replace(explained, not_before_s=min(state.not_before_s, event.at_s))
-    return _advance(changed, event.at_s)
+def _failed(state: RunState, seen: events.FaultsSeen) -> RunState:
+    """A run that is leaving a node has an incident already."""
+    is_leaving = bool(state.incidents) and state.incidents[-1].attempt == seen.attempt
+    failed = explained(state, seen) if is_leaving else replace(state, incidents=(*state.incidents, incident_of(state, seen)))
+    if state.stop_wanted:
+        reason = f"stopped on request; its last checkpoint failed: {failed.incidents[-1].detail}"
+        failed = replace(failed, ending=Ending.STOPPED, reason=reason)
+    return _drain(failed)
 
 
-def _node_lost(state: RunState, event: events.NodesChanged, name: str) -> events.WorkerFailed:
-    rank = state.placement.index(name) * _terms(state).workers_per_node if name in state.placement else None
-    return events.WorkerFailed(
-        at_s=event.at_s,
-        attempt=state.attempt,
-        rank=rank,
-        node=name,
-        cause=Cause.NODE_LOST,
-        detail="the node left the cluster",
-        at_step=event.at_step,
-        silent_s=event.silent_s,
+def _nodes_to_leave(state: RunState, event: events.NodesToLeave) -> RunState:
+    """Workers that have begun to train save first."""
+    if state.stage not in (Stage.STARTING, Stage.RUNNING):
+        return state
+    faults = tuple(fault_on(state, node, Cause.LEAVING, event.text) for node in event.nodes)
+    seen = events.FaultsSeen(
+        at_s=event.at_s, attempt=event.attempt, faults=faults, at_step=max(state.committed_step, state.resumed_from or 0), silent_s=0.0
     )
+    leaving = replace(state, incidents=(*state.incidents, incident_of(state, seen)), save_within_s=event.within_s, reason=event.text)
+    return _drain(leaving) if state.stage is Stage.STARTING else replace(leaving, stage=Stage.SAVING)
 
 
-def _judge(state: RunState, at_s: float) -> RunState:
-    """After the last worker of a failed attempt is gone: restart, when, or end with the reason."""
-    terms, incident = _terms(state), state.incidents[-1]
-    verdict = VERDICTS[incident.cause]
-    if not verdict.restart:
-        return _fail(state, f"{incident.cause.value}: {incident.detail}; no restart can help")
-    times = times_in_row(state)
-    if verdict.same_step_limit is not None and times >= verdict.same_step_limit:
-        return _fail(state, f"{incident.cause.value} {times} times in a row at step {incident.at_step}: {incident.detail}")
-    limit = terms.recovery.max_restarts
-    if state.restarts_in_row >= limit:
-        return _fail(
-            state,
-            f"recovery.max_restarts={limit} restarts without a new checkpoint; last: {incident.cause.value}: {incident.detail}",
-        )
-    in_row = state.restarts_in_row + 1
-    wait_s = backoff_s(in_row, terms.recovery.backoff_s, terms.recovery.backoff_limit_s)
-    if incident.cause is Cause.PEER_LOST:
-        wait_s = max(wait_s, terms.recovery.peer_grace_s)
-    strikes, barred = state.strikes, state.barred
-    if incident.node is not None and verdict.strikes:
-        strikes = {**strikes, incident.node: strikes.get(incident.node, 0) + verdict.strikes}
-    if incident.node is not None and verdict.bars_node:
-        barred = tuple(sorted({*barred, incident.node}))
-    return replace(
-        state,
-        stage=Stage.WAITING,
-        strikes=strikes,
-        barred=barred,
-        restarts=state.restarts + 1,
-        restarts_in_row=in_row,
-        not_before_s=at_s + wait_s,
-        reason=_recovering_from(state),
-    )
-
-
-def _fail(state: RunState, reason: str) -> RunState:
-    return replace(state, stage=Stage.ENDED, ending=Ending.FAILED, reason=reason)
+def _saving_overdue(state: RunState, event: events.SavingOverdue) -> RunState:
+    if state.stage is not Stage.SAVING:
+        return state
+    if not state.stop_wanted:
+        return _drain(state)
+    return _drain(replace(state, ending=Ending.STOPPED, reason="stopped on request, without a new checkpoint: saving took too long"))
 
 
 # --- small steps -------------------------------------------------------------------------------------------------------
 
 
-def _advance(state: RunState, at_s: float) -> Result:
-    """Start the next attempt if nothing stands in its way."""
-    if state.stage is not Stage.WAITING or state.terms is None or at_s < state.not_before_s:
-        return state, ()
-    terms, nodes = state.terms, placement_for(state)
-    if not nodes:
-        return replace(state, reason=_shortage(state, terms)), ()
-    attempt = state.attempt + 1
-    started = replace(state, stage=Stage.STARTING, attempt=attempt, placement=nodes, resumed_from=None, reason=_recovering_from(state))
-    return started, (
-        StartWorkers(
-            attempt=attempt,
-            nodes=nodes,
-            workers_per_node=terms.workers_per_node,
-            world_size=terms.world_size,
-            config_version=terms.config_version,
-        ),
-    )
-
-
-def _recovering_from(state: RunState) -> str:
+def recovering_from(state: RunState) -> str:
     newest = state.incidents[-1] if state.incidents else None
     return f"recovering from {newest.cause.value}: {newest.detail}" if newest and newest.recovered_after_s is None else ""
 
 
-def _shortage(state: RunState, terms: Terms) -> str:
-    barred = [name for name in state.barred if name in state.nodes]
-    usable = sum(node.slots >= terms.workers_per_node for name, node in state.nodes.items() if name not in barred)
-    told = f"; not trusted any more: {', '.join(barred)}" if barred else ""
-    return f"waiting for nodes: needs {terms.num_nodes} with {terms.workers_per_node} free slots, has {usable}{told}"
+def fault_on(state: RunState, node: str, cause: Cause, detail: str) -> Fault:
+    """A fault of a whole node: its first rank stands for all."""
+    nodes = [placed.node for placed in state.placement]
+    rank = nodes.index(node) * terms_in(state).workers_per_node if node in nodes else None
+    return Fault(cause=cause, node=node, machine=state.machine_of(node), rank=rank, detail=detail)
 
 
-def placement_for(state: RunState) -> tuple[str, ...]:
-    """The nodes that the next attempt would get now; () for none."""
-    terms = _terms(state)
-    return place(
-        state.nodes,
-        strikes=state.strikes,
-        barred=state.barred,
-        num_nodes=terms.num_nodes,
-        slots=terms.workers_per_node,
-        previous=state.placement,
-    )
-
-
-def _drain(state: RunState) -> Result:
-    return replace(state, stage=Stage.DRAINING), (StopWorkers(attempt=state.attempt),)
-
-
-def _terms(state: RunState) -> Terms:
+def terms_in(state: RunState) -> Terms:
+    """What the run was submitted with."""
     assert state.terms is not None, "RunSubmitted is the first event of every journal"
     return state.terms
 
 
-_HANDLERS: dict[type, Callable[[RunState, Any], Result]] = {
+def _drain(state: RunState) -> RunState:
+    return replace(state, stage=Stage.DRAINING)
+
+
+def _end(state: RunState, ending: Ending, reason: str) -> RunState:
+    return replace(state, stage=Stage.ENDED, ending=ending, reason=reason)
+
+
+_HANDLERS: dict[type, Callable[[RunState, Any], RunState]] = {
     events.RunSubmitted: _submitted,
     events.ResumeRequested: _resume_requested,
+    events.StopRequested: _stop_requested,
+    events.FoundDead: _found_dead,
     events.ControllerStarted: _controller_started,
-    events.NodesChanged: _nodes_changed,
+    events.AttemptStarted: _attempt_started,
+    events.NodesShort: _nodes_short,
     events.TrainingResumed: _training_resumed,
     events.StepReached: _step_reached,
     events.CheckpointCommitted: _committed,
-    events.WorkerFailed: _worker_failed,
+    events.CheckpointLost: _checkpoint_lost,
+    events.NodesToLeave: _nodes_to_leave,
+    events.FaultsSeen: _faults_seen,
+    events.SavingOverdue: _saving_overdue,
     events.WorkersEnded: _workers_ended,
     events.WorkersGone: _workers_gone,
-    events.BackoffElapsed: lambda state, event: _advance(state, event.at_s),
-    events.StopRequested: _stop_requested,
 }

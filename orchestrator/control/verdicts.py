@@ -11,31 +11,41 @@ from orchestrator.control.causes import Cause
 class Verdict:
     """What one cause deserves."""
 
-    restart: bool = True
     same_step_limit: int | None = None
-    """As many failures of this cause in a row at the same step are taken for deterministic, and end the run; None for no limit."""
+    """As many failures of this cause in a row at the same step, on different machines or where there is no other, are taken for
+    deterministic, and end the run; None for no limit."""
+    ends_if_agreed: bool = False
+    """No restart can help when all ranks say it, or ranks of different nodes."""
     strikes: int = 0
-    """How much is held against the node: nodes with fewer strikes are preferred to it."""
-    bars_node: bool = False
-    """The node is not used again by this run."""
+    """How much is held against the machine: machines with fewer strikes are preferred to it."""
+    cordons: bool = False
+    """The machine is not used again by any run until a person clears it."""
+    counts: bool = True
+    """It counts against `recovery.max_restarts`."""
 
 
 VERDICTS: dict[Cause, Verdict] = {
-    Cause.KILLED: Verdict(same_step_limit=3, strikes=1),
-    Cause.CRASHED: Verdict(same_step_limit=3),
-    Cause.GPU_OUT_OF_MEMORY: Verdict(same_step_limit=3),
-    Cause.KERNELS: Verdict(same_step_limit=3, strikes=3),
-    Cause.HARDWARE: Verdict(bars_node=True),
-    Cause.PEER_LOST: Verdict(),
+    Cause.LEAVING: Verdict(counts=False),
     Cause.NODE_LOST: Verdict(strikes=1),
+    Cause.HARDWARE: Verdict(same_step_limit=3, cordons=True),
+    Cause.DISK_FULL: Verdict(strikes=1),
+    Cause.KERNELS: Verdict(same_step_limit=3, strikes=3),
+    Cause.CUT_OFF: Verdict(strikes=1),
     Cause.AGENT_LOST: Verdict(strikes=1),
+    Cause.KILLED: Verdict(same_step_limit=3, strikes=1),
     Cause.FROZEN: Verdict(strikes=2),
-    Cause.HUNG: Verdict(strikes=1),
-    Cause.STORE: Verdict(),
-    Cause.ACCESS: Verdict(same_step_limit=5),
-    Cause.CONFIG: Verdict(restart=False),
     Cause.FENCED: Verdict(),
+    Cause.CONFIG: Verdict(ends_if_agreed=True, same_step_limit=2, strikes=1),
+    Cause.ACCESS: Verdict(counts=False),
+    Cause.STORE: Verdict(),
+    Cause.GPU_OUT_OF_MEMORY: Verdict(same_step_limit=3, strikes=1),
+    Cause.CRASHED: Verdict(same_step_limit=3, strikes=1),
+    Cause.HUNG: Verdict(strikes=1),
+    Cause.ABORTED: Verdict(same_step_limit=5),
+    Cause.PEER_LOST: Verdict(),
 }
+STRIKES_WITHOUT_CORDON = 3
+"""What a machine gets that would be cordoned, had the run not cordoned `recovery.max_cordons` machines already."""
 
 
 def backoff_s(restarts_in_row: int, base_s: float, limit_s: float) -> float:

@@ -3,9 +3,9 @@
     journal/000000000001.json      one entry
     journal-upto/000000000500.json  entries 1 … 500 in one object, so that a long log is read quickly
 
-What the events are is the caller's affair: `kinds` maps the name of each kind, as the entries have it, to its dataclass. Appending is what
-decides who controls: of two controllers that both believe they do, the second one to write an entry loses, reads whose entry it was, and
-steps down.
+What the events are is the caller's affair: `kinds` maps the name of each kind, as the entries have it, to its dataclass. So is what was
+decided because of an event, which its entry may carry. Appending is what decides who controls: of two controllers that both believe they do,
+the second one to write an entry loses, reads whose entry it was, and steps down.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +24,7 @@ from orchestrator.errors import JournalBroken, Superseded
 from orchestrator.records.keys import JOURNAL, JOURNAL_SUMMARIES, journal_key, journal_summary_key
 
 SUMMARY_EVERY = 500
+NUM_PARALLEL_READS = 16
 E = TypeVar("E")
 Kinds = Mapping[str, type[E]]
 log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ class Entry(Generic[E]):
     sequence: int
     writer: str
     event: E
+    decided: dict[str, Any] | None = None
+    """JSON's own types; None where the entry says nothing of it."""
 
 
 def read_journal(store: ObjectStore, kinds: Kinds[E]) -> list[Entry[E]]:
@@ -40,8 +44,9 @@ def read_journal(store: ObjectStore, kinds: Kinds[E]) -> list[Entry[E]]:
     summaries = store.list(JOURNAL_SUMMARIES)
     entries = [_entry(plain, kinds, summaries[-1].key) for plain in _load(store, summaries[-1].key)] if summaries else []
     after = journal_key(len(entries)) if entries else ""
-    for info in store.list(JOURNAL, after=after):
-        entries.append(_entry(_load(store, info.key), kinds, info.key))
+    keys = [info.key for info in store.list(JOURNAL, after=after)]
+    with ThreadPoolExecutor(NUM_PARALLEL_READS) as pool:
+        entries.extend(pool.map(lambda key: _entry(_load(store, key), kinds, key), keys))
     for expected, entry in enumerate(entries, start=1):
         if entry.sequence != expected:
             raise JournalBroken(
@@ -60,27 +65,27 @@ class Journal(Generic[E]):
         self._entries = entries
 
     @property
-    def events(self) -> list[E]:
-        return [entry.event for entry in self._entries]
+    def entries(self) -> list[Entry[E]]:
+        return list(self._entries)
 
-    def reread(self) -> list[E]:
-        """The events as they stand in the store, other controllers' included."""
-        return [entry.event for entry in read_journal(self._store, self._kinds)]
+    def reread(self) -> list[Entry[E]]:
+        """The entries as they stand in the store, other writers' included."""
+        return read_journal(self._store, self._kinds)
 
-    def append(self, event: E) -> None:
+    def append(self, event: E, decided: dict[str, Any] | None = None) -> None:
         """Returns once the event is durable.
 
-        Raises Superseded when another controller has written since, and StoreUnavailable when it is unknown whether the event was
+        Raises Superseded when another writer has written since, and StoreUnavailable when it is unknown whether the event was
         written: append the same event again.
         """
         sequence = len(self._entries) + 1
-        entry = Entry(sequence=sequence, writer=self._writer, event=event)
+        entry = Entry(sequence=sequence, writer=self._writer, event=event, decided=decided)
         try:
             self._store.create(journal_key(sequence), _encode(entry))
         except KeyExists as error:
             other = _entry(_load(self._store, journal_key(sequence)), self._kinds, journal_key(sequence))
             if other.writer != self._writer:
-                raise Superseded(f"journal entry {sequence} was written by controller {other.writer}") from error
+                raise Superseded(f"journal entry {sequence} was written by controller {other.writer}", writer=other.writer) from error
             if other.event != event:
                 raise JournalBroken(f"journal entry {sequence} holds another event of this very controller") from error
         self._entries.append(entry)
@@ -105,7 +110,9 @@ def new_journal(store: ObjectStore, kinds: Kinds[E]) -> Journal[E]:
 
 
 def _plain(entry: Entry[E]) -> dict[str, Any]:
-    return {"sequence": entry.sequence, "writer": entry.writer, "kind": type(entry.event).__name__, "event": codec.to_plain(entry.event)}
+    decided = {} if entry.decided is None else {"decided": entry.decided}
+    event = {"kind": type(entry.event).__name__, "event": codec.to_plain(entry.event)}
+    return {"sequence": entry.sequence, "writer": entry.writer, **event, **decided}
 
 
 def _encode(entry: Entry[E]) -> bytes:
@@ -122,6 +129,7 @@ def _load(store: ObjectStore, key: str) -> Any:
 def _entry(plain: Any, kinds: Kinds[E], key: str) -> Entry[E]:
     try:
         kind = kinds[plain["kind"]]
-        return Entry(sequence=plain["sequence"], writer=plain["writer"], event=codec.from_plain(kind, plain["event"], key))
+        event = codec.from_plain(kind, plain["event"], key, ignore_unknown="decided" in plain)
+        return Entry(sequence=plain["sequence"], writer=plain["writer"], event=event, decided=plain.get("decided"))
     except (KeyError, TypeError, codec.DecodeError) as error:
         raise JournalBroken(f"{key} is no entry that this version of braid knows ({error}); use the version that wrote it") from error
