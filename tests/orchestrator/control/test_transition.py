@@ -188,6 +188,11 @@ def test_a_configuration_error_of_one_rank_is_a_fault_of_its_node():
     assert state.reason == "config 2 times in a row at step 0 on 2 machines: dataset is missing"
 
 
+def test_a_crash_of_every_rank_at_once_is_tried_again():
+    state = play(*running(), failed(1, fault(Cause.CRASHED, ranks=2, nodes=2)), gone(1))
+    assert (state.label, state.restarts) == ("recovering", 1)
+
+
 def test_the_first_restart_is_immediate_and_further_ones_back_off_until_a_checkpoint_shows_progress():
     state = play(*running())
     waits = []
@@ -492,6 +497,13 @@ def test_a_run_saves_before_it_leaves_a_node_that_somebody_cordoned():
     assert (incident.cause, incident.node, incident.strikes) == (Cause.LEAVING, "b", {})
     assert (state.restarts_in_row, state.wait_s, next_on(state)) == (0, 0.0, "ac")
     assert play(*running(2, "ac"), state=state).save_within_s is None
+
+
+def test_what_leaving_a_node_costs_is_counted_from_the_newest_step_that_is_known():
+    state = play(submitted(), placed(1, "ab"), resumed(1, 30), stepped(1, 31))
+    assert play(leave(1, "b"), state=state).incidents[0].at_step == 30
+    assert play(committed(1, 40), leave(1, "b"), state=state).incidents[0].at_step == 40
+    assert play(submitted(), placed(1, "ab"), leave(1, "b")).incidents[0].at_step == 0
 
 
 def test_a_node_is_left_without_saving_where_there_is_nothing_to_save_yet_or_no_time():
