@@ -1,7 +1,7 @@
 """`braid`: what a person types. Here the commands are put together, and errors become lines and exit statuses.
 
 Exit status: 0 good, 1 the thing asked about is not, 2 the request can't be done (one line says why and what to do),
-3 a followed run was stopped.
+3 a followed run was stopped, 4 a followed run does not answer any more: it may have ended, and it may go on.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import cluster, data, demo, doctor, model, runs, weights
+from launch.commands import cluster, data, demo, doctor, model, nodes, runs, weights
 from launch.errors import Abandoned, UserError
 from orchestrator.errors import is_expected
 
@@ -32,7 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "checkpoints": runs.checkpoints,
 }
 """In the order of `braid --help`."""
-GROUPS = {"data": data.app, "cluster": cluster.app}
+GROUPS = {"data": data.app, "cluster": cluster.app, "nodes": nodes.app}
 """Commands of two words, such as `braid data build`."""
 
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, UserError) and not is_expected(error):
             raise
         print(f"braid: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if isinstance(error, Abandoned) else 2
+        return 4 if isinstance(error, Abandoned) else 2
     return 0
 
 

@@ -13,6 +13,10 @@ class NoSuchRun(UserError):
     """The store holds no run of this name."""
 
 
+class NoSuchMachine(UserError):
+    """Neither the registry of nodes nor the cluster knows a machine of this name."""
+
+
 class RunExists(UserError):
     """A run of this name has been submitted before."""
 
@@ -34,7 +38,7 @@ class NotReachable(UserError):
 
 
 class Abandoned(UserError):
-    """Nothing has controlled a followed run for a while; ends a command with exit status 1."""
+    """The controller of a followed run has not answered for a while; ends a command with exit status 4, since the run may go on."""
 
 
 class NotOpen(NotReachable):

@@ -32,5 +32,6 @@ def status(address: Address = "") -> None:
             raise typer.Exit(1)
         for node in connection.nodes():
             typer.echo(
-                f"{node.node}  {node.address}  {'alive' if node.is_alive else 'dead'}  {node.num_cpus:g} CPUs  {node.num_gpus:g} GPUs"
+                f"{node.node}  {node.machine}  {node.address}  {'alive' if node.is_alive else 'dead'}  "
+                f"{node.num_cpus:g} CPUs  {node.num_gpus:g} GPUs"
             )

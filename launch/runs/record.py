@@ -180,7 +180,7 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
     """The status of a run that is nothing but weights, with the keys of any other."""
     nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, **in_status(None), "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
-    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "workers": []}
+    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "num_workers": 0, "workers": [], "alerts": []}
     return {
         "run": weights.run,
         "state": "weights",

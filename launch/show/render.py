@@ -18,16 +18,26 @@ COLOURS = {
     "queued": "yellow", "starting": "cyan", "running": "green", "recovering": "magenta", "stopping": "yellow",
     "finished": "bold green", "failed": "bold red", "stopped": "yellow",
 }  # fmt: skip
+MACHINE_COLOURS = {"ok": "green", "strikes": "yellow", "cordoned": "bold red"}
 CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red"}
 
 
 def status_view(status: Status) -> RenderableType:
     """Everything that is known of a run."""
-    parts: list[RenderableType] = [headline(status), progress_line(status)]
+    parts: list[RenderableType] = [
+        headline(status),
+        *(Text(f"! {line}", style="bold red") for line in status["alerts"]),
+        progress_line(status),
+    ]
     if status["reason"]:
         parts.append(Text(status["reason"], style="italic"))
     if status["workers"]:
         parts.append(_workers(status["workers"]))
+        if len(status["workers"]) < status["num_workers"]:
+            parts.append(Text(_which_workers(status), style="dim"))
+    if status["strikes"]:
+        held = ", ".join(f"{machine} {number}" for machine, number in status["strikes"].items())
+        parts.append(Text(f"strikes: {held}", style="yellow"))
     if status["incidents"]:
         parts.append(incidents_view(status["incidents"]))
     parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])
@@ -79,6 +89,11 @@ def _workers(workers: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def _which_workers(status: Status) -> str:
+    shown = status["workers"]
+    return f"ranks {shown[0]['rank']:,} … {shown[-1]['rank']:,} of {status['num_workers']:,} workers; others with --workers PAGE"
+
+
 def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
     """A table of numbers, and below it what happened in words."""
     table = _table("attempt", "cause", "node", "rank", "step", "noticed", "recovered", "from", "replayed", gap=1)
@@ -108,12 +123,32 @@ def runs_table(runs: Sequence[Status]) -> Table:
 def checkpoints_table(checkpoints: Sequence[dict[str, Any]]) -> Table:
     table = _table("step", "attempt", "files", "size", "layout", "written (UTC)", "state")
     for one in checkpoints:
-        written = "–" if one["created_at_s"] is None else f"{datetime.fromtimestamp(one['created_at_s'], UTC):%Y-%m-%d %H:%M:%S}"
+        written = "–" if one["created_at_s"] is None else _utc(one["created_at_s"])
         state = Text(one["state"], style=CHECKPOINT_COLOURS[one["state"]])
         table.add_row(
             str(one["step"]), str(one["attempt"]), str(one["files"]), f"{human(one['size_bytes'])}B", one["layout"], written, state
         )
     return table
+
+
+def machines_table(machines: Sequence[dict[str, Any]]) -> RenderableType:
+    """A line for each machine, and below the newest faults that are held against them."""
+    table = _table("machine", "state", "present", "strikes", "cordoned by", "since (UTC)", "reason")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for one in machines:
+        cordon = one["cordoned"]
+        because = (cordon["by"], _utc(cordon["at_s"]), cordon["reason"]) if cordon else ("–", "–", "")
+        state = Text(one["state"], style=MACHINE_COLOURS[one["state"]])
+        table.add_row(one["machine"], state, "yes" if one["in_cluster"] else "no", str(one["strikes"]), *because)
+    return Group(table, *(Text(line, style="dim") for one in machines for line in _findings(one)))
+
+
+def _findings(machine: dict[str, Any]) -> list[str]:
+    return [
+        f"{machine['machine']}: {_utc(one['at_s'])}, run {one['run']}, attempt {one['attempt']}: {one['cause']}: {one['detail']}"
+        for one in machine["findings"]
+    ]
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
@@ -134,6 +169,10 @@ def _table(*columns: str, gap: int = 2) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _utc(at_s: float) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _seconds(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """Where everything durable of a run lies on the store: every key, once. Pure.
 
     run-names/NAME                          empty; so that listing runs does not list their checkpoints
+    nodes/journal/000000000001.json         what runs and people hold against machines, an event each
     runs/NAME/config/0001.json              the run's configurations, by version
               journal/000000000001.json     what happened to the run, an event each
               journal-upto/000000000500.json  entries 1 … 500 of the journal in one object
@@ -10,7 +11,8 @@
               ledger-upto/a0001/000000100.jsonl       its records up to step 100, since the object before
               logs/a0001/rank-00000.log     the end of what a worker printed
 
-All but the first two functions give keys below runs/NAME/, for the store that `store_of_run` returns.
+All but the first three functions give keys below runs/NAME/, for the store that `store_of_run` returns; those of the journal also serve
+below nodes/, for the store that `store_of_nodes` returns.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import re
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 
 NAMES = "run-names/"
+NODES = "nodes/"
 CONFIGS = "config/"
 JOURNAL = "journal/"
 JOURNAL_SUMMARIES = "journal-upto/"
@@ -41,6 +44,11 @@ _LOG = re.compile(rf"{LOGS}a(\d{{4,}})/")
 def store_of_run(store: ObjectStore, name: str) -> ObjectStore:
     """The part of a storage root that belongs to a run."""
     return with_prefix(store, f"runs/{name}/")
+
+
+def store_of_nodes(store: ObjectStore) -> ObjectStore:
+    """The part of a storage root that tells of its machines, and belongs to no run."""
+    return with_prefix(store, NODES)
 
 
 def name_key(name: str) -> str:

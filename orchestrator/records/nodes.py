@@ -7,7 +7,14 @@ A machine is named by what stays when its raylet restarts: see `ray_backend`. No
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from data_pipeline.store.protocol import ObjectStore
+from orchestrator.errors import Superseded
+from orchestrator.records.journal import open_journal
+from orchestrator.records.keys import JOURNAL, journal_key, store_of_nodes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +56,8 @@ class Cleared:
 
 
 NodeEvent = Finding | Cordoned | Cleared
+NODE_EVENT_KINDS: dict[str, type[NodeEvent]] = {cls.__name__: cls for cls in typing.get_args(NodeEvent)}
+"""By the name that the journal has for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,3 +72,93 @@ class Standing:
     """Faults held against it by any run since it was last cleared, by their weight."""
     clears: int = 0
     """How often a person cleared it: what a run has held against it before counts no more."""
+
+
+def standings(events: Iterable[NodeEvent]) -> dict[str, Standing]:
+    """By machine, for every machine that the events name."""
+    return {machine: _standing(history) for machine, history in by_machine(events).items()}
+
+
+def by_machine(events: Iterable[NodeEvent]) -> dict[str, list[NodeEvent]]:
+    """The events of each machine, in their order."""
+    found: dict[str, list[NodeEvent]] = {}
+    for event in events:
+        found.setdefault(event.machine, []).append(event)
+    return found
+
+
+def since_cleared(history: Sequence[NodeEvent]) -> list[Finding | Cordoned]:
+    """Of one machine's events, those that still count."""
+    counted: list[Finding | Cordoned] = []
+    for event in history:
+        counted = [] if isinstance(event, Cleared) else [*counted, event]
+    return counted
+
+
+def cordon_in(counted: Sequence[Finding | Cordoned]) -> Finding | Cordoned | None:
+    """Of the events that still count, the one that keeps the machine out of use: a person's last word, else the first finding that does."""
+    by_people = [event for event in counted if isinstance(event, Cordoned)]
+    by_runs = [event for event in counted if isinstance(event, Finding) and event.cordons]
+    return by_people[-1] if by_people else by_runs[0] if by_runs else None
+
+
+def reason_of(cordon: Finding | Cordoned) -> str:
+    """Why the machine is out of use, in words."""
+    return cordon.reason if isinstance(cordon, Cordoned) else f"{cordon.cause}: {cordon.detail}"
+
+
+def author_of(cordon: Finding | Cordoned) -> str:
+    """Who took the machine out of use: a person, or a run."""
+    return cordon.by if isinstance(cordon, Cordoned) else f"run {cordon.run}"
+
+
+def _standing(history: Sequence[NodeEvent]) -> Standing:
+    counted = since_cleared(history)
+    cordon = cordon_in(counted)
+    return Standing(
+        cordoned=reason_of(cordon) if cordon else "",
+        within_s=cordon.within_s if isinstance(cordon, Cordoned) else None,
+        strikes=sum(event.strikes for event in counted if isinstance(event, Finding)),
+        clears=sum(isinstance(event, Cleared) for event in history),
+    )
+
+
+FindingKey = tuple[str, int, str]
+
+
+def finding_key(finding: Finding) -> FindingKey:
+    """(run, attempt, machine): what a run holds against a machine because of an attempt is said once."""
+    return finding.run, finding.attempt, finding.machine
+
+
+class NodeRegistry:
+    """The registry of a storage root, which many write at once. For one thread at a time."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        """`store` is the whole storage root."""
+        self._store = store_of_nodes(store)
+        self._events: list[NodeEvent] = []
+
+    def read(self) -> list[NodeEvent]:
+        """Every event, in order. Costs one listing where nothing is new. Raises StoreError, JournalBroken."""
+        if self._store.list(JOURNAL, after=journal_key(len(self._events))):
+            self._events = open_journal(self._store, NODE_EVENT_KINDS).events
+        return list(self._events)
+
+    def record(self, event: NodeEvent) -> None:
+        """Returns once the event is durable, behind whatever others have written meanwhile. A finding that is there is not repeated.
+
+        Raises StoreError, JournalBroken.
+        """
+        while True:
+            journal = open_journal(self._store, NODE_EVENT_KINDS)
+            if isinstance(event, Finding) and finding_key(event) in _keys(journal.events):
+                return
+            try:
+                return journal.append(event)
+            except Superseded:
+                continue  # another writer took this number: read on, and take the next
+
+
+def _keys(events: Iterable[NodeEvent]) -> set[FindingKey]:
+    return {finding_key(event) for event in events if isinstance(event, Finding)}

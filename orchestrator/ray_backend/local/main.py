@@ -14,6 +14,7 @@ from ray.cluster_utils import Cluster
 
 from orchestrator.node.processes import look_at
 from orchestrator.ray_backend.local.cluster import LocalNode, LocalState, write_state
+from orchestrator.ray_backend.machines import LABEL
 
 OBJECT_STORE_BYTES = 75 * 2**20
 HEALTH_CHECKS = {
@@ -28,11 +29,10 @@ HEALTH_CHECKS = {
 def main(directory: Path, num_nodes: int) -> None:
     node_options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "node_ip_address": "127.0.0.1"}
     head_options = {"num_gpus": visible_gpus(), "include_dashboard": False, "include_log_monitor": False, "_system_config": HEALTH_CHECKS}
-    cluster = Cluster(initialize_head=True, head_node_args=node_options | head_options)
-    for _ in range(num_nodes - 1):
-        cluster.add_node(wait=False, **node_options)
+    cluster = Cluster(initialize_head=True, head_node_args=node_options | head_options | known_as(0))
+    others = [cluster.add_node(wait=False, **node_options, **known_as(index)) for index in range(1, num_nodes)]
     cluster.wait_for_nodes()
-    nodes = tuple(_local_node(node, is_head=node is cluster.head_node) for node in (cluster.head_node, *sorted_nodes(cluster)))
+    nodes = tuple(_local_node(node, is_head=node is cluster.head_node) for node in (cluster.head_node, *others))
     me = look_at(os.getpid())
     assert me is not None, "a process that runs is in /proc"
     write_state(
@@ -42,15 +42,16 @@ def main(directory: Path, num_nodes: int) -> None:
     _reap_forever()
 
 
+def known_as(index: int) -> dict[str, Any]:
+    """The option of a node by which it is the same machine whenever the cluster is started again: `local-0` is the head."""
+    return {"labels": {LABEL: f"local-{index}"}}
+
+
 def visible_gpus() -> int:
     """How many GPUs this machine has, as far as CUDA_VISIBLE_DEVICES allows. The head has them all: there is only one set."""
     visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
     count: int = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
     return count if visible is None else min(count, len(visible))
-
-
-def sorted_nodes(cluster: Cluster) -> list[Any]:
-    return sorted(cluster.worker_nodes, key=lambda node: str(node.node_id))
 
 
 def _local_node(node: Any, *, is_head: bool) -> LocalNode:

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.node.processes import look_at, pids_with_environment, processes
 from orchestrator.ray_backend.local import cluster as local_cluster
+from orchestrator.ray_backend.machines import machine_of
 from tests.orchestrator.node.waiting import wait_for
 from tests.orchestrator.ray_backend.listening import LOOPBACK, listening_addresses
 
@@ -35,6 +36,15 @@ def test_the_token_is_for_this_user_only(home: Path, cluster: str):
 def test_a_cluster_that_runs_is_used_again(home: Path, cluster: str):
     assert local_cluster.start_local_cluster(home, 1) == cluster
     assert local_cluster.local_address(home) == cluster
+
+
+def test_its_nodes_are_the_same_machines_whenever_it_is_started(home: Path, cluster: str):
+    """In the order in which `local_nodes` has them, the head first."""
+    import ray
+
+    machines = {node["NodeID"]: machine_of(node) for node in ray.nodes()}
+
+    assert [machines[node.node] for node in local_cluster.local_nodes(home)] == ["local-0", "local-1", "local-2"]
 
 
 def test_nothing_is_left_of_a_cluster_whose_daemon_was_killed(tmp_path: Path):

@@ -37,8 +37,9 @@ def test_every_key_of_a_run():
 def test_what_belongs_to_a_run_is_below_its_name():
     store = MemoryStore()
     keys.store_of_run(store, "first").put(keys.config_key(1), b"{}")
+    keys.store_of_nodes(store).put(keys.journal_key(1), b"{}")
 
-    assert list(store.objects) == ["runs/first/config/0001.json"]
+    assert list(store.objects) == ["runs/first/config/0001.json", "nodes/journal/000000000001.json"]
     with pytest.raises(InvalidKey):
         keys.store_of_run(store, "../first")
 
@@ -81,6 +82,9 @@ def test_no_key_of_a_run_is_spelled_anywhere_else(room: str):
         keys.LOGS,
     )
     prefixes = (keys.NAMES, *run)
+    prefixes = (
+        keys.NAMES, keys.NODES, keys.CONFIGS, keys.JOURNAL, keys.JOURNAL_SUMMARIES, keys.COMMITS, keys.CHECKPOINTS, keys.LEDGER, keys.LOGS,
+    )  # fmt: skip
     home = Path(keys.__file__)
     files = [path for path in (home.parents[2] / room).rglob("*.py") if path != home]
     assert [path.name for path in files if any(text.startswith((*prefixes, "runs/")) for text in literals(path))] == []

@@ -1,0 +1,92 @@
+"""A thread that reads the registry of nodes again and again and writes it, so that the controller never waits for the store."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+
+from orchestrator.errors import is_expected
+from orchestrator.records.nodes import Finding, FindingKey, NodeRegistry, Standing, finding_key, standings
+
+READ_EVERY_S = 10.0
+"""How old the standings may become, and how long a finding waits for the next try while the store is away."""
+FIRST_READING_WITHIN_S = 5.0
+"""For the first reading. Longer than that no run waits: machines that are cordoned are left once it is known."""
+LAST_FINDINGS_WITHIN_S = 5.0
+"""For the findings of a run that has just ended to be written."""
+log = logging.getLogger(__name__)
+
+
+class RegistryWatch:
+    """`standings` and `record` never wait for the store; `start` and `stop` do for a while, and the thread runs between them."""
+
+    def __init__(self, registry: NodeRegistry, *, every_s: float = READ_EVERY_S) -> None:
+        self._registry = registry
+        self._every_s = every_s
+        self._standings: Mapping[str, Standing] = {}
+        self._lock = threading.Lock()
+        self._told: set[FindingKey] = set()
+        """Every finding that was ever asked for."""
+        self._waiting: list[Finding] = []
+        """Those of them that are not in the registry yet."""
+        self._looked = threading.Event()
+        self._news = threading.Event()
+        self._stopping = False
+        self._is_away = False
+        self._thread = threading.Thread(target=self._watch, name="registry of nodes", daemon=True)
+
+    @property
+    def standings(self) -> Mapping[str, Standing]:
+        """By machine, as last read; empty before the first reading."""
+        return self._standings
+
+    def record(self, findings: Iterable[Finding]) -> None:
+        """Returns at once; asking for the same again changes nothing."""
+        with self._lock:
+            new = [finding for finding in findings if finding_key(finding) not in self._told]
+            self._told.update(map(finding_key, new))
+            self._waiting.extend(new)
+        if new:
+            self._news.set()
+
+    def start(self) -> None:
+        """Waits up to FIRST_READING_WITHIN_S for the first reading, so that no attempt is placed on a machine that is cordoned already."""
+        self._thread.start()
+        self._looked.wait(FIRST_READING_WITHIN_S)
+
+    def stop(self) -> None:
+        """Ends the thread after one more try to write what waits; gives it LAST_FINDINGS_WITHIN_S for that."""
+        self._stopping = True
+        self._news.set()
+        self._thread.join(LAST_FINDINGS_WITHIN_S)
+
+    # --- the thread ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            is_last = self._stopping
+            self._look()
+            self._looked.set()
+            if is_last:
+                return
+            self._news.wait(self._every_s)
+            self._news.clear()
+
+    def _look(self) -> None:
+        try:
+            self._write_what_waits()
+            self._standings = standings(self._registry.read())
+            self._is_away = False
+        except Exception as error:  # whatever it is: a thread that ended would leave the standings as they are for good
+            if not self._is_away:
+                told = "the registry of nodes can't be read or written, trying again every %g s: %s"
+                log.warning(told, self._every_s, error, exc_info=not is_expected(error))
+            self._is_away = True
+
+    def _write_what_waits(self) -> None:
+        """One after the other; what could not be written stays."""
+        while self._waiting:
+            self._registry.record(self._waiting[0])
+            with self._lock:
+                del self._waiting[0]
