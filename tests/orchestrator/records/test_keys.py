@@ -81,10 +81,7 @@ def test_no_key_of_a_run_is_spelled_anywhere_else(room: str):
         keys.COMPACTED_LEDGER,
         keys.LOGS,
     )
-    prefixes = (keys.NAMES, *run)
-    prefixes = (
-        keys.NAMES, keys.NODES, keys.CONFIGS, keys.JOURNAL, keys.JOURNAL_SUMMARIES, keys.COMMITS, keys.CHECKPOINTS, keys.LEDGER, keys.LOGS,
-    )  # fmt: skip
+    prefixes = (keys.NAMES, keys.NODES, *run)
     home = Path(keys.__file__)
     files = [path for path in (home.parents[2] / room).rglob("*.py") if path != home]
     assert [path.name for path in files if any(text.startswith((*prefixes, "runs/")) for text in literals(path))] == []
