@@ -22,26 +22,22 @@ AGENT_LOOKS_AT_ORPHANS_EVERY_S = 0.02
 """The same while it kills what ended workers left behind: these end without a word to it."""
 ATTENDED_GAP_S = 1.0
 """The longest time between two looks that counts as watched: see `attended`."""
-REPORT_EVERY_S = 0.5
+REPORT_EVERY_S = 2.0
 """How old an agent's report without news may become."""
 ASK_AGAIN_AFTER_S = 0.2
 """Between two questions to an agent that can't be reached."""
-AGENT_STARTS_WITHIN_S = 60.0
-"""For an agent's first word: the node may have no free GPU, or not enough of them."""
-KILL_WITHIN_S = 3.0
-"""For an agent to kill and reap its workers."""
-KILL_ANSWERED_WITHIN_S = KILL_WITHIN_S + 1
-"""For an agent's answer that it has killed its workers; after that the agent is ended instead, and they die with it."""
+STEP_DOWN_WITHIN_S = 2.0
+"""For a controller that another one replaced to tell the agents."""
 UPLOAD_WITHIN_S = 2.0
 """For an agent without workers to upload the rest of their logs."""
-GIVE_UP_AFTER_S = 8.0
-"""From the order to stop to taking the agent for gone, confirmed or not: a frozen node can't answer, and its writes are fenced."""
 FORSAKEN_AFTER_S = 600.0
 """For an agent without workers and without a word from any controller to end by itself."""
-FORSAKEN_LOOK_EVERY_S = 10.0
+FORSAKEN_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether it is forsaken."""
-GPUS_COUNTED_EVERY_S = 1.0
-"""Between two questions to Ray for the free GPUs of every node."""
+GPUS_ASKED_WITHIN_S = 10.0
+"""For nvidia-smi to name the GPUs of a node."""
+NODES_LISTED_EVERY_S = 1.0
+"""Between two questions to Ray for its nodes and their free GPUs."""
 GPUS_SETTLE_WITHIN_S = 5.0
 """How long GPUs that an agent gave back may not yet show as free: it uploads logs first, and Ray's own count lags behind."""
 PROCESSES_GONE_WITHIN_S = 10.0
@@ -65,6 +61,8 @@ STATUS_WITHIN_S = 2.0
 """How long a question for the status waits for such a controller: the one who asks has the store to look at too."""
 LOG_WITHIN_S = 5.0
 """For an agent to read a piece of a live log."""
+LEAVES_WITHIN_S = 10.0
+"""For Ray to end the process of a controller that is done."""
 
 # --- a person's end -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -15,20 +16,22 @@ from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyMissing
 from orchestrator.config import RunConfig
 from orchestrator.control.controller import Controller
-from orchestrator.control.events import EVENT_KINDS, ControllerStarted, Event, StopRequested
+from orchestrator.control.events import ControllerStarted, Event, StopRequested
+from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage
 from orchestrator.control.status import build_status
-from orchestrator.control.transition import fold
-from orchestrator.deadlines import ANSWER_WITHIN_S, LOG_WITHIN_S, REOPEN_AFTER_S, REOPEN_WITHIN_S, STATUS_WITHIN_S
+from orchestrator.deadlines import ANSWER_WITHIN_S, LEAVES_WITHIN_S, LOG_WITHIN_S, REOPEN_AFTER_S, REOPEN_WITHIN_S, STATUS_WITHIN_S
 from orchestrator.errors import Superseded, is_expected
+from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
+from orchestrator.fleet.registry_watch import RegistryWatch
 from orchestrator.node.home import run_directory
+from orchestrator.node.log_file import start_log_file
 from orchestrator.node.orders import WORKER_COMMAND
-from orchestrator.ray_backend.names import NAMESPACE, controller_name
-from orchestrator.ray_backend.node_agent import start_log_file
-from orchestrator.ray_backend.ray_cluster import RayCluster
+from orchestrator.ray_backend.ray_transport import RayTransport
 from orchestrator.records.configs import read_config
-from orchestrator.records.journal import open_journal
+from orchestrator.records.journal import Entry
 from orchestrator.records.keys import JOURNAL, store_of_run
+from orchestrator.records.nodes import NodeRegistry
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,8 @@ class ControllerActor:
         self._trouble = ""
         """Why the run is not open; empty while that is not known."""
         self._config: RunConfig
-        self._cluster: RayCluster
+        self._cluster: AgentCluster
+        self._registry: RegistryWatch
         self._controller: Controller
         threading.Thread(target=self._control, name="controller", daemon=True).start()
 
@@ -69,11 +73,11 @@ class ControllerActor:
         return None if self._opened.is_set() and self._controller.view.seen is not None else self._trouble
 
     @ray.method(concurrency_group="query")
-    def status(self) -> dict[str, Any]:
+    def status(self, page: int = 1) -> dict[str, Any]:
         """What `braid status` shows, JSON-ready. Raises NotReady."""
         self._wait_until_open(STATUS_WITHIN_S)
         view = self._controller.view
-        return build_status(self._run, self._config, view.state, view.seen, time.time())
+        return build_status(self._run, self._config, view.state, view.seen, time.time(), in_stage_s=view.in_stage_s, page=page)
 
     @ray.method(concurrency_group="query")
     def stop(self, now: bool) -> None:
@@ -104,7 +108,8 @@ class ControllerActor:
         except Exception as error:  # noqa: BLE001 — whatever it is, a new process is the remedy
             self._crash(error, crashes)
         self._leaving = True
-        ray.kill(ray.get_actor(controller_name(self._run), namespace=NAMESPACE), no_restart=True)
+        self._registry.stop()
+        _end_this_process()
 
     def _open_patiently(self) -> int:
         """Returns once the run is open: how many controllers before this one crashed in a row."""
@@ -119,17 +124,19 @@ class ControllerActor:
                 wait_s = min(REOPEN_WITHIN_S, 2 * wait_s)
 
     def _open(self) -> int:
-        run_store = store_of_run(open_store(self._storage), self._run)
-        journal = open_journal(run_store, EVENT_KINDS)
-        terms = fold(journal.events).terms
-        if terms is None:
+        store = open_store(self._storage)
+        run_store = store_of_run(store, self._run)
+        history = open_history(run_store)
+        if history.state.terms is None:
             raise KeyMissing(f"{run_store.url(JOURNAL)}: no journal; was the run submitted here?")
-        self._config = read_config(run_store, terms.config_version)
-        self._cluster = RayCluster(self._config, worker_command=self._worker_command)
-        self._controller = Controller(journal=journal, cluster=self._cluster, clock=time.time)
+        self._config = read_config(run_store, history.state.terms.config_version)
+        self._registry = RegistryWatch(NodeRegistry(store))
+        self._registry.start()
+        self._cluster = build_agent_cluster(self._config, RayTransport(), registry=self._registry, worker_command=self._worker_command)
+        self._controller = Controller(run=self._run, history=history, cluster=self._cluster)
         self._opened.set()
         log.info("controller of %s in process %d", self._run, os.getpid())
-        return controllers_without_news(journal.events)
+        return controllers_without_news(history.entries)
 
     def _crash(self, error: Exception, crashes: int) -> None:
         """Ends this process, after a while that grows with every crash in a row, so that Ray starts a new one."""
@@ -145,11 +152,23 @@ class ControllerActor:
             raise NotReady(f"controller of {self._run}: {self._trouble or 'still reading its journal'}")
 
 
-def controllers_without_news(events: list[Event]) -> int:
+def _end_this_process() -> None:
+    """For good, and nothing but this process: Ray does not start it again.
+
+    While a process is paused, Ray may have replaced it: the actor's handle and name belong to another process then, and ending the actor
+    would end that one.
+    """
+    worker: Any = ray._private.worker.global_worker
+    worker.core_worker.drain_and_exit_worker("user", b"this controller's work is over")
+    time.sleep(LEAVES_WITHIN_S)
+    os._exit(1)  # Ray's own end of it is gone
+
+
+def controllers_without_news(entries: Sequence[Entry[Event]]) -> int:
     """How many controllers in a row began and then recorded nothing: they crashed."""
     count = 0
-    for event in reversed(events):
-        if not isinstance(event, ControllerStarted):
+    for entry in reversed(entries):
+        if not isinstance(entry.event, ControllerStarted):
             break
         count += 1
     return count

@@ -16,12 +16,11 @@ from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RecoveryConfig, ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.control.events import EVENT_KINDS, RunSubmitted
+from orchestrator.control.events import RunSubmitted
+from orchestrator.control.history import new_history, read_state
 from orchestrator.control.state import RunState, Stage, terms_of
-from orchestrator.control.transition import fold
 from orchestrator.node.processes import pids_with_environment
 from orchestrator.ray_backend import client
-from orchestrator.records.journal import open_journal, read_journal
 from tests.orchestrator.node.waiting import wait_for
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
@@ -40,7 +39,7 @@ class FakeRun:
         return client.start_controller(self.name, self.config.storage, worker_command=FAKE_WORKER)
 
     def state(self) -> RunState:
-        return fold([entry.event for entry in read_journal(self.store, EVENT_KINDS)])
+        return read_state(self.store)
 
     def pids(self) -> list[int]:
         return sorted(pids_with_environment("BRAID_RUN", self.name))
@@ -90,5 +89,5 @@ def submit(root: Path, name: str, *, num_steps: int = 100_000, num_workers: int 
     )
     store = with_prefix(LocalStore(root), f"runs/{name}")
     store.create("config/0001.json", codec.to_json(config))
-    open_journal(store, EVENT_KINDS).append(RunSubmitted(at_s=time.time(), terms=terms_of(config, 1)))
+    new_history(store).append(RunSubmitted(at_s=time.time(), terms=terms_of(config, 1)))
     return FakeRun(config, store)

@@ -6,33 +6,37 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import IO
 
-from data_pipeline.config import StorageConfig
 from data_pipeline.store.local import LocalStore
 from model.train.metrics import StepMetrics
-from orchestrator import codec
-from orchestrator.messages import Beat, Committed, Ended, Failed, Message, Outcome, Phase, Resumed, encode
+from orchestrator.messages import Assign, Beat, Committed, Ended, Failed, Message, Outcome, Phase, Resumed, Stop, decode_order, encode
 from orchestrator.records.configs import read_config
 
 STEP_S = 0.05
 PR_SET_PDEATHSIG = 1
+stops = threading.Event()
 
 
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    stops: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
-    directory = run_directory()
-    config = read_config(LocalStore(directory), int(os.environ["BRAID_CONFIG_VERSION"]))
-    is_first = os.environ["RANK"] == "0"
+    signal.signal(signal.SIGTERM, lambda number, frame: stops.set())
+    orders = os.fdopen(int(os.environ["BRAID_ORDER_FD"]), "rb")
+    assign = decode_order(orders.readline())
+    assert isinstance(assign, Assign), "the first order says what to do"
+    threading.Thread(target=obey, args=(orders,), daemon=True).start()
+    directory = Path(assign.storage.root) / "runs" / assign.run
+    config = read_config(LocalStore(directory), assign.config_version)
+    is_first = assign.rank == 0
     committed = directory / "committed"
     step = int(committed.read_text()) if committed.exists() else 0
-    print(f"rank {os.environ['RANK']} of attempt {os.environ['BRAID_ATTEMPT']} starts after step {step}", flush=True)
+    print(f"rank {assign.rank} of attempt {assign.attempt} starts after step {step}", flush=True)
     if is_first:
         say(Resumed(step=step))
-    while step < config.train.num_steps and not stops and not (directory / "finish").exists():
+    while step < config.train.num_steps and not stops.is_set() and not (directory / "finish").exists():
         time.sleep(STEP_S)
         step += 1
         say(Beat(phase=Phase.TRAINING, step=step, metrics=StepMetrics(loss=1.0 / step, grad_norm=1.0, tokens=8), tokens_per_s=10.0))
@@ -43,12 +47,13 @@ def main() -> None:
             commit(committed, step)
     if is_first:
         commit(committed, step)
-    say(Ended(outcome=Outcome.STOPPED if stops else Outcome.FINISHED, step=step))
+    say(Ended(outcome=Outcome.STOPPED if stops.is_set() else Outcome.FINISHED, step=step))
 
 
-def run_directory() -> Path:
-    storage = codec.from_json(StorageConfig, os.environ["BRAID_STORAGE"].encode())
-    return Path(storage.root) / "runs" / os.environ["BRAID_RUN"]
+def obey(orders: IO[bytes]) -> None:
+    for line in orders:
+        if isinstance(decode_order(line), Stop):
+            stops.set()
 
 
 def commit(path: Path, step: int) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,14 +15,17 @@ import ray
 
 from orchestrator.control.causes import Cause
 from orchestrator.control.controller import Controller
-from orchestrator.control.events import EVENT_KINDS, ControllerStarted
+from orchestrator.control.events import ControllerStarted
+from orchestrator.control.history import KINDS, open_history
 from orchestrator.control.state import Ending
 from orchestrator.errors import Superseded
+from orchestrator.fleet.cluster import build_agent_cluster
+from orchestrator.fleet.names import agent_prefix
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
-from orchestrator.ray_backend.names import agent_prefix
-from orchestrator.ray_backend.ray_cluster import RayCluster
-from orchestrator.records.journal import open_journal, read_journal
+from orchestrator.ray_backend.ray_transport import RayTransport
+from orchestrator.records.journal import read_journal
+from tests.orchestrator.fleet.stories import FakeRegistry
 from tests.orchestrator.node.waiting import wait_for
 from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit
 
@@ -32,8 +34,7 @@ pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")
 
 def assert_nothing_is_left_of(run: FakeRun) -> None:
     assert run.pids() == []
-    agents = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
-    assert [name for name in agents if name.startswith(agent_prefix(run.name))] == []
+    assert RayTransport().agent_names(agent_prefix(run.name)) == []
 
 
 def test_a_run_outlives_the_process_that_submitted_it_and_leaves_its_logs_but_no_process(tmp_path: Path, home: Path, cluster: str):
@@ -114,8 +115,8 @@ def test_of_two_controllers_the_older_one_steps_down_and_the_workers_go_on(tmp_p
     def take_over() -> None:
         """Where the first writes an entry in the same moment, it is the second that steps down; then another tries."""
         while True:
-            cluster = RayCluster(run.config, worker_command=FAKE_WORKER)
-            contenders.append(Controller(journal=open_journal(run.store, EVENT_KINDS), cluster=cluster, clock=time.time))
+            cluster = build_agent_cluster(run.config, RayTransport(), registry=FakeRegistry(), worker_command=FAKE_WORKER)
+            contenders.append(Controller(run=run.name, history=open_history(run.store), cluster=cluster))
             with suppress(Superseded):
                 return contenders[-1].run()
 
@@ -126,7 +127,7 @@ def test_of_two_controllers_the_older_one_steps_down_and_the_workers_go_on(tmp_p
     run.store.put("finish", b"")
     thread.join(60)
 
-    entries = read_journal(run.store, EVENT_KINDS)
+    entries = read_journal(run.store, KINDS)
     writers = [entry.writer for entry in entries if isinstance(entry.event, ControllerStarted)]
     takeover = next(entry.sequence for entry in entries if entry.writer == writers[1])
     assert pids_after == sorted(worker["pid"] for worker in before["workers"])
@@ -196,5 +197,5 @@ def test_a_killed_node_is_replaced_by_the_spare(tmp_path: Path, home: Path):
     assert (incident.cause, incident.node) == (Cause.NODE_LOST, victim["node"])
     assert incident.detected_after_s < 5.0
     assert (end.ending, end.attempt, len(set(end.placement))) == (Ending.FINISHED, 2, 2)
-    assert victim["node"] not in end.placement
+    assert victim["node"] not in [placed.node for placed in end.placement]
     assert_nothing_is_left_of(run)

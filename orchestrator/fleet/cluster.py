@@ -1,0 +1,245 @@
+"""AgentCluster: the Cluster protocol with one agent for each node that the run holds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from orchestrator.attended import AttendedClock
+from orchestrator.config import RunConfig
+from orchestrator.control.cluster import Observation
+from orchestrator.control.desired import Desired
+from orchestrator.control.placement import Node
+from orchestrator.deadlines import ATTENDED_GAP_S, CLOSE_POLL_S, STEP_DOWN_WITHIN_S
+from orchestrator.fleet.link import AgentLink, LinkState
+from orchestrator.fleet.names import agent_name, agent_prefix, node_of
+from orchestrator.fleet.orders import choose_rendezvous, orders_of
+from orchestrator.fleet.slots import NodeList
+from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Transport
+from orchestrator.messages import Mode, Rendezvous
+from orchestrator.node.agent import AgentIdentity
+from orchestrator.node.orders import WORKER_COMMAND
+from orchestrator.records.nodes import Finding, Standing
+
+log = logging.getLogger(__name__)
+
+
+class Registry(Protocol):
+    """What is known of machines beyond this run: `fleet.registry_watch`. Neither blocks."""
+
+    @property
+    def standings(self) -> Mapping[str, Standing]:
+        """By machine."""
+
+    def record(self, findings: Iterable[Finding]) -> None:
+        """Sees to it that the findings are there, and returns."""
+
+
+class AgentCluster:
+    """For one controller's thread; `read_log` may be called from any. Made by `build_agent_cluster`."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        transport: Transport,
+        registry: Registry,
+        nodes: NodeList,
+        clock: AttendedClock,
+        wall_clock: Callable[[], float],
+        worker_command: tuple[str, ...],
+    ) -> None:
+        self._config = config
+        self._transport = transport
+        self._registry = registry
+        self._nodes = nodes
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._worker_command = worker_command
+        self._epoch = 0
+        self._desired = Desired()
+        self._links: dict[str, AgentLink] = {}
+        """By node. Where an agent is on its way out, one that is to follow it has to wait."""
+        self._calls: dict[Ref, AgentLink] = {}
+        self._rendezvous: Rendezvous | None = None
+        """Of the desired attempt; None until it is known."""
+        self._is_settled = False
+        """Every agent that is desired has been started, and has its order."""
+
+    # --- the protocol --------------------------------------------------------------------------------------------------
+
+    def attach(self, *, epoch: int, desired: Desired) -> None:
+        self._epoch = epoch
+        self._desired = replace(self._desired, attempt=desired.attempt)
+        for name in self._transport.agent_names(agent_prefix(self._config.name)):
+            node, agent = node_of(name), self._transport.find_agent(name)
+            if node is not None and agent is not None:
+                self._links[node] = self._link(node, agent, is_adopted=True)
+            elif agent is not None:
+                self._transport.kill(agent)
+        if not desired.may_start:
+            missing = [node for node in desired.held if node not in self._links]
+            self._links |= {node: self._link(node, None, is_adopted=True) for node in missing}
+        self._make_desired(desired)
+
+    def reconcile(self, desired: Desired) -> None:
+        if desired != self._desired:
+            self._make_desired(desired)
+        elif not self._is_settled:
+            self._settle()
+
+    def poll(self, *, timeout_s: float) -> Observation:
+        if self._exchange(timeout_s):
+            self._settle()
+        return Observation(
+            at_s=self._wall_clock(),
+            nodes=self._list_nodes(),
+            agents=tuple(link.seen() for link in self._links.values()),
+            standings=self._registry.standings,
+        )
+
+    def step_down(self) -> None:
+        told = {ref for link in self._links.values() if (ref := link.step_down()) is not None}
+        deadline_s = self._transport.now() + STEP_DOWN_WITHIN_S
+        while told and self._transport.now() < deadline_s:
+            told -= set(self._transport.wait(deadline_s - self._transport.now()))
+
+    def close(self) -> None:
+        """Agents that no link knows are looked for too."""
+        for name in self._transport.agent_names(agent_prefix(self._config.name)):
+            node, agent = node_of(name), self._transport.find_agent(name)
+            if node is not None and agent is not None and node not in self._links:
+                self._links[node] = self._link(node, agent, is_adopted=True)
+        for link in self._links.values():
+            link.dismiss()
+        while self._links:
+            self._exchange(CLOSE_POLL_S)
+
+    def read_log(self, rank: int, attempt: int, offset: int, limit: int, timeout_s: float) -> tuple[bytes, int] | None:
+        """From the worker's node; None when it can't be had there: look in the store."""
+        desired = self._desired
+        index = rank // desired.workers_per_node if desired.workers_per_node else -1
+        if attempt != desired.attempt or not 0 <= index < len(desired.placement):
+            return None
+        link = self._links.get(desired.placement[index])
+        if link is None or link.agent is None:
+            return None
+        try:
+            found: tuple[bytes, int] = self._transport.ask(link.agent, "read_log", rank, offset, limit, timeout_s=timeout_s)
+        except (AgentGone, AgentUnreachable):
+            return None
+        return found
+
+    # --- making it so --------------------------------------------------------------------------------------------------
+
+    def _make_desired(self, desired: Desired) -> None:
+        """An agent that was lost stays so for its attempt; a newer attempt starts it anew."""
+        if desired.findings != self._desired.findings:
+            self._registry.record(desired.findings)
+        is_newer = desired.attempt > self._desired.attempt
+        if is_newer:
+            self._rendezvous = None
+        self._desired = desired
+        held = set(desired.held)
+        for link in self._links.values():
+            if link.node not in held or (is_newer and link.is_over):
+                link.dismiss()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Begins what can be begun now."""
+        desired = self._desired
+        for node in desired.held:
+            if node not in self._links:
+                self._links[node] = self._start(node)
+        if desired.mode is Mode.RUN and self._rendezvous is None:
+            self._rendezvous = self._find_rendezvous()
+        orders = orders_of(desired, self._rendezvous, self._config)
+        for node, link in self._links.items():
+            link.order(orders.get(node))
+        self._is_settled = desired.mode is not Mode.RUN or self._rendezvous is not None
+
+    def _find_rendezvous(self) -> Rendezvous | None:
+        """Agents that an earlier controller started are heard first: it may have chosen a place already."""
+        links = [self._links[node] for node in self._desired.placement if node in self._links]
+        if any(link.is_adopted and link.state is LinkState.ASKED for link in links):
+            return None
+        reports = {link.node: link.report for link in links if link.report is not None and not link.is_over}
+        return choose_rendezvous(self._desired.attempt, self._desired.placement, reports)
+
+    def _start(self, node: str) -> AgentLink:
+        config = self._config
+        identity = AgentIdentity(run=config.name, node=node, storage=config.storage, worker_command=self._worker_command)
+        num_gpus = _workers_per_node(config) if config.resources.device == "cuda" else 0
+        name = agent_name(config.name, node)
+        agent = self._transport.start_agent(name, identity, config.recovery, epoch=self._epoch, num_gpus=num_gpus)
+        return self._link(node, agent, is_adopted=False)
+
+    def _link(self, node: str, agent: Any | None, *, is_adopted: bool) -> AgentLink:
+        return AgentLink(
+            node,
+            agent,
+            is_adopted=is_adopted,
+            epoch=self._epoch,
+            transport=self._transport,
+            clock=self._clock,
+            recovery=self._config.recovery,
+        )
+
+    # --- watching ------------------------------------------------------------------------------------------------------
+
+    def _exchange(self, timeout_s: float) -> bool:
+        """Returns with the first news, or after the timeout. True when an agent has ended: another may have to follow it."""
+        for link in self._links.values():
+            self._begin_calls_of(link)
+        is_news, deadline_s = False, self._transport.now() + timeout_s
+        while not is_news and (arrived := self._transport.wait(deadline_s - self._transport.now())):
+            self._clock.look()
+            for ref in arrived:
+                link = self._calls.pop(ref)
+                is_news |= link.take(ref)
+                self._begin_calls_of(link)
+        self._clock.look()
+        for link in self._links.values():
+            link.look_at_the_clock()
+        ended = [node for node, link in self._links.items() if link.state is LinkState.ENDED]
+        for node in ended:
+            del self._links[node]
+        return bool(ended)
+
+    def _begin_calls_of(self, link: AgentLink) -> None:
+        for ref in link.calls():
+            self._calls[ref] = link
+
+    def _list_nodes(self) -> tuple[Node, ...]:
+        held = [node for node, link in self._links.items() if link.state is not LinkState.LOST]
+        refused = [node for node, link in self._links.items() if link.has_waited_in_vain]
+        return self._nodes.nodes(held=held, refused=refused)
+
+
+def build_agent_cluster(
+    config: RunConfig,
+    transport: Transport,
+    *,
+    registry: Registry,
+    worker_command: tuple[str, ...] = WORKER_COMMAND,
+    wall_clock: Callable[[], float] = time.time,
+) -> AgentCluster:
+    clock = AttendedClock(transport.now, max_gap_s=ATTENDED_GAP_S)
+    nodes = NodeList(transport, wanted=_workers_per_node(config), counts_gpus=config.resources.device == "cuda", clock=transport.now)
+    return AgentCluster(
+        config,
+        transport=transport,
+        registry=registry,
+        nodes=nodes,
+        clock=clock,
+        wall_clock=wall_clock,
+        worker_command=worker_command,
+    )
+
+
+def _workers_per_node(config: RunConfig) -> int:
+    return min(config.resources.workers_per_node, config.parallel.world_size)

@@ -1,0 +1,52 @@
+"""From the desired state to what each agent is told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.config import RunConfig
+from orchestrator.control.desired import Desired
+from orchestrator.messages import AgentReport, Mode, Rendezvous
+from orchestrator.node.orders import AgentOrder, SpawnOrder
+
+
+def choose_rendezvous(attempt: int, placement: tuple[str, ...], reports: Mapping[str, AgentReport]) -> Rendezvous | None:
+    """Where the workers of the attempt meet; None while no agent has said it. `reports` by node.
+
+    Where an agent runs the attempt already it is the place that an earlier controller chose, else one that the first node's agent offers.
+    """
+    for report in reports.values():
+        if report.attempt == attempt and report.rendezvous is not None:
+            return report.rendezvous
+    first = reports.get(placement[0]) if placement else None
+    return first.offer if first is not None else None
+
+
+def orders_of(desired: Desired, rendezvous: Rendezvous | None, config: RunConfig) -> dict[str, AgentOrder]:
+    """By node, for each that is to have an order now. Workers start only once it is known where they meet."""
+    if desired.attempt == 0:
+        return {}
+    kill = AgentOrder(attempt=desired.attempt, mode=Mode.KILL, wants_evidence=desired.wants_evidence)
+    orders = {node: kill for node in desired.held if desired.mode is Mode.KILL or node not in desired.placement}
+    if desired.mode is Mode.SAVE:
+        save = AgentOrder(attempt=desired.attempt, mode=Mode.SAVE)
+        orders |= {node: save for node in desired.placement}
+    if desired.mode is Mode.RUN and rendezvous is not None:
+        orders |= {node: _run(desired, index, rendezvous, config) for index, node in enumerate(desired.placement)}
+    return orders
+
+
+def _run(desired: Desired, index: int, rendezvous: Rendezvous, config: RunConfig) -> AgentOrder:
+    first_rank = index * desired.workers_per_node
+    spawn = SpawnOrder(
+        run=config.name,
+        attempt=desired.attempt,
+        config_version=desired.config_version,
+        storage=config.storage,
+        device=config.resources.device,
+        world_size=desired.world_size,
+        first_rank=first_rank,
+        num_workers=min(desired.workers_per_node, desired.world_size - first_rank),
+        rendezvous=rendezvous,
+    )
+    return AgentOrder(attempt=desired.attempt, mode=Mode.RUN, spawn=spawn)

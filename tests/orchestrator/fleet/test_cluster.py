@@ -1,0 +1,351 @@
+"""What a cluster of agents makes of what is desired, on a simulated fleet."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.control.desired import Desired
+from orchestrator.errors import Superseded
+from orchestrator.fleet.simulated import SimulatedFleet
+from orchestrator.messages import Mode
+from orchestrator.records.nodes import Finding
+from tests.orchestrator.fleet.stories import A, B, C, Watch, agent_on, all_gone, run_config, seen_on, wanted
+
+
+def pairs(fleet: SimulatedFleet) -> list[tuple[str, int]]:
+    """Which workers were started: node and attempt."""
+    return [(node, attempt) for _, node, attempt in fleet.spawned]
+
+
+# --- starting and ending ------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_starts_on_its_nodes_and_nowhere_else():
+    fleet = SimulatedFleet(num_nodes=3)
+
+    seen = Watch(fleet).want(wanted(1, A, B)).until_trains()
+
+    assert sorted(pairs(fleet)) == [(A, 1), (B, 1)]
+    assert [agent.node for agent in seen.agents] == [A, B]
+    assert [one.worker.rank for one in seen.workers_of(1)] == [0, 1, 2, 3]
+    assert [(node.node, node.machine, node.slots) for node in seen.nodes] == [
+        (A, "machine-00000", 2),
+        (B, "machine-00001", 2),
+        (C, "machine-00002", 2),
+    ]
+
+
+def test_asking_for_the_same_again_changes_nothing():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    watch.watch_for(60.0)
+
+    assert sorted(pairs(fleet)) == [(A, 1), (B, 1)]
+
+
+def test_between_attempts_agents_stay_and_the_next_one_starts_in_them():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    before = [agent_on(fleet, A), agent_on(fleet, B)]
+
+    watch.want_mode(Mode.KILL).until(all_gone(1))
+    watch.want(wanted(2, A, B)).until_trains()
+
+    assert [agent_on(fleet, A), agent_on(fleet, B)] == before
+    assert sorted(pairs(fleet)) == [(A, 1), (A, 2), (B, 1), (B, 2)]
+
+
+def test_two_attempts_are_never_in_an_agent_at_once():
+    """Not even where a controller is in a hurry: the agent ends the older one first."""
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.watch_for(10.0)
+
+    watch.want(wanted(2, A, B)).until_trains()
+
+    first, second = fleet.trainings
+    began = [at_s for at_s, _, attempt in fleet.spawned if attempt == 2]
+    assert first.until_s <= min(began)
+    assert second.from_step == first.committed(fleet.now_s) > 0
+
+
+def test_a_node_that_is_not_held_any_more_gives_its_gpus_back():
+    fleet = SimulatedFleet(num_nodes=3)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.want_mode(Mode.KILL).until(all_gone(1))
+
+    watch.want(wanted(2, A, C)).until_trains()
+    seen = watch.until(lambda seen: [agent.node for agent in seen.agents] == [A, C])
+
+    assert agent_on(fleet, B) is None
+    assert [node.slots for node in seen.nodes] == [2, 2, 2]
+
+
+def test_workers_that_are_told_to_save_do_so_and_end():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    seen = watch.want_mode(Mode.SAVE).until(lambda seen: all(agent.summary and agent.summary.ended for agent in seen.agents))
+
+    assert [len(agent.summary.ended) for agent in seen.agents if agent.summary] == [2, 2]
+
+
+def test_closing_leaves_nothing_of_the_run_not_even_what_nobody_knew_of():
+    fleet = SimulatedFleet(num_nodes=3)
+    Watch(fleet).want(wanted(1, C)).until_trains()
+    second = Watch(fleet, epoch=2, desired=Desired(held=(C,), attempt=1, mode=Mode.KILL, placement=(C,)))
+    fleet.pause_node(C)
+
+    second.cluster.close()
+
+    assert fleet.agents == {}
+
+
+def test_findings_are_recorded_once_for_each_change():
+    watch = Watch(SimulatedFleet(num_nodes=1))
+    finding = Finding(at_s=0.0, machine="m", run="r", attempt=1, cause="hardware", detail="", strikes=1)
+
+    for _ in range(3):
+        watch.want(Desired(attempt=1, findings=(finding,))).look()
+
+    assert watch.registry.recorded == [(finding,)]
+
+
+# --- what breaks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_node_shows_with_the_last_word_of_its_agent():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    fleet.kill_node(B)
+    seen = watch.until(lambda seen: seen_on(seen, B).is_lost)
+
+    assert seen_on(seen, B).summary is not None
+    assert [node.node for node in watch.watch_for(2.0).nodes] == [A]
+
+
+def test_an_agent_that_was_lost_stays_so_for_its_attempt_and_is_started_anew_for_the_next():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    fleet.kill_agent(B)
+    watch.until(lambda seen: seen_on(seen, B).is_lost)
+    seen = watch.want_mode(Mode.KILL).watch_for(30.0)
+    assert seen_on(seen, B).is_lost
+    assert agent_on(fleet, B) is None
+
+    watch.want(wanted(2, A, B)).until_trains()
+
+    assert pairs(fleet)[-2:] == [(A, 2), (B, 2)]
+
+
+def test_an_agent_for_which_a_node_has_no_room_is_lost_after_a_while_and_its_node_no_place():
+    fleet = SimulatedFleet(num_nodes=2)
+    fleet.nodes[B].is_full = True
+    watch = Watch(fleet, config=run_config(agent_timeout_s=20.0)).want(wanted(1, A, B))
+
+    assert not seen_on(watch.watch_for(19.0), B).is_lost
+    seen = watch.watch_for(2.0)
+
+    assert seen_on(seen, B).is_lost
+    assert pairs(fleet) == [(A, 1)]
+
+
+def test_a_node_that_does_not_confirm_a_kill_is_given_up_and_its_agent_ended_before_the_next_attempt():
+    fleet = SimulatedFleet(num_nodes=3)
+    watch = Watch(fleet, config=run_config(give_up_timeout_s=8.0)).want(wanted(1, A, B))
+    watch.until_trains()
+    fleet.pause_node(B)
+
+    seen = watch.want_mode(Mode.KILL).watch_for(7.0)
+    assert not seen_on(seen, B).is_given_up
+    seen = watch.watch_for(2.0)
+    assert seen_on(seen, B).is_given_up
+    assert not seen_on(seen, A).is_given_up
+
+    watch.want(wanted(2, A, C)).until_trains()
+    assert agent_on(fleet, B) is None
+
+
+def test_a_node_counts_as_empty_only_by_a_word_that_came_after_the_order():
+    """Its newest report says empty, since its workers had not been started yet when it was made."""
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until(lambda seen: seen_on(seen, A).report is not None)
+    fleet.nodes[B].answers_late_by_s = 3.0
+    watch.until(lambda seen: bool(fleet.spawned))
+
+    seen = watch.want_mode(Mode.KILL).look()
+    assert not any(agent.report and agent.report.is_empty for agent in seen.agents)
+
+    watch.until(all_gone(1))
+    assert [agent.running for agent in fleet.agents.values()] == [set(), set()]
+
+
+def test_late_answers_change_nothing_but_when_things_happen():
+    fleet = SimulatedFleet(num_nodes=2)
+    for node in fleet.nodes.values():
+        node.answers_late_by_s = 2.5
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    watch.want_mode(Mode.KILL).until(all_gone(1))
+    watch.want(wanted(2, A, B)).until_trains()
+
+    assert sorted(pairs(fleet)) == [(A, 1), (A, 2), (B, 1), (B, 2)]
+
+
+def test_the_pause_of_the_controller_is_charged_to_nobody():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    before = watch.watch_for(10.0)
+
+    fleet.let_pass(600.0)
+    after = watch.look()
+
+    assert max(agent.age_s for agent in after.agents) < max(agent.age_s for agent in before.agents) + 1.5
+
+
+def test_a_controller_that_paused_while_workers_were_to_go_gives_no_node_up():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.want_mode(Mode.KILL).cluster.reconcile(watch.desired)
+
+    fleet.let_pass(600.0)
+    seen = watch.until(all_gone(1))
+
+    assert not any(agent.is_given_up for agent in seen.agents)
+
+
+# --- controllers come and go --------------------------------------------------------------------------------------------
+
+
+def test_a_successor_finds_the_workers_where_they_are():
+    fleet = SimulatedFleet(num_nodes=2)
+    Watch(fleet).want(wanted(1, A, B)).until_trains()
+
+    second = Watch(fleet, epoch=2, desired=wanted(1, A, B, may_start=False))
+    seen = second.until_trains()
+
+    assert sorted(pairs(fleet)) == [(A, 1), (B, 1)]
+    assert not any(agent.is_lost for agent in seen.agents)
+
+
+@pytest.mark.parametrize("looks", range(12))
+def test_a_successor_finishes_a_start_wherever_the_first_controller_was_lost(looks: int):
+    """Before any agent was asked, before they spoke, while the orders were on their way, or after."""
+    fleet = SimulatedFleet(num_nodes=3)
+    first = Watch(fleet).want(wanted(1, A, B, C))
+    for _ in range(looks):
+        first.look()
+
+    Watch(fleet, epoch=2, desired=wanted(1, A, B, C)).until_trains()
+
+    assert sorted(pairs(fleet)) == [(A, 1), (B, 1), (C, 1)]
+
+
+def test_a_successor_lets_workers_meet_where_the_first_ones_wait_already():
+    fleet = SimulatedFleet(num_nodes=2)
+    first = Watch(fleet).want(wanted(1, A, B))
+    first.until(lambda seen: len(seen.agents_of(0)) == 2)
+    fleet.pause_node(A)
+    first.watch_for(1.0)
+    assert pairs(fleet) == [(B, 1)]
+
+    second = Watch(fleet, epoch=2, desired=wanted(1, A, B))
+    second.watch_for(1.0)
+    fleet.resume_node(A)
+    seen = second.until_trains()
+
+    [rendezvous] = {agent.report.rendezvous for agent in seen.agents if agent.report}
+    assert rendezvous is not None
+    assert rendezvous.address == A
+
+
+def test_where_workers_were_started_for_certain_a_missing_agent_is_lost():
+    fleet = SimulatedFleet(num_nodes=2)
+    Watch(fleet).want(wanted(1, A, B)).until_trains()
+    fleet.kill_agent(B)
+
+    seen = Watch(fleet, epoch=2, desired=wanted(1, A, B, may_start=False)).watch_for(5.0)
+
+    assert seen_on(seen, B).is_lost
+    assert agent_on(fleet, B) is None
+
+
+def test_a_controller_whose_agents_obey_a_newer_one_steps_down_and_ends_none_of_them():
+    fleet = SimulatedFleet(num_nodes=2)
+    first = Watch(fleet).want(wanted(1, A, B))
+    first.until_trains()
+    second = Watch(fleet, epoch=2, desired=wanted(1, A, B, may_start=False))
+    second.until_trains()
+
+    with pytest.raises(Superseded, match="controller 1 was replaced by 2"):
+        first.want_mode(Mode.KILL).watch_for(5.0)
+    first.cluster.step_down()
+    second.watch_for(120.0)
+
+    assert second.trains(second.look())
+    assert sorted(pairs(fleet)) == [(A, 1), (B, 1)]
+
+
+def test_a_controller_that_wakes_after_its_successor_began_learns_it_before_any_deadline_passes():
+    """It had given its agents an order to kill, and was stopped before they could confirm it."""
+    fleet = SimulatedFleet(num_nodes=2)
+    first = Watch(fleet).want(wanted(1, A, B))
+    first.until_trains()
+    second = Watch(fleet, epoch=2, desired=wanted(1, A, B, may_start=False))
+    second.until_trains()
+
+    with pytest.raises(Superseded):
+        first.want(Desired(attempt=1)).watch_for(60.0)
+
+    assert second.trains(second.look())
+
+
+def test_agents_end_when_their_controller_stepped_down_and_no_other_speaks():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(orphan_timeout_s=30.0)).want(wanted(1, A, B))
+    watch.until_trains()
+
+    watch.cluster.step_down()
+    fleet.let_pass(29.0)
+    assert len(fleet.agents) == 2
+    fleet.let_pass(2.0)
+
+    assert fleet.agents == {}
+
+
+def test_agents_stay_when_another_controller_speaks_in_time():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(orphan_timeout_s=30.0)).want(wanted(1, A, B))
+    watch.until_trains()
+
+    watch.cluster.step_down()
+    second = Watch(fleet, epoch=2, desired=wanted(1, A, B, may_start=False))
+    second.watch_for(60.0)
+
+    assert second.trains(second.look())
+
+
+def test_a_log_is_read_where_its_rank_is():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    assert watch.cluster.read_log(3, 1, 0, 100, timeout_s=5.0) == (b"rank 3 of attempt 1", 19)
+    assert watch.cluster.read_log(4, 1, 0, 100, timeout_s=5.0) is None
+    assert watch.cluster.read_log(0, 2, 0, 100, timeout_s=5.0) is None
+    fleet.pause_node(B)
+    assert watch.cluster.read_log(3, 1, 0, 100, timeout_s=5.0) is None

@@ -1,0 +1,68 @@
+"""Whom an agent obeys, and when it ends by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.deadlines import FORSAKEN_AFTER_S
+from orchestrator.fleet.fence import Fence
+from orchestrator.fleet.transport import StaleController
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def fence(clock: Clock) -> Fence:
+    return Fence(3, orphan_timeout_s=30.0, clock=clock)
+
+
+def test_the_newest_controller_is_obeyed_and_every_older_one_refused(fence: Fence):
+    fence.check(3)
+    fence.check(5)
+
+    with pytest.raises(StaleController, match="controller 4 was replaced by 5"):
+        fence.check(4)
+
+
+def test_an_agent_that_trains_stays_however_long_nobody_speaks(fence: Fence, clock: Clock):
+    clock.now_s = 10 * FORSAKEN_AFTER_S
+
+    assert fence.why_to_end(is_empty=False) is None
+    assert "no controller has spoken" in (fence.why_to_end(is_empty=True) or "")
+
+
+def test_an_agent_without_workers_stays_as_long_as_it_is_spoken_to(fence: Fence, clock: Clock):
+    clock.now_s = FORSAKEN_AFTER_S - 1
+    fence.check(3)
+    clock.now_s += FORSAKEN_AFTER_S - 1
+
+    assert fence.why_to_end(is_empty=True) is None
+
+
+def test_an_agent_whose_controller_stepped_down_ends_with_its_workers(fence: Fence, clock: Clock):
+    fence.step_down(3)
+    clock.now_s = 29.0
+    assert fence.why_to_end(is_empty=False) is None
+    clock.now_s = 31.0
+
+    assert "stepped down" in (fence.why_to_end(is_empty=False) or "")
+
+
+def test_it_stays_where_a_newer_controller_has_spoken_before_or_after(fence: Fence, clock: Clock):
+    fence.step_down(3)
+    fence.check(4)
+    fence.step_down(3)
+    clock.now_s = 31.0
+
+    assert fence.why_to_end(is_empty=False) is None
