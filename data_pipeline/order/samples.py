@@ -76,7 +76,7 @@ def sample_sums(rows: Iterable[tuple[int, SampleRef]]) -> Sums:
     return first, second, third, fourth
 
 
-def digest_of_sums(sums: Sums) -> str:
+def digest_of_sums(sums: Sequence[int]) -> str:
     """The digest that the ledger keeps of a step's `sample_sums`: the sum of its hashes modulo 2^128, "sum:" and 32 hex digits."""
     whole = sum(part << 32 * number for number, part in enumerate(sums))
     return f"{_SUM}{whole % 2**128:032x}"

@@ -16,14 +16,13 @@ from launch.config.storage import storage_hint
 from launch.errors import NoSuchRun, OnlyWeights, RunExists, UserError
 from model.train.metrics import in_status
 from orchestrator.config import RUN_NAME, RunConfig
-from orchestrator.control.events import EVENT_KINDS, RunSubmitted
+from orchestrator.control.events import RunSubmitted
+from orchestrator.control.history import new_history, read_state
 from orchestrator.control.state import RunState, Stage, terms_of
 from orchestrator.control.status import build_status
-from orchestrator.control.transition import fold
 from orchestrator.errors import Superseded
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
-from orchestrator.records.journal import new_journal, read_journal
 from orchestrator.records.keys import NAMES, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
@@ -67,7 +66,7 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
     store.put(name_key(config.name), b"")
     try:
         version = add_config(run_store, config)
-        new_journal(run_store, EVENT_KINDS).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
+        new_history(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
     except (KeyExists, Superseded) as error:
         raise _exists(config.name) from error
 
@@ -75,7 +74,7 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
 def refuse_existing(store: ObjectStore, name: str) -> None:
     """Raises RunExists where the name is taken; called before any work is done, maybe in vain."""
     run_store = run_store_of(store, name)
-    if read_journal(run_store, EVENT_KINDS):
+    if _was_submitted(run_store):
         raise _exists(name)
     if (weights := only_weights(run_store)) is not None:
         raise RunExists(f"name={name}: holds weights only ({weights.origin}); train from them with start.run={name} and another name=…")
@@ -84,7 +83,7 @@ def refuse_existing(store: ObjectStore, name: str) -> None:
 def reserve_name(store: ObjectStore, name: str) -> ObjectStore:
     """The place for a run of nothing but weights. Raises RunExists."""
     run_store = run_store_of(store, name)
-    if read_journal(run_store, EVENT_KINDS) or open_commit_log(run_store).trusted():
+    if _was_submitted(run_store) or open_commit_log(run_store).trusted():
         raise RunExists(f"run {name}: exists already; choose another name with --name")
     store.put(name_key(name), b"")
     return run_store
@@ -101,9 +100,13 @@ def run_store_with_checkpoints(storage: StorageConfig, name: str) -> ObjectStore
     """The part of the store of a run of any kind. Raises NoSuchRun where nothing of it is there."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    if not open_commit_log(run_store).entries and not read_journal(run_store, EVENT_KINDS):
+    if not open_commit_log(run_store).entries and not _was_submitted(run_store):
         raise NoSuchRun(_no_such_run(store, storage, name))
     return run_store
+
+
+def _was_submitted(run_store: ObjectStore) -> bool:
+    return read_state(run_store).terms is not None
 
 
 def _exists(name: str) -> RunExists:
@@ -114,7 +117,7 @@ def read_run(storage: StorageConfig, name: str) -> RunRecord:
     """A run that was submitted. Raises NoSuchRun, OnlyWeights, StoreError, JournalBroken."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    state = fold([entry.event for entry in read_journal(run_store, EVENT_KINDS)])
+    state = read_state(run_store)
     if state.terms is None:
         if (weights := only_weights(run_store)) is not None:
             raise OnlyWeights(f"run {name}: holds weights only ({weights.origin}), no training; begin one from them with start.run={name}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.errors import Superseded
-from orchestrator.records.journal import open_journal
+from orchestrator.records.journal import open_journal, read_journal
 from orchestrator.records.keys import JOURNAL, journal_key, store_of_nodes
 
 
@@ -142,7 +142,7 @@ class NodeRegistry:
     def read(self) -> list[NodeEvent]:
         """Every event, in order. Costs one listing where nothing is new. Raises StoreError, JournalBroken."""
         if self._store.list(JOURNAL, after=journal_key(len(self._events))):
-            self._events = open_journal(self._store, NODE_EVENT_KINDS).events
+            self._events = [entry.event for entry in read_journal(self._store, NODE_EVENT_KINDS)]
         return list(self._events)
 
     def record(self, event: NodeEvent) -> None:
@@ -152,7 +152,7 @@ class NodeRegistry:
         """
         while True:
             journal = open_journal(self._store, NODE_EVENT_KINDS)
-            if isinstance(event, Finding) and finding_key(event) in _keys(journal.events):
+            if isinstance(event, Finding) and finding_key(event) in _keys(entry.event for entry in journal.entries):
                 return
             try:
                 return journal.append(event)
