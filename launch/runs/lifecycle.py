@@ -16,9 +16,9 @@ from launch.runs.view import RunView, statuses
 from launch.status import Status
 from orchestrator.config import RunConfig
 from orchestrator.control.controller import stop_without_cluster
-from orchestrator.control.events import EVENT_KINDS, ResumeRequested
+from orchestrator.control.events import ResumeRequested
+from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage, Terms, terms_of
-from orchestrator.records.journal import open_journal
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -72,7 +72,7 @@ def _go_on(handle: RunHandle, record: RunRecord, tell: Tell) -> None:
 
 
 def _ask_in_journal(record: RunRecord, terms: Terms) -> None:
-    open_journal(record.run_store, EVENT_KINDS).append(ResumeRequested(at_s=time.time(), terms=terms))
+    open_history(record.run_store).append(ResumeRequested(at_s=time.time(), terms=terms))
 
 
 def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Tell) -> Status:
@@ -107,7 +107,7 @@ def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
 
 def _stop_in_journal(record: RunRecord) -> Status:
     """Stops a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
-    stop_without_cluster(open_journal(record.run_store, EVENT_KINDS), time.time())
+    stop_without_cluster(open_history(record.run_store), time.time())
     return recorded_status(read_run(record.storage, record.name), time.time())
 
 
