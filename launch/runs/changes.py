@@ -31,7 +31,7 @@ def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
 
 
 def can_be_withdrawn(state: RunState) -> bool:
-    """The run is about to stop, and has not yet; one that has finished its steps has nothing to go on with."""
+    """A person asked for the run's end, which is not reached; a run that has finished its steps meanwhile has nothing to go on with."""
     return state.stop_wanted and state.stage is not Stage.ENDED and state.ending is not Ending.FINISHED
 
 

@@ -23,7 +23,7 @@ from orchestrator.control.status import build_status
 from orchestrator.errors import Superseded
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
-from orchestrator.records.keys import NAMES, name_key, store_of_run
+from orchestrator.records.keys import JOURNAL, NAMES, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 
@@ -74,16 +74,21 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
 def refuse_existing(store: ObjectStore, name: str) -> None:
     """Raises RunExists where the name is taken; called before any work is done, maybe in vain."""
     run_store = run_store_of(store, name)
-    if _was_submitted(run_store):
+    if was_submitted(run_store):
         raise _exists(name)
     if (weights := only_weights(run_store)) is not None:
         raise RunExists(f"name={name}: holds weights only ({weights.origin}); train from them with start.run={name} and another name=…")
 
 
+def was_submitted(run_store: ObjectStore) -> bool:
+    """Whether there is a journal, which begins with the submission. Raises StoreError."""
+    return bool(run_store.list(JOURNAL))
+
+
 def reserve_name(store: ObjectStore, name: str) -> ObjectStore:
     """The place for a run of nothing but weights. Raises RunExists."""
     run_store = run_store_of(store, name)
-    if _was_submitted(run_store) or open_commit_log(run_store).trusted():
+    if was_submitted(run_store) or open_commit_log(run_store).trusted():
         raise RunExists(f"run {name}: exists already; choose another name with --name")
     store.put(name_key(name), b"")
     return run_store
@@ -100,13 +105,9 @@ def run_store_with_checkpoints(storage: StorageConfig, name: str) -> ObjectStore
     """The part of the store of a run of any kind. Raises NoSuchRun where nothing of it is there."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    if not open_commit_log(run_store).entries and not _was_submitted(run_store):
+    if not open_commit_log(run_store).entries and not was_submitted(run_store):
         raise NoSuchRun(_no_such_run(store, storage, name))
     return run_store
-
-
-def _was_submitted(run_store: ObjectStore) -> bool:
-    return read_state(run_store).terms is not None
 
 
 def _exists(name: str) -> RunExists:
@@ -183,7 +184,8 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
     """The status of a run that is nothing but weights, with the keys of any other."""
     nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, **in_status(None), "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
-    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "num_workers": 0, "workers": [], "alerts": []}
+    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "num_workers": 0, "workers": [], "num_incidents": 0, "incidents": []}
+    nowhere: dict[str, Any] = {"nodes": [], "spares": 0, "strikes": {}, "cordoned": {}, "alerts": []}
     return {
         "run": weights.run,
         "state": "weights",
@@ -192,7 +194,7 @@ def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
         "step": weights.step,
         "last_committed_step": weights.step,
         "rejected_checkpoints": [],
-        "incidents": [],
         **nothing,
         **nobody,
+        **nowhere,
     }

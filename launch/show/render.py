@@ -35,9 +35,12 @@ def status_view(status: Status) -> RenderableType:
         parts.append(_workers(status["workers"]))
         if len(status["workers"]) < status["num_workers"]:
             parts.append(Text(_which_workers(status), style="dim"))
+    parts.extend(Text(f"cordoned: {machine}: {reason}", style="yellow") for machine, reason in status["cordoned"].items())
     if status["strikes"]:
         held = ", ".join(f"{machine} {number}" for machine, number in status["strikes"].items())
         parts.append(Text(f"strikes: {held}", style="yellow"))
+    if (earlier := status["num_incidents"] - len(status["incidents"])) > 0:
+        parts.append(Text(f"{earlier:,} earlier incidents, and the newest:", style="dim"))
     if status["incidents"]:
         parts.append(incidents_view(status["incidents"]))
     parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])

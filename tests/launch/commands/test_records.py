@@ -11,7 +11,7 @@ from orchestrator.control.causes import Cause
 from orchestrator.records.commit_log import Trust, open_commit_log
 from tests.launch.command_line import Braid, Done
 from tests.launch.stored_runs import FINISHED, put_checkpoint, put_dataset, put_steps, store_at, stored_run
-from tests.orchestrator.control.stories import failed, gone, nodes
+from tests.orchestrator.control.stories import failed, fault, gone, placed
 
 
 def test_runs_lists_every_run_of_the_store(braid: Braid) -> None:
@@ -24,7 +24,7 @@ def test_runs_lists_every_run_of_the_store(braid: Braid) -> None:
 
 def test_a_run_is_listed_on_one_line_however_long_its_reason(braid: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    stored_run(braid.root, (nodes("ab"), failed(1, "a", Cause.CONFIG), gone(1)), f"name={'long-' * 8}name")
+    stored_run(braid.root, (placed(1, "ab"), failed(1, fault(Cause.CONFIG, "a", ranks=2, nodes=2)), gone(1)), f"name={'long-' * 8}name")
     _, line = braid("runs").out.splitlines()
     assert line.startswith(f"{'long-' * 8}name  failed  0/200")
     assert line.rstrip().endswith("…")

@@ -12,7 +12,7 @@ from orchestrator.control.events import Event
 from orchestrator.messages import Outcome
 from tests.launch.command_line import Braid
 from tests.launch.stored_runs import FINISHED, STOPPED, put_steps, status_of, stored_run
-from tests.orchestrator.control.stories import ended, failed, gone, nodes, stop
+from tests.orchestrator.control.stories import ended, failed, fault, gone, placed, stop
 
 STATUS_KEYS = {
     "run", "state", "attempt", "step", "num_steps", "tokens", "loss", "tokens_per_s", "last_committed_step", "restarts",
@@ -54,7 +54,7 @@ def test_status_is_a_table_for_people(braid: Braid) -> None:
 
 
 def test_the_status_of_a_failed_run_is_1_and_says_why(braid: Braid) -> None:
-    stored_run(braid.root, (nodes("ab"), failed(1, "a", Cause.CONFIG), gone(1)))
+    stored_run(braid.root, (placed(1, "ab"), failed(1, fault(Cause.CONFIG, "a", ranks=2, nodes=2)), gone(1)))
     done = braid("status", "first")
     assert done.status == 1
     assert "config: it broke; no restart can help" in done.out

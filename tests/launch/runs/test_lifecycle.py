@@ -12,12 +12,12 @@ from launch.runs import lifecycle
 from launch.runs.record import read_run, run_store_of
 from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import EVENT_KINDS, Event, ResumeRequested
+from orchestrator.control.events import Event, ResumeRequested
+from orchestrator.control.history import open_history
 from orchestrator.control.state import Terms, terms_of
 from orchestrator.messages import Outcome
-from orchestrator.records.journal import open_journal
 from tests.launch.stored_runs import RUNNING, STOPPED, store_at, stored_run
-from tests.orchestrator.control.stories import ended, failed, gone, stop
+from tests.orchestrator.control.stories import ended, failed, fault, gone, stop
 
 
 class LeavingController:
@@ -83,11 +83,15 @@ def connect_to(controller: LeavingController | Controller | None, monkeypatch: p
 
 def journal_into(root: Path, *events: Event) -> Callable[[], None]:
     def act() -> None:
-        journal = open_journal(run_store_of(store_at(root), "first"), EVENT_KINDS)
+        history = open_history(run_store_of(store_at(root), "first"))
         for event in events:
-            journal.append(event)
+            history.append(event)
 
     return act
+
+
+def events_of(root: Path) -> tuple[Event, ...]:
+    return tuple(entry.event for entry in open_history(run_store_of(store_at(root), "first")).entries)
 
 
 def test_a_controller_that_ends_before_it_answers_has_stopped_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,14 +117,18 @@ def test_stopping_now_is_more_than_the_stop_that_is_under_way(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    "events", [(), RUNNING, (*RUNNING, stop()), (*RUNNING, failed(1, "b", Cause.KILLED))], ids=["queued", "running", "saving", "draining"]
+    "events",
+    [(), RUNNING, (*RUNNING, stop()), (*RUNNING, failed(1, fault(Cause.KILLED, "b")))],
+    ids=["queued", "running", "saving", "draining"],
 )
 def test_a_run_whose_cluster_is_gone_is_stopped_without_starting_one(events: tuple[Event, ...], tmp_path: Path) -> None:
     config = stored_run(tmp_path, events)
+    before = events_of(tmp_path)
     told: list[str] = []
     last = lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)
     assert (last["state"], last["last_committed_step"]) == ("stopped", 20 if events else 0)
     assert read_run(config.storage, "first").has_ended
+    assert events_of(tmp_path)[:-1] == before, "one entry: nobody can come between two"
     assert told == ["no cluster runs here, so first has no workers to stop; if it runs on another one, say which with --address"]
     assert not (tmp_path / "home").exists()
 
@@ -131,10 +139,6 @@ ENDING = {
     "draining after the last checkpoint": (*RUNNING, stop(), ended(1, Outcome.STOPPED, 25)),
 }
 """A run that is about to stop, and whose cluster may die at that moment."""
-
-
-def events_of(root: Path) -> tuple[Event, ...]:
-    return tuple(open_journal(run_store_of(store_at(root), "first"), EVENT_KINDS).events)
 
 
 def resume(config: RunConfig) -> list[str]:
@@ -180,7 +184,7 @@ def test_a_controller_that_stops_its_run_is_asked_to_go_on(
 
 @pytest.mark.parametrize(
     "events",
-    [(), RUNNING, (*RUNNING, failed(1, "b", Cause.KILLED)), (*RUNNING, ended(1, Outcome.FINISHED, 200))],
+    [(), RUNNING, (*RUNNING, failed(1, fault(Cause.KILLED, "b"))), (*RUNNING, ended(1, Outcome.FINISHED, 200))],
     ids=["queued", "running", "recovering", "finished but for the last processes"],
 )
 def test_where_no_stop_is_under_way_nothing_is_withdrawn(

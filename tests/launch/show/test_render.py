@@ -60,10 +60,11 @@ def test_alerts_stand_above_everything_but_the_headline(tmp_path: Path) -> None:
     assert "all is well" in "".join(rest)
 
 
-def test_strikes_are_shown_by_machine(tmp_path: Path) -> None:
+def test_strikes_and_cordons_are_shown_by_machine(tmp_path: Path) -> None:
     stored_run(tmp_path, RUNNING)
     assert "strikes: gpu07 2, gpu08 1" in text_of(status_view(status_of(tmp_path, strikes={"gpu07": 2, "gpu08": 1})))
-    assert "strikes" not in text_of(status_view(status_of(tmp_path, strikes={})))
+    assert "cordoned: gpu01: fans" in text_of(status_view(status_of(tmp_path, cordoned={"gpu01": "fans"})))
+    assert "gpu" not in text_of(status_view(status_of(tmp_path)))
 
 
 def test_a_page_of_many_workers_says_which_they_are(tmp_path: Path) -> None:
@@ -94,6 +95,17 @@ def test_incidents_fit_a_narrow_terminal() -> None:
         "recovered_after_s": 123.45, "resumed_from_step": 123000, "steps_replayed": 456, "detail": "x",
     }  # fmt: skip
     assert len(text_of(incidents_view([incident])).splitlines()) == 3, "headers, one row, one detail"
+
+
+def test_of_many_incidents_the_newest_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    incident = {
+        "attempt": 73, "cause": "killed", "node": "a", "rank": 1, "at_step": 33, "detected_after_s": 0.5, "recovered_after_s": None,
+        "resumed_from_step": None, "steps_replayed": None, "detail": "killed by SIGKILL",
+    }  # fmt: skip
+    text = text_of(status_view(status_of(tmp_path, incidents=[incident], num_incidents=73)))
+    assert "72 earlier incidents, and the newest:" in text
+    assert "earlier" not in text_of(status_view(status_of(tmp_path, incidents=[incident], num_incidents=1)))
 
 
 def test_a_finished_run_needs_no_controller_to_be_told(tmp_path: Path) -> None:

@@ -106,9 +106,10 @@ def test_a_run_that_waits_for_nodes_for_long_wakes_somebody():
     limit_s = TERMS.recovery.nodes_alarm_s
     assert alerts(state, seen(alive="a"), limit_s - 1) == ()
     (line,) = alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), limit_s)
-    assert line.startswith("for 600 s waiting for nodes: needs 2 with 1 free slots, has 0; cordoned: A")
+    assert alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), 2 * limit_s) == (line,), "no news, the same line"
+    assert line.startswith("for over 600 s waiting for nodes: needs 2 with 1 free slots, has 0; cordoned: A")
     assert alerts(state, None, limit_s) == (
-        "for 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
+        "for over 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
     )
 
 
