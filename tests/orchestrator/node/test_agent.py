@@ -107,6 +107,22 @@ def pid_of(report: AgentReport) -> int:
     return report.workers[0].pid
 
 
+class Looks:
+    """A clock that knows how often an agent's thread has looked at it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self) -> float:
+        self._count += 1
+        return time.monotonic()
+
+    def pass_by(self) -> None:
+        """Returns when the agent has seen to every order so far. Nobody else may ask it for a report meanwhile."""
+        before = self._count
+        wait_for(lambda: self._count >= before + 2, "the agent's looks")
+
+
 def log_when(agent: Agent, rank: int, condition: Callable[[bytes], object]) -> bytes:
     def look() -> bytes | None:
         text = agent.read_log(rank, 0, 1 << 20)[0]
@@ -157,27 +173,30 @@ def test_a_new_attempt_starts_when_nothing_is_left_of_the_old_one(agent_of, run,
 
 
 def test_an_order_of_an_older_attempt_changes_nothing(agent_of, run):
-    agent = agent_of(TRAINS)
+    looks = Looks()
+    agent = agent_of(TRAINS, clock=looks)
     agent.obey(run(2))
-    pid = pid_of(report_when(agent, trains(2)))
+    before = report_when(agent, trains(2))
 
-    agent.obey(kill(1))
-    agent.obey(run(1))
+    for late in (kill(1), run(1)):
+        agent.obey(late)
+        looks.pass_by()
 
-    agent.obey(save(2))  # which this worker ignores; by then the agent has seen to the orders before
-    report = report_when(agent, trains(2))
-    assert (pid_of(report), report.workers[0].exit_code) == (pid, None)
+    after = agent.report()[1]
+    assert (after.attempt, pid_of(after), after.workers[0].exit_code) == (2, pid_of(before), None)
 
 
 def test_an_attempt_that_was_to_be_killed_is_never_started(agent_of, run, tmp_path: Path):
-    agent = agent_of(TRAINS)
+    looks = Looks()
+    agent = agent_of(TRAINS, clock=looks)
 
     agent.obey(kill(2))
     agent.obey(run(2))
+    looks.pass_by()
+
+    assert (agent.report()[1].workers, agent.report()[1].is_empty) == ((), True)
     agent.obey(run(3))
     report_when(agent, trains(3))
-
-    assert pids_with_environment("BRAID_ATTEMPT", "2") == []
     assert not (tmp_path / "home/runs" / tmp_path.name / log_key(2, 0)).parent.exists()
 
 
@@ -324,6 +343,18 @@ def test_the_log_of_an_ended_worker_is_uploaded(agent_of, run, tmp_path: Path):
     uploaded = tmp_path / "store/runs" / tmp_path.name / log_key(3, 0)
     wait_for(uploaded.exists, "the log")
     assert uploaded.read_bytes() == b"bye\n"
+
+
+def test_logs_of_attempts_long_ago_leave_the_node(agent_of, run, home: Path, tmp_path: Path):
+    logs = [home / "runs" / tmp_path.name / log_key(attempt, 0) for attempt in range(1, 12)]
+    for log in logs[:-1]:
+        log.parent.mkdir(parents=True)
+        log.touch()
+
+    agent_of(HEARS + "print('here', flush=True); time.sleep(600)").obey(run(11))
+
+    wait_for(logs[-1].exists, "the newest log")
+    assert [log.exists() for log in logs] == [False] + 10 * [True]
 
 
 def test_a_log_is_the_newest_attempts(agent_of, run):

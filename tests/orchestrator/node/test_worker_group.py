@@ -18,7 +18,8 @@ from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import look_at, members_of_session
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup
-from tests.orchestrator.node.scripted import HEARS, OBEYS, TRAINS, assign
+from orchestrator.node.worker_process import WorkerProcess
+from tests.orchestrator.node.scripted import HEARS, TRAINS, assign
 from tests.orchestrator.node.waiting import is_over, is_training, wait_for
 
 
@@ -106,10 +107,10 @@ def test_a_flood_of_words_before_the_end_is_read_to_its_end(served: Served):
     assert len(served.log(0)) == 300_001
 
 
-def test_who_leaves_somebody_behind_that_never_stops_talking_is_reaped_all_the_same(served: Served):
-    code = "import os, subprocess; os.fork() or subprocess.run(['yes'], start_new_session=True)"
+def test_who_leaves_somebody_behind_that_never_stops_talking_is_reaped_all_the_same(served: Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(WorkerProcess, "read_output", lambda self: b"y\n")
 
-    served.start(code)
+    served.start("pass")
 
     assert served.when(is_over)[0].exit_code == 0
 
@@ -184,13 +185,25 @@ def test_a_stopped_worker_can_be_killed(served: Served):
 
 
 def test_a_graceful_stop_comes_down_the_pipe_once(served: Served):
-    served.start(OBEYS)
-    served.when(is_training)
+    code = """
+def look_for_more(*_):
+    os.set_blocking(orders.fileno(), False)
+    os._exit(5 if orders.read() is None else 6)
+signal.signal(signal.SIGUSR2, look_for_more)
+train()
+assert decode_order(orders.readline()) == Stop()
+say(Beat(phase=Phase.SAVING))
+time.sleep(600)
+"""
+    served.start(HEARS + code)
+    pid = served.when(is_training)[0].pid
 
     served.group.stop()
+    served.when(lambda report: report.phase is Phase.SAVING)
     served.group.stop()
+    os.kill(pid, signal.SIGUSR2)
 
-    assert served.when(is_over)[0].exit_code == 0
+    assert served.when(is_over)[0].exit_code == 5
 
 
 def test_a_command_that_does_not_exist_is_a_failed_worker_that_says_so(served: Served):
