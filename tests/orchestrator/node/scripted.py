@@ -18,7 +18,7 @@ def say(message):
 def train():
     say(Beat(phase=Phase.TRAINING, step=assign.attempt))
 """
-TRAINS = HEARS + "train(); time.sleep(600)\n"
+TRAINS = HEARS + "train(); time.sleep(120)\n"
 """Ignores every order."""
 OBEYS = HEARS + "train(); assert decode_order(orders.readline()) == Stop(); say(Ended(outcome=Outcome.STOPPED, step=assign.attempt))\n"
 

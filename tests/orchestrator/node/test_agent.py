@@ -274,7 +274,7 @@ def test_news_is_a_milestone_and_nothing_else(agent_of, run, tmp_path: Path):
     gates = f"wait = lambda name: [time.sleep(0.02) for _ in iter(lambda: not Path({str(tmp_path)!r}, name).exists(), False)]\n"
     agent = agent_of(
         HEARS + gates + "train(); wait('step'); [say(Beat(phase=Phase.TRAINING, step=n)) for n in range(2, 51)];"
-        "wait('commit'); say(Committed(step=50)); time.sleep(600)"
+        "wait('commit'); say(Committed(step=50)); time.sleep(120)"
     )
     agent.obey(run(1))
     report_when(agent, trains(1))
@@ -309,7 +309,7 @@ def test_a_pause_of_the_agent_is_charged_to_no_worker(agent_of, run):
 
 def test_the_offered_port_is_kept_from_others_until_the_workers_need_it(agent_of, run):
     agent = agent_of(
-        HEARS + "import socket; socket.create_server((assign.rendezvous.address, assign.rendezvous.port)); train(); time.sleep(600)"
+        HEARS + "import socket; socket.create_server((assign.rendezvous.address, assign.rendezvous.port)); train(); time.sleep(120)"
     )
     offer = report_when(agent, lambda report: report.offer is not None).offer
     assert offer is not None
@@ -351,14 +351,14 @@ def test_logs_of_attempts_long_ago_leave_the_node(agent_of, run, home: Path, tmp
         log.parent.mkdir(parents=True)
         log.touch()
 
-    agent_of(HEARS + "print('here', flush=True); time.sleep(600)").obey(run(11))
+    agent_of(HEARS + "print('here', flush=True); time.sleep(120)").obey(run(11))
 
     wait_for(logs[-1].exists, "the newest log")
     assert [log.exists() for log in logs] == [False] + 10 * [True]
 
 
 def test_a_log_is_the_newest_attempts(agent_of, run):
-    agent = agent_of(HEARS + "print(assign.attempt, flush=True); train(); time.sleep(600)")
+    agent = agent_of(HEARS + "print(assign.attempt, flush=True); train(); time.sleep(120)")
     agent.obey(run(1))
     log_when(agent, 0, lambda text: text == b"1\n")
 
@@ -444,7 +444,7 @@ def agent_process(tmp_path: Path, code: str) -> Iterator[AgentProcess]:
 
 
 def test_an_agent_that_was_stopped_does_not_count_the_time(tmp_path: Path):
-    with agent_process(tmp_path, TRAINS) as agent:
+    with agent_process(tmp_path, HEARS + "train(); orders.read()") as agent:
         *_, before_s = agent.worker()
         started_s = time.monotonic()
 
@@ -458,7 +458,7 @@ def test_an_agent_that_was_stopped_does_not_count_the_time(tmp_path: Path):
 
 def test_workers_die_with_their_agent(tmp_path: Path):
     dies_with_parent = "import ctypes; ctypes.CDLL(None).prctl(1, 9);"
-    with agent_process(tmp_path, HEARS + dies_with_parent + "train(); time.sleep(600)") as agent:
+    with agent_process(tmp_path, HEARS + dies_with_parent + "train(); time.sleep(120)") as agent:
         worker = agent.worker()[0]
         time.sleep(0.2)
         assert look_at(worker) is not None, "it must outlive the moment of its start"
@@ -478,13 +478,13 @@ def test_a_worker_sees_the_end_of_its_pipe_when_its_agent_dies(tmp_path: Path):
 
 
 def test_what_outlived_a_dead_agent_is_ended_by_the_next_before_it_starts_anything(tmp_path: Path, agent_of, run):
-    with agent_process(tmp_path, HEARS + "subprocess.Popen(['sleep', '600'], start_new_session=True); train(); orders.read()") as first:
+    with agent_process(tmp_path, HEARS + "subprocess.Popen(['sleep', '120'], start_new_session=True); train(); orders.read()") as first:
         first.worker()
         first.process.kill()
     [orphan] = wait_for(lambda: (left := pids_with_environment("BRAID_RUN", tmp_path.name)) and len(left) == 1 and left, "the child alone")
 
     looks = f"from orchestrator.node.processes import look_at; assert look_at({orphan}) is None;"
-    agent = agent_of(HEARS + looks + "train(); time.sleep(600)")
+    agent = agent_of(HEARS + looks + "train(); time.sleep(120)")
     agent.obey(run(2))
 
     report_when(agent, trains(2))
