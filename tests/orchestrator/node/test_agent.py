@@ -2,75 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.config import StorageConfig
-from orchestrator.messages import AgentReport, Mode, Outcome, Rendezvous
+from orchestrator.messages import AgentReport, Mode, Outcome
 from orchestrator.node import worker_group
-from orchestrator.node.agent import Agent, AgentIdentity, Holding, build_agent
-from orchestrator.node.orders import AgentOrder, SpawnOrder
+from orchestrator.node.agent import Agent
+from orchestrator.node.orders import AgentOrder
 from orchestrator.node.processes import look_at, pids_with_environment, send
 from orchestrator.records.keys import log_key
-from tests.orchestrator.node.scripted import HEARS, OBEYS, TRAINS, command
-from tests.orchestrator.node.waiting import is_over, is_training, wait_for
-
-MEET = Rendezvous(address="127.0.0.1", port=20001)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the node has its files. A run is named by its test, so that no other test's processes are taken for its own."""
-    monkeypatch.setenv("BRAID_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def agent_of(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    """Agents of the run whose workers run a piece of code."""
-    agents: list[Agent] = []
-
-    def agent_of(code: str, *, kill_timeout_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> Agent:
-        identity = AgentIdentity(run=tmp_path.name, node="a", storage=storage(tmp_path), worker_command=command(code))
-        agents.append(build_agent(identity, Holding(address="127.0.0.1", gpus=("GPU-1",)), kill_timeout_s=kill_timeout_s, clock=clock))
-        return agents[-1]
-
-    yield agent_of
-    for agent in agents:
-        agent.close()
-
-
-def storage(tmp_path: Path) -> StorageConfig:
-    return StorageConfig(root=str(tmp_path / "store"))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., AgentOrder]:
-    def run(attempt: int, *, num_workers: int = 1, rendezvous: Rendezvous = MEET) -> AgentOrder:
-        spawn = SpawnOrder(
-            run=tmp_path.name,
-            attempt=attempt,
-            config_version=1,
-            storage=storage(tmp_path),
-            device="cpu",
-            world_size=num_workers,
-            first_rank=0,
-            num_workers=num_workers,
-            rendezvous=rendezvous,
-        )
-        return AgentOrder(attempt=attempt, mode=Mode.RUN, spawn=spawn)
-
-    return run
+from tests.orchestrator.node.scripted import HEARS, MEET, OBEYS, TRAINS
+from tests.orchestrator.node.waiting import is_over, report_when, trains, wait_for
 
 
 def kill(attempt: int, *, wants_evidence: bool = False) -> AgentOrder:
@@ -79,24 +27,6 @@ def kill(attempt: int, *, wants_evidence: bool = False) -> AgentOrder:
 
 def save(attempt: int) -> AgentOrder:
     return AgentOrder(attempt=attempt, mode=Mode.SAVE)
-
-
-def report_when(agent: Agent, condition: Callable[[AgentReport], bool]) -> AgentReport:
-    """The first report that meets the condition, by waiting for news only."""
-
-    def look() -> AgentReport | None:
-        version, report = agent.report()
-        if condition(report):
-            return report
-        agent.wait_for_news(version, 5.0)
-        return None
-
-    return wait_for(look, "the report")
-
-
-def trains(attempt: int, *, num_workers: int = 1) -> Callable[[AgentReport], bool]:
-    """All workers of the attempt do."""
-    return lambda report: report.attempt == attempt and sum(map(is_training, report.workers)) == num_workers
 
 
 def is_empty(report: AgentReport) -> bool:
@@ -392,100 +322,3 @@ def test_an_agent_that_can_not_go_on_says_so(agent_of, run, monkeypatch: pytest.
 
     with pytest.raises(RuntimeError, match="has ended by an error"):
         agent.report()
-
-
-AGENT = """
-import json, sys, time
-from data_pipeline.config import StorageConfig
-from orchestrator.messages import Mode, Rendezvous
-from orchestrator.node.agent import AgentIdentity, Holding, build_agent
-from orchestrator.node.orders import AgentOrder, SpawnOrder
-run, root, code = sys.argv[1:]
-storage = StorageConfig(root=root)
-identity = AgentIdentity(run=run, node="a", storage=storage, worker_command=(sys.executable, "-c", code))
-agent = build_agent(identity, Holding(address="127.0.0.1"), kill_timeout_s=3.0)
-spawn = SpawnOrder(run=run, attempt=1, config_version=1, storage=storage, device="cpu", world_size=1, first_rank=0, num_workers=1,
-                   rendezvous=Rendezvous(address="127.0.0.1", port=20001))
-agent.obey(AgentOrder(attempt=1, mode=Mode.RUN, spawn=spawn))
-for _ in sys.stdin:
-    [*workers] = agent.report()[1].workers
-    print(json.dumps([[worker.pid, worker.phase.value, worker.age_s] for worker in workers]), flush=True)
-"""
-
-
-class AgentProcess:
-    """An agent that is a process of its own, with one worker."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def worker(self) -> tuple[int, str, float]:
-        """(process id, phase, age in seconds), once there is one that trains."""
-
-        def ask() -> tuple[int, str, float] | None:
-            assert self.process.stdin is not None
-            assert self.process.stdout is not None
-            self.process.stdin.write("?\n")
-            self.process.stdin.flush()
-            workers = json.loads(self.process.stdout.readline())
-            return tuple(workers[0]) if workers and workers[0][1] == "training" else None
-
-        return wait_for(ask, "the worker")
-
-
-@contextmanager
-def agent_process(tmp_path: Path, code: str) -> Iterator[AgentProcess]:
-    arguments = (tmp_path.name, str(tmp_path / "store"), code)
-    with subprocess.Popen([sys.executable, "-c", AGENT, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield AgentProcess(process)
-        finally:
-            process.kill()
-
-
-def test_an_agent_that_was_stopped_does_not_count_the_time(tmp_path: Path):
-    with agent_process(tmp_path, HEARS + "train(); orders.read()") as agent:
-        *_, before_s = agent.worker()
-        started_s = time.monotonic()
-
-        agent.process.send_signal(signal.SIGSTOP)
-        time.sleep(3.0)
-        agent.process.send_signal(signal.SIGCONT)
-
-        *_, after_s = agent.worker()
-        assert after_s - before_s < time.monotonic() - started_s - 1.5
-
-
-def test_workers_die_with_their_agent(tmp_path: Path):
-    dies_with_parent = "import ctypes; ctypes.CDLL(None).prctl(1, 9);"
-    with agent_process(tmp_path, HEARS + dies_with_parent + "train(); time.sleep(120)") as agent:
-        worker = agent.worker()[0]
-        time.sleep(0.2)
-        assert look_at(worker) is not None, "it must outlive the moment of its start"
-
-        agent.process.kill()
-
-    wait_for(lambda: look_at(worker) is None, "the worker's end", timeout_s=10)
-
-
-def test_a_worker_sees_the_end_of_its_pipe_when_its_agent_dies(tmp_path: Path):
-    with agent_process(tmp_path, HEARS + "train(); orders.read()") as agent:
-        worker = agent.worker()[0]
-
-        agent.process.kill()
-
-    wait_for(lambda: look_at(worker) is None, "the worker's end", timeout_s=10)
-
-
-def test_what_outlived_a_dead_agent_is_ended_by_the_next_before_it_starts_anything(tmp_path: Path, agent_of, run):
-    with agent_process(tmp_path, HEARS + "subprocess.Popen(['sleep', '120'], start_new_session=True); train(); orders.read()") as first:
-        first.worker()
-        first.process.kill()
-    [orphan] = wait_for(lambda: (left := pids_with_environment("BRAID_RUN", tmp_path.name)) and len(left) == 1 and left, "the child alone")
-
-    looks = f"from orchestrator.node.processes import look_at; assert look_at({orphan}) is None;"
-    agent = agent_of(HEARS + looks + "train(); time.sleep(120)")
-    agent.obey(run(2))
-
-    report_when(agent, trains(2))
-    assert look_at(orphan) is None
