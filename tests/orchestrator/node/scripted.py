@@ -7,6 +7,7 @@ import sys
 from data_pipeline.config import StorageConfig
 from orchestrator.messages import Assign, Rendezvous
 
+MEET = Rendezvous(address="127.0.0.1", port=20001)
 HEARS = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -18,7 +19,7 @@ def say(message):
 def train():
     say(Beat(phase=Phase.TRAINING, step=assign.attempt))
 """
-TRAINS = HEARS + "train(); time.sleep(600)\n"
+TRAINS = HEARS + "train(); time.sleep(120)\n"
 """Ignores every order."""
 OBEYS = HEARS + "train(); assert decode_order(orders.readline()) == Stop(); say(Ended(outcome=Outcome.STOPPED, step=assign.attempt))\n"
 
@@ -37,5 +38,5 @@ def assign(rank: int, attempt: int = 1) -> Assign:
         local_rank=rank,
         world_size=2,
         local_world_size=2,
-        rendezvous=Rendezvous(address="127.0.0.1", port=20001),
+        rendezvous=MEET,
     )

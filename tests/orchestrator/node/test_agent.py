@@ -2,75 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.config import StorageConfig
-from orchestrator.messages import AgentReport, Mode, Outcome, Rendezvous
+from orchestrator.messages import AgentReport, Mode, Outcome
 from orchestrator.node import worker_group
-from orchestrator.node.agent import Agent, AgentIdentity, Holding, build_agent
-from orchestrator.node.orders import AgentOrder, SpawnOrder
+from orchestrator.node.agent import Agent
+from orchestrator.node.orders import AgentOrder
 from orchestrator.node.processes import look_at, pids_with_environment, send
 from orchestrator.records.keys import log_key
-from tests.orchestrator.node.scripted import HEARS, OBEYS, TRAINS, command
-from tests.orchestrator.node.waiting import is_over, is_training, wait_for
-
-MEET = Rendezvous(address="127.0.0.1", port=20001)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the node has its files. A run is named by its test, so that no other test's processes are taken for its own."""
-    monkeypatch.setenv("BRAID_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def agent_of(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    """Agents of the run whose workers run a piece of code."""
-    agents: list[Agent] = []
-
-    def agent_of(code: str, *, kill_timeout_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> Agent:
-        identity = AgentIdentity(run=tmp_path.name, node="a", storage=storage(tmp_path), worker_command=command(code))
-        agents.append(build_agent(identity, Holding(address="127.0.0.1", gpus=("GPU-1",)), kill_timeout_s=kill_timeout_s, clock=clock))
-        return agents[-1]
-
-    yield agent_of
-    for agent in agents:
-        agent.close()
-
-
-def storage(tmp_path: Path) -> StorageConfig:
-    return StorageConfig(root=str(tmp_path / "store"))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., AgentOrder]:
-    def run(attempt: int, *, num_workers: int = 1, rendezvous: Rendezvous = MEET) -> AgentOrder:
-        spawn = SpawnOrder(
-            run=tmp_path.name,
-            attempt=attempt,
-            config_version=1,
-            storage=storage(tmp_path),
-            device="cpu",
-            world_size=num_workers,
-            first_rank=0,
-            num_workers=num_workers,
-            rendezvous=rendezvous,
-        )
-        return AgentOrder(attempt=attempt, mode=Mode.RUN, spawn=spawn)
-
-    return run
+from tests.orchestrator.node.scripted import HEARS, MEET, OBEYS, TRAINS
+from tests.orchestrator.node.waiting import is_over, report_when, trains, wait_for
 
 
 def kill(attempt: int, *, wants_evidence: bool = False) -> AgentOrder:
@@ -81,30 +29,28 @@ def save(attempt: int) -> AgentOrder:
     return AgentOrder(attempt=attempt, mode=Mode.SAVE)
 
 
-def report_when(agent: Agent, condition: Callable[[AgentReport], bool]) -> AgentReport:
-    """The first report that meets the condition, by waiting for news only."""
-
-    def look() -> AgentReport | None:
-        version, report = agent.report()
-        if condition(report):
-            return report
-        agent.wait_for_news(version, 5.0)
-        return None
-
-    return wait_for(look, "the report")
-
-
-def trains(attempt: int, *, num_workers: int = 1) -> Callable[[AgentReport], bool]:
-    """All workers of the attempt do."""
-    return lambda report: report.attempt == attempt and sum(map(is_training, report.workers)) == num_workers
-
-
 def is_empty(report: AgentReport) -> bool:
     return report.is_empty
 
 
 def pid_of(report: AgentReport) -> int:
     return report.workers[0].pid
+
+
+class Looks:
+    """A clock that knows how often an agent's thread has looked at it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self) -> float:
+        self._count += 1
+        return time.monotonic()
+
+    def pass_by(self) -> None:
+        """Returns when the agent has seen to every order so far. Nobody else may ask it for a report meanwhile."""
+        before = self._count
+        wait_for(lambda: self._count >= before + 2, "the agent's looks")
 
 
 def log_when(agent: Agent, rank: int, condition: Callable[[bytes], object]) -> bytes:
@@ -157,27 +103,30 @@ def test_a_new_attempt_starts_when_nothing_is_left_of_the_old_one(agent_of, run,
 
 
 def test_an_order_of_an_older_attempt_changes_nothing(agent_of, run):
-    agent = agent_of(TRAINS)
+    looks = Looks()
+    agent = agent_of(TRAINS, clock=looks)
     agent.obey(run(2))
-    pid = pid_of(report_when(agent, trains(2)))
+    before = report_when(agent, trains(2))
 
-    agent.obey(kill(1))
-    agent.obey(run(1))
+    for late in (kill(1), run(1)):
+        agent.obey(late)
+        looks.pass_by()
 
-    agent.obey(save(2))  # which this worker ignores; by then the agent has seen to the orders before
-    report = report_when(agent, trains(2))
-    assert (pid_of(report), report.workers[0].exit_code) == (pid, None)
+    after = agent.report()[1]
+    assert (after.attempt, pid_of(after), after.workers[0].exit_code) == (2, pid_of(before), None)
 
 
 def test_an_attempt_that_was_to_be_killed_is_never_started(agent_of, run, tmp_path: Path):
-    agent = agent_of(TRAINS)
+    looks = Looks()
+    agent = agent_of(TRAINS, clock=looks)
 
     agent.obey(kill(2))
     agent.obey(run(2))
+    looks.pass_by()
+
+    assert (agent.report()[1].workers, agent.report()[1].is_empty) == ((), True)
     agent.obey(run(3))
     report_when(agent, trains(3))
-
-    assert pids_with_environment("BRAID_ATTEMPT", "2") == []
     assert not (tmp_path / "home/runs" / tmp_path.name / log_key(2, 0)).parent.exists()
 
 
@@ -255,7 +204,7 @@ def test_news_is_a_milestone_and_nothing_else(agent_of, run, tmp_path: Path):
     gates = f"wait = lambda name: [time.sleep(0.02) for _ in iter(lambda: not Path({str(tmp_path)!r}, name).exists(), False)]\n"
     agent = agent_of(
         HEARS + gates + "train(); wait('step'); [say(Beat(phase=Phase.TRAINING, step=n)) for n in range(2, 51)];"
-        "wait('commit'); say(Committed(step=50)); time.sleep(600)"
+        "wait('commit'); say(Committed(step=50)); time.sleep(120)"
     )
     agent.obey(run(1))
     report_when(agent, trains(1))
@@ -290,7 +239,7 @@ def test_a_pause_of_the_agent_is_charged_to_no_worker(agent_of, run):
 
 def test_the_offered_port_is_kept_from_others_until_the_workers_need_it(agent_of, run):
     agent = agent_of(
-        HEARS + "import socket; socket.create_server((assign.rendezvous.address, assign.rendezvous.port)); train(); time.sleep(600)"
+        HEARS + "import socket; socket.create_server((assign.rendezvous.address, assign.rendezvous.port)); train(); time.sleep(120)"
     )
     offer = report_when(agent, lambda report: report.offer is not None).offer
     assert offer is not None
@@ -326,8 +275,20 @@ def test_the_log_of_an_ended_worker_is_uploaded(agent_of, run, tmp_path: Path):
     assert uploaded.read_bytes() == b"bye\n"
 
 
+def test_logs_of_attempts_long_ago_leave_the_node(agent_of, run, home: Path, tmp_path: Path):
+    logs = [home / "runs" / tmp_path.name / log_key(attempt, 0) for attempt in range(1, 12)]
+    for log in logs[:-1]:
+        log.parent.mkdir(parents=True)
+        log.touch()
+
+    agent_of(HEARS + "print('here', flush=True); time.sleep(120)").obey(run(11))
+
+    wait_for(logs[-1].exists, "the newest log")
+    assert [log.exists() for log in logs] == [False] + 10 * [True]
+
+
 def test_a_log_is_the_newest_attempts(agent_of, run):
-    agent = agent_of(HEARS + "print(assign.attempt, flush=True); train(); time.sleep(600)")
+    agent = agent_of(HEARS + "print(assign.attempt, flush=True); train(); time.sleep(120)")
     agent.obey(run(1))
     log_when(agent, 0, lambda text: text == b"1\n")
 
@@ -361,100 +322,3 @@ def test_an_agent_that_can_not_go_on_says_so(agent_of, run, monkeypatch: pytest.
 
     with pytest.raises(RuntimeError, match="has ended by an error"):
         agent.report()
-
-
-AGENT = """
-import json, sys, time
-from data_pipeline.config import StorageConfig
-from orchestrator.messages import Mode, Rendezvous
-from orchestrator.node.agent import AgentIdentity, Holding, build_agent
-from orchestrator.node.orders import AgentOrder, SpawnOrder
-run, root, code = sys.argv[1:]
-storage = StorageConfig(root=root)
-identity = AgentIdentity(run=run, node="a", storage=storage, worker_command=(sys.executable, "-c", code))
-agent = build_agent(identity, Holding(address="127.0.0.1"), kill_timeout_s=3.0)
-spawn = SpawnOrder(run=run, attempt=1, config_version=1, storage=storage, device="cpu", world_size=1, first_rank=0, num_workers=1,
-                   rendezvous=Rendezvous(address="127.0.0.1", port=20001))
-agent.obey(AgentOrder(attempt=1, mode=Mode.RUN, spawn=spawn))
-for _ in sys.stdin:
-    [*workers] = agent.report()[1].workers
-    print(json.dumps([[worker.pid, worker.phase.value, worker.age_s] for worker in workers]), flush=True)
-"""
-
-
-class AgentProcess:
-    """An agent that is a process of its own, with one worker."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def worker(self) -> tuple[int, str, float]:
-        """(process id, phase, age in seconds), once there is one that trains."""
-
-        def ask() -> tuple[int, str, float] | None:
-            assert self.process.stdin is not None
-            assert self.process.stdout is not None
-            self.process.stdin.write("?\n")
-            self.process.stdin.flush()
-            workers = json.loads(self.process.stdout.readline())
-            return tuple(workers[0]) if workers and workers[0][1] == "training" else None
-
-        return wait_for(ask, "the worker")
-
-
-@contextmanager
-def agent_process(tmp_path: Path, code: str) -> Iterator[AgentProcess]:
-    arguments = (tmp_path.name, str(tmp_path / "store"), code)
-    with subprocess.Popen([sys.executable, "-c", AGENT, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield AgentProcess(process)
-        finally:
-            process.kill()
-
-
-def test_an_agent_that_was_stopped_does_not_count_the_time(tmp_path: Path):
-    with agent_process(tmp_path, TRAINS) as agent:
-        *_, before_s = agent.worker()
-        started_s = time.monotonic()
-
-        agent.process.send_signal(signal.SIGSTOP)
-        time.sleep(3.0)
-        agent.process.send_signal(signal.SIGCONT)
-
-        *_, after_s = agent.worker()
-        assert after_s - before_s < time.monotonic() - started_s - 1.5
-
-
-def test_workers_die_with_their_agent(tmp_path: Path):
-    dies_with_parent = "import ctypes; ctypes.CDLL(None).prctl(1, 9);"
-    with agent_process(tmp_path, HEARS + dies_with_parent + "train(); time.sleep(600)") as agent:
-        worker = agent.worker()[0]
-        time.sleep(0.2)
-        assert look_at(worker) is not None, "it must outlive the moment of its start"
-
-        agent.process.kill()
-
-    wait_for(lambda: look_at(worker) is None, "the worker's end", timeout_s=10)
-
-
-def test_a_worker_sees_the_end_of_its_pipe_when_its_agent_dies(tmp_path: Path):
-    with agent_process(tmp_path, HEARS + "train(); orders.read()") as agent:
-        worker = agent.worker()[0]
-
-        agent.process.kill()
-
-    wait_for(lambda: look_at(worker) is None, "the worker's end", timeout_s=10)
-
-
-def test_what_outlived_a_dead_agent_is_ended_by_the_next_before_it_starts_anything(tmp_path: Path, agent_of, run):
-    with agent_process(tmp_path, HEARS + "subprocess.Popen(['sleep', '600'], start_new_session=True); train(); orders.read()") as first:
-        first.worker()
-        first.process.kill()
-    [orphan] = wait_for(lambda: (left := pids_with_environment("BRAID_RUN", tmp_path.name)) and len(left) == 1 and left, "the child alone")
-
-    looks = f"from orchestrator.node.processes import look_at; assert look_at({orphan}) is None;"
-    agent = agent_of(HEARS + looks + "train(); time.sleep(600)")
-    agent.obey(run(2))
-
-    report_when(agent, trains(2))
-    assert look_at(orphan) is None

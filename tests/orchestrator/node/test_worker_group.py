@@ -18,7 +18,8 @@ from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import look_at, members_of_session
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup
-from tests.orchestrator.node.scripted import HEARS, OBEYS, TRAINS, assign
+from orchestrator.node.worker_process import WorkerProcess
+from tests.orchestrator.node.scripted import HEARS, TRAINS, assign
 from tests.orchestrator.node.waiting import is_over, is_training, wait_for
 
 
@@ -106,10 +107,10 @@ def test_a_flood_of_words_before_the_end_is_read_to_its_end(served: Served):
     assert len(served.log(0)) == 300_001
 
 
-def test_who_leaves_somebody_behind_that_never_stops_talking_is_reaped_all_the_same(served: Served):
-    code = "import os, subprocess; os.fork() or subprocess.run(['yes'], start_new_session=True)"
+def test_who_leaves_somebody_behind_that_never_stops_talking_is_reaped_all_the_same(served: Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(WorkerProcess, "read_output", lambda self: b"y\n")
 
-    served.start(code)
+    served.start("pass")
 
     assert served.when(is_over)[0].exit_code == 0
 
@@ -138,7 +139,7 @@ def test_who_had_ended_when_the_agent_began_to_kill_did_so_by_itself(served: Ser
 
 def test_how_a_worker_ends_says_nothing_once_the_agent_kills_its_peers(served: Served):
     """Told to write down where it stands, this one ends with a status of its own, as a survivor whose peer is gone does."""
-    served.start(HEARS + "signal.signal(signal.SIGUSR1, lambda *_: os.abort()); train(); time.sleep(600)")
+    served.start(HEARS + "signal.signal(signal.SIGUSR1, lambda *_: os.abort()); train(); time.sleep(120)")
     served.when(is_training)
 
     served.end(wants_evidence=True)
@@ -147,7 +148,7 @@ def test_how_a_worker_ends_says_nothing_once_the_agent_kills_its_peers(served: S
 
 
 def test_nothing_is_left_of_a_killed_worker(served: Served):
-    served.start(HEARS + "os.fork(); train(); time.sleep(600)")
+    served.start(HEARS + "os.fork(); train(); time.sleep(120)")
     pid = served.when(is_training)[0].pid
     wait_for(lambda: len(members_of_session(pid)) == 2, "the worker's child")
 
@@ -157,7 +158,7 @@ def test_nothing_is_left_of_a_killed_worker(served: Served):
 
 
 def test_the_child_that_a_worker_leaves_behind_is_ended(served: Served):
-    served.start("import os, time; os.fork() or time.sleep(600)")
+    served.start("import os, time; os.fork() or time.sleep(120)")
 
     [report] = served.when(is_over)
 
@@ -166,7 +167,7 @@ def test_the_child_that_a_worker_leaves_behind_is_ended(served: Served):
 
 
 def test_a_process_in_a_session_of_its_own_does_not_survive(served: Served):
-    served.start(HEARS + "print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True); train(); time.sleep(600)")
+    served.start(HEARS + "print(subprocess.Popen(['sleep', '120'], start_new_session=True).pid, flush=True); train(); time.sleep(120)")
     served.when(is_training)
     child = int(wait_for(lambda: served.serve() or served.log(0), "the child"))
     assert look_at(child) is not None
@@ -184,13 +185,25 @@ def test_a_stopped_worker_can_be_killed(served: Served):
 
 
 def test_a_graceful_stop_comes_down_the_pipe_once(served: Served):
-    served.start(OBEYS)
-    served.when(is_training)
+    code = """
+def look_for_more(*_):
+    os.set_blocking(orders.fileno(), False)
+    os._exit(5 if orders.read() is None else 6)
+signal.signal(signal.SIGUSR2, look_for_more)
+train()
+assert decode_order(orders.readline()) == Stop()
+say(Beat(phase=Phase.SAVING))
+time.sleep(120)
+"""
+    served.start(HEARS + code)
+    pid = served.when(is_training)[0].pid
 
     served.group.stop()
+    served.when(lambda report: report.phase is Phase.SAVING)
     served.group.stop()
+    os.kill(pid, signal.SIGUSR2)
 
-    assert served.when(is_over)[0].exit_code == 0
+    assert served.when(is_over)[0].exit_code == 5
 
 
 def test_a_command_that_does_not_exist_is_a_failed_worker_that_says_so(served: Served):
@@ -204,7 +217,7 @@ def test_a_command_that_does_not_exist_is_a_failed_worker_that_says_so(served: S
 
 
 def test_noise_on_the_report_pipe_is_ignored(served: Served):
-    served.start(HEARS + "os.write(int(os.environ['BRAID_REPORT_FD']), b'what?\\n'); train(); time.sleep(600)")
+    served.start(HEARS + "os.write(int(os.environ['BRAID_REPORT_FD']), b'what?\\n'); train(); time.sleep(120)")
 
     assert served.when(is_training)[0].phase is Phase.TRAINING
 
