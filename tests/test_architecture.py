@@ -96,7 +96,15 @@ MAY_IMPORT = {
     ),
     "orchestrator/control/": ("orchestrator.control", *RECORDS, "data_pipeline.store.protocol"),
     "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", "data_pipeline.config", "data_pipeline.store"),
-    "orchestrator/ray_backend/": ("orchestrator.ray_backend", "orchestrator.node", "orchestrator.control", *RECORDS, "data_pipeline"),
+    "orchestrator/fleet/": ("orchestrator.fleet", "orchestrator.node", "orchestrator.control", *RECORDS, "data_pipeline.config"),
+    "orchestrator/ray_backend/": (
+        "orchestrator.ray_backend",
+        "orchestrator.fleet",
+        "orchestrator.node",
+        "orchestrator.control",
+        *RECORDS,
+        "data_pipeline",
+    ),
     "orchestrator/worker/": ("orchestrator.worker", *RECORDS, "model", "data_pipeline"),
     "launch/errors.py": (),
     "launch/status.py": (),
@@ -125,6 +133,7 @@ MAY_IMPORT = {
 
 NO_TORCH = (
     "orchestrator/control/",
+    "orchestrator/fleet/",
     "orchestrator/node/",
     "orchestrator/ray_backend/",
     "orchestrator/records/",

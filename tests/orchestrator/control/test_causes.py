@@ -68,6 +68,7 @@ BY_NAME_AND_TEXT = {
     "DistBackendError": "peer_lost gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware disk_full",
     "DistNetworkError": "peer_lost gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware disk_full",
 }
+BY_NAME_AND_TEXT |= {"HostCorrupts": BY_NAME_AND_TEXT["CacheUnusable"], "PeerFailed": BY_NAME_AND_TEXT["DistBackendError"]}
 BY_NAME_AND_TEXT["OutOfMemoryError"] = "gpu_out_of_memory " * (len(TEXTS) - 1) + "disk_full"
 BY_NAME = {
     "ConfigMismatch": "config",

@@ -85,7 +85,8 @@ def test_the_controller_does_not_wait_for_a_store_that_hangs(store: Store, watch
 
     watch.record([FINDING])
 
-    assert watch.standings == {"m3": Standing(cordoned="fans")}, "the last that was known"
+    assert watch.standings["m3"] == Standing(cordoned="fans"), "the last that was known"
+    assert watch.standings["m1"].strikes == FINDING.strikes, "what the run found counts for it at once"
     store.may_go_on.set()
     wait_for(lambda: "m1" in watch.standings, "the finding, once the store goes on")
 
