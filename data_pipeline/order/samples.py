@@ -14,6 +14,8 @@ from data_pipeline.order.permutation import mix, permute
 
 Sums = tuple[int, int, int, int]
 """What `sample_sums` gives: the lowest 32 bits of all hashes summed, then the next higher ones, and so on."""
+_key_of_epoch = functools.lru_cache(maxsize=4)(mix)
+"""Many samples in turn share an epoch."""
 _SUM = "sum:"
 _pack = struct.Struct("<QQQ").pack
 _parts = struct.Struct("<4I").unpack
@@ -57,7 +59,7 @@ def first_position(step: int, *, batch_rows: int) -> int:
 def sample_at(position: int, *, num_samples: int, seed: int) -> SampleRef:
     """The sample at one position of the stream."""
     epoch, offset = epoch_and_offset(position, num_samples=num_samples)
-    return SampleRef(epoch, permute(offset, num_samples=num_samples, key=mix(seed, epoch)))
+    return SampleRef(epoch, permute(offset, num_samples=num_samples, key=_key_of_epoch(seed, epoch)))
 
 
 def epoch_and_offset(position: int, *, num_samples: int) -> tuple[int, int]:

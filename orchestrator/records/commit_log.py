@@ -86,7 +86,6 @@ class Counting:
             case Fence():
                 self.attempt = entry.attempt
             case Commit() if entry.attempt == self.attempt:
-                self._trusted.pop(_name(entry), None)
                 self._rejected.pop(_name(entry), None)
                 self._trusted[_name(entry)] = entry
             case Reject() if commit := self._trusted.pop(_name(entry), None):

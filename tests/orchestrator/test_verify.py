@@ -215,6 +215,13 @@ def test_a_checkpoint_that_is_trusted_again_brings_back_the_history_that_led_to_
     assert committed_step({1: records[1], 2: records[2]}, entries[:9]) == 30
 
 
+def test_no_attempt_starts_from_what_it_committed_itself():
+    records, entries = trusted_again()
+    records[2] = steps(2, 31, 35)
+
+    assert judge(records, entries, num_steps_done=70).problems[0].startswith("attempt 2 starts with step 31, but step 30 was not a trusted")
+
+
 def test_without_the_records_that_led_to_it_a_checkpoint_trusted_again_proves_nothing():
     records, entries = trusted_again()
     without(1, 50)(records, entries)

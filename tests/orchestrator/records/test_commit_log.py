@@ -1,5 +1,7 @@
 """The log that decides which checkpoints count, and keeps older attempts from writing."""
 
+from dataclasses import replace
+
 import pytest
 
 from data_pipeline.store.protocol import StoreUnavailable
@@ -178,7 +180,18 @@ def test_trust_goes_back_and_forth_and_makes_nothing_of_what_was_never_committed
     assert steps(entries) == steps([*entries, trust(1, 20)]) == [(1, 20)]
     assert steps([*entries, reject(1, 20)]) == []
     assert steps([*entries, trust(1, 30), trust(2, 20)]) == [(1, 20)]
-    assert steps([*entries, reject(1, 20), commit(1, 20), trust(1, 20)]) == [(1, 20)]
+
+
+def test_of_two_attempts_at_the_same_step_the_one_that_is_trusted_again_counts_as_newer():
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 20), Fence(attempt=2), reject(1, 20), commit(2, 20)]
+
+    assert steps([*entries, trust(1, 20)]) == [(1, 20), (2, 20)]
+
+
+def test_what_was_committed_anew_since_is_not_replaced_by_what_was_rejected():
+    anew = replace(commit(1, 20), manifest_sha256="1" * 64)
+
+    assert trusted_commits([Fence(attempt=1), commit(1, 20), reject(1, 20), anew, trust(1, 20)]) == [anew]
 
 
 class LosesAnswers(MemoryStore):
