@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.config import DataConfig, StorageConfig
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
-from data_pipeline.order.samples import digest_of_sums, first_position, sample_sums, samples_of_step
+from data_pipeline.order.samples import planned_digest
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
@@ -92,8 +92,7 @@ def proof_on(config: RunConfig) -> Proof:
     num_samples = build_sample_table(manifest, config.data.seq_len).num_samples
 
     def expected_digest(step: int) -> str:
-        samples = samples_of_step(step, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed)
-        return digest_of_sums(sample_sums(enumerate(samples, start=first_position(step, batch_rows=BATCH_ROWS))))
+        return planned_digest(step, like="sum:", batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed)
 
     run_store = run_store_of(config)
     return verify(
