@@ -12,7 +12,7 @@ from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
 from orchestrator.control.cluster import AgentSeen
 from orchestrator.control.summary import Summary, summarise
-from orchestrator.deadlines import ASK_AGAIN_AFTER_S, REPORT_EVERY_S
+from orchestrator.deadlines import ASK_AGAIN_AFTER_S, REPORT_EVERY_S, REPORTS_PER_HEARTBEAT
 from orchestrator.errors import Superseded
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, StaleController, Transport
 from orchestrator.messages import AgentReport, Mode
@@ -100,6 +100,7 @@ class AgentLink:
         self._transport = transport
         self._clock = clock
         self._recovery = recovery
+        self._report_every_s = min(REPORT_EVERY_S, recovery.heartbeat_timeout_s / REPORTS_PER_HEARTBEAT)
         self._since_s = clock.now()
         """When the link came to its state."""
         self._version = 0
@@ -157,11 +158,11 @@ class AgentLink:
                 self._sent = self._order
                 yield self._call("obey", self._order)
             if "report" not in talking:
-                yield self._call("report", self._version, REPORT_EVERY_S)
+                yield self._call("report", self._version, self._report_every_s)
         elif self.state is LinkState.LEAVING and "leave" not in talking:
             yield self._call("leave")
         elif self.state is LinkState.KILLED and "report" not in talking:
-            yield self._call("report", self._version, REPORT_EVERY_S)
+            yield self._call("report", self._version, self._report_every_s)
 
     def step_down(self) -> Ref | None:
         """Leaves the agent to another controller, with what it does now."""

@@ -73,8 +73,8 @@ class Trainer:
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
             batch = self.loader.batch(step)
-            metrics, (num_stops, *samples) = self._train(step, batch)
-            self._record(step, metrics, samples, tokens_per_s=self._report(step, metrics))
+            metrics, (num_stops, *parts) = self._train(step, batch)
+            self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             if must_stop or is_last or step % self.config.checkpoint.every_steps == 0:
                 self._save(step, goes_on=not (must_stop or is_last))
@@ -123,14 +123,15 @@ class Trainer:
         self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s)
         return tokens_per_s
 
-    def _record(self, step: int, metrics: StepMetrics, samples: Sequence[float], *, tokens_per_s: float) -> None:
-        """`samples` are the sums of what all ranks read."""
+    def _record(self, step: int, metrics: StepMetrics, parts: Sequence[float], *, tokens_per_s: float) -> None:
+        """`parts` are the `sample_sums` of all ranks together."""
         if self.attempt.ledger is None:
             return
+        first, second, third, fourth = map(int, parts)
         record = StepRecord(
             step=step,
             attempt=self.attempt.number,
-            samples=digest_of_sums([int(part) for part in samples]),
+            samples=digest_of_sums((first, second, third, fourth)),
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
             setting=self.setting,

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
 from orchestrator.errors import ConfigMismatch, PeerFailed
 from orchestrator.worker.agreement import Failure, on_every_rank, on_one_rank, try_on_every_rank
-from orchestrator.worker.exchange import PIECE_BYTES, Exchange
+from orchestrator.worker.exchange import Exchange
 from tests.orchestrator.worker.ranks import on_ranks
 
 
@@ -33,7 +33,7 @@ def test_every_rank_gets_what_is_meant_for_it():
 def test_a_value_that_a_store_would_refuse_arrives_in_pieces():
     """And a TCPStore drops the connection of whoever sends it more than 8 MiB at once."""
     server = tcp_store()
-    large = bytes(range(256)) * (PIECE_BYTES // 100)
+    large = bytes(range(256)) * (9 * 2**20 // 256)
     first, second = (Exchange(store, rank=rank, world_size=2) for rank, store in enumerate((server, server.clone())))
 
     second.gather(large)
