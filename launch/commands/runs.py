@@ -16,8 +16,10 @@ from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storag
 from launch.errors import UserError
 from launch.runs import lifecycle
 from launch.runs.inspect import list_checkpoints, proof_of
+from launch.runs.person import this_person
 from launch.runs.preflight import start_line
 from launch.runs.record import read_run, recorded_runs, run_store_with_checkpoints
+from launch.runs.trust import trust
 from launch.runs.view import open_view, statuses
 from launch.show.follow import show, show_json, warned
 from launch.show.render import checkpoints_table, runs_table, status_view
@@ -165,12 +167,28 @@ def checkpoints(
     verify_files: Annotated[
         bool, typer.Option("--verify", help="Read every file and check its digest; without it, only that each is there in its size.")
     ] = False,
+    trusted_step: Annotated[
+        int | None,
+        typer.Option(
+            "--trust", metavar="STEP", min=0, help="Take back that workers rejected the checkpoint of this step: it counts again."
+        ),
+    ] = None,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", min=1, help="With --trust: whose checkpoint, where those of several attempts were rejected.")
+    ] = None,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_ROOT,
     endpoint_url: Endpoint = "",
 ) -> None:
     """The checkpoints that a resume may use, newest first; exit status 1 when one is damaged."""
-    found = list_checkpoints(run_store_with_checkpoints(storage_to_look_at(storage, endpoint_url), run), verify=verify_files)
+    run_store = run_store_with_checkpoints(storage_to_look_at(storage, endpoint_url), run)
+    if trusted_step is not None:
+        trusted = trust(run_store, run, trusted_step, attempt=attempt, verify=verify_files, by=this_person())
+        tell(f"{run}: the checkpoint of step {trusted_step} counts again; an attempt that begins now starts from step {trusted[0].step}")
+        return
+    if attempt is not None:
+        raise typer.BadParameter("says whose checkpoint --trust means; give --trust too", param_hint="--attempt")
+    found = list_checkpoints(run_store, verify=verify_files)
     print_answer(found, checkpoints_table, as_json=as_json)
     problems = [one["problem"] for one in found if one["problem"]]
     for problem in problems:

@@ -19,6 +19,7 @@ from model.parallel.config import ParallelConfig
 from orchestrator.records.commit_log import Commit, CommitLog
 from orchestrator.records.keys import CHECKPOINTS, MANIFEST
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.leftovers import remove_leftovers
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
 from orchestrator.records.retention import directories_to_delete
 from orchestrator.worker.agreement import on_first_rank, unwrapped
@@ -56,6 +57,7 @@ class Committer:
         self._commit_log = commit_log
         self._ledger = ledger
         self._on_commit = on_commit
+        self._has_removed_leftovers = False
 
     def commit(self, step: int, files: Sequence[FileDigest]) -> None:
         """In this order: the records of its steps, the manifest, the commit; each durable before the next. Raises Fenced, StoreError."""
@@ -82,12 +84,16 @@ class Committer:
         self._on_commit(step)
 
     def retain(self) -> None:
-        """Deletes what `directories_to_delete` says, manifests first. Failing to is not worth a run.
+        """Deletes what `directories_to_delete` says, manifests first, and once what earlier attempts left. Failing to is not worth a run.
 
         Raises Fenced where a newer attempt has begun: what may be deleted is then its business.
         """
+        self._ledger.compact(self._commit_log.trusted()[0].step)
         try:
             self._delete_old()
+            if not self._has_removed_leftovers:
+                remove_leftovers(self._store, attempt=self._terms.attempt)
+                self._has_removed_leftovers = True
         except StoreError as error:
             log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)
 

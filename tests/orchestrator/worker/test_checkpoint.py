@@ -139,7 +139,7 @@ def test_the_records_of_its_steps_are_durable_before_a_checkpoint_counts(group: 
     store.fault = lambda operation, key: order.append(key.split("/")[0]) if operation == "create" else None
     training.save(3)
 
-    assert order == ["ledger", "commits"]
+    assert order == ["ledger", "commits", "ledger-upto"]
     assert [record.step for record in read_ledger(store)[1]] == [3]
 
 
@@ -166,7 +166,7 @@ def test_retention_does_not_count_on_a_refused_one(group: dist.ProcessGroup):
 def test_manifests_are_deleted_before_what_they_name(group: dist.ProcessGroup):
     store, deleted = MemoryStore(), []
     training = begin(store, group, 1)
-    store.fault = lambda operation, key: deleted.append(key) if operation == "delete" else None
+    store.fault = lambda operation, key: deleted.append(key) if (operation, key[:11]) == ("delete", "checkpoints") else None
     training.save(3, 6, 9)
 
     assert deleted[0] == checkpoint_directory(3, 1) + "manifest.json"
@@ -227,6 +227,18 @@ def test_a_fresh_optimizer_has_the_state_of_a_stepped_one_to_load_into(name: Lit
 
     assert names_and_shapes(stepped=False) == names_and_shapes(stepped=True)
     assert ("optimizer.layers.weight.momentum_buffer" in names_and_shapes(stepped=False)) == (name == "muon")
+
+
+def test_an_attempt_removes_once_what_earlier_ones_left(group: dist.ProcessGroup):
+    store = MemoryStore(incomplete={checkpoint_directory(3, 1) + "__0_0.distcp"})
+    store.put("logs/a0001/rank-00000.log", b"")
+    looked: list[str] = []
+    store.fault = lambda operation, key: looked.append(operation) if operation == "abort_writes" else None
+    begin(store, group, 11).save(3, 6)
+
+    assert looked == ["abort_writes"]
+    assert store.incomplete == set()
+    assert store.list("logs/") == []
 
 
 def test_an_optimizer_without_state_is_a_mistake():

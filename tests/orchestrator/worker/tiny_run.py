@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.config import DataConfig, StorageConfig
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
-from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.order.samples import planned_digest
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
@@ -91,8 +91,8 @@ def proof_on(config: RunConfig) -> Proof:
     manifest = load_manifest(LocalStore(Path(config.storage.root)), config.data.dataset)
     num_samples = build_sample_table(manifest, config.data.seq_len).num_samples
 
-    def expected_digest(step: int) -> str:
-        return digest_of(samples_of_step(step, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed))
+    def expected_digest(step: int, recorded: str) -> str:
+        return planned_digest(step, like=recorded, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed)
 
     run_store = run_store_of(config)
     return verify(
