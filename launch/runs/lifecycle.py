@@ -101,7 +101,8 @@ def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
         handle.stop(now=now)
     except NotReachable:
         state = read_run(record.storage, record.name).state
-        if state.ending is None and (now or state.stage is not Stage.SAVING):
+        has_obeyed = state.stop_wanted and (state.ending is not None or not now)
+        if state.stage is not Stage.ENDED and not has_obeyed:
             raise
 
 

@@ -148,3 +148,12 @@ def test_the_last_findings_of_a_run_are_written_before_it_stops(store: Store):
     watch.stop()
 
     assert standings(NodeRegistry(store).read()) == {"m1": Standing(strikes=2)}
+
+
+def test_a_finding_does_not_wait_for_the_next_reading(store: Store):
+    watch = RegistryWatch(NodeRegistry(store), every_s=3600.0)
+    watch.start()
+    watch.record([FINDING])
+
+    wait_for(lambda: "m1" in watch.standings, "the finding")
+    watch.stop()
