@@ -216,8 +216,9 @@ class AgentCluster:
 
     def _list_nodes(self) -> tuple[Node, ...]:
         held = [node for node, link in self._links.items() if link.state is not LinkState.LOST]
-        refused = [node for node, link in self._links.items() if link.has_waited_in_vain]
-        return self._nodes.nodes(held=held, refused=refused)
+        lost = [node for node, link in self._links.items() if link.state is LinkState.LOST]
+        refused = [node for node in lost if self._links[node].report is None]
+        return self._nodes.nodes(held=held, lost=lost, refused=refused)
 
 
 def build_agent_cluster(

@@ -72,6 +72,8 @@ TRANSITIONS = {
     (LinkState.KILLED, Signal.GONE): LinkState.ENDED,
 }
 """A signal that a state has no line for changes nothing. An agent is killed only after its dismissal, which follows from the journal."""
+REPORTS_IN_A_HEARTBEAT = 4
+"""How often an agent reports at least, within the time in which a worker counts as frozen."""
 OBEYS = (LinkState.ASKED, LinkState.ALIVE)
 
 
@@ -100,7 +102,11 @@ class AgentLink:
         self._transport = transport
         self._clock = clock
         self._recovery = recovery
+<<<<<<< HEAD
         self._report_every_s = min(REPORT_EVERY_S, recovery.heartbeat_timeout_s / REPORTS_PER_HEARTBEAT)
+=======
+        self._report_every_s = min(REPORT_EVERY_S, recovery.heartbeat_timeout_s / REPORTS_IN_A_HEARTBEAT)
+>>>>>>> w15-fleet
         self._since_s = clock.now()
         """When the link came to its state."""
         self._version = 0
@@ -140,11 +146,6 @@ class AgentLink:
     def is_over(self) -> bool:
         """No worker of it is left that could be reached, and it takes no orders."""
         return self.state not in (*OBEYS, LinkState.LEAVING)
-
-    @property
-    def has_waited_in_vain(self) -> bool:
-        """Nobody ever heard it: its node may have no place for it."""
-        return self.state is LinkState.LOST and self.report is None
 
     # --- talking to it -------------------------------------------------------------------------------------------------
 

@@ -47,17 +47,21 @@ class NodeList:
         self._listed: tuple[ClusterNode, ...] = ()
         self._free: Mapping[str, int] = {}
         self._list_again_s = NEVER_S
-        self._counted: tuple[frozenset[str], frozenset[str]] | None = None
-        """The nodes that were held and refused when `nodes` was made."""
+        self._counted: tuple[frozenset[str], ...] = ()
+        """The nodes that were held, lost and refused when `nodes` was made."""
         self._nodes: tuple[Node, ...] = ()
 
-    def nodes(self, *, held: Collection[str], refused: Collection[str]) -> tuple[Node, ...]:
-        """Those that are alive. The same objects as before where nothing changed."""
+    def nodes(self, *, held: Collection[str], lost: Collection[str], refused: Collection[str]) -> tuple[Node, ...]:
+        """Those that are alive. The same objects as before where nothing changed.
+
+        `lost`: nodes whose agent is lost. Where that is news the cluster is asked at once, since maybe it was the node that was lost.
+        """
         now_s = self._clock()
-        counted = frozenset(held), frozenset(refused)
-        if now_s < self._list_again_s and counted == self._counted:
+        before, counted = self._counted, (frozenset(held), frozenset(lost), frozenset(refused))
+        is_news = bool(before) and not counted[1] <= before[1]
+        if now_s < self._list_again_s and counted == before:
             return self._nodes
-        if now_s >= self._list_again_s:
+        if now_s >= self._list_again_s or is_news:
             self._list_again_s = now_s + NODES_LISTED_EVERY_S
             self._listed = tuple(node for node in self._transport.nodes() if node.is_alive)
             self._free = self._transport.free_gpus() if self._counts_gpus else {}

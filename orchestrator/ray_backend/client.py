@@ -76,25 +76,28 @@ def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[
     """
     import ray
 
-    from orchestrator.ray_backend.controller_actor import ControllerActor
+    from orchestrator.ray_backend.controller_actor import controller_class
 
     _let_it_leave(run)
-    remote: Any = ray.remote  # whose types know no concurrency groups
-    actor = remote(concurrency_groups={"query": 8})(ControllerActor).options(
-        name=controller_name(run),
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        max_restarts=-1,
-        max_task_retries=-1,
-        num_cpus=0,
-    )
-    handle = actor.remote(run, storage, worker_command)
+    handle = controller_class().options(**controller_options(run)).remote(run, storage, worker_command)
     try:
         ray.get(handle.ping.remote(), timeout=CONTROLLER_STARTS_WITHIN_S)  # until then it needs this process to be created
     except ray.exceptions.RayError as error:
         raise ClusterUnreachable(f"the controller of {run} did not start: {_one_line(error)}; is braid installed on every node?") from error
     return handle
+
+
+def controller_options(run: str) -> dict[str, Any]:
+    """Of its actor: one for each run, which Ray starts again, on any node, as often as its process ends by itself."""
+    return {
+        "name": controller_name(run),
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+        "num_cpus": 0,
+    }
 
 
 def find_controller(run: str) -> Any | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -158,6 +159,13 @@ class ControllerActor:
     def _wait_until_open(self, timeout_s: float = ANSWER_WITHIN_S) -> None:
         if not self._opened.wait(timeout_s):
             raise NotReady(f"controller of {self._run}: {self._trouble or 'still reading its journal'}")
+
+
+@functools.cache
+def controller_class() -> Any:
+    """The actor class."""
+    remote: Any = ray.remote  # whose types know no concurrency groups
+    return remote(concurrency_groups={"query": 8})(ControllerActor)
 
 
 def _end_this_process() -> None:

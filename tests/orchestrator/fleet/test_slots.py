@@ -68,7 +68,7 @@ def test_the_cluster_is_asked_once_a_second_at_most_and_what_did_not_change_is_t
 
     looks = []
     for _ in range(10):
-        looks.append(nodes.nodes(held=(), refused=()))
+        looks.append(nodes.nodes(held=(), lost=(), refused=()))
         fleet.let_pass(NODES_LISTED_EVERY_S / 5)
 
     assert transport.questions == 2
@@ -76,13 +76,25 @@ def test_the_cluster_is_asked_once_a_second_at_most_and_what_did_not_change_is_t
     assert looks[0] == (Node(node=A, machine="machine-00000", slots=4), Node(node=B, machine="machine-00001", slots=4))
 
 
+def test_the_cluster_is_asked_at_once_where_an_agent_was_lost():
+    """It may have been the node."""
+    fleet = SimulatedFleet(num_nodes=2)
+    transport = SimulatedTransport(fleet)
+    nodes = NodeList(transport, wanted=4, counts_gpus=True, clock=transport.now)
+    nodes.nodes(held=(A, B), lost=(), refused=())
+    fleet.nodes[B].is_listed = False
+
+    assert [node.node for node in nodes.nodes(held=(A, B), lost=(), refused=())] == [A, B]
+    assert [node.node for node in nodes.nodes(held=(A,), lost=(B,), refused=())] == [A]
+
+
 def test_on_the_cpu_every_node_that_is_alive_has_as_many_places_as_asked():
     fleet = SimulatedFleet(num_nodes=2, gpus_per_node=0)
     transport = SimulatedTransport(fleet)
     nodes = NodeList(transport, wanted=4, counts_gpus=False, clock=transport.now)
-    assert [node.slots for node in nodes.nodes(held=(), refused=())] == [4, 4]
+    assert [node.slots for node in nodes.nodes(held=(), lost=(), refused=())] == [4, 4]
 
     fleet.kill_node(B)
     fleet.let_pass(5.0)
 
-    assert [node.node for node in nodes.nodes(held=(), refused=())] == [A]
+    assert [node.node for node in nodes.nodes(held=(), lost=(), refused=())] == [A]
