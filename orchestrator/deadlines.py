@@ -24,8 +24,6 @@ ATTENDED_GAP_S = 1.0
 """The longest time between two looks that counts as watched: see `attended`."""
 REPORT_EVERY_S = 2.0
 """How old an agent's report without news may become, where workers may be silent for long."""
-REPORTS_PER_HEARTBEAT = 5
-"""Reports within `recovery.heartbeat_timeout_s`, at least: the age of a report counts as silence of those that it tells of."""
 ASK_AGAIN_AFTER_S = 0.2
 """Between two questions to an agent that can't be reached."""
 STEP_DOWN_WITHIN_S = 2.0

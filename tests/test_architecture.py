@@ -96,11 +96,7 @@ MAY_IMPORT = {
     ),
     "orchestrator/control/": ("orchestrator.control", *RECORDS, "data_pipeline.store.protocol"),
     "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", "data_pipeline.config", "data_pipeline.store"),
-<<<<<<< HEAD
-    "orchestrator/fleet/": ("orchestrator.fleet", "orchestrator.node", "orchestrator.control", *RECORDS, "data_pipeline.config"),
-=======
     "orchestrator/fleet/": ("orchestrator.fleet", "orchestrator.node.agent", "orchestrator.node.orders", "orchestrator.control", *RECORDS),
->>>>>>> w15-fleet
     "orchestrator/ray_backend/": (
         "orchestrator.ray_backend",
         "orchestrator.fleet",

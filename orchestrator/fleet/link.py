@@ -12,7 +12,7 @@ from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
 from orchestrator.control.cluster import AgentSeen
 from orchestrator.control.summary import Summary, summarise
-from orchestrator.deadlines import ASK_AGAIN_AFTER_S, REPORT_EVERY_S, REPORTS_PER_HEARTBEAT
+from orchestrator.deadlines import ASK_AGAIN_AFTER_S, REPORT_EVERY_S, REPORTS_IN_A_HEARTBEAT
 from orchestrator.errors import Superseded
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, StaleController, Transport
 from orchestrator.messages import AgentReport, Mode
@@ -102,11 +102,7 @@ class AgentLink:
         self._transport = transport
         self._clock = clock
         self._recovery = recovery
-<<<<<<< HEAD
-        self._report_every_s = min(REPORT_EVERY_S, recovery.heartbeat_timeout_s / REPORTS_PER_HEARTBEAT)
-=======
         self._report_every_s = min(REPORT_EVERY_S, recovery.heartbeat_timeout_s / REPORTS_IN_A_HEARTBEAT)
->>>>>>> w15-fleet
         self._since_s = clock.now()
         """When the link came to its state."""
         self._version = 0

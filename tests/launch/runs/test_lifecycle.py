@@ -12,9 +12,9 @@ from launch.runs import lifecycle
 from launch.runs.record import read_run, run_store_of
 from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import Event, NodesToLeave, ResumeRequested
+from orchestrator.control.events import Event, ResumeRequested
 from orchestrator.control.history import open_history
-from orchestrator.control.state import Stage, Terms, terms_of
+from orchestrator.control.state import Terms, terms_of
 from orchestrator.messages import Outcome
 from tests.launch.stored_runs import RUNNING, STOPPED, store_at, stored_run
 from tests.orchestrator.control.stories import ended, failed, fault, gone, stop
