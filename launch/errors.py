@@ -25,6 +25,10 @@ class OnlyWeights(UserError):
     """The run was imported or averaged: there is no training to speak of."""
 
 
+class NoSuchCheckpoint(UserError):
+    """The run has no checkpoint, or none that is whole, of which it can do what was asked for."""
+
+
 class WrongMoment(UserError):
     """The run can't do this in the state that it is in."""
 
@@ -34,7 +38,7 @@ class NotReachable(UserError):
 
 
 class Abandoned(UserError):
-    """Nothing has controlled a followed run for a while; ends a command with exit status 1."""
+    """The controller of a followed run has not answered for a while; ends a command with exit status 4, since the run may go on."""
 
 
 class NotOpen(NotReachable):

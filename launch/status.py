@@ -3,7 +3,11 @@
 from typing import Any
 
 Status = dict[str, Any]
-"""The keys are those of orchestrator.control.status.build_status."""
+"""The keys are those of orchestrator.control.status.build_status.
+
+`alerts` are the things that a person should see to, one line each, worded the same for as long as they hold. `workers` is one page of them
+by rank, of `num_workers` in all; `nodes` and `strikes` go by machine.
+"""
 
 ENDED = ("finished", "failed", "stopped")
 """States of a run in which nothing changes any more, unless it is resumed."""

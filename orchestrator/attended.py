@@ -1,7 +1,7 @@
 """Time in which one was watching. Pure.
 
-Whoever watches others must not charge them with the time in which it did not look itself: after a SIGSTOP, swapping or a stall of its virtual
-machine, everything that it watches seems to have been silent for as long. So the time between two looks counts up to a limit only.
+Whoever watches others must not charge them with the time in which it did not look itself: after a SIGSTOP, swapping or a stall of its
+virtual machine, all that it watches seems to have been silent for as long. So the time between two looks counts up to a limit only.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class RecoveryConfig:
     kill_timeout_s: float = field(default=3.0, metadata=SINCE_DESIRED)
     """For an agent to kill and reap its workers, before they are said to be stuck in the kernel."""
     give_up_timeout_s: float = field(default=8.0, metadata=SINCE_DESIRED)
-    """From the order to kill to taking a node's workers for gone, confirmed or not: a frozen node can't answer, and its writes are fenced."""
+    """From the order to kill to taking a node's workers for gone, confirmed or not: a frozen node can't answer; its writes are fenced."""
     orphan_timeout_s: float = field(default=30.0, metadata=SINCE_DESIRED)
     """For another controller to speak to an agent whose own controller stepped down, before the agent ends with its workers."""
     access_timeout_s: float = field(default=1800.0, metadata=SINCE_DESIRED)
@@ -111,7 +111,7 @@ class RecoveryConfig:
             _at_least(f"recovery.{name}", getattr(self, name), 0)
         _at_least("recovery.max_lost_checkpoints", self.max_lost_checkpoints, 1)
         may_be_zero = ("backoff_s", "backoff_limit_s", "peer_grace_s")
-        for name in (field.name for field in fields(self) if field.name.endswith("_s")):
+        for name in (known.name for known in fields(self) if known.name.endswith("_s")):
             value = getattr(self, name)
             if name in may_be_zero and not value >= 0:
                 raise ValueError(f"recovery.{name}={value}: must not be negative")

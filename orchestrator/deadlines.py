@@ -23,7 +23,7 @@ AGENT_LOOKS_AT_ORPHANS_EVERY_S = 0.02
 ATTENDED_GAP_S = 1.0
 """The longest time between two looks that counts as watched: see `attended`."""
 REPORT_EVERY_S = 2.0
-"""How old an agent's report without news may become."""
+"""How old an agent's report without news may become, where workers may be silent for long."""
 ASK_AGAIN_AFTER_S = 0.2
 """Between two questions to an agent that can't be reached."""
 STEP_DOWN_WITHIN_S = 2.0

@@ -21,7 +21,24 @@ class NoCheckpoint(Exception):
 
 
 class CheckpointCorrupt(Exception):
-    """A file of a committed checkpoint is missing or is not what was written."""
+    """A file of a committed checkpoint is missing or is not what was written, as far as this host can tell."""
+
+    def __init__(self, text: str, *, key: str = "", expected: str = "", found: str = "") -> None:
+        super().__init__(text)
+        self.key = key
+        """Of the file, on the run's store."""
+        self.expected = expected
+        """SHA-256 that was committed; empty where the checkpoint names no such file, of which no second look is needed."""
+        self.found = found
+        """SHA-256 of what this host read; empty where it found nothing."""
+
+
+class HostCorrupts(Exception):
+    """This host reads a file of a checkpoint as something else than another host does, or alone refuses the last checkpoint there is."""
+
+
+class PeerFailed(Exception):
+    """Another rank has gone or failed: a consequence, the cause shows there."""
 
 
 class KernelsWrong(Exception):
@@ -60,6 +77,8 @@ ERRORS: dict[str, Kind] = {
     "DecodeError": Kind(is_expected=True, is_agreed=True, cause="config"),
     "StoreError": Kind(is_expected=True, is_agreed=True),
     "CheckpointCorrupt": Kind(is_expected=True, is_agreed=True),
+    "HostCorrupts": Kind(is_expected=True, cause="hardware"),
+    "PeerFailed": Kind(is_expected=True, cause="peer_lost"),
     "KernelsWrong": Kind(is_expected=True, cause="kernels"),
     "Superseded": Kind(is_expected=True),
     "JournalBroken": Kind(is_expected=True),

@@ -29,7 +29,7 @@ class Phase(Enum):
     """In its first step, which compiles kernels."""
     TRAINING = "training"
     SAVING = "saving"
-    """The checkpoint of a graceful stop or of the last step."""
+    """Taking a checkpoint at a step boundary, where the one before may have to be waited for; the last one is waited for as well."""
     DONE = "done"
 
 

@@ -1,7 +1,7 @@
 """Proves from the records that a run trained on every sample exactly once, whatever happened to its workers. Pure; no torch.
 
-A run's history is what its last attempt did, before that the attempt whose checkpoint it continued, and so on back to step 1. Steps that an
-attempt did after the checkpoint that the next one continued were lost, and are done again: they must come out the same.
+A run's history is what its last attempt did, before that what led to the checkpoint that it continued, and so on back to step 1. Steps that
+an attempt did after the checkpoint that the next one continued were lost, and are done again: they must come out the same.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.records.commit_log import Commit, Entry, Fence, Reject, trusted_commits
+from orchestrator.records.commit_log import Commit, Counting, Entry, Fence, trusted_commits
 from orchestrator.records.ledger import StepRecord
 
 MANY = 8
 """Steps to name one by one."""
 Records = Mapping[int, Sequence[StepRecord]]
 """By attempt, in the order of writing."""
+Starts = Mapping[int, Mapping[int, int]]
+"""By attempt: the steps that it could continue from, each with the attempt that committed it; step 0, from nothing, with attempt 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,21 +47,24 @@ def verify(
     run: str,
     records: Records,
     entries: Sequence[Entry],
-    expected_digest: Callable[[int], str],
+    expected_digest: Callable[[int, str], str],
     expected_tokens: int,
     num_steps_done: int,
     num_steps_planned: int | None = None,
 ) -> Proof:
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
-    `entries` is the commit log, `expected_digest` gives the digest of a step's samples by the plan, `expected_tokens` a step's tokens.
+    `entries` is the commit log, `expected_tokens` a step's tokens. `expected_digest` gives the digest of a step's samples by the plan, in
+    the form of the recorded one, its second argument: see `data_pipeline.order.samples.planned_digest`.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
+    starts = _possible_starts(entries)
+    history = _history_of(attempts, starts)
     problems = [
         *_attempts_are_whole(attempts),
-        *_attempts_continue_commits(attempts, entries),
+        *_attempts_continue_commits(attempts, starts),
         *_commits_are_recorded(attempts, entries),
-        *_history_is_complete(attempts, num_steps_done),
+        *_history_is_complete(history, num_steps_done),
         *_samples_are_the_plans(attempts, expected_digest, expected_tokens),
         *_replays_agree(attempts),
     ]
@@ -72,7 +77,7 @@ def verify(
         if num_steps_planned is None
         else f"so far: run {run}: {num_steps_done:,} of {num_steps_planned:,} steps"
     )
-    spikes = [step for step, record in _history(attempts).items() if record.skipped and step <= num_steps_done]
+    spikes = [step for step, record in history.items() if record.skipped and step <= num_steps_done]
     line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), spikes)
     return Proof(ok=True, line=line, problems=())
 
@@ -114,9 +119,8 @@ def _attempts_are_whole(records: Records) -> Iterator[str]:
             expected = record.step + 1
 
 
-def _attempts_continue_commits(records: Records, entries: Sequence[Entry]) -> Iterator[str]:
+def _attempts_continue_commits(records: Records, starts: Starts) -> Iterator[str]:
     """Every attempt was begun in the commit log, and started from nothing or from a checkpoint that counted then."""
-    starts = _possible_starts(entries)
     for attempt, its_records in records.items():
         start = its_records[0].step - 1
         if attempt not in starts:
@@ -125,21 +129,15 @@ def _attempts_continue_commits(records: Records, entries: Sequence[Entry]) -> It
             yield f"attempt {attempt} starts with step {start + 1}, but step {start} was not a trusted checkpoint when it began"
 
 
-def _possible_starts(entries: Sequence[Entry]) -> dict[int, set[int]]:
-    """For each attempt the steps that it could continue from: 0, and what was committed before it began less what it rejected."""
-    starts: dict[int, set[int]] = {}
-    committed: dict[tuple[int, int], Commit] = {}
-    attempt = 0
+def _possible_starts(entries: Sequence[Entry]) -> Starts:
+    """Steps that counted when an attempt began, or were trusted again since, less what it rejected."""
+    starts: dict[int, dict[int, int]] = {}
+    counting = Counting()
     for entry in entries:
-        match entry:
-            case Fence():
-                attempt = entry.attempt
-                starts[attempt] = {0, *(commit.step for commit in committed.values())}
-            case Commit() if entry.attempt == attempt:
-                committed[entry.step, entry.attempt] = entry
-            case Reject():
-                committed.pop((entry.step, entry.attempt), None)
-                starts[attempt] = {0, *(commit.step for commit in committed.values() if commit.attempt != attempt)}
+        counting.add(entry)
+        if not isinstance(entry, Commit):
+            older = (commit for commit in reversed(counting.trusted) if commit.attempt < counting.attempt)
+            starts[counting.attempt] = {0: 0} | {commit.step: commit.attempt for commit in older}
     return starts
 
 
@@ -150,28 +148,28 @@ def _commits_are_recorded(records: Records, entries: Sequence[Entry]) -> Iterato
             yield f"attempt {commit.attempt} committed step {commit.step} without a record of it"
 
 
-def _history_is_complete(records: Records, num_steps_done: int) -> Iterator[str]:
+def _history_is_complete(history: Mapping[int, StepRecord], num_steps_done: int) -> Iterator[str]:
     """Steps 1 … num_steps_done are on the history that the last attempt continues."""
-    missing = sorted(set(range(1, num_steps_done + 1)) - set(_history(records)))
+    missing = sorted(set(range(1, num_steps_done + 1)) - set(history))
     if missing:
         yield f"step {missing[0]} never ran" if len(missing) == 1 else f"{len(missing)} steps never ran, the first is step {missing[0]}"
 
 
-def _history(records: Records) -> dict[int, StepRecord]:
-    """By step, in order, on the history that the last attempt continues."""
-    history: dict[int, StepRecord] = {}
-    for its_records in records.values():
-        before = {step: record for step, record in history.items() if step < its_records[0].step}
-        history = before | {record.step: record for record in its_records}
-    return history
+def _history_of(records: Records, starts: Starts) -> dict[int, StepRecord]:
+    """By step, in order, on the history that the last attempt continues: back from it, to who committed what it started from."""
+    stretches: list[dict[int, StepRecord]] = []
+    attempt, last_step = max(records, default=0), None
+    while attempt in records:
+        its_records = records[attempt]
+        stretches.append({record.step: record for record in its_records if last_step is None or record.step <= last_step})
+        last_step = its_records[0].step - 1
+        attempt = starts.get(attempt, {}).get(last_step, 0)
+    return {step: record for stretch in reversed(stretches) for step, record in stretch.items()}
 
 
-def _samples_are_the_plans(records: Records, expected_digest: Callable[[int], str], expected_tokens: int) -> Iterator[str]:
-    digests: dict[int, str] = {}
+def _samples_are_the_plans(records: Records, expected_digest: Callable[[int, str], str], expected_tokens: int) -> Iterator[str]:
     for record in _all(records):
-        if record.step not in digests:
-            digests[record.step] = expected_digest(record.step)
-        if record.samples != digests[record.step]:
+        if record.samples != expected_digest(record.step, record.samples):
             yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
         if record.tokens != expected_tokens:
             yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected_tokens:,}"

@@ -4,12 +4,22 @@ The stream of samples has positions 0, 1, 2, … without an end. An epoch is one
 Steps are 1-based: row r of step n is the sample at position (n - 1) * batch_rows + r. This module is the only place of that arithmetic.
 """
 
+import functools
 import hashlib
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from data_pipeline.order.permutation import mix, permute
+
+Sums = tuple[int, int, int, int]
+"""What `sample_sums` gives: the lowest 32 bits of all hashes summed, then the next higher ones, and so on."""
+_key_of_epoch = functools.lru_cache(maxsize=4)(mix)
+"""Many samples in turn share an epoch."""
+_SUM = "sum:"
+_pack = struct.Struct("<QQQ").pack
+_parts = struct.Struct("<4I").unpack
+_HASH = functools.partial(hashlib.blake2b, digest_size=16, person=b"braid samples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ def first_position(step: int, *, batch_rows: int) -> int:
 def sample_at(position: int, *, num_samples: int, seed: int) -> SampleRef:
     """The sample at one position of the stream."""
     epoch, offset = epoch_and_offset(position, num_samples=num_samples)
-    return SampleRef(epoch, permute(offset, num_samples=num_samples, key=mix(seed, epoch)))
+    return SampleRef(epoch, permute(offset, num_samples=num_samples, key=_key_of_epoch(seed, epoch)))
 
 
 def epoch_and_offset(position: int, *, num_samples: int) -> tuple[int, int]:
@@ -57,9 +67,34 @@ def epoch_and_offset(position: int, *, num_samples: int) -> tuple[int, int]:
     return divmod(position, num_samples)
 
 
+def sample_sums(rows: Iterable[tuple[int, SampleRef]]) -> Sums:
+    """What says which samples were read where: each row, (position in the stream, sample), has a hash of 128 bits, and these are summed.
+
+    The sums of ranks that read different rows of a step add up to the sums of the step, in any order. Each is below 2^32 times the number
+    of rows, so that float64 holds those of up to 2^20 rows exactly.
+    """
+    hashes = [_HASH(_pack(position, sample.epoch, sample.index)).digest() for position, sample in rows]
+    first, second, third, fourth = (sum(parts) for parts in zip(*map(_parts, hashes), strict=True)) if hashes else (0, 0, 0, 0)
+    return first, second, third, fourth
+
+
+def digest_of_sums(sums: Sequence[int]) -> str:
+    """The digest that the ledger keeps of a step's `sample_sums`: the sum of its hashes modulo 2^128, "sum:" and 32 hex digits."""
+    whole = sum(part << 32 * number for number, part in enumerate(sums))
+    return f"{_SUM}{whole % 2**128:032x}"
+
+
 def digest_of(samples: Iterable[SampleRef]) -> str:
-    """SHA-256, in hex, over epoch and index of every sample, in order."""
+    """SHA-256, in hex, over epoch and index of every sample, in order: what ledgers of earlier versions hold."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(struct.pack("<QQ", sample.epoch, sample.index))
     return digest.hexdigest()
+
+
+def planned_digest(step: int, *, like: str, batch_rows: int, num_samples: int, seed: int) -> str:
+    """The digest of the samples of `step`, in the form of the digest `like`: that of `digest_of_sums` or of `digest_of`."""
+    samples = samples_of_step(step, batch_rows=batch_rows, num_samples=num_samples, seed=seed)
+    if like.startswith(_SUM):
+        return digest_of_sums(sample_sums(enumerate(samples, first_position(step, batch_rows=batch_rows))))
+    return digest_of(samples)

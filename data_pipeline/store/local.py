@@ -3,10 +3,11 @@
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from data_pipeline.store.protocol import (
     INCOMING,
@@ -20,12 +21,15 @@ from data_pipeline.store.protocol import (
     check_range,
 )
 
+LONGEST_KEY_IN_NAME = 200
+"""Characters of a quoted key; with what follows them they make less than the 255 that file systems allow."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
     """Objects are files, written under `.incoming`, synced, then linked or renamed into place, so that none is ever half visible.
 
-    Leftovers of a writer that died stay under `.incoming`, unseen; they may be deleted whenever nobody writes.
+    Leftovers of a writer that died stay under `.incoming`, unseen: `abort_writes` removes them.
     """
 
     root: Path
@@ -36,7 +40,11 @@ class LocalStore:
 
     def create(self, key: str, data: bytes) -> None:
         with self._incoming(key, data) as (temporary, target):
-            os.link(temporary, target)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                if not _is_same_file(temporary, target):  # NFS repeats a call whose answer got lost, and finds what the first one did
+                    raise
 
     def get(self, key: str) -> bytes:
         with self._errors_of(key):
@@ -58,6 +66,17 @@ class LocalStore:
         with self._errors_of(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self._path(key).unlink()
 
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+        check_prefix(prefix)
+        aborted = 0
+        with self._errors_of(prefix), suppress(FileNotFoundError):
+            for name in os.listdir(self.root / INCOMING):
+                key = _key_of_incoming(name)
+                if key.startswith(prefix) and is_abandoned(key):
+                    (self.root / INCOMING / name).unlink(missing_ok=True)
+                    aborted += 1
+        return aborted
+
     def url(self, key: str) -> str:
         return str(self.root / key)
 
@@ -68,7 +87,7 @@ class LocalStore:
     def _incoming(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         """A synced file of `data` and the place where it belongs; the caller moves it, then the move is synced."""
         target = self._path(key)
-        temporary = self.root / INCOMING / uuid.uuid4().hex
+        temporary = self.root / INCOMING / _incoming_name(key)
         with self._errors_of(key):
             _make_directory(temporary.parent)
             _make_directory(target.parent)
@@ -85,6 +104,23 @@ class LocalStore:
             yield
         except OSError as error:
             raise _to_store_error(error, self.url(key)) from error
+
+
+def _incoming_name(key: str) -> str:
+    """A new file name that tells which key it is for, as far as the length of a name allows."""
+    return f"{quote(key, safe='')[:LONGEST_KEY_IN_NAME]}.{uuid.uuid4().hex}"
+
+
+def _key_of_incoming(name: str) -> str:
+    """The key that a file below `.incoming` is for, or its beginning; empty where the name does not tell."""
+    return unquote(name.rpartition(".")[0])
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 def _to_store_error(error: OSError, url: str) -> StoreError:

@@ -8,7 +8,9 @@ from data_pipeline.store.protocol import ObjectStore
 
 
 def open_store(storage: StorageConfig) -> ObjectStore:
-    """The store at `storage.root`. Does no I/O itself: a missing bucket or directory shows at the first operation.
+    """The store at `storage.root`. Asks it nothing yet: a missing bucket or directory shows at the first operation.
+
+    Raises AccessDenied where an S3 store has no credentials by `storage.deadline_s`.
 
     An S3 store belongs to the process that opened it: open another one after a fork.
     """

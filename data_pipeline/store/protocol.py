@@ -4,6 +4,7 @@ Pure: no torch, no s3fs, no I/O. `open.open_store` makes the real ones.
 Keys are relative to the store's root, parts separated by '/'.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +73,13 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Removes the object; nothing happens where there is none."""
 
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+        """Removes what killed writers left of objects that never became whole, and returns how many these were.
+
+        Only of keys that begin with `prefix` and for which `is_abandoned` holds: a writer that is still at one of them gets an error. Some
+        stores know only the first 200 characters of a key.
+        """
+
     def url(self, key: str) -> str:
         """Where the object is, for messages."""
 
@@ -130,6 +138,9 @@ class ScopedStore:
 
     def delete(self, key: str) -> None:
         self.store.delete(self._full(key))
+
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+        return self.store.abort_writes(self.prefix + check_prefix(prefix), lambda key: is_abandoned(key.removeprefix(self.prefix)))
 
     def url(self, key: str) -> str:
         return self.store.url(self._full(key))

@@ -3,13 +3,17 @@
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from data_pipeline.store.protocol import StoreError, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, StoreError, StoreUnavailable
 
 Result = TypeVar("Result")
 
 
 class TransientError(StoreError):
     """A failure that may go away by itself: it is retried, and callers of a store never see it."""
+
+
+class CredentialsAbsent(TransientError):
+    """There are no valid credentials at this moment: what hands them out may be about to renew them. In the end an AccessDenied."""
 
 
 def backoff_delays(*, chance: Callable[[], float], first_delay_s: float = 0.1, largest_delay_s: float = 5.0) -> Iterator[float]:
@@ -34,7 +38,7 @@ def with_retries(
 ) -> Result:
     """The result of `operation`, which is called again after every TransientError; any other error passes at once.
 
-    Raises StoreUnavailable where the next call would come later than `deadline_s` after the first.
+    Where the next call would come later than `deadline_s` after the first, raises StoreUnavailable, or AccessDenied for absent credentials.
     """
     gives_up_at_s = clock() + deadline_s
     num_attempts = 0
@@ -45,6 +49,11 @@ def with_retries(
         except TransientError as error:
             delay_s = next(delays_s)
             if clock() + delay_s > gives_up_at_s:
-                remedy = "check storage.endpoint_url, the network and the server"
-                raise StoreUnavailable(f"{error}; gave up after {num_attempts} attempts in {deadline_s:g} s: {remedy}") from error
+                raise _given_up(error, f"gave up after {num_attempts} attempts in {deadline_s:g} s") from error
             sleep(delay_s)
+
+
+def _given_up(error: TransientError, how: str) -> StoreError:
+    if isinstance(error, CredentialsAbsent):
+        return AccessDenied(f"{error} ({how})")
+    return StoreUnavailable(f"{error}; {how}: check storage.endpoint_url, the network and the server")

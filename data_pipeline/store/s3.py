@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from botocore.exceptions import NoCredentialsError
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
@@ -103,6 +104,21 @@ class S3Store:
     def delete(self, key: str) -> None:
         self._call("delete_object", key, {})
 
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+        where = {"Bucket": self.bucket, "Prefix": self.prefix + check_prefix(prefix)}
+        aborted = 0
+        while True:
+            page = self._request("list_multipart_uploads", self.url(prefix), where)
+            for upload in page.get("Uploads", []):
+                key = upload["Key"].removeprefix(self.prefix)
+                if is_abandoned(key):
+                    with suppress(KeyMissing):  # it has just come to its end
+                        self._call("abort_multipart_upload", key, {"UploadId": upload["UploadId"]})
+                        aborted += 1
+            if not page.get("IsTruncated"):
+                return aborted
+            where |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
@@ -163,14 +179,7 @@ class S3Store:
         return self._retry(request, url)
 
     def _retry(self, call: Callable[[], Coroutine[Any, Any, Result]], url: str) -> Result:
-        def attempt() -> Result:
-            try:
-                return sync(self.filesystem.loop, call)
-            except RAISED_BY_S3 as error:
-                raise to_store_error(error, url=url, endpoint=self.endpoint) from error
-
-        delays_s = backoff_delays(chance=random.random)
-        return with_retries(attempt, delays_s=delays_s, deadline_s=self.deadline_s, clock=time.monotonic, sleep=time.sleep)
+        return _retried(lambda: sync(self.filesystem.loop, call), url=url, endpoint=self.endpoint, deadline_s=self.deadline_s)
 
 
 def open_s3(storage: StorageConfig) -> S3Store:
@@ -193,10 +202,13 @@ def open_s3(storage: StorageConfig) -> S3Store:
             "response_checksum_validation": "when_required",
         },
     )
-    try:
-        filesystem.connect()
-    except RAISED_BY_S3 as error:
-        raise to_store_error(error, url=storage.root, endpoint=storage.endpoint_url or "AWS") from error
+
+    def connect() -> None:
+        filesystem.connect(refresh=True)  # a client that was made without credentials never gets any
+        if sync(filesystem.loop, filesystem.session.get_credentials) is None:
+            raise NoCredentialsError
+
+    _retried(connect, url=storage.root, endpoint=storage.endpoint_url or "AWS", deadline_s=storage.deadline_s)
     client = filesystem.s3
     endpoint = urlsplit(client.meta.endpoint_url)
     return S3Store(
@@ -207,6 +219,17 @@ def open_s3(storage: StorageConfig) -> S3Store:
         endpoint=f"{endpoint.scheme}://{endpoint.hostname}" + (f":{endpoint.port}" if endpoint.port else ""),
         deadline_s=storage.deadline_s,
     )
+
+
+def _retried(call: Callable[[], Result], *, url: str, endpoint: str, deadline_s: float) -> Result:
+    def attempt() -> Result:
+        try:
+            return call()
+        except RAISED_BY_S3 as error:
+            raise to_store_error(error, url=url, endpoint=endpoint) from error
+
+    delays_s = backoff_delays(chance=random.random)
+    return with_retries(attempt, delays_s=delays_s, deadline_s=deadline_s, clock=time.monotonic, sleep=time.sleep)
 
 
 def create_bucket(storage: StorageConfig) -> None:

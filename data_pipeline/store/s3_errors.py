@@ -9,16 +9,19 @@ from aiohttp import ClientError as HttpError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
+    MetadataRetrievalError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
     SSLError,
+    SSOError,
     TokenRetrievalError,
 )
 
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreError
-from data_pipeline.store.retry import TransientError
+from data_pipeline.store.retry import CredentialsAbsent, TransientError
 
 RAISED_BY_S3 = (OSError, BotoCoreError, ClientError, HttpError, IncompleteRead)
 """Everything that botocore and aiohttp raise when a call fails; timeouts are OSErrors."""
@@ -40,7 +43,6 @@ _CREDENTIALS = {
     "AccessDenied",
     "AllAccessDisabled",
     "AuthFailure",
-    "ExpiredToken",
     "InvalidAccessKeyId",
     "InvalidClientTokenId",
     "InvalidSecurity",
@@ -48,6 +50,7 @@ _CREDENTIALS = {
     "SignatureDoesNotMatch",
     "403",
 }
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _TRANSIENT = {
     "ConditionalRequestConflict",
     "OperationAborted",
@@ -59,13 +62,16 @@ _TRANSIENT = {
     "429",
 }
 _REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301", "307"}
-_CREDENTIAL_FAILURES = (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError)
+_WRONG_SETTINGS = (PartialCredentialsError, ProfileNotFound)
+_NO_CREDENTIALS_NOW = (NoCredentialsError, CredentialRetrievalError, MetadataRetrievalError, SSOError, TokenRetrievalError)
+"""What hands out credentials did not, which it may do for a few minutes: an instance's metadata service, or a token service."""
 
 
 def to_store_error(error: Exception, *, url: str, endpoint: str) -> StoreError:
     """What to raise for `error`, which a call about the object at `url` raised; a TransientError where another try may succeed."""
-    if isinstance(error, _CREDENTIAL_FAILURES):
-        return AccessDenied(
+    if isinstance(error, (*_WRONG_SETTINGS, *_NO_CREDENTIALS_NOW)):
+        kind = AccessDenied if isinstance(error, _WRONG_SETTINGS) else CredentialsAbsent
+        return kind(
             f"{url}: no usable credentials ({type(error).__name__}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
         )
     if isinstance(error, SSLError):
@@ -96,6 +102,8 @@ def _from_code(code: str, status: int, *, url: str, endpoint: str) -> StoreError
         return AccessDenied(f"{url}: this machine's clock is wrong ({code}); set it, for example with NTP")
     if code in _TRANSIENT or status >= 500:
         return TransientError(f"{url}: {endpoint} answered {code}")
+    if code in _EXPIRED:
+        return CredentialsAbsent(f"{url}: access denied ({code}); renew the token, or what renews it")
     if code in _CREDENTIALS or status in (401, 403):
         return AccessDenied(
             f"{url}: access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the bucket's policy"

@@ -1,5 +1,7 @@
 """`braid doctor`: what works on this machine, in the store and in the cluster, and what does not."""
 
+import os
+
 import typer
 from rich.console import Console
 
@@ -14,6 +16,6 @@ def doctor(storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "", address
     """Check this machine, the store and the cluster; exit status 1 where something would not work."""
     where = storage_of(storage, endpoint_url)
     with Console(stderr=True).status(f"looking at this machine, {where.root} and the cluster"):
-        checks = list(examine(where, home=home_directory(), cluster=lambda: check_cluster(address)))
+        checks = list(examine(where, home=home_directory(), cluster=lambda: check_cluster(address, os.environ)))
     Console().print(checks_table(checks))
     raise typer.Exit(1 if any(check.level == "fail" for check in checks) else 0)

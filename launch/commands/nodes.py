@@ -10,6 +10,7 @@ from launch.commands.terminal import print_answer, tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
 from launch.runs import nodes as of_runs
+from launch.runs.person import this_person
 from launch.show.render import machines_table
 from orchestrator.records.nodes import Cleared, Cordoned
 
@@ -52,7 +53,7 @@ def cordon(
     cluster = of_runs.nodes_of_cluster(address)
     if cluster is None:
         tell(f"no cluster answers, so nothing says whether there is a machine {machine}")
-    event = Cordoned(at_s=time.time(), machine=machine, reason=reason, by=of_runs.this_person(), within_s=within_s)
+    event = Cordoned(at_s=time.time(), machine=machine, reason=reason, by=this_person(), within_s=within_s)
     where = storage_of(storage, endpoint_url)
     of_runs.cordon(where, event, cluster)
     tell(f"{machine}: is cordoned; give it back with `braid nodes clear {machine}{storage_hint(where)}`")
@@ -61,7 +62,7 @@ def cordon(
 @app.command()
 def clear(machine: Machine, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
     """Give a machine back: no cordon and no strike against it counts any more."""
-    of_runs.clear(storage_of(storage, endpoint_url), Cleared(at_s=time.time(), machine=machine, by=of_runs.this_person()))
+    of_runs.clear(storage_of(storage, endpoint_url), Cleared(at_s=time.time(), machine=machine, by=this_person()))
     tell(f"{machine}: may be used again, and nothing is held against it")
 
 

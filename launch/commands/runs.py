@@ -13,13 +13,17 @@ from launch.commands.options import Address, AsJson, Endpoint, Overrides, RunNam
 from launch.commands.terminal import print_answer, tell, until_interrupted
 from launch.config.budget import budget_lines, warnings_of
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
+from launch.errors import UserError
 from launch.runs import lifecycle
 from launch.runs.inspect import list_checkpoints, proof_of
+from launch.runs.person import this_person
 from launch.runs.preflight import start_line
 from launch.runs.record import read_run, recorded_runs, run_store_with_checkpoints
+from launch.runs.trust import trust
 from launch.runs.view import open_view, statuses
 from launch.show.follow import show, show_json, warned
 from launch.show.render import checkpoints_table, runs_table, status_view
+from launch.status import Status
 from orchestrator.config import RunConfig
 
 POLL_S = 0.5
@@ -31,7 +35,11 @@ def submit(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with braid.")],
     overrides: Overrides = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Stay, show progress, and return the run's outcome: 0 finished, 1 failed, 3 stopped.")
+        bool,
+        typer.Option(
+            "--follow",
+            help="Stay, show progress, and return the run's outcome: 0 finished, 1 failed, 3 stopped, 4 nothing answers: it may go on.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the resolved configuration, the layout and the token budget.")
@@ -57,18 +65,32 @@ def submit(
 def status(
     run: RunName,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until the run ends.")] = False,
+    ended: Annotated[
+        bool,
+        typer.Option(
+            "--ended", help="Print nothing; exit status 0 when the run has ended, 1 when it goes on. For scripts: asks the store only."
+        ),
+    ] = False,
+    page: Annotated[int, typer.Option("--workers", metavar="PAGE", min=1, help="Which of the workers, 64 on a page.")] = 1,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_ROOT,
     endpoint_url: Endpoint = "",
     address: Address = "",
 ) -> None:
-    """How a run is doing; exit status 1 when it has failed. Works from the run's journal when the cluster is gone."""
-    with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
+    """How a run is doing. Works from the run's journal when the cluster is gone.
+
+    Exit status: 0 when it goes on or ended well, 1 when it has failed, 2 when that can't be told, 4 when --watch got no answer any more.
+    """
+    where = storage_to_look_at(storage, endpoint_url)
+    if ended:
+        raise typer.Exit(0 if read_run(where, run).has_ended else 1)
+    with open_view(where, run, address, tell=tell) as view:
         if watch:
-            seen = warned(statuses(view.followed_status, poll_s=POLL_S), tell)
+            seen = warned(statuses(lambda: view.followed_status(page), poll_s=POLL_S), tell)
             last = until_interrupted(lambda: show_json(seen, typer.echo) if as_json else show(seen, Console()))
         else:
-            last = view.status()
+            last = view.status(page)
+            _refuse_empty_page(last, page)
             print_answer(last, status_view, as_json=as_json)
     raise typer.Exit(1 if last is not None and last["state"] == "failed" else 0)
 
@@ -85,7 +107,7 @@ def logs(
     """What one worker printed."""
 
     def print_log() -> None:
-        with open_view(storage_to_look_at(storage, endpoint_url), run, address) as view:
+        with open_view(storage_to_look_at(storage, endpoint_url), run, address, tell=tell) as view:
             for chunk in view.log(rank, attempt, follow=follow):
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
@@ -116,7 +138,7 @@ def resume(
     endpoint_url: Endpoint = "",
     address: Address = "",
 ) -> None:
-    """Go on with a run that was stopped, has failed, or lost its cluster."""
+    """Go on with a run that was stopped, has failed, or lost its cluster. A stop that is under way is withdrawn."""
     lifecycle.resume(storage_of(storage, endpoint_url), run, overrides or [], address=address, tell=tell)
     typer.echo(run)
     if follow:
@@ -145,12 +167,28 @@ def checkpoints(
     verify_files: Annotated[
         bool, typer.Option("--verify", help="Read every file and check its digest; without it, only that each is there in its size.")
     ] = False,
+    trusted_step: Annotated[
+        int | None,
+        typer.Option(
+            "--trust", metavar="STEP", min=0, help="Take back that workers rejected the checkpoint of this step: it counts again."
+        ),
+    ] = None,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", min=1, help="With --trust: whose checkpoint, where those of several attempts were rejected.")
+    ] = None,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_ROOT,
     endpoint_url: Endpoint = "",
 ) -> None:
     """The checkpoints that a resume may use, newest first; exit status 1 when one is damaged."""
-    found = list_checkpoints(run_store_with_checkpoints(storage_to_look_at(storage, endpoint_url), run), verify=verify_files)
+    run_store = run_store_with_checkpoints(storage_to_look_at(storage, endpoint_url), run)
+    if trusted_step is not None:
+        trusted = trust(run_store, run, trusted_step, attempt=attempt, verify=verify_files, by=this_person())
+        tell(f"{run}: the checkpoint of step {trusted_step} counts again; an attempt that begins now starts from step {trusted[0].step}")
+        return
+    if attempt is not None:
+        raise typer.BadParameter("says whose checkpoint --trust means; give --trust too", param_hint="--attempt")
+    found = list_checkpoints(run_store, verify=verify_files)
     print_answer(found, checkpoints_table, as_json=as_json)
     problems = [one["problem"] for one in found if one["problem"]]
     for problem in problems:
@@ -171,9 +209,16 @@ def _print_plan(config: RunConfig) -> None:
             tell(f"warning: start.run={config.start.run}: not checked: {error}")
 
 
+def _refuse_empty_page(status: Status, page: int) -> None:
+    if status["num_workers"] and not status["workers"]:
+        raise UserError(
+            f"--workers {page}: run {status['run']} has {status['num_workers']:,} workers, and none is on this page; use a lower one"
+        )
+
+
 def _follow(run: str, root: str, endpoint_url: str, address: str) -> None:
     """Shows progress on stderr until the run ends, then exits with its outcome; Ctrl-C leaves the run alone."""
-    with open_view(storage_of(root, endpoint_url), run, address) as view:
+    with open_view(storage_of(root, endpoint_url), run, address, tell=tell) as view:
         seen = warned(statuses(view.followed_status, poll_s=POLL_S), tell)
         last = until_interrupted(lambda: show(seen, Console(stderr=True)))
     if last is None:

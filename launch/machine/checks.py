@@ -87,6 +87,22 @@ def judge_memory(available_bytes: int) -> Check:
     return Check(name="memory", level="warn", found=found, remedy="close something: three local nodes and two workers want about 3 GB")
 
 
+def judge_memory_monitor(setting: str | None, *, is_local: bool) -> Check:
+    """`setting` is RAY_memory_monitor_refresh_ms of this process; None where it is not set. braid itself starts the local cluster."""
+    name = "memory monitor"
+    if is_local:
+        return Check(name=name, level="ok", found="off: braid starts the local cluster without it")
+    unseen = "what Ray was started with on other nodes can't be seen from here"
+    if setting == "0":
+        return Check(name=name, level="ok", found=f"off in this environment; {unseen}")
+    return Check(
+        name=name,
+        level="warn",
+        found=f"not switched off in this environment; {unseen}",
+        remedy="start Ray with RAY_memory_monitor_refresh_ms=0 on every node, or it kills the agent and all workers where memory runs out",
+    )
+
+
 def judge_store_error(root: str, line: str) -> Check:
     """`line` is a StoreError's: what is wrong, and behind the last "; " the remedy, where it has one."""
     found, separator, remedy = line.rpartition("; ")

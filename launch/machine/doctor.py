@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from launch.machine.checks import (
     judge_gpus,
     judge_kernels,
     judge_memory,
+    judge_memory_monitor,
     judge_packages,
     judge_python,
     judge_store_error,
@@ -30,11 +31,13 @@ from model.config import ParallelConfig
 from model.presets import PRESETS
 
 PROBE = b"written by braid doctor"
+MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
+"""Environment variable of Ray's: 0 switches its memory monitor off."""
 DEADLINE_S = 5.0
 """How long one operation on the store is tried: a person waits."""
 
 
-def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check]) -> Iterator[Check]:
+def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], list[Check]]) -> Iterator[Check]:
     """Yields every check as soon as it is done. `home` is where braid keeps its files; `cluster` looks at the cluster."""
     yield judge_python(sys.version_info[:2])
     yield from _packages()
@@ -43,7 +46,7 @@ def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], Check])
     yield judge_disk(str(home), shutil.disk_usage(_existing(home)).free)
     yield judge_memory(_available_bytes())
     yield from check_store(storage)
-    yield cluster()
+    yield from cluster()
 
 
 def _packages() -> list[Check]:
@@ -99,17 +102,19 @@ def _check_ranges(store: ObjectStore, key: str) -> Check:
     return Check(name="range reads", level="fail", found="other bytes than asked for", remedy="use a store that honours Range")
 
 
-def check_cluster(address: str) -> Check:
+def check_cluster(address: str, environment: Mapping[str, str]) -> list[Check]:
     """The cluster at `address`, or the local one. That there is no local one is fine: it is started when a run needs it."""
     try:
         with reachable(address) as connection:
             if connection is None:
-                return Check(name="cluster", level="ok", found="no local one yet; it starts with the first run")
+                return [Check(name="cluster", level="ok", found="no local one yet; it starts with the first run")]
             alive = [node for node in connection.nodes() if node.is_alive]
     except NotReachable as error:
-        return Check(name="cluster", level="fail", found=str(error), remedy="start it with `ray start --head`, or fix --address")
+        return [Check(name="cluster", level="fail", found=str(error), remedy="start it with `ray start --head`, or fix --address")]
     num_gpus = sum(node.num_gpus for node in alive)
-    return Check(name="cluster", level="ok", found=f"{len(alive)} nodes, {num_gpus:g} GPUs at {address or 'the local address'}")
+    found = f"{len(alive)} nodes, {num_gpus:g} GPUs at {address or 'the local address'}"
+    monitor = judge_memory_monitor(environment.get(MEMORY_MONITOR), is_local=not address)
+    return [Check(name="cluster", level="ok", found=found), monitor]
 
 
 def _installed() -> dict[str, str]:

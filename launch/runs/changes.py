@@ -1,4 +1,4 @@
-"""Which settings of a run a resume may change, and which would make it another run."""
+"""What a resume may change: settings that leave a run the same run, and an end that is decided but not reached."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -6,7 +6,7 @@ from dataclasses import fields
 from launch.errors import ConfigError, WrongMoment
 from launch.runs.record import RunRecord
 from orchestrator.config import RunConfig, training_digest
-from orchestrator.control.state import Ending
+from orchestrator.control.state import Ending, RunState, Stage
 
 
 def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
@@ -28,6 +28,11 @@ def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
     if after.train.num_steps != before.train.num_steps and after.train.num_steps <= record.state.committed_step:
         raise ConfigError(f"train.num_steps={after.train.num_steps}: the run is at step {record.state.committed_step} already; use more")
     return after
+
+
+def can_be_withdrawn(state: RunState) -> bool:
+    """A person asked for the run's end, which is not reached; a run that has finished its steps meanwhile has nothing to go on with."""
+    return state.stop_wanted and state.stage is not Stage.ENDED and state.ending is not Ending.FINISHED
 
 
 def _decisive_key(before: RunConfig, after: RunConfig) -> str:

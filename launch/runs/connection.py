@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from data_pipeline.config import StorageConfig
 from launch.errors import NotOpen, NotReachable
 from launch.status import Status
 from orchestrator.config import RunConfig
+from orchestrator.control.state import Terms
 from orchestrator.node.home import home_directory
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
@@ -42,13 +43,18 @@ class RunHandle:
         if trouble:
             raise NotOpen(trouble)
 
-    def status(self) -> Status:
-        status: Status = self._ask("status", within_s=STATUS_WITHIN_S)
+    def status(self, page: int = 1) -> Status:
+        """Its `workers` are those of the page; the first is 1."""
+        status: Status = self._ask("status", page, within_s=STATUS_WITHIN_S)
         return status
 
     def stop(self, *, now: bool) -> None:
         """Returns once the wish is durable."""
         self._ask("stop", now, within_s=ANSWER_WITHIN_S)
+
+    def resume(self, terms: Terms) -> None:
+        """Withdraws the end that was decided. Returns once the wish is durable."""
+        self._ask("resume", terms, within_s=ANSWER_WITHIN_S)
 
     def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
         """What is new in a live log and the offset after it; None when it is not live any more."""
@@ -97,7 +103,8 @@ class Connection:
         return [_node(plain) for plain in ray.nodes()]
 
     def find_controller(self, run: str) -> RunHandle | None:
-        actor = client.find_controller(run)
+        """None where nothing controls the run, and where the cluster is gone."""
+        actor = client.find_controller(run) if client.is_connected() else None
         return None if actor is None else RunHandle(run, actor)
 
     def start_controller(self, run: str, storage: StorageConfig) -> RunHandle:
@@ -135,6 +142,24 @@ def reachable(address: str) -> Iterator[Connection | None]:
         return
     with _connect(address) as connection:
         yield connection
+
+
+@contextmanager
+def searching(run: str, address: str) -> Iterator[Callable[[], RunHandle | None]]:
+    """Yields what finds the controller of a run, None for not found; each call connects anew to a cluster that was lost."""
+    with ExitStack() as opened:
+        connection: Connection | None = None
+
+        def find() -> RunHandle | None:
+            nonlocal connection
+            if connection is None or not client.is_connected():
+                opened.close()
+                connection = None
+                with suppress(NotReachable):
+                    connection = opened.enter_context(reachable(address))
+            return connection.find_controller(run) if connection else None
+
+        yield find
 
 
 def is_there(address: str) -> bool:

@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from data_pipeline.dataset.manifest import load_manifest
-from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.order.samples import planned_digest
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.record import RunRecord
@@ -29,14 +29,15 @@ def proof_of(record: RunRecord) -> Proof:
         raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
     num_samples = load_manifest(record.store, config.data.dataset).num_samples(config.data.seq_len)
 
-    def expected_digest(step: int) -> str:
-        return digest_of(samples_of_step(step, batch_rows=config.train.batch_rows, num_samples=num_samples, seed=config.data.seed))
+    @functools.cache
+    def expected_digest(step: int, recorded: str) -> str:
+        return planned_digest(step, like=recorded, batch_rows=config.train.batch_rows, num_samples=num_samples, seed=config.data.seed)
 
     return verify(
         run=record.name,
         records=records,
         entries=entries,
-        expected_digest=functools.cache(expected_digest),
+        expected_digest=expected_digest,
         expected_tokens=config.tokens_per_step,
         num_steps_done=num_steps_done,
         num_steps_planned=None if has_finished else config.train.num_steps,
@@ -60,10 +61,11 @@ def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, 
     """
     sizes = {info.key: info.size_bytes for info in run_store.list(CHECKPOINTS)}
     trusted = open_commit_log(run_store).trusted()
-    return [_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
+    return [checkpoint_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
 
 
-def _row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
+def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
+    """One of the rows of `list_checkpoints`, given the size of every key below checkpoints/."""
     directory = checkpoint_directory(commit.step, commit.attempt)
     row = {
         "step": commit.step,

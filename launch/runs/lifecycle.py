@@ -8,7 +8,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from launch.config.storage import storage_hint
 from launch.errors import NotOpen, NotReachable, WrongMoment
-from launch.runs.changes import changed
+from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
 from launch.runs.preflight import prepare_dataset, settle_start
 from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
@@ -16,9 +16,9 @@ from launch.runs.view import RunView, statuses
 from launch.status import Status
 from orchestrator.config import RunConfig
 from orchestrator.control.controller import stop_without_cluster
-from orchestrator.control.events import EVENT_KINDS, ResumeRequested
-from orchestrator.control.state import Stage, terms_of
-from orchestrator.records.journal import open_journal
+from orchestrator.control.events import ResumeRequested
+from orchestrator.control.history import open_history
+from orchestrator.control.state import Stage, Terms, terms_of
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -41,23 +41,38 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
 
 
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
-    """Goes on with an ended run, changed by `overrides`, or gives a run without a controller a new one.
+    """Goes on with an ended run, changed by `overrides`; withdraws a stop that is under way; gives a run without a controller a new one.
 
     Raises WrongMoment, ConfigError, NoSuchRun, NotReachable, StoreError.
     """
     record = read_run(storage, name)
     if overrides and not record.has_ended:
         raise WrongMoment(f"run {name}: is {record.state.label}, and settings change only between two stretches; `braid stop {name}` first")
-    config = changed(record, overrides)
+    config = changed(record, overrides) if record.has_ended else record.config
     with connected(address, config, tell=tell) as connection:
         if record.has_ended:
             connection.wait_until_controller_is_gone(name)
             version = add_config(record.run_store, config) if overrides else record.version
-            open_journal(record.run_store, EVENT_KINDS).append(ResumeRequested(at_s=time.time(), terms=terms_of(config, version)))
-        elif connection.find_controller(name) is not None:
-            tell(f"run {name}: is {record.state.label} already")
+            _ask_in_journal(record, terms_of(config, version))
+        elif (handle := connection.find_controller(name)) is not None:
+            _go_on(handle, record, tell)
             return
+        elif can_be_withdrawn(record.state):
+            _ask_in_journal(record, terms_of(config, record.version))
         _start_controller(connection, name, storage, address)
+
+
+def _go_on(handle: RunHandle, record: RunRecord, tell: Tell) -> None:
+    """What is left to do where a controller has the run."""
+    if can_be_withdrawn(record.state):
+        handle.resume(terms_of(record.config, record.version))
+        tell(f"run {record.name}: goes on; its stop is withdrawn")
+    else:
+        tell(f"run {record.name}: is {record.state.label} already")
+
+
+def _ask_in_journal(record: RunRecord, terms: Terms) -> None:
+    open_history(record.run_store).append(ResumeRequested(at_s=time.time(), terms=terms))
 
 
 def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Tell) -> Status:
@@ -75,7 +90,7 @@ def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Te
     with connected(address, record.config, tell=tell) as connection:
         handle = connection.find_controller(name) or connection.start_controller(name, storage)
         _ask_to_stop(handle, record, now=now)
-        view = RunView(record, handle)
+        view = RunView(record, lambda: connection.find_controller(name), tell=tell)
         tell(f"stopping {name} …")
         return collections.deque(statuses(view.followed_status, poll_s=POLL_S), maxlen=1)[0]
 
@@ -86,13 +101,14 @@ def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
         handle.stop(now=now)
     except NotReachable:
         state = read_run(record.storage, record.name).state
-        if state.ending is None and (now or state.stage is not Stage.SAVING):
+        has_obeyed = state.stop_wanted and (state.ending is not None or not now)
+        if state.stage is not Stage.ENDED and not has_obeyed:
             raise
 
 
 def _stop_in_journal(record: RunRecord) -> Status:
     """Stops a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
-    stop_without_cluster(open_journal(record.run_store, EVENT_KINDS), time.time())
+    stop_without_cluster(open_history(record.run_store), time.time())
     return recorded_status(read_run(record.storage, record.name), time.time())
 
 

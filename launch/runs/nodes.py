@@ -1,9 +1,6 @@
 """The machines that runs use: what runs and people have recorded of them, and which of them a cluster has now."""
 
 import difflib
-import getpass
-import os
-import socket
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -106,12 +103,3 @@ def _refuse_stranger(machine: str, known: Collection[str], what_is_wrong: str, s
     near = difflib.get_close_matches(machine, sorted(known))
     there = f"did you mean {' or '.join(near)}?" if near else f"`braid nodes{storage_hint(storage)}` lists those that are known"
     raise NoSuchMachine(f"machine {machine!r}: {what_is_wrong}; {there}")
-
-
-def this_person() -> str:
-    """Who types: user@host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may know no name for its user
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

@@ -16,15 +16,14 @@ from launch.config.storage import storage_hint
 from launch.errors import NoSuchRun, OnlyWeights, RunExists, UserError
 from model.train.metrics import in_status
 from orchestrator.config import RUN_NAME, RunConfig
-from orchestrator.control.events import EVENT_KINDS, RunSubmitted
+from orchestrator.control.events import RunSubmitted
+from orchestrator.control.history import new_history, read_state
 from orchestrator.control.state import RunState, Stage, terms_of
 from orchestrator.control.status import build_status
-from orchestrator.control.transition import fold
 from orchestrator.errors import Superseded
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
-from orchestrator.records.journal import new_journal, read_journal
-from orchestrator.records.keys import NAMES, name_key, store_of_run
+from orchestrator.records.keys import JOURNAL, NAMES, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 
@@ -67,7 +66,7 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
     store.put(name_key(config.name), b"")
     try:
         version = add_config(run_store, config)
-        new_journal(run_store, EVENT_KINDS).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
+        new_history(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
     except (KeyExists, Superseded) as error:
         raise _exists(config.name) from error
 
@@ -75,16 +74,21 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
 def refuse_existing(store: ObjectStore, name: str) -> None:
     """Raises RunExists where the name is taken; called before any work is done, maybe in vain."""
     run_store = run_store_of(store, name)
-    if read_journal(run_store, EVENT_KINDS):
+    if was_submitted(run_store):
         raise _exists(name)
     if (weights := only_weights(run_store)) is not None:
         raise RunExists(f"name={name}: holds weights only ({weights.origin}); train from them with start.run={name} and another name=…")
 
 
+def was_submitted(run_store: ObjectStore) -> bool:
+    """Whether there is a journal, which begins with the submission. Raises StoreError."""
+    return bool(run_store.list(JOURNAL))
+
+
 def reserve_name(store: ObjectStore, name: str) -> ObjectStore:
     """The place for a run of nothing but weights. Raises RunExists."""
     run_store = run_store_of(store, name)
-    if read_journal(run_store, EVENT_KINDS) or open_commit_log(run_store).trusted():
+    if was_submitted(run_store) or open_commit_log(run_store).trusted():
         raise RunExists(f"run {name}: exists already; choose another name with --name")
     store.put(name_key(name), b"")
     return run_store
@@ -101,7 +105,7 @@ def run_store_with_checkpoints(storage: StorageConfig, name: str) -> ObjectStore
     """The part of the store of a run of any kind. Raises NoSuchRun where nothing of it is there."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    if not open_commit_log(run_store).entries and not read_journal(run_store, EVENT_KINDS):
+    if not open_commit_log(run_store).entries and not was_submitted(run_store):
         raise NoSuchRun(_no_such_run(store, storage, name))
     return run_store
 
@@ -114,7 +118,7 @@ def read_run(storage: StorageConfig, name: str) -> RunRecord:
     """A run that was submitted. Raises NoSuchRun, OnlyWeights, StoreError, JournalBroken."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    state = fold([entry.event for entry in read_journal(run_store, EVENT_KINDS)])
+    state = read_state(run_store)
     if state.terms is None:
         if (weights := only_weights(run_store)) is not None:
             raise OnlyWeights(f"run {name}: holds weights only ({weights.origin}), no training; begin one from them with start.run={name}")
@@ -180,7 +184,8 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
     """The status of a run that is nothing but weights, with the keys of any other."""
     nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, **in_status(None), "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
-    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "nodes": [], "strikes": {}, "workers": []}
+    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "num_workers": 0, "workers": [], "num_incidents": 0, "incidents": []}
+    nowhere: dict[str, Any] = {"nodes": [], "spares": 0, "strikes": {}, "cordoned": {}, "alerts": []}
     return {
         "run": weights.run,
         "state": "weights",
@@ -189,7 +194,7 @@ def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
         "step": weights.step,
         "last_committed_step": weights.step,
         "rejected_checkpoints": [],
-        "incidents": [],
         **nothing,
         **nobody,
+        **nowhere,
     }

@@ -4,68 +4,82 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import KeyMissing
 from launch.config.storage import storage_hint
 from launch.errors import Abandoned, NotOpen, NotReachable, UserError
-from launch.runs.connection import reachable
+from launch.runs.connection import searching
 from launch.runs.record import RunRecord, read_run, recorded_status
 from launch.status import ENDED, Status
 from orchestrator.node.home import run_directory
 from orchestrator.records.keys import log_key
 
 POLL_S = 0.5
-SILENT_LIMIT_S = 15.0
-"""How long one who follows a run waits for a silent controller: one whose node is lost is back long before."""
+PATIENCE_S = 300.0
+"""How long one who follows a run waits for a silent controller: it may be on its way to another node, or have more to do than to answer."""
 
 
 class ReadOnlyHandle(Protocol):
     """The part of a RunHandle that looks and does not touch. Its methods raise NotReachable, NotOpen among it."""
 
-    def status(self) -> Status: ...
+    def status(self, page: int) -> Status: ...
 
     def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
         """What is new in a live log and the offset after it; None when it is not live any more."""
 
 
 class RunView:
-    """Made by `open_view`. `record` is what the store said when it was last read; `handle` is None where no controller was found."""
+    """Made by `open_view`. `record` is what the store said when it was last read."""
 
-    def __init__(self, record: RunRecord, handle: ReadOnlyHandle | None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        record: RunRecord,
+        find: Callable[[], ReadOnlyHandle | None],
+        *,
+        tell: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`find` gives the controller's handle, None where there is none; `tell` takes what one who follows the run should know."""
         self.record = record
-        self._handle = handle
+        self._find = find
+        self._tell = tell
         self._clock = clock
+        self._handle: ReadOnlyHandle | None = None
         self._silent_since_s: float | None = None
+        self._has_told = False
 
-    def status(self) -> Status:
-        """The freshest status that can be had; of a run that nothing controls it says how the run goes on. Raises StoreError."""
+    def status(self, page: int = 1) -> Status:
+        """The freshest status that can be had, with the workers of a page; of a run that nothing controls it says how the run goes on.
+
+        Raises StoreError.
+        """
         trouble = ""
-        if self._handle is not None:
+        if (handle := self._controller()) is not None:
             try:
-                status = self._handle.status()
-                self._silent_since_s = None
+                status = handle.status(page)
+                self._note_answer()
                 return status
             except NotOpen as error:
                 trouble = str(error)
             except NotReachable:
-                pass
+                self._handle = None
         self._read_again()
         recorded = recorded_status(self.record, self._clock())
         if self.record.has_ended:
             return recorded
         if trouble:
-            self._silent_since_s = None
+            self._note_answer()
             return recorded | {"reason": trouble}
         self._note_silence()
         before = f"{recorded['reason']}; " if recorded["reason"] else ""
         return recorded | {"reason": f"{before}no controller answers; {self._remedy} continues it"}
 
-    def followed_status(self) -> Status:
-        """The status for one who waits for news. Raises StoreError, and Abandoned once no controller has answered for SILENT_LIMIT_S."""
-        status = self.status()
+    def followed_status(self, page: int = 1) -> Status:
+        """The status for one who waits for news. Raises StoreError, and Abandoned once no controller has answered for PATIENCE_S."""
+        status = self.status(page)
         if status["state"] not in ENDED:
             self._check_patience()
         return status
@@ -73,7 +87,7 @@ class RunView:
     def log(self, rank: int, attempt: int, *, follow: bool, sleep: Callable[[float], None] = time.sleep) -> Iterator[bytes]:
         """What a worker printed, in pieces; attempt 0 is the newest.
 
-        Raises UserError where nothing is known of it, Abandoned where it is followed and no controller has answered for `SILENT_LIMIT_S`.
+        Raises UserError where nothing is known of it, Abandoned where it is followed and no controller has answered for PATIENCE_S.
         """
         attempt = attempt or max(1, self.record.state.attempt)
         self._check(rank, attempt)
@@ -102,20 +116,29 @@ class RunView:
 
     def _live_log(self, rank: int, attempt: int, offset: int, *, follow: bool) -> tuple[bytes, int] | None:
         """(new bytes, offset after them), empty while the controller of a followed run is silent; None where only the store has the log."""
-        if self._handle is None:
+        handle = self._controller()
+        if handle is None and self._silent_since_s is None:
             return None
         try:
-            chunk = self._handle.read_log(rank, attempt, offset)
-            self._silent_since_s = None
-            return chunk
+            if handle is not None:
+                chunk = handle.read_log(rank, attempt, offset)
+                self._note_answer()
+                return chunk
         except NotOpen:
             return None
         except NotReachable:
-            self._read_again()
-            if not follow or self.record.has_ended:
-                return None
-            self._note_silence()
-            return b"", offset
+            self._handle = None
+        self._read_again()
+        if not follow or self.record.has_ended:
+            return None
+        self._note_silence()
+        return b"", offset
+
+    def _controller(self) -> ReadOnlyHandle | None:
+        """Looked for again after every silence: there may be another one by now."""
+        if self._handle is None and not self.record.has_ended:
+            self._handle = self._find()
+        return self._handle
 
     @property
     def _remedy(self) -> str:
@@ -124,13 +147,25 @@ class RunView:
     def _read_again(self) -> None:
         self.record = read_run(self.record.storage, self.record.name)
 
+    def _note_answer(self) -> None:
+        self._silent_since_s = None
+        self._has_told = False
+
     def _note_silence(self) -> None:
         if self._silent_since_s is None:
             self._silent_since_s = self._clock()
 
     def _check_patience(self) -> None:
-        if self._silent_since_s is not None and self._clock() - self._silent_since_s >= SILENT_LIMIT_S:
-            raise Abandoned(f"no controller of this run answers; continue it with {self._remedy}")
+        if self._silent_since_s is None:
+            return
+        minutes = f"{PATIENCE_S / 60:g} minutes"
+        if self._clock() - self._silent_since_s >= PATIENCE_S:
+            raise Abandoned(
+                f"no controller of run {self.record.name} has answered for {minutes}; if its cluster is gone, {self._remedy} continues it"
+            )
+        if not self._has_told:
+            self._has_told = True
+            self._tell(f"no controller of run {self.record.name} answers; waiting up to {minutes} for one")
 
     def _kept_log(self, rank: int, attempt: int) -> bytes:
         key = log_key(attempt, rank)
@@ -157,13 +192,8 @@ def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[floa
 
 
 @contextmanager
-def open_view(storage: StorageConfig, name: str, address: str) -> Iterator[RunView]:
+def open_view(storage: StorageConfig, name: str, address: str, *, tell: Callable[[str], None] = lambda line: None) -> Iterator[RunView]:
     """A run to look at, through its controller where one answers. Raises NoSuchRun, OnlyWeights, StoreError."""
     record = read_run(storage, name)
-    handle = None
-    with ExitStack() as opened:
-        if not record.has_ended:
-            with suppress(NotReachable):
-                connection = opened.enter_context(reachable(address))
-                handle = connection.find_controller(name) if connection else None
-        yield RunView(record, handle)
+    with searching(name, address) as find:
+        yield RunView(record, find, tell=tell)

@@ -15,13 +15,17 @@ _LINE_EVERY_S = 10.0
 
 
 def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:
-    """Passes on what it sees, and tells each checkpoint that was refused once."""
-    told = 0
+    """Passes on what it sees, and tells each alert, and each checkpoint that was refused, once when it appears."""
+    told_refused, alerts = 0, []
     for status in seen:
+        for line in status["alerts"]:
+            if line not in alerts:
+                tell(f"ALERT: {line}")
+        alerts = status["alerts"]
         refused = status["rejected_checkpoints"]
-        for line in refused[told:]:
+        for line in refused[told_refused:]:
             tell(f"warning: checkpoint refused: {line}")
-        told = max(told, len(refused))
+        told_refused = max(told_refused, len(refused))
         yield status
 
 

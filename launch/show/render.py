@@ -24,11 +24,23 @@ CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red
 
 def status_view(status: Status) -> RenderableType:
     """Everything that is known of a run."""
-    parts: list[RenderableType] = [headline(status), progress_line(status)]
+    parts: list[RenderableType] = [
+        headline(status),
+        *(Text(f"! {line}", style="bold red") for line in status["alerts"]),
+        progress_line(status),
+    ]
     if status["reason"]:
         parts.append(Text(status["reason"], style="italic"))
     if status["workers"]:
         parts.append(_workers(status["workers"]))
+        if len(status["workers"]) < status["num_workers"]:
+            parts.append(Text(_which_workers(status), style="dim"))
+    parts.extend(Text(f"cordoned: {machine}: {reason}", style="yellow") for machine, reason in status["cordoned"].items())
+    if status["strikes"]:
+        held = ", ".join(f"{machine} {number}" for machine, number in status["strikes"].items())
+        parts.append(Text(f"strikes: {held}", style="yellow"))
+    if (earlier := status["num_incidents"] - len(status["incidents"])) > 0:
+        parts.append(Text(f"{earlier:,} earlier incidents, and the newest:", style="dim"))
     if status["incidents"]:
         parts.append(incidents_view(status["incidents"]))
     parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])
@@ -80,6 +92,11 @@ def _workers(workers: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def _which_workers(status: Status) -> str:
+    shown = status["workers"]
+    return f"ranks {shown[0]['rank']:,} … {shown[-1]['rank']:,} of {status['num_workers']:,} workers; others with --workers PAGE"
+
+
 def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
     """A table of numbers, and below it what happened in words."""
     table = _table("attempt", "cause", "node", "rank", "step", "noticed", "recovered", "from", "replayed", gap=1)
@@ -119,7 +136,9 @@ def checkpoints_table(checkpoints: Sequence[dict[str, Any]]) -> Table:
 
 def machines_table(machines: Sequence[dict[str, Any]]) -> RenderableType:
     """A line for each machine, and below the newest faults that are held against them."""
-    table = _table("machine", "state", "in the cluster", "strikes", "cordoned by", "since (UTC)", "reason")
+    table = _table("machine", "state", "present", "strikes", "cordoned by", "since (UTC)", "reason")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for one in machines:
         cordon = one["cordoned"]
         because = (cordon["by"], _utc(cordon["at_s"]), cordon["reason"]) if cordon else ("–", "–", "")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from model.documents import to_device
 from model.layers.head import IGNORED
 from model.lm import HybridLM
 from model.optim.adamw import AdamW
@@ -28,25 +29,23 @@ def train_step(
     chunk_tokens: int,
     mesh: Mesh | None,
     spikes: SpikeGuard | None = None,
-) -> StepMetrics:
-    """Accumulates the gradient of the micro-batches, clips it and steps. Waits for the gradient's norm, not for the update: while a GPU
+    votes: Sequence[float] = (),
+) -> tuple[StepMetrics, list[float]]:
+    """What the step measured, and the sums over all ranks of their `votes`, in fp64: they cost no collective and no wait of their own.
+
+    Accumulates the gradient of the micro-batches, clips it and steps. Waits for the gradient's norm, not for the update: while a GPU
     makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it.
 
     Ranks along dp bring different rows, ranks along cp slices of the same rows, ranks along tp the same; all bring equally many
     micro-batches. Every valid token of the global batch weighs the same, however the valid ones are spread.
     """
-    num_tokens = _sum_over_tokens(torch.stack([(batch.labels_BT != IGNORED).sum() for batch in batches]).sum(), mesh)
+    num_tokens = _summed(torch.stack([(batch.labels_BT != IGNORED).sum() for batch in batches]).sum(), mesh) // _num_copies(mesh)
+    own_votes = to_device(torch.tensor(votes, dtype=torch.float64), num_tokens.device)
     optimizer.zero_grad()
-    local_loss = torch.zeros((), dtype=torch.float64, device=num_tokens.device)
-    for batch in batches:
-        if isinstance(model, FSDPModule):
-            model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
-        loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
-        mean_loss = loss_sum / num_tokens.clamp(min=1)
-        mean_loss.backward()
-        local_loss += mean_loss.detach()
+    local_loss = _accumulate(model, batches, num_tokens, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
     grad_norm = _grad_norm(model)
-    numbers = torch.stack([_sum_over_tokens(local_loss, mesh), grad_norm.double(), num_tokens.double()])
+    sums = _summed(torch.cat([local_loss, own_votes]), mesh)
+    numbers = torch.cat([sums[:1] / _num_copies(mesh), grad_norm.double().view(1), num_tokens.double().view(1), sums[1:]])
     if spikes is not None and mesh is not None:
         dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
     read = _read_back(numbers)
@@ -55,8 +54,21 @@ def train_step(
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0))
-    loss, norm, tokens = read()
-    return StepMetrics(loss=loss, grad_norm=norm, tokens=int(tokens), skipped=skipped)
+    loss, norm, tokens, *summed_votes = read()
+    return StepMetrics(loss=loss, grad_norm=norm, tokens=int(tokens), skipped=skipped), summed_votes
+
+
+def _accumulate(model: HybridLM, batches: Sequence[Batch], num_tokens: Tensor, *, z_loss: float, chunk_tokens: int) -> Tensor:
+    """Adds up the gradients of the micro-batches; returns this rank's part of the loss, in fp64 and of shape (1,)."""
+    local_loss = torch.zeros(1, dtype=torch.float64, device=num_tokens.device)
+    for batch in batches:
+        if isinstance(model, FSDPModule):
+            model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
+        loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=z_loss, chunk_tokens=chunk_tokens)
+        mean_loss = loss_sum / num_tokens.clamp(min=1)
+        mean_loss.backward()
+        local_loss += mean_loss.detach()
+    return local_loss
 
 
 def _grad_norm(model: nn.Module) -> Tensor:
@@ -80,9 +92,13 @@ def _read_back(numbers: Tensor) -> Callable[[], list[float]]:
     return read
 
 
-def _sum_over_tokens(value: Tensor, mesh: Mesh | None) -> Tensor:
-    """The sum over the ranks that hold different tokens; `value` itself is overwritten."""
-    if mesh is None:
-        return value
-    dist.all_reduce(value)
-    return value // mesh.parallel.tp if value.dtype == torch.int64 else value / mesh.parallel.tp
+def _summed(value: Tensor, mesh: Mesh | None) -> Tensor:
+    """The sum over all ranks; `value` itself is overwritten."""
+    if mesh is not None:
+        dist.all_reduce(value)
+    return value
+
+
+def _num_copies(mesh: Mesh | None) -> int:
+    """How many ranks count the same token: those along tp."""
+    return 1 if mesh is None else mesh.parallel.tp

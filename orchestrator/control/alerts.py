@@ -1,4 +1,4 @@
-"""What a person should hear of at once, one line each with what to do. Pure."""
+"""What a person should hear of at once, one line each with what to do. A line stays the same until there is news. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _waiting(state: RunState, seen: Observation | None, in_stage_s: float) -> It
     limit_s = state.terms.recovery.nodes_alarm_s
     if state.stage is Stage.WAITING and state.wants_nodes and in_stage_s >= limit_s:
         text = shortage(state, seen) if seen is not None and not next_placement(state, seen) else state.reason
-        yield f"for {in_stage_s:,.0f} s {text}; add nodes, or `braid stop` the run"
+        yield f"for over {limit_s:,.0f} s {text}; add nodes, or `braid stop` the run"
 
 
 def _checkpoints(state: RunState) -> Iterator[str]:

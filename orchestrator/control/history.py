@@ -75,7 +75,7 @@ def fold(entries: Iterable[Entry[Event]]) -> RunState:
         if entry.decided is None:
             if plain is not None:
                 raise JournalBroken(
-                    f"journal entry {entry.sequence} says not what was decided; an earlier version of braid wrote it, end that one"
+                    f"journal entry {entry.sequence} was written by an earlier version of braid after this one; end that one"
                 )
             undecided.append(entry.event)
             continue

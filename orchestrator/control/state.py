@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 
 from orchestrator.config import RecoveryConfig, RunConfig
@@ -99,7 +99,9 @@ class Incident(Fault):
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        return (self, *self.also)
+        """All that counts, the fault that explains most first."""
+        root = Fault(**{known.name: getattr(self, known.name) for known in fields(Fault)})
+        return (root, *self.also)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

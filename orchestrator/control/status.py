@@ -11,7 +11,7 @@ from orchestrator.control.alerts import alerts
 from orchestrator.control.cluster import AgentSeen, Observation, WorkerOnNode, last_step, workers_on
 from orchestrator.control.observe import next_placement, shortage
 from orchestrator.control.placement import GOOD_STANDING
-from orchestrator.control.state import Incident, RunState, Stage
+from orchestrator.control.state import RunState, Stage
 from orchestrator.messages import WorkerReport
 from orchestrator.records.ledger import StepRecord
 
@@ -51,15 +51,12 @@ def build_status(
         "tokens_per_s": lead.tokens_per_s if lead else None,
         "skipped_updates": max((agent.summary.num_skipped for agent in agents if agent.summary is not None), default=None),
         "last_committed_step": state.committed_step,
-        "restarts": state.restarts,
+        "rejected_checkpoints": list(state.rejected),
         "live": seen is not None,
         "seen_s_ago": round(max(0.0, now_s - seen.at_s), 3) if seen is not None else None,
         **_machines(state, seen),
-        "rejected_checkpoints": list(state.rejected),
-        "num_workers": sum(agent.summary.num_workers for agent in agents if agent.summary is not None),
-        "workers": [_worker(one) for one in _on_page(agents, page)],
-        "num_incidents": len(state.incidents),
-        "incidents": [_incident(incident) for incident in state.incidents[-INCIDENTS_SHOWN:]],
+        **_workers(agents, page),
+        **_incidents(state),
     }
 
 
@@ -88,6 +85,21 @@ def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
     }
 
 
+def _workers(agents: list[AgentSeen], page: int) -> dict[str, Any]:
+    return {
+        "num_workers": sum(agent.summary.num_workers for agent in agents if agent.summary is not None),
+        "workers": [_worker(one) for one in _on_page(agents, page)],
+    }
+
+
+def _incidents(state: RunState) -> dict[str, Any]:
+    return {
+        "restarts": state.restarts,
+        "num_incidents": len(state.incidents),
+        "incidents": [codec.to_plain(incident) for incident in state.incidents[-INCIDENTS_SHOWN:]],
+    }
+
+
 def _on_page(agents: list[AgentSeen], page: int) -> list[WorkerOnNode]:
     """The ranks of a page; only their agents' reports are looked into."""
     ranks = range((page - 1) * WORKERS_ON_A_PAGE, page * WORKERS_ON_A_PAGE)
@@ -110,8 +122,3 @@ def _worker(one: WorkerOnNode) -> dict[str, Any]:
         "last_progress_s": round(worker.last_progress_s, 3),
         "silent_s": round(worker.silent_s, 3),
     }
-
-
-def _incident(incident: Incident) -> dict[str, Any]:
-    plain: dict[str, Any] = codec.to_plain(incident)
-    return plain

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.errors import is_expected
-from orchestrator.records.nodes import Finding, FindingKey, NodeRegistry, Standing, finding_key, standings
+from orchestrator.records.nodes import Finding, FindingKey, NodeEvent, NodeRegistry, Standing, finding_key, standings
 
 READ_EVERY_S = 10.0
 """How old the standings may become, and how long a finding waits for the next try while the store is away."""
@@ -24,6 +24,8 @@ class RegistryWatch:
     def __init__(self, registry: NodeRegistry, *, every_s: float = READ_EVERY_S) -> None:
         self._registry = registry
         self._every_s = every_s
+        self._events: Sequence[NodeEvent] = ()
+        """The registry as last read."""
         self._standings: Mapping[str, Standing] = {}
         self._lock = threading.Lock()
         self._told: set[FindingKey] = set()
@@ -38,7 +40,7 @@ class RegistryWatch:
 
     @property
     def standings(self) -> Mapping[str, Standing]:
-        """By machine, as last read; empty before the first reading."""
+        """By machine, as last read, with what this run has found since; empty before the first reading."""
         return self._standings
 
     def record(self, findings: Iterable[Finding]) -> None:
@@ -47,6 +49,8 @@ class RegistryWatch:
             new = [finding for finding in findings if finding_key(finding) not in self._told]
             self._told.update(map(finding_key, new))
             self._waiting.extend(new)
+            if new:
+                self._publish()
         if new:
             self._news.set()
 
@@ -60,6 +64,11 @@ class RegistryWatch:
         self._stopping = True
         self._news.set()
         self._thread.join(LAST_FINDINGS_WITHIN_S)
+
+    def _publish(self) -> None:
+        """What this run holds against a machine counts for it at once, whenever the store has it."""
+        there = {finding_key(event) for event in self._events if isinstance(event, Finding)}
+        self._standings = standings([*self._events, *(finding for finding in self._waiting if finding_key(finding) not in there)])
 
     # --- the thread ----------------------------------------------------------------------------------------------------
 
@@ -76,7 +85,9 @@ class RegistryWatch:
     def _look(self) -> None:
         try:
             self._write_what_waits()
-            self._standings = standings(self._registry.read())
+            self._events = self._registry.read()
+            with self._lock:
+                self._publish()
             self._is_away = False
         except Exception as error:  # whatever it is: a thread that ended would leave the standings as they are for good
             if not self._is_away:

@@ -59,7 +59,7 @@ class WorkerProcess:
 
 
 def start_process(spec: WorkerSpec) -> WorkerProcess:
-    """In a session of its own, so that it and its children can be killed together. It learns its rank from its first order. Raises OSError."""
+    """In a session of its own, so that it and its children can be killed together. Its first order says who it is. Raises OSError."""
     spec.log_path.parent.mkdir(parents=True, exist_ok=True)
     order_read, order_write = os.pipe()
     report_read, report_write = os.pipe()

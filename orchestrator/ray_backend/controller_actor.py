@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -17,9 +17,9 @@ from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyMissing
 from orchestrator.config import RunConfig
 from orchestrator.control.controller import Controller
-from orchestrator.control.events import ControllerStarted, Event, StopRequested
+from orchestrator.control.events import ControllerStarted, Event, ResumeRequested, StopRequested
 from orchestrator.control.history import open_history
-from orchestrator.control.state import Stage
+from orchestrator.control.state import RunState, Stage, Terms
 from orchestrator.control.status import build_status
 from orchestrator.deadlines import ANSWER_WITHIN_S, LEAVES_WITHIN_S, LOG_WITHIN_S, REOPEN_AFTER_S, REOPEN_WITHIN_S, STATUS_WITHIN_S
 from orchestrator.errors import Superseded, is_expected
@@ -83,19 +83,27 @@ class ControllerActor:
     @ray.method(concurrency_group="query")
     def stop(self, now: bool) -> None:
         """Returns once the wish is in the journal, so that no restart forgets it. Raises NotReady when that takes too long."""
-        self._wait_until_open()
-        self._controller.request(StopRequested(at_s=time.time(), now=now))
-        deadline_s = time.monotonic() + ANSWER_WITHIN_S
-        while not _has_obeyed(self._controller, now=now):
-            if time.monotonic() > deadline_s:
-                raise NotReady(f"controller of {self._run}: could not write the wish to stop into the journal yet; is the store reachable?")
-            time.sleep(0.02)
+        self._ask(StopRequested(at_s=time.time(), now=now), lambda state: _is_stopping(state, now=now))
+
+    @ray.method(concurrency_group="query")
+    def resume(self, terms: Terms) -> None:
+        """Takes back the wish to stop; returns once that is in the journal. Raises NotReady when that takes too long."""
+        self._ask(ResumeRequested(at_s=time.time(), terms=terms), lambda state: not state.stop_wanted)
 
     @ray.method(concurrency_group="query")
     def read_log(self, rank: int, attempt: int, offset: int, limit: int = 1 << 20) -> tuple[bytes, int] | None:
         """A part of a live log and the offset after it; None when its agent is gone: the store has it. Raises NotReady."""
         self._wait_until_open()
         return self._cluster.read_log(rank, attempt, offset, limit, LOG_WITHIN_S)
+
+    def _ask(self, wish: Event, is_granted: Callable[[RunState], bool]) -> None:
+        self._wait_until_open()
+        self._controller.request(wish)
+        deadline_s = time.monotonic() + ANSWER_WITHIN_S
+        while not is_granted(self._controller.view.state):
+            if time.monotonic() > deadline_s:
+                raise NotReady(f"controller of {self._run}: could not write the wish into the journal yet; is the store reachable?")
+            time.sleep(0.02)
 
     # --- the controller's own thread ------------------------------------------------------------------------------------
 
@@ -186,6 +194,5 @@ def _trouble_of(error: Exception, wait_s: float) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}; trying again in up to {wait_s:.0f} s"
 
 
-def _has_obeyed(controller: Controller, *, now: bool) -> bool:
-    state = controller.view.state
-    return state.ending is not None or state.stage is Stage.ENDED or (state.stage is Stage.SAVING and not now)
+def _is_stopping(state: RunState, *, now: bool) -> bool:
+    return state.ending is not None or state.stage is Stage.ENDED or (state.stop_wanted and not now)

@@ -2,6 +2,8 @@
 
     commits/000001.json   {"kind": "fence", "attempt": 1}
     commits/000002.json   {"kind": "commit", "attempt": 1, "step": 100, …}
+    commits/000003.json   {"kind": "reject", "attempt": 1, "step": 100, …}
+    commits/000004.json   {"kind": "trust", "attempt": 1, "step": 100, …}
 
 An attempt begins with a fence. A writer appends at the first number that it has not read; where another was faster it reads on, and a newer
 attempt's fence ends it. So a worker of an older attempt, even one that was only frozen, can't write what a newer one reads.
@@ -10,7 +12,7 @@ attempt's fence ends it. So a worker of an older attempt, even one that was only
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +49,19 @@ class Reject:
     reason: str
 
 
-Entry = Fence | Commit | Reject
-_KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject)}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trust:
+    """A person takes a Reject back: the checkpoint counts again."""
+
+    attempt: int
+    """The attempt that committed the checkpoint."""
+    step: int
+    reason: str
+    """For people: who did it."""
+
+
+Entry = Fence | Commit | Reject | Trust
+_KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject, Trust)}
 
 
 def last_fence(entries: Sequence[Entry]) -> int:
@@ -56,19 +69,60 @@ def last_fence(entries: Sequence[Entry]) -> int:
     return next((entry.attempt for entry in reversed(entries) if isinstance(entry, Fence)), 0)
 
 
-def trusted_commits(entries: Sequence[Entry]) -> list[Commit]:
-    """The checkpoints that count, newest first: committed by the attempt of the fence before them, and not rejected since."""
-    trusted: list[Commit] = []
-    attempt = 0
-    for entry in entries:
+class Counting:
+    """Which checkpoints count after the entries added so far: committed by the attempt of the fence before them, and not rejected since.
+
+    One that is trusted again counts as newer than those of its own or an earlier step, whoever committed them.
+    """
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        """Of the last fence; 0 before any."""
+        self._trusted: dict[tuple[int, int], Commit] = {}
+        self._rejected: dict[tuple[int, int], Commit] = {}
+
+    def add(self, entry: Entry) -> None:
         match entry:
             case Fence():
-                attempt = entry.attempt
-            case Commit() if entry.attempt == attempt:
-                trusted.insert(0, entry)
-            case Reject():
-                trusted = [commit for commit in trusted if (commit.step, commit.attempt) != (entry.step, entry.attempt)]
-    return trusted
+                self.attempt = entry.attempt
+            case Commit() if entry.attempt == self.attempt:
+                self._rejected.pop(_name(entry), None)
+                self._trusted[_name(entry)] = entry
+            case Reject() if commit := self._trusted.pop(_name(entry), None):
+                self._rejected[_name(entry)] = commit
+            case Trust() if commit := self._rejected.pop(_name(entry), None):
+                newest_first = list(self.trusted)
+                place = next((place for place, other in enumerate(newest_first) if other.step <= commit.step), len(newest_first))
+                newest_first.insert(place, commit)
+                self._trusted = {_name(one): one for one in reversed(newest_first)}
+
+    @property
+    def trusted(self) -> tuple[Commit, ...]:
+        """Newest first."""
+        return tuple(reversed(self._trusted.values()))
+
+    @property
+    def rejected(self) -> tuple[Commit, ...]:
+        """What counted until it was rejected, the last rejected one first."""
+        return tuple(reversed(self._rejected.values()))
+
+
+def count(entries: Iterable[Entry]) -> Counting:
+    """Which checkpoints count after all of `entries`."""
+    counting = Counting()
+    for entry in entries:
+        counting.add(entry)
+    return counting
+
+
+def trusted_commits(entries: Iterable[Entry]) -> list[Commit]:
+    """The checkpoints that count, newest first: see `Counting`."""
+    return list(count(entries).trusted)
+
+
+def _name(entry: Commit | Reject | Trust) -> tuple[int, int]:
+    """What tells a checkpoint from any other of its run."""
+    return entry.step, entry.attempt
 
 
 class CommitLog:
@@ -109,6 +163,11 @@ class CommitLog:
         """`attempt`, which runs now, found that the checkpoint of `commit` can't be used. Raises Fenced."""
         self._append_as(attempt, Reject(attempt=commit.attempt, step=commit.step, reason=reason))
 
+    def trust(self, commit: Commit, reason: str) -> None:
+        """Takes back that the checkpoint of `commit` was rejected: a person's decision, whatever attempt runs."""
+        while not self._append(Trust(attempt=commit.attempt, step=commit.step, reason=reason)):
+            pass
+
     def check(self, attempt: int) -> None:
         """Reads what is new. Raises Fenced when an attempt newer than `attempt` has begun."""
         self._read_on()
@@ -125,12 +184,17 @@ class CommitLog:
             raise Fenced(f"attempt {newest} of this run has begun; this worker belongs to attempt {attempt} and stops")
 
     def _append(self, entry: Entry) -> bool:
-        """False, and the log read on, when another writer took the next number."""
+        """Whether the entry is in the log now. False, and the log read on, when another writer took the next number.
+
+        An entry that is found there is ours, from an earlier try whose answer got lost; or another says the same, which serves as well. Not
+        so a fence, for another process may have chosen the same attempt.
+        """
+        number_read = len(self._entries)
         try:
-            self._store.create(commit_key(len(self._entries) + 1), _encode(entry))
+            self._store.create(commit_key(number_read + 1), _encode(entry))
         except KeyExists:
             self._read_on()
-            return False
+            return entry in self._entries[number_read:] and not isinstance(entry, Fence)
         self._entries.append(entry)
         return True
 

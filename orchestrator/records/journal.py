@@ -4,8 +4,8 @@
     journal-upto/000000000500.json  entries 1 … 500 in one object, so that a long log is read quickly
 
 What the events are is the caller's affair: `kinds` maps the name of each kind, as the entries have it, to its dataclass. So is what was
-decided because of an event, which its entry may carry. Appending is what decides who controls: of two controllers that both believe they do,
-the second one to write an entry loses, reads whose entry it was, and steps down.
+decided because of an event, which its entry may carry. Appending is what decides who controls: of two controllers that both believe they
+do, the second one to write an entry loses, reads whose entry it was, and steps down.
 """
 
 from __future__ import annotations

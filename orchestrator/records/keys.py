@@ -8,6 +8,7 @@
               commits/000001.json           which checkpoints count
               checkpoints/step-000000100-a0001/  manifest.json and the files that it names
               ledger/a0001/000000001-000000025.jsonl  what steps 1 … 25 of attempt 1 did
+              ledger-upto/a0001/000000100.jsonl       its records up to step 100, since the object before
               logs/a0001/rank-00000.log     the end of what a worker printed
 
 All but the first three functions give keys below runs/NAME/, for the store that `store_of_run` returns; those of the journal also serve
@@ -28,13 +29,16 @@ JOURNAL_SUMMARIES = "journal-upto/"
 COMMITS = "commits/"
 CHECKPOINTS = "checkpoints/"
 LEDGER = "ledger/"
+COMPACTED_LEDGER = "ledger-upto/"
 LOGS = "logs/"
 MANIFEST = "manifest.json"
 """Name of the file, in a checkpoint's directory, that names all others."""
 
 _CONFIG = re.compile(rf"{CONFIGS}(\d{{4}})\.json")
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}step-(\d{{9,}})-a(\d{{4,}})/")
-_LEDGER = re.compile(rf"{LEDGER}a(\d+)/")
+_SEGMENT = re.compile(rf"{LEDGER}a(\d{{4,}})/\d{{9,}}-(\d{{9,}})\.jsonl")
+_COMPACTED = re.compile(rf"{COMPACTED_LEDGER}a(\d{{4,}})/(\d{{9,}})\.jsonl")
+_LOG = re.compile(rf"{LOGS}a(\d{{4,}})/")
 
 
 def store_of_run(store: ObjectStore, name: str) -> ObjectStore:
@@ -109,12 +113,39 @@ def segments_after(attempt: int, step: int) -> str:
     return f"{ledger_directory(attempt)}{step:09d}"
 
 
-def attempt_of_segment(key: str) -> int | None:
-    """The attempt that wrote a segment of the ledger; None for a key of no segment."""
-    match = _LEDGER.match(key)
-    return int(match[1]) if match else None
+def segment_of(key: str) -> tuple[int, int] | None:
+    """(attempt, last step) of a segment of the ledger; None for any other key."""
+    match = _SEGMENT.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def compacted_directory(attempt: int) -> str:
+    """Where the objects are that took the place of an attempt's segments. Ends with '/'."""
+    return f"{COMPACTED_LEDGER}a{attempt:04d}/"
+
+
+def compacted_key(attempt: int, last_step: int) -> str:
+    """The key of the object that took the place of segments up to `last_step`."""
+    return f"{compacted_after(attempt, last_step)}.jsonl"
+
+
+def compacted_after(attempt: int, step: int) -> str:
+    """What sorts before every such object of the attempt whose last step is `step` or later."""
+    return f"{compacted_directory(attempt)}{step:09d}"
+
+
+def compacted_of(key: str) -> tuple[int, int] | None:
+    """(attempt, last step) of such an object; None for any other key."""
+    match = _COMPACTED.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def log_key(attempt: int, rank: int) -> str:
     """The key of a worker's log, which is also its path below the run's directory on its node."""
     return f"{LOGS}a{attempt:04d}/rank-{rank:05d}.log"
+
+
+def attempt_of_log(key: str) -> int | None:
+    """The attempt that a worker's log is of; None for any other key."""
+    match = _LOG.match(key)
+    return int(match[1]) if match else None

@@ -3,7 +3,7 @@
     ledger/a0001/000000001-000000025.jsonl   steps 1 … 25 of attempt 1
 
 A thread writes what has gathered about once a second, so that a killed worker leaves all but its last second behind. A checkpoint is
-committed only after the records up to its step are durable.
+committed only after the records up to its step are durable; then these are compacted into one object: see `segments`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError, StoreUnavailable
@@ -20,9 +19,12 @@ from model.train.metrics import StepMetrics
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.deadlines import LEDGER_WRITTEN_EVERY_S
-from orchestrator.records.keys import LEDGER, attempt_of_segment, ledger_directory, segment_key, segments_after
+from orchestrator.records import segments
+from orchestrator.records.keys import segment_key
+from orchestrator.records.segments import read_lines, read_newest_line
 
-NUM_PARALLEL_READS = 16
+LOOK_EVERY_S = 1.0
+"""Between two looks of who waits for the writing thread whether it still lives."""
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,7 @@ class StepRecord(StepMetrics):
     step: int
     attempt: int
     samples: str
-    """Digest of the samples of the global batch, in order."""
+    """Digest of the samples of the global batch: see `data_pipeline.order.samples.planned_digest`."""
     layout: ParallelConfig
     deterministic: bool
     setting: str
@@ -64,35 +66,47 @@ class Ledger:
         self._closed = False
         self._outage: StoreUnavailable | None = None
         """Why the last try to write failed; None where it did not."""
-        self._error: StoreError | None = None
+        self._error: BaseException | None = None
         """The error that ended the thread; None while it lives."""
-        self._thread = threading.Thread(target=self._write_until_closed, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def append(self, record: StepRecord) -> None:
-        """Returns at once. Raises the StoreError that ended the writing thread, if one did."""
+        """Returns at once. Raises the error that ended the writing thread, if one did."""
         with self._changed:
             self._raise_error()
             self._waiting.append(record)
             self._changed.notify_all()
 
     def flush(self, step: int) -> None:
-        """Returns once every record up to `step` that was appended is durable. Raises StoreError; after StoreUnavailable try again."""
+        """Returns once every record up to `step` that was appended is durable.
+
+        Raises what ended the writing thread, such as a StoreError. After StoreUnavailable try again.
+        """
         with self._changed:
             self._outage = None
             while any(record.step <= step for record in self._waiting):
                 self._raise_error()
                 if self._outage is not None:
                     raise self._outage
+                if not self._thread.is_alive():
+                    raise RuntimeError("the ledger's thread has ended and left records unwritten")
                 self._flush_wanted = True
                 self._changed.notify_all()
-                self._changed.wait()
+                self._changed.wait(LOOK_EVERY_S)
             self._raise_error()
 
+    def compact(self, step: int) -> None:
+        """Makes one object of the segments up to `step`, after `flush(step)`. Failing to is not worth a run."""
+        try:
+            segments.compact(self._store, attempt=self._attempt, step=step)
+        except (StoreError, codec.DecodeError) as error:
+            log.warning("the ledger's segments could not be compacted, will try again after the next checkpoint: %s", error)
+
     def close(self) -> None:
-        """Writes what is left and ends the thread. Raises StoreError."""
+        """Writes what is left and ends the thread. Raises the error that ended it before, if one did."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -104,6 +118,14 @@ class Ledger:
         if self._error is not None:
             raise self._error
 
+    def _run(self) -> None:
+        try:
+            self._write_until_closed()
+        except BaseException as error:  # noqa: BLE001  whoever waits must hear of it, whatever it is
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
     def _write_until_closed(self) -> None:
         while True:
             with self._changed:
@@ -112,11 +134,7 @@ class Ledger:
                 segment = tuple(self._waiting)
             if not segment:
                 return
-            try:
-                self._write(segment)
-            except StoreError as error:
-                self._fail(error)
-                return
+            self._write(segment)
             with self._changed:
                 del self._waiting[: len(segment)]
                 self._flush_wanted = False
@@ -145,11 +163,6 @@ class Ledger:
             if self._store.get(key) != data:
                 raise
 
-    def _fail(self, error: StoreError) -> None:
-        with self._changed:
-            self._error = error
-            self._changed.notify_all()
-
 
 def build_ledger(store: ObjectStore, *, attempt: int, interval_s: float = LEDGER_WRITTEN_EVERY_S) -> Ledger:
     """A running ledger for the records of `attempt`."""
@@ -159,23 +172,13 @@ def build_ledger(store: ObjectStore, *, attempt: int, interval_s: float = LEDGER
 
 
 def read_ledger(store: ObjectStore) -> dict[int, list[StepRecord]]:
-    """Every record of a run by attempt, in the order of writing. Raises codec.DecodeError."""
-    keys = [info.key for info in store.list(LEDGER)]
-    with ThreadPoolExecutor(NUM_PARALLEL_READS) as pool:
-        segments = list(pool.map(store.get, keys))
-    records: dict[int, list[StepRecord]] = {}
-    for key, segment in zip(keys, segments, strict=True):
-        attempt = attempt_of_segment(key)
-        if attempt is None:
-            raise codec.DecodeError(f"{key}: not a segment of a ledger; remove it")
-        records.setdefault(attempt, []).extend(codec.from_json(StepRecord, line, key) for line in segment.splitlines())
-    return records
+    """Every record of a run by attempt, in the order of writing. Raises codec.DecodeError, also where a part was changed or is missing."""
+    return {
+        attempt: [codec.from_json(StepRecord, line, key) for key, line in lines] for attempt, lines in sorted(read_lines(store).items())
+    }
 
 
 def read_newest_record(store: ObjectStore, attempt: int, *, since_step: int) -> StepRecord | None:
     """The attempt's last record, found without listing what it wrote before `since_step`; None where there is none since."""
-    segments = store.list(ledger_directory(attempt), after=segments_after(attempt, since_step))
-    if not segments:
-        return None
-    key = segments[-1].key
-    return codec.from_json(StepRecord, store.get(key).splitlines()[-1], key)
+    lines = read_newest_line(store, attempt, since_step=since_step)
+    return max((codec.from_json(StepRecord, line, key) for key, line in lines), key=lambda record: record.step, default=None)

@@ -115,8 +115,9 @@ def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:
         try:
             data = store.get(key)
         except KeyMissing as error:
-            raise CheckpointCorrupt(f"{store.url(key)} is missing") from error
+            raise CheckpointCorrupt(f"{store.url(key)} is missing", key=key, expected=sha256) from error
         found = hashlib.sha256(data).hexdigest()
         if found == sha256:
             return data
-    raise CheckpointCorrupt(f"{store.url(key)} is not what was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…")
+    text = f"{store.url(key)} is not what was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…"
+    raise CheckpointCorrupt(text, key=key, expected=sha256, found=found)

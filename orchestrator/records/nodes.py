@@ -10,10 +10,11 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.errors import Superseded
-from orchestrator.records.journal import open_journal
+from orchestrator.records.journal import Entry, open_journal, read_journal
 from orchestrator.records.keys import JOURNAL, journal_key, store_of_nodes
 
 
@@ -123,6 +124,8 @@ def _standing(history: Sequence[NodeEvent]) -> Standing:
     )
 
 
+NOTHING_DECIDED: dict[str, Any] = {}
+"""Said of every entry, so that runs of an earlier version read it, less the fields that they don't know."""
 FindingKey = tuple[str, int, str]
 
 
@@ -142,7 +145,7 @@ class NodeRegistry:
     def read(self) -> list[NodeEvent]:
         """Every event, in order. Costs one listing where nothing is new. Raises StoreError, JournalBroken."""
         if self._store.list(JOURNAL, after=journal_key(len(self._events))):
-            self._events = open_journal(self._store, NODE_EVENT_KINDS).events
+            self._events = _events(read_journal(self._store, NODE_EVENT_KINDS))
         return list(self._events)
 
     def record(self, event: NodeEvent) -> None:
@@ -152,12 +155,16 @@ class NodeRegistry:
         """
         while True:
             journal = open_journal(self._store, NODE_EVENT_KINDS)
-            if isinstance(event, Finding) and finding_key(event) in _keys(journal.events):
+            if isinstance(event, Finding) and finding_key(event) in _keys(_events(journal.entries)):
                 return
             try:
-                return journal.append(event)
+                return journal.append(event, NOTHING_DECIDED)
             except Superseded:
                 continue  # another writer took this number: read on, and take the next
+
+
+def _events(entries: Iterable[Entry[NodeEvent]]) -> list[NodeEvent]:
+    return [entry.event for entry in entries]
 
 
 def _keys(events: Iterable[NodeEvent]) -> set[FindingKey]:

@@ -1,11 +1,14 @@
-"""Which checkpoints are kept, and which are still there once others were removed. Pure."""
+"""What of a run is kept on the store, and which checkpoints are still there once others were removed. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
 from orchestrator.records.commit_log import Commit
-from orchestrator.records.keys import checkpoint_of
+from orchestrator.records.keys import attempt_of_log, checkpoint_of
+
+LOGS_KEPT = 10
+"""Attempts whose workers' logs are kept."""
 
 
 def still_there(trusted: Sequence[Commit], keys: Container[str]) -> list[Commit]:
@@ -34,3 +37,14 @@ def directories_to_delete(
         if not is_kept and (is_old or is_debris):
             doomed.add(directory)
     return sorted(doomed)
+
+
+def is_abandoned(key: str, *, attempt: int) -> bool:
+    """Whether a file that never became whole is of a checkpoint of an attempt before `attempt`, and so never will. Pure."""
+    found = checkpoint_of(key)
+    return found is not None and found[2] < attempt
+
+
+def logs_to_delete(keys: Iterable[str], *, attempt: int) -> list[str]:
+    """Which workers' logs go when `attempt` begins: all but those of the LOGS_KEPT newest attempts, its own included. Pure."""
+    return [key for key in keys if (its_attempt := attempt_of_log(key)) is not None and its_attempt <= attempt - LOGS_KEPT]

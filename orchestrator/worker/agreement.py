@@ -1,64 +1,80 @@
-"""Doing things together: where one rank fails, every rank raises the same error, so that all take the same way from there."""
+"""Doing things together: where one rank fails, every rank learns of the same error, so that all take the same way from there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-import torch.distributed as dist
-from torch.distributed.checkpoint.api import CheckpointException
-
 from orchestrator.errors import agreement_order
+from orchestrator.worker.exchange import Exchange
 
 T = TypeVar("T")
+NUM_NAMED = 8
 
 
-def on_every_rank(group: dist.ProcessGroup, action: Callable[[], T]) -> T:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Something that ranks did together, and that failed on some."""
+
+    error: Exception
+    """The most telling error: what can't be agreed on says more than what can, and then the order of `errors.ERRORS` counts."""
+    rank: int
+    """Whose error that is; where several ranks have such a one, the lowest."""
+    ranks: tuple[int, ...]
+    """The ranks that failed, the first eight of them."""
+
+
+def on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T:
     """This rank's result of `action`, once it has succeeded everywhere. An error that can't be agreed on is raised on this rank alone."""
-    result: T
-    failure: Exception | None = None
-    try:
-        result = action()
-    except Exception as error:
-        if agreement_order(error) is None:
-            raise
-        failure = error
-    failures: list[Exception | None] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(failures, failure, group=group)
-    if any(failures):
-        raise _most_telling(filter(None, failures))
+    result = try_on_every_rank(exchange, action)
+    if isinstance(result, Failure):
+        raise result.error
     return result
 
 
-def on_first_rank(group: dist.ProcessGroup, action: Callable[[], T]) -> T:
+def try_on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T | Failure:
+    """As `on_every_rank`, but the agreed error is returned, the same on every rank."""
+    result = result_of(action)
+    has_failed = isinstance(result, Exception)
+    if exchange.count(has_failed) == 0:
+        return result  # type: ignore[return-value]
+    errors = exchange.gather(result if has_failed else None)
+    return exchange.broadcast(None if errors is None else failure_among(errors))  # type: ignore[return-value]
+
+
+def on_first_rank(exchange: Exchange, action: Callable[[], T]) -> T:
     """The first rank's result of `action`, on every rank."""
-    answer: list[T | Exception | None] = [None]
-    if dist.get_rank(group) == 0:
-        try:
-            answer = [action()]
-        except Exception as error:
-            if agreement_order(error) is None:
-                raise
-            answer = [error]
-    dist.broadcast_object_list(answer, group=group, group_src=0)
-    if isinstance(answer[0], Exception):
-        raise answer[0]
-    return answer[0]  # type: ignore[return-value]
+    return on_one_rank(exchange, 0, action)
 
 
-def unwrapped(action: Callable[[], T]) -> T:
-    """Runs a collective of DCP and raises what really went wrong: its CheckpointException is no Exception, and has it wrapped."""
+def on_one_rank(exchange: Exchange, rank: int, action: Callable[[], T]) -> T:
+    """The result of `action` on `rank`, on every rank."""
+    result = exchange.broadcast(result_of(action) if exchange.rank == rank else None, source=rank)
+    if isinstance(result, Exception):
+        raise result
+    return result  # type: ignore[return-value]
+
+
+def result_of(action: Callable[[], T]) -> T | Exception:
+    """What it returns, or the error that it raises where ranks agree on such; any other is raised."""
     try:
         return action()
-    except CheckpointException as error:
-        raise _most_telling(failure for failure, _ in error.failures.values()) from error
+    except Exception as error:
+        if agreement_order(error) is None:
+            raise
+        return error
 
 
-def _most_telling(failures: Iterable[BaseException]) -> BaseException:
-    """What can't be agreed on says more than what can."""
+def failure_among(results: Sequence[object]) -> Failure | None:
+    """What went wrong, given a result or an error of every rank, by rank; None where there is no error."""
+    errors = {rank: result for rank, result in enumerate(results) if isinstance(result, Exception)}
+    if not errors:
+        return None
+    rank = min(errors, key=lambda rank: _order(errors[rank]))
+    return Failure(error=errors[rank], rank=rank, ranks=tuple(errors)[:NUM_NAMED])
 
-    def order(failure: BaseException) -> int:
-        found = agreement_order(failure)
-        return -1 if found is None else found
 
-    return min(failures, key=order)
+def _order(error: Exception) -> int:
+    found = agreement_order(error)
+    return -1 if found is None else found

@@ -31,6 +31,7 @@ from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
 from orchestrator.worker.trainer import Throughput, Trainer
 from orchestrator.worker.training_state import training_state
+from orchestrator.worker.witness import Witnesses
 from orchestrator.worker.world import World
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def build_trainer(
     """
     reporter.enter(Phase.LOADING)
     run_store = store_of_run(store, config.name)
-    attempt = begin_attempt(run_store, world.group, attempt_number)
+    attempt = begin_attempt(run_store, world.exchange, attempt_number)
     log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
     loader = _build_loader(config, world, store, cache_dir)
     model, optimizer = _build_model(config, world)
@@ -113,8 +114,9 @@ def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, AdamW]:
 
 def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, attempt: FencedAttempt, loader: Loader) -> Resumer:
     return Resumer(
+        run=config.name,
         store=run_store,
-        group=world.group,
+        witnesses=_witnesses(world),
         attempt=attempt,
         training_digest=training_digest(config),
         dataset_digest=codec.digest(loader.reader.manifest),
@@ -124,7 +126,7 @@ def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, atte
 def _begin(config: RunConfig, world: World, store: ObjectStore, model: HybridLM, optimizer: torch.optim.Optimizer) -> None:
     """The weights of step 0: another run's, or the seed's."""
     if config.start.run:
-        load_start(store, world.group, config, _state_to_begin_with(config.start, model, optimizer))
+        load_start(store, _witnesses(world), config, _state_to_begin_with(config.start, model, optimizer))
     else:
         init_weights(model, model.declared, config.train.seed)
 
@@ -157,5 +159,10 @@ def _build_checkpointer(
             commit_log=attempt.commit_log,
             ledger=attempt.ledger,
             on_commit=lambda step: reporter.send(Committed(step=step)),
+            on_loss=reporter.send,
         )
-    return build_checkpointer(run_store, attempt=attempt.number, group=world.save_group, committer=committer, device=world.device)
+    return build_checkpointer(run_store, attempt=attempt.number, exchange=world.save_exchange, committer=committer, device=world.device)
+
+
+def _witnesses(world: World) -> Witnesses:
+    return Witnesses(exchange=world.exchange, ranks_per_node=world.ranks_per_node)

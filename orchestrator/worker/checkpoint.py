@@ -9,23 +9,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from data_pipeline.store.protocol import ObjectStore, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreError, StoreUnavailable
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
+from orchestrator.messages import CheckpointLost
 from orchestrator.records.commit_log import Commit, CommitLog
 from orchestrator.records.keys import CHECKPOINTS, MANIFEST
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.leftovers import remove_leftovers
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
 from orchestrator.records.retention import directories_to_delete
-from orchestrator.worker.agreement import on_first_rank, unwrapped
+from orchestrator.worker.agreement import Failure, failure_among, result_of
 from orchestrator.worker.dcp import StoreWriter
+from orchestrator.worker.exchange import Exchange
+from orchestrator.worker.parts import Part, PartWriter
 from orchestrator.worker.staging import Stager
 
 NUM_PARALLEL_DELETES = 16
+MAY_PASS = (StoreUnavailable, AccessDenied)
+"""What ends a checkpoint and not the run: the next one may find the store there again, or the credentials renewed."""
 log = logging.getLogger(__name__)
 
 
@@ -49,13 +53,22 @@ class Committer:
     """Rank 0's part: makes an uploaded checkpoint count, and removes the ones that are no longer needed."""
 
     def __init__(
-        self, store: ObjectStore, *, terms: CheckpointTerms, commit_log: CommitLog, ledger: Ledger, on_commit: Callable[[int], None]
+        self,
+        store: ObjectStore,
+        *,
+        terms: CheckpointTerms,
+        commit_log: CommitLog,
+        ledger: Ledger,
+        on_commit: Callable[[int], None],
+        on_loss: Callable[[CheckpointLost], None],
     ) -> None:
         self._store = store
         self._terms = terms
         self._commit_log = commit_log
         self._ledger = ledger
         self._on_commit = on_commit
+        self._has_removed_leftovers = False
+        self._on_loss = on_loss
 
     def commit(self, step: int, files: Sequence[FileDigest]) -> None:
         """In this order: the records of its steps, the manifest, the commit; each durable before the next. Raises Fenced, StoreError."""
@@ -81,13 +94,21 @@ class Committer:
         log.info("checkpoint of step %d committed: %d files, %d bytes", step, len(files), sum(file.size_bytes for file in files))
         self._on_commit(step)
 
+    def lose(self, step: int, failure: Failure) -> None:
+        """Tells that the checkpoint of `step` came to nothing, while training goes on."""
+        self._on_loss(CheckpointLost(step=step, ranks=failure.ranks, text=str(failure.error)))
+
     def retain(self) -> None:
-        """Deletes what `directories_to_delete` says, manifests first. Failing to is not worth a run.
+        """Deletes what `directories_to_delete` says, manifests first, and once what earlier attempts left. Failing to is not worth a run.
 
         Raises Fenced where a newer attempt has begun: what may be deleted is then its business.
         """
+        self._ledger.compact(self._commit_log.trusted()[0].step)
         try:
             self._delete_old()
+            if not self._has_removed_leftovers:
+                remove_leftovers(self._store, attempt=self._terms.attempt)
+                self._has_removed_leftovers = True
         except StoreError as error:
             log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)
 
@@ -112,18 +133,22 @@ class Committer:
 class Checkpointer:
     """Every rank's part. One save at a time is under way; its errors show at the next step boundary, in `check`, `save` or `wait`.
 
-    A store that is away costs the checkpoint, not the run: `check` and `save` drop a save that ended so, and the next one tries again. Only
-    `wait`, on which the end of training relies, raises it. All ranks do the same, since a save ends in the same error on every one.
+    A store that is away or refuses costs the checkpoint, not the run: `check` and `save` drop a save that ended so, the first rank tells,
+    and the next one tries again. Only `wait`, on which the end of training relies, raises it. All ranks do the same, since a save ends in
+    the same error on every one.
     """
 
-    def __init__(self, store: ObjectStore, *, attempt: int, group: dist.ProcessGroup, committer: Committer | None, stager: Stager) -> None:
+    def __init__(self, store: ObjectStore, *, attempt: int, exchange: Exchange, committer: Committer | None, stager: Stager) -> None:
         self._store = store
         self._attempt = attempt
-        self._group = group
+        self._exchange = exchange
         self._committer = committer
         self._stager = stager
+        self._parts = PartWriter(exchange)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._under_way: Future[None] | None = None
+        self._under_way: Future[Failure | None] | None = None
+        self._step = 0
+        """Of the save under way."""
         self.num_waits = 0
         """How often a save had to wait for the one before."""
 
@@ -132,45 +157,66 @@ class Checkpointer:
         if self._under_way is not None and not self._under_way.done():
             self.num_waits += 1
             log.warning("the checkpoint before is still being written: training waits for it; raise checkpoint.every_steps")
-        self._wait_or_drop()
+        self._finish_or_drop()
         started_at_s = time.monotonic()
         snapshot = self._stager.stage(state)
         log.info("snapshot of step %d taken in %.3f s", step, time.monotonic() - started_at_s)
-        self._under_way = self._thread.submit(self._upload, step, snapshot)
+        self._step, self._under_way = step, self._thread.submit(self._upload, step, snapshot)
 
     def check(self) -> None:
-        """Raises what went wrong with a save that has ended, except that the store was away."""
+        """Raises what went wrong with a save that has ended, except what may pass."""
         if self._under_way is not None and self._under_way.done():
-            self._wait_or_drop()
+            self._finish_or_drop()
 
     def wait(self) -> None:
         """Returns when no save is under way and the last one is committed. Raises what went wrong with it."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
+        failure = self._finish()
+        if failure is not None:
+            raise failure.error
 
-    def _wait_or_drop(self) -> None:
-        try:
-            self.wait()
-        except StoreUnavailable as error:
-            log.error("a checkpoint is LOST, the store is away; training goes on and the next checkpoint tries again: %s", error)
-
-    def _upload(self, step: int, snapshot: dict[str, Tensor]) -> None:
-        writer = StoreWriter(self._store, step=step, attempt=self._attempt)
-        unwrapped(lambda: dcp.save(snapshot, storage_writer=writer, process_group=self._group))
-        files: list[list[FileDigest]] = [[] for _ in range(dist.get_world_size(self._group))]
-        dist.gather_object(writer.digests, files if self._committer else None, group=self._group, group_dst=0)
-        on_first_rank(self._group, lambda: self._commit(step, [file for of_rank in files for file in of_rank]))
+    def _finish_or_drop(self) -> None:
+        failure = self._finish()
+        if failure is None:
+            return
+        if not isinstance(failure.error, MAY_PASS):
+            raise failure.error
+        log.error(
+            "a checkpoint is LOST, the store is away or refuses (step %d, rank %s); training goes on, the next checkpoint tries again: %s",
+            self._step,
+            ", ".join(map(str, failure.ranks)),
+            failure.error,
+        )
         if self._committer is not None:
-            self._committer.retain()
+            self._committer.lose(self._step, failure)
 
-    def _commit(self, step: int, files: list[FileDigest]) -> None:
-        assert self._committer is not None, "only the first rank commits"
-        self._committer.commit(step, files)
+    def _finish(self) -> Failure | None:
+        """Waits for the save under way; what the ranks agree is wrong with it."""
+        under_way, self._under_way = self._under_way, None
+        return under_way.result() if under_way is not None else None
+
+    def _upload(self, step: int, snapshot: dict[str, Tensor]) -> Failure | None:
+        writer = StoreWriter(self._store, step=step, attempt=self._attempt)
+        parts = self._parts.write(writer, snapshot)
+        failure = self._exchange.broadcast(None if parts is None else self._complete(step, writer, parts))
+        if failure is None and self._committer is not None:
+            self._committer.retain()
+        return failure
+
+    def _complete(self, step: int, writer: StoreWriter, parts: Sequence[Part | Exception]) -> Failure | None:
+        """The first rank's part, when every rank has written its own."""
+        assert self._committer is not None, "the first rank commits"
+        written = [part for part in parts if isinstance(part, Part)]
+        if len(written) < len(parts):
+            return failure_among(parts)
+        return failure_among([result_of(lambda: self._commit(step, writer, written))])
+
+    def _commit(self, step: int, writer: StoreWriter, parts: Sequence[Part]) -> None:
+        assert self._committer is not None, "the first rank commits"
+        self._committer.commit(step, self._parts.finish(writer, parts))
 
 
 def build_checkpointer(
-    store: ObjectStore, *, attempt: int, group: dist.ProcessGroup, committer: Committer | None, device: torch.device
+    store: ObjectStore, *, attempt: int, exchange: Exchange, committer: Committer | None, device: torch.device
 ) -> Checkpointer:
-    """`group` is a gloo group that nothing else uses, `committer` is given on its first rank."""
-    return Checkpointer(store, attempt=attempt, group=group, committer=committer, stager=Stager(device))
+    """`exchange` is one that nothing else uses, `committer` is given on its first rank."""
+    return Checkpointer(store, attempt=attempt, exchange=exchange, committer=committer, stager=Stager(device))

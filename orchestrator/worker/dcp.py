@@ -1,4 +1,5 @@
-"""torch's distributed checkpoint format on our object store. The one place that knows the insides of torch.distributed.checkpoint.
+"""torch's distributed checkpoint format on our object store. With `parts`, the one place that knows the insides of
+torch.distributed.checkpoint (DCP), of which planner and format are used, but not how it talks between ranks.
 
 Files of at most about half a gigabyte are made in memory, digested and uploaded whole; on the way back a file's digest is compared with the
 manifest before a byte of it is interpreted: `.metadata` is a pickle.
@@ -11,10 +12,11 @@ import io
 import os
 import pickle
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import (
     CURRENT_DCP_VERSION,
     FileSystem,
@@ -24,7 +26,7 @@ from torch.distributed.checkpoint.filesystem import (
     _split_by_size_and_type,
 )
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner import LoadPlanner, SavePlan, SavePlanner, WriteItem, WriteItemType
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
@@ -110,6 +112,20 @@ class StoreWriter(FileSystemWriter):
         self._files.upload(self._directory + METADATA, pickle.dumps(metadata))
 
 
+def plan_globally(planner: SavePlanner, writer: StoreWriter, plans: Sequence[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+    """From what each rank has, by rank, to what each writes, and the checkpoint's metadata, which `StoreWriter.finish` completes."""
+    final_plans, metadata = planner.create_global_plan(list(plans))
+    return writer.prepare_global_plan(final_plans), metadata
+
+
+def write_alone(state: Mapping[str, torch.Tensor], writer: StoreWriter, planner: SavePlanner) -> None:
+    """Writes all of `state` from this process. Raises StoreError, and what the planner raises where it resolves data."""
+    planner.set_up_planner(dict(state), writer.storage_meta(), True)
+    local = writer.prepare_local_plan(planner.create_local_plan())
+    (plan,), metadata = plan_globally(planner, writer, [local])
+    writer.finish(metadata, [writer.write_data(planner.finish_plan(plan), planner).wait()])
+
+
 def _size_bytes(item: WriteItem) -> int:
     return 0 if item.type is WriteItemType.BYTE_IO else int(_item_size(item))
 
@@ -126,7 +142,7 @@ class VerifiedFiles(FileSystem):
         """A file of the checkpoint, verified. Raises CheckpointCorrupt."""
         key = self._directory + name
         if name not in self._digests:
-            raise CheckpointCorrupt(f"{self._store.url(key)} is not in the checkpoint's manifest")
+            raise CheckpointCorrupt(f"{self._store.url(key)} is not in the checkpoint's manifest", key=key)
         return read_verified(self._store, key, self._digests[name].sha256)
 
     @contextmanager
@@ -154,6 +170,15 @@ def open_checkpoint(store: ObjectStore, manifest: CheckpointManifest) -> StoreRe
     files = VerifiedFiles(store, manifest)
     metadata: Metadata = pickle.loads(files.read(METADATA))
     return StoreReader(files, metadata)
+
+
+def load_into(state: dict[str, torch.Tensor], reader: StoreReader, planner: LoadPlanner | None = None) -> None:
+    """Fills this process's part of every tensor of `state`, which no other process has a say in. Raises CheckpointCorrupt, StoreError."""
+    planner = planner or DefaultLoadPlanner()
+    planner.set_up_planner(state, reader.metadata, True)
+    reader.set_up_storage_reader(reader.metadata, True)
+    plan = reader.prepare_local_plan(planner.create_local_plan())
+    reader.read_data(planner.finish_plan(plan), planner).wait()
 
 
 def check_fits(metadata: Metadata, state: Mapping[str, torch.Tensor], *, step: int) -> None:

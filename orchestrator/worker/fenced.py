@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.distributed as dist
-
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.records.commit_log import CommitLog, open_commit_log
 from orchestrator.records.ledger import Ledger, build_ledger
 from orchestrator.worker.agreement import on_every_rank, on_first_rank
+from orchestrator.worker.exchange import Exchange
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,14 +22,14 @@ class FencedAttempt:
     """Held by the first rank, which writes it; None on any other."""
 
 
-def begin_attempt(run_store: ObjectStore, group: dist.ProcessGroup, number: int | None) -> FencedAttempt:
+def begin_attempt(run_store: ObjectStore, exchange: Exchange, number: int | None) -> FencedAttempt:
     """Begins attempt `number`, or the run's next for None, and fences every older one, which can commit nothing from here on.
 
     Raises Fenced where a newer one has begun, the same on every rank.
     """
-    is_first = dist.get_rank(group) == 0
-    commit_log = on_every_rank(group, lambda: open_commit_log(run_store) if is_first else None)
-    number = on_first_rank(group, lambda: _fence(commit_log, number))
+    is_first = exchange.rank == 0
+    commit_log = on_every_rank(exchange, lambda: open_commit_log(run_store) if is_first else None)
+    number = on_first_rank(exchange, lambda: _fence(commit_log, number))
     return FencedAttempt(number=number, commit_log=commit_log, ledger=build_ledger(run_store, attempt=number) if is_first else None)
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, NoReturn
 
@@ -21,7 +22,7 @@ from orchestrator.errors import is_expected
 from orchestrator.messages import Ended, Failed, Phase
 from orchestrator.records.configs import read_config
 from orchestrator.records.keys import store_of_run
-from orchestrator.worker.environment import WorkerEnvironment, read_environment, torch_variables
+from orchestrator.worker.environment import read_environment, torch_variables
 from orchestrator.worker.orders import start_listening, wait_for_assign
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
@@ -45,8 +46,8 @@ def main() -> NoReturn:
         end_process(EXIT_ORPHANED)
     reporter = build_reporter(environment.report_fd)
     stop = stop_on_sigterm(reporter)
-    orders = _keep_pipes_to_ourselves(environment)
-    end_process(run_reported(lambda: _train(environment, orders, reporter, stop), reporter))
+    orders = os.fdopen(environment.order_fd, "rb")
+    end_process(run_reported(lambda: _train(orders, reporter, stop, environment.cache_dir), reporter))
 
 
 def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
@@ -98,7 +99,7 @@ def end_process(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _train(environment: WorkerEnvironment, orders: BinaryIO, reporter: Reporter, stop: threading.Event) -> Ended:
+def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, cache_dir: Path) -> Ended:
     assign = wait_for_assign(orders)
     start_listening(orders, stop)
     os.environ.update(torch_variables(assign))
@@ -106,7 +107,7 @@ def _train(environment: WorkerEnvironment, orders: BinaryIO, reporter: Reporter,
     config = read_config(store_of_run(store, assign.run), assign.config_version)
     from orchestrator.worker.session import train_once  # imports torch
 
-    return train_once(config, store, attempt_number=assign.attempt, reporter=reporter, stop=stop, cache_dir=environment.cache_dir)
+    return train_once(config, store, attempt_number=assign.attempt, reporter=reporter, stop=stop, cache_dir=cache_dir)
 
 
 def _report_failure(error: Exception, reporter: Reporter) -> int:
@@ -114,13 +115,6 @@ def _report_failure(error: Exception, reporter: Reporter) -> int:
     reporter.send(Failed(error_type=type(error).__name__, text=lines[0][:MAX_TEXT_LENGTH]))
     reporter.close()
     return EXIT_FAILED
-
-
-def _keep_pipes_to_ourselves(environment: WorkerEnvironment) -> BinaryIO:
-    """Where orders come from. What this process starts gets neither pipe."""
-    for fd in (environment.order_fd, environment.report_fd):
-        os.set_inheritable(fd, False)
-    return os.fdopen(environment.order_fd, "rb")
 
 
 def _die_with_parent() -> None:

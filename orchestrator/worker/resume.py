@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata
 
@@ -21,19 +19,22 @@ from orchestrator.records.keys import CHECKPOINTS
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 from orchestrator.records.origin import find_start, start_store
 from orchestrator.records.retention import still_there
-from orchestrator.worker.agreement import on_every_rank, on_first_rank, unwrapped
-from orchestrator.worker.dcp import StoreReader, check_begins, check_fits, open_checkpoint
+from orchestrator.worker.agreement import Failure, on_first_rank, try_on_every_rank
+from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
 from orchestrator.worker.fenced import FencedAttempt
+from orchestrator.worker.witness import Complaint, Witnesses
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumer:
-    """Every rank's part. `group` is a gloo group."""
+    """Every rank's part."""
 
+    run: str
     store: ObjectStore
-    group: dist.ProcessGroup
+    """The run's own."""
+    witnesses: Witnesses
     attempt: FencedAttempt
     training_digest: str
     dataset_digest: str
@@ -41,24 +42,35 @@ class Resumer:
     def load_latest(self, prepare_state: Callable[[], dict[str, Tensor]]) -> Resumed:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
 
-        Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank.
+        Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank; HostCorrupts where it is this host's fault,
+        PeerFailed where it is another's.
         """
-        candidates = on_first_rank(self.group, self._candidates)
+        exchange = self.witnesses.exchange
+        candidates = on_first_rank(exchange, self._candidates)
         if not candidates:
             return Resumed(step=0)
         state = prepare_state()
         rejected: list[str] = []
         for commit in candidates:
-            try:
-                self._load(commit, state)
-            except CheckpointCorrupt as error:
-                rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) refused: {error}")
-                log.error("%s", rejected[-1])
-                on_first_rank(self.group, partial(self._reject, commit, str(error)))
-                continue
-            log.info("resumed from the checkpoint of step %d (attempt %d)", commit.step, commit.attempt)
-            return Resumed(step=commit.step, rejected=tuple(rejected))
+            failure = try_on_every_rank(exchange, partial(self._load, commit, state))
+            if failure is None:
+                log.info("resumed from the checkpoint of step %d (attempt %d)", commit.step, commit.attempt)
+                return Resumed(step=commit.step, rejected=tuple(rejected))
+            complaint = _complaint(failure)
+            self._judge(complaint, is_last=commit is candidates[-1])
+            rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) refused: {complaint.error}")
+            log.error("%s", rejected[-1])
+            on_first_rank(exchange, partial(self._reject, commit, str(complaint.error)))
         raise NoCheckpoint(_none_left(rejected[-1]))
+
+    def _judge(self, complaint: Complaint, *, is_last: bool) -> None:
+        """Returns where the checkpoint is to be refused. The last one that is trusted is not refused on the word of one host."""
+        if not self.witnesses.confirm(self.store, complaint) and is_last:
+            self.witnesses.blame(
+                complaint,
+                "it is of the last checkpoint that is trusted, which one host alone does not refuse: "
+                f"run `braid checkpoints {self.run} --verify` on another machine, or resume on another node",
+            )
 
     def _candidates(self) -> list[Commit]:
         commit_log = self.attempt.commit_log
@@ -73,8 +85,8 @@ class Resumer:
         self.attempt.commit_log.reject(commit, reason, attempt=self.attempt.number)
 
     def _load(self, commit: Commit, state: dict[str, Tensor]) -> None:
-        manifest = on_first_rank(self.group, lambda: self._read_manifest(commit))
-        load_state(self.store, self.group, manifest, state, lambda metadata: check_fits(metadata, state, step=manifest.step))
+        manifest = self._read_manifest(commit)
+        load_state(self.store, manifest, state, lambda metadata: check_fits(metadata, state, step=manifest.step))
 
     def _read_manifest(self, commit: Commit) -> CheckpointManifest:
         manifest = read_manifest(self.store, commit)
@@ -96,36 +108,37 @@ class Resumer:
         return manifest
 
 
-def load_start(store: ObjectStore, group: dist.ProcessGroup, config: RunConfig, state: dict[str, Tensor]) -> None:
-    """Every rank's part in beginning from another run: loads into all of `state`. `store` is the storage root, `group` a gloo group.
+def load_start(store: ObjectStore, witnesses: Witnesses, config: RunConfig, state: dict[str, Tensor]) -> None:
+    """Every rank's part in beginning from another run: loads into all of `state`. `store` is the storage root.
 
-    Raises NoCheckpoint, ConfigMismatch, StoreError, the same on every rank.
+    Raises NoCheckpoint, ConfigMismatch, StoreError, the same on every rank; HostCorrupts and PeerFailed as `Resumer.load_latest`.
     """
-    manifest = on_first_rank(group, lambda: find_start(store, config))
+    manifest = on_first_rank(witnesses.exchange, lambda: find_start(store, config))
     start = f"start.run={manifest.run}, step {manifest.step}"
-    try:
-        load_state(start_store(store, config), group, manifest, state, lambda metadata: check_begins(metadata, state, start=start))
-    except CheckpointCorrupt as error:
-        raise NoCheckpoint(f"{start}: {error}; choose another checkpoint with start.step=N") from error
+    its_store = start_store(store, config)
+    failure = try_on_every_rank(
+        witnesses.exchange,
+        lambda: load_state(its_store, manifest, state, lambda metadata: check_begins(metadata, state, start=start)),
+    )
+    if failure is not None:
+        complaint = _complaint(failure)
+        witnesses.confirm(its_store, complaint)
+        raise NoCheckpoint(f"{start}: {complaint.error}; choose another checkpoint with start.step=N") from complaint.error
     log.info("begins from step %d of run %s (%s), %d tensors", manifest.step, manifest.run, manifest.origin, len(state))
 
 
-def load_state(
-    run_store: ObjectStore,
-    group: dist.ProcessGroup,
-    manifest: CheckpointManifest,
-    state: dict[str, Tensor],
-    check: Callable[[Metadata], None],
-) -> None:
-    """Every rank's part: into the tensors of `state`, sharded or not, once `check` found no fault. Raises CheckpointCorrupt, StoreError."""
+def load_state(run_store: ObjectStore, manifest: CheckpointManifest, state: dict[str, Tensor], check: Callable[[Metadata], None]) -> None:
+    """This rank's part: into the tensors of `state`, sharded or not, once `check` found no fault. Raises CheckpointCorrupt, StoreError."""
+    reader = open_checkpoint(run_store, manifest)
+    check(reader.metadata)
+    load_into(state, reader)
 
-    def open_checked() -> StoreReader:
-        reader = open_checkpoint(run_store, manifest)
-        check(reader.metadata)
-        return reader
 
-    reader = on_every_rank(group, open_checked)
-    unwrapped(lambda: dcp.load(state, storage_reader=reader, process_group=group))
+def _complaint(failure: Failure) -> Complaint:
+    """Raises the error where it is not about a file."""
+    if not isinstance(failure.error, CheckpointCorrupt):
+        raise failure.error
+    return Complaint(rank=failure.rank, error=failure.error)
 
 
 def _none_left(why: str) -> str:

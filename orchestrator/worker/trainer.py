@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from data_pipeline.order.samples import SampleRef, digest_of
+from data_pipeline.order.samples import digest_of_sums, first_position, sample_sums
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader
 from model.lm import HybridLM
@@ -73,20 +73,19 @@ class Trainer:
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
             batch = self.loader.batch(step)
-            metrics = self._train(step, batch)
-            tokens_per_s = self._report(step, metrics)
-            samples, must_stop = self.world.exchange(batch.samples, stop=self.stop.is_set())
-            self._record(step, metrics, samples, tokens_per_s)
-            is_last = step == self.config.train.num_steps
+            metrics, (num_stops, *parts) = self._train(step, batch)
+            self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics))
+            must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             if must_stop or is_last or step % self.config.checkpoint.every_steps == 0:
-                self._save(step, phase=Phase.SAVING if must_stop or is_last else Phase.TRAINING)
+                self._save(step, goes_on=not (must_stop or is_last))
             if must_stop and not is_last:
                 outcome = Outcome.STOPPED
                 break
         self._finish()
         return Ended(outcome=outcome, step=step)
 
-    def _train(self, step: int, batch: TokenBatch) -> StepMetrics:
+    def _train(self, step: int, batch: TokenBatch) -> tuple[StepMetrics, list[float]]:
+        """What the step measured, and what the ranks' votes sum up to."""
         config = self.config
         return train_step(
             self.model,
@@ -97,7 +96,15 @@ class Trainer:
             chunk_tokens=config.compute.loss_chunk_tokens,
             mesh=self.world.mesh,
             spikes=self.spikes,
+            votes=self._votes(step, batch),
         )
+
+    def _votes(self, step: int, batch: TokenBatch) -> list[float]:
+        """Whether this rank is to stop, and the samples that it read."""
+        first = first_position(step, batch_rows=self.config.train.batch_rows)
+        rows = zip((first + row for row in self.loader.rank_rows), batch.samples, strict=True)
+        sums = sample_sums(rows if self.world.speaks_for_its_rows else ())
+        return [float(self.stop.is_set()), *map(float, sums)]
 
     def _micro_batches(self, batch: TokenBatch) -> list[Batch]:
         """This rank's rows of the step, cut for gradient accumulation, on the device."""
@@ -111,21 +118,20 @@ class Trainer:
         )
 
     def _report(self, step: int, metrics: StepMetrics) -> float:
-        """Tells the agent that the step is done, and returns tokens per second.
-
-        To be called before anything waits for other ranks, so that the one which hangs shows.
-        """
+        """Tells the agent that the step is done, and returns tokens per second."""
         tokens_per_s = self.throughput.after_step(time.monotonic())
         self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s)
         return tokens_per_s
 
-    def _record(self, step: int, metrics: StepMetrics, samples: Sequence[SampleRef], tokens_per_s: float) -> None:
+    def _record(self, step: int, metrics: StepMetrics, parts: Sequence[float], *, tokens_per_s: float) -> None:
+        """`parts` are the `sample_sums` of all ranks together."""
         if self.attempt.ledger is None:
             return
+        first, second, third, fourth = map(int, parts)
         record = StepRecord(
             step=step,
             attempt=self.attempt.number,
-            samples=digest_of(samples),
+            samples=digest_of_sums((first, second, third, fourth)),
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
             setting=self.setting,
@@ -137,9 +143,12 @@ class Trainer:
         if metrics.skipped:
             log.warning("step %d: a spike, its update is skipped", step)
 
-    def _save(self, step: int, *, phase: Phase) -> None:
-        self.reporter.enter(phase)
+    def _save(self, step: int, *, goes_on: bool) -> None:
+        """Returns when training may change the state again; it waits where the save before is still under way."""
+        self.reporter.enter(Phase.SAVING)
         self.checkpointer.save(step, training_state(self.model, self.optimizer, self.spikes))
+        if goes_on:
+            self.reporter.enter(Phase.TRAINING)
 
     def _finish(self) -> None:
         self.checkpointer.wait()

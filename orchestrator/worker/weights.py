@@ -11,13 +11,11 @@ import math
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
@@ -31,8 +29,7 @@ from orchestrator.records.commit_log import Commit, open_commit_log
 from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, read_verified, write_manifest
 from orchestrator.records.retention import directories_to_delete
-from orchestrator.worker.agreement import unwrapped
-from orchestrator.worker.dcp import FILE_SIZE_BYTES, StoreWriter, open_checkpoint
+from orchestrator.worker.dcp import FILE_SIZE_BYTES, StoreWriter, load_into, open_checkpoint, write_alone
 
 PREFIX = "model."
 """What the names of weights begin with among a checkpoint's tensors."""
@@ -62,7 +59,7 @@ def write_weights(
     attempt = commit_log.fence_next()
     writer = StoreWriter(run_store, step=0, attempt=attempt, file_size_bytes=file_size_bytes)
     state = {PREFIX + name: torch.empty(info.shape, dtype=info.dtype, device="meta") for name, info in source.tensors.items()}
-    _alone(lambda: dcp.save(state, storage_writer=writer, planner=_FromSource(source), no_dist=True))
+    write_alone(state, writer, _FromSource(source))
     files = [*writer.digests, *(_put_companion(run_store, attempt, name, data) for name, data in companions.items())]
     manifest = CheckpointManifest(
         run=run,
@@ -113,7 +110,7 @@ def open_weights(run_store: ObjectStore, manifest: CheckpointManifest, *, scratc
         state = {name: _map(Path(directory, name), info) for name, info in _saved_weights(reader.metadata).items()}
         weights = CheckpointWeights({name.removeprefix(PREFIX): tensor for name, tensor in state.items()})
         planner = _Told(progress, weights_size_bytes(weights))
-        _alone(lambda: dcp.load(state, storage_reader=reader, planner=planner, no_dist=True))
+        load_into(state, reader, planner)
         yield weights
 
 
@@ -184,13 +181,6 @@ class _Told(DefaultLoadPlanner):
 def weights_size_bytes(source: WeightSource) -> int:
     """Size of all tensors of the source together."""
     return sum(_size_bytes(info) for info in source.tensors.values())
-
-
-def _alone(action: Callable[[], object]) -> None:
-    """Runs DCP without process group, which is what is meant, and of which it warns."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        unwrapped(action)
 
 
 def _saved_weights(metadata: Metadata) -> dict[str, TensorInfo]:

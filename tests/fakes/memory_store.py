@@ -17,13 +17,14 @@ class MemoryStore:
     """Keeps the rules of the ObjectStore protocol.
 
     `fault(operation, key)` is called before every operation, which is named like its method, and may raise, sleep or count.
-    Tests may read and change `objects` directly, for example to flip a byte.
+    Tests may read and change `objects` directly, for example to flip a byte; `incomplete` are the keys of writes that never completed.
     """
 
     fault: Callable[[str, str], None] = no_fault
     clock: Callable[[], float] = time.time
     objects: dict[str, bytes] = field(default_factory=dict)
     modified_at_s: dict[str, float] = field(default_factory=dict)
+    incomplete: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, key: str, data: bytes) -> None:
@@ -61,6 +62,13 @@ class MemoryStore:
         with self.lock:
             self.objects.pop(key, None)
             self.modified_at_s.pop(key, None)
+
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+        self.fault("abort_writes", check_prefix(prefix))
+        with self.lock:
+            aborted = {key for key in self.incomplete if key.startswith(prefix) and is_abandoned(key)}
+            self.incomplete -= aborted
+            return len(aborted)
 
     def url(self, key: str) -> str:
         return f"memory:{key}"

@@ -16,24 +16,25 @@ from model.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, training_digest
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import EVENT_KINDS, Event
+from orchestrator.control.events import Event
+from orchestrator.control.history import open_history
 from orchestrator.messages import Outcome
 from orchestrator.records.commit_log import open_commit_log
-from orchestrator.records.journal import open_journal
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.ledger import StepRecord, segment_key
 from orchestrator.records.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, write_manifest
-from tests.orchestrator.control.stories import committed, ended, failed, gone, nodes, resumed, stepped, stop
+from tests.orchestrator.control.stories import committed, ended, failed, fault, gone, placed, resumed, stepped, stop
 
-RUNNING: tuple[Event, ...] = (nodes("ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
+RUNNING: tuple[Event, ...] = (placed(1, "ab"), resumed(1, 0), stepped(1, 1), committed(1, 20))
 """One attempt on two nodes, with a checkpoint of step 20."""
 FINISHED: tuple[Event, ...] = (
-    nodes("abc"),
+    placed(1, "ab"),
     resumed(1, 0),
     stepped(1, 1),
     committed(1, 20),
-    failed(1, "b", Cause.KILLED, at_step=33, rank=1),
+    failed(1, fault(Cause.KILLED, "b", rank=1), at_step=33),
     gone(1),
+    placed(2, "ac"),
     resumed(2, 20),
     stepped(2, 21),
     committed(2, 40),
@@ -57,9 +58,9 @@ def stored_run(root: Path, events: Sequence[Event] = (), *overrides: str) -> Run
     """A run that was submitted, and to which `events` then happened."""
     config = config_at(root, *overrides)
     create_run(store_at(root), config, at_s=1.0)
-    journal = open_journal(run_store_of(store_at(root), config.name), EVENT_KINDS)
+    history = open_history(run_store_of(store_at(root), config.name))
     for second, event in enumerate(events, start=2):
-        journal.append(event if event.at_s else replace(event, at_s=float(second)))
+        history.append(event if event.at_s else replace(event, at_s=float(second)))
     return config
 
 

@@ -83,7 +83,8 @@ def step_once(
     model: HybridLM, optimizer: torch.optim.Optimizer, step: int, mesh: Mesh | None, case: Case, *, lr: float = 1e-2
 ) -> StepMetrics:
     chunk_tokens = case.compute.loss_chunk_tokens
-    return train_step(model, optimizer, batches(step, mesh, case), lr=lr, config=case.optimizer, chunk_tokens=chunk_tokens, mesh=mesh)
+    metrics, _ = train_step(model, optimizer, batches(step, mesh, case), lr=lr, config=case.optimizer, chunk_tokens=chunk_tokens, mesh=mesh)
+    return metrics
 
 
 def batches(step: int, mesh: Mesh | None, case: Case) -> list[Batch]:

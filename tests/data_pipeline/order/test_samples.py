@@ -6,10 +6,13 @@ from data_pipeline.order.permutation import permute
 from data_pipeline.order.samples import (
     SampleRef,
     digest_of,
+    digest_of_sums,
     epoch_and_offset,
     first_position,
+    planned_digest,
     rows_of_rank,
     sample_at,
+    sample_sums,
     samples_of_rows,
     samples_of_step,
 )
@@ -83,3 +86,43 @@ def test_the_order_never_changes_between_versions() -> None:
 def test_a_digest_tells_order_epoch_and_index_apart() -> None:
     variants = [[(0, 1), (0, 2)], [(0, 2), (0, 1)], [(1, 1), (0, 2)], [(0, 1)], []]
     assert len({digest_of(SampleRef(*sample) for sample in variant) for variant in variants}) == len(variants)
+
+
+def test_the_sums_of_the_ranks_add_up_to_the_steps_whatever_their_order() -> None:
+    rows = [(position, sample_at(position, num_samples=10, seed=7)) for position in range(8, 16)]
+    shares = [sample_sums(rows[4:]), sample_sums(rows[:1]), sample_sums(rows[1:4]), sample_sums([])]
+    assert tuple(map(sum, zip(*shares, strict=True))) == sample_sums(rows) == sample_sums(reversed(rows))
+
+
+def test_sums_tell_position_epoch_index_and_number_apart() -> None:
+    variants = [
+        [(0, (0, 1)), (1, (0, 2))],
+        [(0, (0, 2)), (1, (0, 1))],
+        [(0, (1, 1)), (1, (0, 2))],
+        [(2, (0, 1)), (3, (0, 2))],
+        [(0, (0, 1)), (0, (0, 1)), (1, (0, 2))],
+        [(0, (0, 1))],
+        [],
+    ]
+    rows = [[(position, SampleRef(*sample)) for position, sample in variant] for variant in variants]
+    assert len({digest_of_sums(sample_sums(variant)) for variant in rows}) == len(variants)
+
+
+def test_sums_of_a_million_rows_are_exact_in_float64() -> None:
+    assert float((2**32 - 1) * 2**20) == (2**32 - 1) * 2**20
+    assert all(0 <= part < 2 * 2**32 for part in sample_sums([(0, SampleRef(0, 1)), (1, SampleRef(0, 2))]))
+
+
+def test_sums_and_their_digest_never_change_between_versions() -> None:
+    """The digest is the sum of the hashes as numbers of 128 bits: a part carries over into the next, and the last carry is lost."""
+    sums = sample_sums([(0, SampleRef(0, 1)), (1, SampleRef(1, 0))])
+    assert sums == (5064753294, 4379718900, 2120910622, 4480421601)
+    assert digest_of_sums(sums) == "sum:0b0dcee17e6a871f050d34f52de2008e"
+    assert digest_of_sums((2**32 + 5, 2**32 - 1, 2**32 - 1, 2**32 - 1)) == "sum:00000000000000000000000000000005"
+
+
+def test_the_plan_has_a_digest_in_either_form_that_ledgers_hold() -> None:
+    plan = {"batch_rows": 4, "num_samples": 10, "seed": 7}
+    samples = samples_of_step(3, **plan)
+    assert planned_digest(3, like=digest_of([]), **plan) == digest_of(samples)
+    assert planned_digest(3, like=digest_of_sums(sample_sums([])), **plan) == digest_of_sums(sample_sums(enumerate(samples, 8)))

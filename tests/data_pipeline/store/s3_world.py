@@ -19,6 +19,7 @@ STATUS = {
     "SlowDown": "503 Slow Down",
     "InternalError": "500 Internal Server Error",
     "InvalidAccessKeyId": "403 Forbidden",
+    "ExpiredToken": "400 Bad Request",
     "NoSuchUpload": "404 Not Found",
 }
 

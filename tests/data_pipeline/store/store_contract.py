@@ -12,7 +12,7 @@ ESCAPING_KEYS = ["", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", ".", "a/./
 
 
 class StoreContract:
-    """Inherit, and give a fixture `store`: an empty one for each test."""
+    """Inherit, give a fixture `store`, an empty one for each test, and say how a write to it is left incomplete."""
 
     num_listed = 25
     """Enough for more than one page of a listing."""
@@ -139,6 +139,25 @@ class StoreContract:
         assert store.list("runs/first/c") == []
         with pytest.raises(InvalidKey):
             first.list("../second/")
+
+    def test_what_killed_writers_left_is_removed_where_it_is_abandoned(self, store: ObjectStore) -> None:
+        first = with_prefix(store, "runs/first")
+        assert first.abort_writes("", lambda key: True) == 0
+        first.put("old/whole", b"1")
+        for key in ("runs/first/old/1", "runs/first/old/2", "runs/first/new/1", "runs/second/old/1"):
+            self.leave_incomplete(store, key)
+
+        assert first.abort_writes("", lambda key: key.startswith("old/")) == 2
+        assert first.abort_writes("", lambda key: key.startswith("old/")) == 0
+        assert first.abort_writes("n", lambda key: True) == 1
+        assert store.abort_writes("runs/", lambda key: key == "runs/second/old/1") == 1
+        assert [info.key for info in store.list("")] == ["runs/first/old/whole"]
+        with pytest.raises(InvalidKey):
+            first.abort_writes("../second/", lambda key: True)
+
+    def leave_incomplete(self, store: ObjectStore, key: str) -> None:
+        """As a writer does that is killed before the object is whole."""
+        raise NotImplementedError
 
     def put_all(self, store: ObjectStore, keys: list[str]) -> None:
         for key in keys:

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
-from data_pipeline.store.retry import TransientError, backoff_delays, with_retries
+from data_pipeline.store.retry import CredentialsAbsent, TransientError, backoff_delays, with_retries
 
 
 class FakeTime:
@@ -61,3 +61,10 @@ def test_the_deadline_ends_it_with_the_last_reason_and_is_never_overslept() -> N
         retry(failing(*[TransientError("busy")] * 99), time, deadline_s=1.0)
     assert isinstance(caught.value.__cause__, TransientError)
     assert time.now_s <= 101.0
+
+
+def test_credentials_that_stay_away_are_access_denied_in_the_end() -> None:
+    time = FakeTime()
+    assert retry(failing(CredentialsAbsent("none yet"), TransientError("busy")), time) == "done"
+    with pytest.raises(AccessDenied, match=r"^none yet \(gave up after 4 attempts in 1 s\)$"):
+        retry(failing(*[CredentialsAbsent("none yet")] * 99), time, deadline_s=1.0)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store import s3
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreUnavailable
 from data_pipeline.store.s3 import S3Store, create_bucket, open_s3
-from tests.data_pipeline.store.s3_world import ACCESS_KEY, SECRET_KEY, Fault, S3World
+from tests.data_pipeline.store.s3_world import ACCESS_KEY, SECRET_KEY, Fault, S3World, set_credentials
 
 
 def first(method: str, *codes: str) -> Fault:
@@ -101,13 +102,44 @@ def test_wrong_credentials_fail_at_once_and_show_nothing_of_themselves(s3_world:
         assert ACCESS_KEY not in shown
 
 
-def test_no_credentials_at_all_are_one_clear_line(s3_world: S3World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def nobody(s3_world: S3World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3World:
+    """The server, for a process that nothing gives credentials to."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
+    return s3_world
+
+
+def test_no_credentials_at_all_are_one_clear_line(nobody: S3World) -> None:
     with pytest.raises(AccessDenied, match=r"no usable credentials .*set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
-        open_s3(s3_world.storage("bucket")).get("key")
+        open_s3(nobody.storage("bucket", deadline_s=0.2))
+
+
+def test_credentials_that_come_late_are_waited_for(nobody: S3World, s3_bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where an instance's metadata service does not answer for a moment."""
+    monkeypatch.setattr("time.sleep", lambda delay_s: set_credentials(monkeypatch, ACCESS_KEY, SECRET_KEY))
+    open_s3(nobody.storage(s3_bucket.bucket)).put("late", b"1")
+    assert s3_bucket.get("late") == b"1"
+
+
+def test_a_token_that_has_expired_is_waited_for_until_the_deadline(s3_world: S3World, s3_store: S3Store) -> None:
+    s3_world.app.fault = first("PUT", "ExpiredToken", "ExpiredToken")
+    s3_store.put("key", b"1")
+    assert s3_store.get("key") == b"1"
+    s3_world.app.fault = lambda request: "ExpiredToken"
+    with pytest.raises(
+        AccessDenied, match=r"/key: access denied \(ExpiredToken\); renew the token.* \(gave up after \d attempts in 0.3 s\)$"
+    ):
+        replace(s3_store, deadline_s=0.3).get("key")
+
+
+def test_half_a_pair_of_credentials_is_a_mistake_that_no_waiting_mends(nobody: S3World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setattr("time.sleep", lambda delay_s: pytest.fail("waited"))
+    with pytest.raises(AccessDenied, match=r"PartialCredentialsError.*set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        open_s3(nobody.storage("bucket"))
 
 
 def test_a_missing_profile_is_one_clear_line(s3_world: S3World, monkeypatch: pytest.MonkeyPatch) -> None:

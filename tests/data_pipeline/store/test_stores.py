@@ -1,3 +1,7 @@
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,7 +9,7 @@ import pytest
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import AccessDenied, KeyMissing, ObjectStore, StoreError
+from data_pipeline.store.protocol import AccessDenied, KeyExists, KeyMissing, ObjectStore, StoreError
 from data_pipeline.store.s3 import S3Store
 from tests.data_pipeline.store.store_contract import StoreContract
 from tests.fakes.memory_store import MemoryStore
@@ -16,17 +20,39 @@ class TestMemoryStore(StoreContract):
     def store(self) -> ObjectStore:
         return MemoryStore()
 
+    def leave_incomplete(self, store: ObjectStore, key: str) -> None:
+        assert isinstance(store, MemoryStore)
+        store.incomplete.add(key)
+
 
 class TestLocalStore(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> ObjectStore:
         return open_store(StorageConfig(root=str(tmp_path / "not" / "yet" / "there")))
 
+    def leave_incomplete(self, store: ObjectStore, key: str) -> None:
+        kill_a_writer(store.url("").removesuffix("/"), key)
+
 
 class TestS3Store(StoreContract):
     @pytest.fixture
     def store(self, s3_store: S3Store) -> ObjectStore:
         return s3_store
+
+    def leave_incomplete(self, store: ObjectStore, key: str) -> None:
+        assert isinstance(store, S3Store)
+        upload = store._call("create_multipart_upload", key, {})["UploadId"]
+        store._call("upload_part", key, {"UploadId": upload, "PartNumber": 1, "Body": b"half"})
+
+
+def kill_a_writer(root: str, key: str) -> None:
+    """Ends a process after it has written an object's bytes and before the object is there."""
+    code = (
+        "import os, pathlib, signal, sys; from data_pipeline.store.local import LocalStore; "
+        "os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL); "
+        "LocalStore(pathlib.Path(sys.argv[1])).put(sys.argv[2], b'half')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, root, key], check=False).returncode == -9
 
 
 def test_a_writer_that_dies_halfway_leaves_nothing_that_others_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +78,53 @@ def test_leftovers_of_a_killed_writer_are_not_listed(tmp_path: Path) -> None:
     store.put("a", b"1")
     (tmp_path / ".incoming" / "leftover").write_bytes(b"half")
     assert [info.key for info in store.list("")] == ["a"]
+
+
+def test_a_leftover_of_a_long_key_is_known_by_its_beginning(tmp_path: Path) -> None:
+    kill_a_writer(str(tmp_path), "runs/first/" + "é" * 200)
+    store = LocalStore(tmp_path)
+    assert store.abort_writes("runs/first/é", lambda key: len(key) > 30) == 1
+    assert list((tmp_path / ".incoming").iterdir()) == []
+
+
+def test_a_leftover_that_tells_no_key_stays(tmp_path: Path) -> None:
+    """Earlier versions named them so."""
+    store = LocalStore(tmp_path)
+    store.put("a", b"1")
+    leftover = tmp_path / ".incoming" / ("0" * 32)
+    leftover.write_bytes(b"half")
+    assert store.abort_writes("a", lambda key: True) == 0
+    assert leftover.exists()
+
+
+def test_a_create_whose_answer_got_lost_on_the_way_from_a_file_server_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, link = LocalStore(tmp_path), os.link
+
+    def link_twice(source: Path, target: Path) -> None:
+        """As NFS does it: the answer to the first call got lost, and the client asked again."""
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr("os.link", link_twice)
+    store.create("journal/1", b"mine")
+    assert store.get("journal/1") == b"mine"
+    with pytest.raises(KeyExists):
+        store.create("journal/1", b"mine")
+    assert list((tmp_path / ".incoming").iterdir()) == []
+
+
+def test_what_is_synced_is_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = [], os.fsync
+
+    def note_size(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            synced.append(status.st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", note_size)
+    LocalStore(tmp_path).put("key", b"12345")
+    assert synced == [5]
 
 
 def test_a_key_below_an_object_is_one_clear_error_in_a_directory(tmp_path: Path) -> None:

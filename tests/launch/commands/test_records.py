@@ -5,10 +5,13 @@ import json
 import pytest
 
 from data_pipeline.order.samples import digest_of, samples_of_step
+from launch.runs.person import this_person
+from launch.runs.record import run_store_of
 from orchestrator.control.causes import Cause
+from orchestrator.records.commit_log import Trust, open_commit_log
 from tests.launch.command_line import Braid, Done
-from tests.launch.stored_runs import FINISHED, put_checkpoint, put_dataset, put_steps, stored_run
-from tests.orchestrator.control.stories import failed, gone, nodes
+from tests.launch.stored_runs import FINISHED, put_checkpoint, put_dataset, put_steps, store_at, stored_run
+from tests.orchestrator.control.stories import failed, fault, gone, placed
 
 
 def test_runs_lists_every_run_of_the_store(braid: Braid) -> None:
@@ -21,7 +24,7 @@ def test_runs_lists_every_run_of_the_store(braid: Braid) -> None:
 
 def test_a_run_is_listed_on_one_line_however_long_its_reason(braid: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    stored_run(braid.root, (nodes("ab"), failed(1, "a", Cause.CONFIG), gone(1)), f"name={'long-' * 8}name")
+    stored_run(braid.root, (placed(1, "ab"), failed(1, fault(Cause.CONFIG, "a", ranks=2, nodes=2)), gone(1)), f"name={'long-' * 8}name")
     _, line = braid("runs").out.splitlines()
     assert line.startswith(f"{'long-' * 8}name  failed  0/200")
     assert line.rstrip().endswith("…")
@@ -76,3 +79,71 @@ def test_checkpoints_are_listed_newest_first_and_checked_on_request(braid: Braid
     assert (damaged["state"], damaged["files"], damaged["size_bytes"]) == ("damaged", 1, file.stat().st_size)
     file.unlink()
     assert "is missing" in json.loads(braid("checkpoints", "first", "--json").out)[0]["problem"]
+
+
+def reject(braid: Braid, *checkpoints: tuple[int, int], by: int) -> None:
+    """Attempt `by` rejects checkpoints, given as (attempt, step)."""
+    log = open_commit_log(run_store_of(store_at(braid.root), "first"))
+    for attempt, step in checkpoints:
+        (commit,) = (one for one in log.trusted() if (one.attempt, one.step) == (attempt, step))
+        log.reject(commit, "corrupt", attempt=by)
+
+
+def listed(braid: Braid) -> list[tuple[int, int]]:
+    return [(row["attempt"], row["step"]) for row in json.loads(braid("checkpoints", "first", "--json").out)]
+
+
+def test_a_rejected_checkpoint_counts_again_once_a_person_says_so(braid: Braid) -> None:
+    config = stored_run(braid.root)
+    put_checkpoint(braid.root, config, attempt=1, step=20)
+    put_checkpoint(braid.root, config, attempt=2, step=40)
+    reject(braid, (2, 40), (1, 20), by=2)
+    assert listed(braid) == []
+
+    done = braid("checkpoints", "first", "--trust", "40")
+
+    assert done == Done(0, "", "first: the checkpoint of step 40 counts again; an attempt that begins now starts from step 40\n")
+    assert listed(braid) == [(2, 40)]
+    assert "starts from step 40" in braid("checkpoints", "first", "--trust", "20", "--verify").err
+    assert listed(braid) == [(2, 40), (1, 20)]
+    entry = open_commit_log(run_store_of(store_at(braid.root), "first")).entries[-1]
+    assert entry == Trust(attempt=1, step=20, reason=f"by {this_person()}")
+
+
+def test_what_can_not_count_again_is_one_clear_line(braid: Braid) -> None:
+    config = stored_run(braid.root)
+    put_checkpoint(braid.root, config, attempt=1, step=20)
+
+    def trust(*arguments: str) -> str:
+        done = braid("checkpoints", "first", "--trust", *arguments)
+        assert (done.status, done.out) == (2, "")
+        return done.err
+
+    assert trust("30") == (
+        "braid: run first: no attempt committed a checkpoint of step 30; "
+        "none of this run is rejected, `braid checkpoints first` lists those that count\n"
+    )
+    assert "step 20 (attempt 1) counts already" in trust("20")
+    put_checkpoint(braid.root, config, attempt=2, step=40)
+    reject(braid, (1, 20), (2, 40), by=2)
+    assert "attempt 3 did not commit a checkpoint of step 40; use one of 40 (attempt 2), 20 (attempt 1)" in trust("40", "--attempt", "3")
+    (braid.root / "runs/first/checkpoints/step-000000040-a0002/__0_0.distcp").unlink()
+    assert "step 40 (attempt 2) can't count again: " in (error := trust("40"))
+    assert "__0_0.distcp is missing; restore it from" in error
+    file = braid.root / "runs/first/checkpoints/step-000000020-a0001/__0_0.distcp"
+    file.write_bytes(b"F" + file.read_bytes()[1:])
+    assert "is not what was written" in trust("20", "--verify")
+    assert listed(braid) == []
+    assert "give --trust too" in braid("checkpoints", "first", "--attempt", "1").err
+
+
+def test_where_two_attempts_had_the_same_step_rejected_a_person_says_which_is_meant(braid: Braid) -> None:
+    config = stored_run(braid.root)
+    put_checkpoint(braid.root, config, attempt=1, step=20)
+    reject(braid, (1, 20), by=1)
+    put_checkpoint(braid.root, config, attempt=2, step=20)
+    reject(braid, (2, 20), by=2)
+
+    assert "of attempts 1 and 2 were rejected; say which with --attempt" in braid("checkpoints", "first", "--trust", "20").err
+    assert braid("checkpoints", "first", "--trust", "20", "--attempt", "1").status == 0
+    assert listed(braid) == [(1, 20)]

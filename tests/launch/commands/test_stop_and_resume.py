@@ -4,12 +4,12 @@ import pytest
 
 from launch.runs.record import read_run, recorded_status, run_store_of
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import EVENT_KINDS, Event
+from orchestrator.control.events import Event
+from orchestrator.control.history import open_history
 from orchestrator.messages import Outcome
-from orchestrator.records.journal import open_journal
 from tests.launch.command_line import Braid
 from tests.launch.stored_runs import FINISHED, STOPPED, store_at, stored_run
-from tests.orchestrator.control.stories import ended, failed, gone, stop
+from tests.orchestrator.control.stories import ended, failed, fault, gone, stop
 
 
 @pytest.mark.parametrize("command", ["stop", "resume"])
@@ -30,12 +30,14 @@ def test_a_stop_whose_checkpoint_failed_says_so_with_status_1(braid: Braid, monk
     config = stored_run(braid.root, FINISHED[:4])
 
     def stopped(events: tuple[Event, ...]) -> object:
-        journal = open_journal(run_store_of(store_at(braid.root), "first"), EVENT_KINDS)
+        history = open_history(run_store_of(store_at(braid.root), "first"))
         for event in events:
-            journal.append(event)
+            history.append(event)
         return recorded_status(read_run(config.storage, "first"), 100.0)
 
-    monkeypatch.setattr("launch.runs.lifecycle.stop", lambda *_, **__: stopped((stop(), failed(1, "b", Cause.STORE, at_step=33), gone(1))))
+    monkeypatch.setattr(
+        "launch.runs.lifecycle.stop", lambda *_, **__: stopped((stop(), failed(1, fault(Cause.STORE, "b"), at_step=33), gone(1)))
+    )
     done = braid("stop", "first")
     assert done.status == 1
     assert "first: stopped (stopped on request; its last checkpoint failed: it broke), last checkpoint at step 20" in done.err

@@ -22,7 +22,7 @@ from orchestrator.records.manifest import read_manifest, write_manifest
 from tests.launch.command_line import Braid
 from tests.launch.commands.test_status import STATUS_KEYS
 from tests.launch.stored_runs import put_checkpoint, put_dataset, store_at, stored_run
-from tests.orchestrator.worker.one_rank import begin
+from tests.orchestrator.worker.ranks import begin
 from tests.orchestrator.worker.test_weights import InMemory, random_weights
 from tests.orchestrator.worker.tiny_run import MODEL
 

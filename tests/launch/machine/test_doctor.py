@@ -1,6 +1,7 @@
 """What the doctor finds in a store, and that it looks at everything."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreUnavailable
 from launch.config.storage import storage_of
 from launch.machine.checks import Check
-from launch.machine.doctor import DEADLINE_S, check_store, examine
+from launch.machine.doctor import DEADLINE_S, check_cluster, check_store, examine
+from launch.runs.connection import ClusterNode
 from tests.fakes.memory_store import MemoryStore
 from tests.launch.machine.test_checks import levels
 
@@ -70,5 +72,27 @@ def test_a_store_that_does_not_answer_is_given_up_early_and_asked_once(monkeypat
 
 def test_the_whole_examination_names_every_part(tmp_path: Path) -> None:
     cluster = Check(name="cluster", level="ok", found="none")
-    checks = list(examine(storage_of(str(tmp_path)), home=tmp_path / "not" / "there", cluster=lambda: cluster))
+    checks = list(examine(storage_of(str(tmp_path)), home=tmp_path / "not" / "there", cluster=lambda: [cluster]))
     assert {"python", "torch", "ray", "gpus", "disk", "memory", "create-if-absent", "clock", "cluster"} <= set(levels(checks))
+
+
+class FakeCluster:
+    def nodes(self) -> list[ClusterNode]:
+        return [ClusterNode(node="f", machine="gpu07", address="10.0.0.7", is_alive=True, num_cpus=96.0, num_gpus=8.0)]
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "level"),
+    [("", {}, "ok"), ("head:6379", {"RAY_memory_monitor_refresh_ms": "0"}, "ok"), ("head:6379", {}, "warn")],
+    ids=["local", "switched off here", "nothing known"],
+)
+def test_rays_memory_monitor_is_looked_at_where_there_is_a_cluster(
+    address: str, environment: dict[str, str], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.machine.doctor.reachable", lambda address: nullcontext(FakeCluster()))
+    assert levels(check_cluster(address, environment)) == {"cluster": "ok", "memory monitor": level}
+
+
+def test_where_there_is_no_cluster_there_is_no_memory_monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path))
+    assert levels(check_cluster("", {})) == {"cluster": "ok"}

@@ -10,14 +10,15 @@ from launch.config.storage import storage_of
 from launch.errors import NoSuchRun, RunExists, UserError
 from launch.runs.record import create_run, last_record, read_run, recorded_status, run_names, run_store_of
 from orchestrator import codec
-from orchestrator.control.events import EVENT_KINDS, RunSubmitted
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import RunSubmitted
+from orchestrator.control.history import open_history
 from orchestrator.control.state import terms_of
 from orchestrator.messages import Outcome
 from orchestrator.records.configs import add_config, read_config
-from orchestrator.records.journal import read_journal
 from orchestrator.records.keys import config_key
 from tests.launch.stored_runs import RUNNING, config_at, put_steps, store_at, stored_run
-from tests.orchestrator.control.stories import ended, failed, gone, stop
+from tests.orchestrator.control.stories import ended, failed, fault, gone, placed, stop
 
 
 def test_a_created_run_has_a_config_a_name_and_one_journal_entry(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_a_created_run_has_a_config_a_name_and_one_journal_entry(tmp_path: Path)
     record = read_run(config.storage, "first")
     assert (record.config, record.state.label, record.has_ended) == (config, "queued", False)
     assert run_names(store_at(tmp_path)) == ["first"]
-    assert [entry.event for entry in read_journal(record.run_store, EVENT_KINDS)] == [RunSubmitted(at_s=5.0, terms=terms_of(config, 1))]
+    assert [entry.event for entry in open_history(record.run_store).entries] == [RunSubmitted(at_s=5.0, terms=terms_of(config, 1))]
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_of_two_submissions_at_once_one_is_told_that_the_run_exists(tmp_path: Pa
     monkeypatch.setattr("launch.runs.record.refuse_existing", nobody_yet)
     with pytest.raises(RunExists):
         create_run(store_at(tmp_path), config, at_s=1.0)
-    assert len(read_journal(run_store, EVENT_KINDS)) == 1
+    assert len(open_history(run_store).entries) == 1
     assert read_run(config.storage, "first").config == other
 
 
@@ -105,12 +106,12 @@ def test_the_last_recorded_step_is_what_a_dead_cluster_leaves_to_tell(tmp_path: 
 
 
 def test_a_new_attempt_without_records_shows_those_of_the_one_before(tmp_path: Path) -> None:
-    config = stored_run(tmp_path, (*RUNNING, failed(1, "b", at_step=33), gone(1)))
+    config = stored_run(tmp_path, (*RUNNING, failed(1, fault(Cause.KILLED, "b"), at_step=33), gone(1), placed(2, "ac")))
     record = read_run(config.storage, "first")
     assert last_record(record) is None
     put_steps(tmp_path, 1, range(15, 34))
     found = last_record(record)
-    assert record.state.attempt == 1 or record.state.label == "recovering"
+    assert (record.state.attempt, record.state.label) == (2, "recovering")
     assert found is not None
     assert found.step == 33
 

@@ -18,6 +18,15 @@ def test_each_refused_checkpoint_is_told_once_when_it_appears(tmp_path: Path) ->
     assert told == ["warning: checkpoint refused: step 40: bad", "warning: checkpoint refused: step 20: bad"]
 
 
+def test_an_alert_is_told_when_it_appears_and_again_when_it_comes_back(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    told: list[str] = []
+    alerts = ([], ["no nodes"], ["no nodes", "lost"], [], ["no nodes"])
+    for _ in warned((status_of(tmp_path, alerts=lines) for lines in alerts), told.append):
+        pass
+    assert told == ["ALERT: no nodes", "ALERT: lost", "ALERT: no nodes"]
+
+
 def test_without_a_terminal_a_line_is_printed_for_each_change_and_now_and_then(tmp_path: Path) -> None:
     stored_run(tmp_path, RUNNING)
     output = StringIO()

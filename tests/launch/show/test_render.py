@@ -9,8 +9,9 @@ from launch.runs.record import read_run
 from launch.show.follow import status_line
 from launch.show.render import incidents_view, status_view
 from model.train.metrics import StepMetrics
-from orchestrator.control.cluster import Observation
+from orchestrator.control.cluster import AgentSeen, Observation
 from orchestrator.control.status import build_status
+from orchestrator.control.summary import summarise
 from orchestrator.messages import AgentReport, Outcome, WorkerReport
 from tests.launch.stored_runs import RUNNING, status_of, stored_run
 from tests.orchestrator.control.stories import ended, gone
@@ -31,7 +32,11 @@ def test_a_status_shows_workers_incidents_and_refused_checkpoints(tmp_path: Path
         "recovered_after_s": None, "resumed_from_step": None, "steps_replayed": None, "detail": "OutOfMemoryError: tried to allocate 1 GB",
     }  # fmt: skip
     text = text_of(
-        status_view(status_of(tmp_path, workers=[worker], incidents=[incident], rejected_checkpoints=["step 20: bad"], tokens_per_s=1234.5))
+        status_view(
+            status_of(
+                tmp_path, workers=[worker], num_workers=1, incidents=[incident], rejected_checkpoints=["step 20: bad"], tokens_per_s=1234.5
+            )
+        )
     )
     for part in (
         "77",
@@ -46,11 +51,36 @@ def test_a_status_shows_workers_incidents_and_refused_checkpoints(tmp_path: Path
     assert "f" * 9 not in text
 
 
+def test_alerts_stand_above_everything_but_the_headline(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    status = status_of(tmp_path, alerts=["3 checkpoints in a row were lost: rank 5 on gpu07 can't write"], reason="all is well")
+    headline, alert, *rest = text_of(status_view(status)).splitlines()
+    assert headline.startswith("first  running")
+    assert alert == "! 3 checkpoints in a row were lost: rank 5 on gpu07 can't write"
+    assert "all is well" in "".join(rest)
+
+
+def test_strikes_and_cordons_are_shown_by_machine(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    assert "strikes: gpu07 2, gpu08 1" in text_of(status_view(status_of(tmp_path, strikes={"gpu07": 2, "gpu08": 1})))
+    assert "cordoned: gpu01: fans" in text_of(status_view(status_of(tmp_path, cordoned={"gpu01": "fans"})))
+    assert "gpu" not in text_of(status_view(status_of(tmp_path)))
+
+
+def test_a_page_of_many_workers_says_which_they_are(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    workers = [{"rank": rank, "node": "a", "pid": 1, "phase": "training", "step": 1, "last_progress_s": 0.1} for rank in range(64, 128)]
+    text = text_of(status_view(status_of(tmp_path, workers=workers, num_workers=16384)))
+    assert "ranks 64 … 127 of 16,384 workers; others with --workers PAGE" in text
+    assert "--workers" not in text_of(status_view(status_of(tmp_path, workers=workers, num_workers=64)))
+
+
 def test_skipped_updates_are_told_while_a_run_goes_on(tmp_path: Path) -> None:
     config = stored_run(tmp_path, RUNNING)
     metrics = StepMetrics(loss=2.0, grad_norm=1.0, tokens=1024)
     workers = tuple(WorkerReport(rank=rank, pid=rank, step=60, metrics=metrics, num_skipped=41) for rank in range(2))
-    seen = Observation(at_s=9.0, nodes=(), attempt=1, reports=(AgentReport(attempt=1, node="a", workers=workers),))
+    agent = AgentSeen(node="a", report=AgentReport(node="a", attempt=1, workers=workers), summary=summarise(workers))
+    seen = Observation(at_s=9.0, nodes=(), agents=(agent,))
     status = build_status("first", config, read_run(config.storage, "first").state, seen, 10.0)
 
     assert status["skipped_updates"] == 41
@@ -65,6 +95,17 @@ def test_incidents_fit_a_narrow_terminal() -> None:
         "recovered_after_s": 123.45, "resumed_from_step": 123000, "steps_replayed": 456, "detail": "x",
     }  # fmt: skip
     assert len(text_of(incidents_view([incident])).splitlines()) == 3, "headers, one row, one detail"
+
+
+def test_of_many_incidents_the_newest_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    incident = {
+        "attempt": 73, "cause": "killed", "node": "a", "rank": 1, "at_step": 33, "detected_after_s": 0.5, "recovered_after_s": None,
+        "resumed_from_step": None, "steps_replayed": None, "detail": "killed by SIGKILL",
+    }  # fmt: skip
+    text = text_of(status_view(status_of(tmp_path, incidents=[incident], num_incidents=73)))
+    assert "72 earlier incidents, and the newest:" in text
+    assert "earlier" not in text_of(status_view(status_of(tmp_path, incidents=[incident], num_incidents=1)))
 
 
 def test_a_finished_run_needs_no_controller_to_be_told(tmp_path: Path) -> None:

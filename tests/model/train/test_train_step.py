@@ -122,14 +122,14 @@ def test_a_spike_changes_neither_parameters_nor_optimizer(spike: Literal["loss",
     before = full(dict(model.named_parameters())), copy.deepcopy(optimizer.state_dict())
     guarded = partial(train_step, model, optimizer, lr=1e-2, config=OPTIMIZER, chunk_tokens=11, mesh=None)
 
-    skipped = guarded(batches(2, None, CASE), spikes=SpikeGuard(sigma=3.0, history=usual.repeat(4, 1)))
+    skipped, _ = guarded(batches(2, None, CASE), spikes=SpikeGuard(sigma=3.0, history=usual.repeat(4, 1)))
 
     assert skipped.skipped
     assert skipped.loss > 0
     assert skipped.grad_norm > 0
     torch.testing.assert_close((full(dict(model.named_parameters())), optimizer.state_dict()), before, rtol=0.0, atol=0.0)
 
-    taken = guarded(batches(2, None, CASE), spikes=SpikeGuard(sigma=3.0, history=torch.full((4, 2), 100.0, dtype=torch.float64)))
+    taken, _ = guarded(batches(2, None, CASE), spikes=SpikeGuard(sigma=3.0, history=torch.full((4, 2), 100.0, dtype=torch.float64)))
     assert taken == replace(skipped, skipped=False)
     assert not torch.equal(model.head.weight, before[0]["head.weight"])
 

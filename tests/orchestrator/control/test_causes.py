@@ -11,7 +11,9 @@ from orchestrator.messages import Failed
     ("exit_code", "error", "cause"),
     [
         (-9, None, Cause.KILLED),
-        (-11, None, Cause.KILLED),
+        (-6, None, Cause.ABORTED),
+        (-11, None, Cause.CRASHED),
+        (-15, None, Cause.LEAVING),
         (1, None, Cause.CRASHED),
         (0, None, Cause.CRASHED),
         (1, ("ConfigMismatch", "train.seed changed"), Cause.CONFIG),
@@ -25,6 +27,11 @@ from orchestrator.messages import Failed
         (1, ("KeyError", "'taxid'"), Cause.CRASHED),
         (1, ("AccessDenied", "the token has expired"), Cause.ACCESS),
         (1, ("CacheUnusable", "/data/cache is read-only"), Cause.HARDWARE),
+        (1, ("CacheUnusable", "/data/cache: can't keep shards here ([Errno 28] No space left on device)"), Cause.DISK_FULL),
+        (1, ("OSError", "[Errno 122] Disk quota exceeded"), Cause.DISK_FULL),
+        (1, ("StoreUnavailable", "the store says: no space left on device"), Cause.STORE),
+        (1, ("DistNetworkError", "timed out after 600 s"), Cause.PEER_LOST),
+        (1, ("DistStoreError", "wait interrupted"), Cause.PEER_LOST),
         (1, ("ShardCorrupt", "digest"), Cause.CRASHED),
         (1, ("DistBackendError", "NCCL communicator was aborted on rank 3"), Cause.PEER_LOST),
         (1, ("RuntimeError", "[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:55"), Cause.PEER_LOST),
@@ -52,14 +59,17 @@ TEXTS = {
     "oh": "out of memory, ecc error",
     "op": "out of memory, socket timeout",
     "hp": "Xid 74, broken pipe",
+    "dh": "no space left on device, an NVLink fault",
 }
 """Words of each kind that tell something, and mixtures of two kinds."""
-BY_TEXT = "crashed gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware"
+BY_TEXT = "crashed gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware disk_full"
 BY_NAME_AND_TEXT = {
-    "CacheUnusable": "hardware gpu_out_of_memory hardware hardware gpu_out_of_memory gpu_out_of_memory hardware",
-    "DistBackendError": "peer_lost gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware",
-    "DistNetworkError": "peer_lost gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware",
+    "CacheUnusable": "hardware gpu_out_of_memory hardware hardware gpu_out_of_memory gpu_out_of_memory hardware disk_full",
+    "DistBackendError": "peer_lost gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware disk_full",
+    "DistNetworkError": "peer_lost gpu_out_of_memory hardware peer_lost gpu_out_of_memory gpu_out_of_memory hardware disk_full",
 }
+BY_NAME_AND_TEXT |= {"HostCorrupts": BY_NAME_AND_TEXT["CacheUnusable"], "PeerFailed": BY_NAME_AND_TEXT["DistBackendError"]}
+BY_NAME_AND_TEXT["OutOfMemoryError"] = "gpu_out_of_memory " * (len(TEXTS) - 1) + "disk_full"
 BY_NAME = {
     "ConfigMismatch": "config",
     "NoCheckpoint": "config",
@@ -73,7 +83,6 @@ BY_NAME = {
     "BucketMissing": "access",
     "Fenced": "fenced",
     "KernelsWrong": "kernels",
-    "OutOfMemoryError": "gpu_out_of_memory",
 }
 UNNAMED = (
     "CheckpointCorrupt", "StoreError", "KeyMissing", "KeyExists", "InvalidKey", "DataError", "DatasetExists", "ShardCorrupt",
@@ -99,6 +108,7 @@ def test_the_table_above_misses_no_error_with_a_cause(name: str):
             "uncorrectable", "ECC error", "NVLink", "device-side hardware", "GPU has fallen off the bus",
             "CUDA error: unspecified launch failure", "NVRM: Xid (PCI:0000:b1:00): 79",
         )),
+        *((Cause.DISK_FULL, text) for text in ("No space left on device", "Disk quota exceeded", "[Errno 28] /x", "[Errno 122] /x")),
         *((Cause.PEER_LOST, text) for text in (
             "Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "remote process exited",
             "NCCL communicator was aborted", "unhandled system error", "Socket Timeout", "Read timeout", "Timed out after 600 s",

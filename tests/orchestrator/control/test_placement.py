@@ -2,39 +2,54 @@
 
 from collections.abc import Mapping
 
-from orchestrator.control.placement import Node, place
+from orchestrator.control.placement import Node, Placed, place
+from orchestrator.records.nodes import Standing
 
 NO_STRIKES: Mapping[str, int] = {}
 
 
-def known(**slots: int) -> dict[str, Node]:
-    return {name: Node(node=name, slots=number) for name, number in slots.items()}
+def known(**slots: int) -> list[Node]:
+    return [Node(node=name, machine=name.upper(), slots=number) for name, number in slots.items()]
 
 
 def places(
-    free: dict[str, Node],
+    free: list[Node],
     *,
     num_nodes: int = 2,
-    slots: int = 8,
     strikes: Mapping[str, int] = NO_STRIKES,
-    barred: str = "",
+    cordoned: str = "",
+    suspects: str = "",
     previous: str = "",
 ) -> str:
-    return "".join(place(free, strikes=strikes, barred=barred, num_nodes=num_nodes, slots=slots, previous=tuple(previous)))
+    standings = {name: Standing(strikes=number) for name, number in strikes.items()}
+    standings |= {name: Standing(cordoned="bad") for name in cordoned}
+    before = tuple(Placed(node=name, machine=name.upper()) for name in previous)
+    placed = place(free, standings=standings, suspects=suspects, num_nodes=num_nodes, slots=8, previous=before)
+    return "".join(one.node for one in placed)
 
 
-def test_placement_prefers_clean_nodes_then_warm_ones():
-    free = known(a=8, b=8, c=8, d=8)
+def test_placement_prefers_clean_machines_then_warm_ones():
+    free = known(d=8, b=8, c=8, a=8)
     assert places(free) == "ab"
     assert places(free, previous="db") == "db", "ranks stay where they were"
-    assert places(free, strikes={"d": 1}, previous="db") == "ba"
+    assert places(free, strikes={"D": 1}, previous="db") == "ba"
+    assert places(free, previous="cd", suspects="C") == "da"
 
 
-def test_placement_takes_a_struck_node_when_it_must_and_a_barred_one_never():
+def test_a_machine_of_the_present_trouble_comes_after_one_with_old_strikes():
+    assert places(known(a=8, b=8, c=8), strikes={"C": 5}, suspects="A", previous="ab") == "bc"
+
+
+def test_placement_takes_a_struck_machine_when_it_must_and_a_cordoned_one_never():
     free = known(a=8, b=8)
-    assert places(free, strikes={"a": 99}) == "ab"
-    assert places(free, barred="a") == ""
+    assert places(free, strikes={"A": 99}, suspects="AB") == "ab"
+    assert places(free, cordoned="A") == ""
 
 
 def test_nodes_with_too_few_slots_do_not_count():
-    assert places(known(a=8, b=4)) == ""
+    assert places(known(a=8, b=7)) == ""
+
+
+def test_a_placement_tells_the_machines():
+    placed = place(known(a=8), standings={}, suspects=(), num_nodes=1, slots=8, previous=())
+    assert placed == (Placed(node="a", machine="A"),)

@@ -1,12 +1,12 @@
-"""A run's life as stories: what happened, and what the controller then does."""
+"""A run's life as stories: what happened, and what becomes of the run."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from orchestrator.control.actions import SaveAndStop, StartWorkers, StopWorkers
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import ControllerStarted, ResumeRequested
+from orchestrator.control.events import ControllerStarted, FoundDead, NodesShort, NodesToLeave, ResumeRequested, SavingOverdue
 from orchestrator.control.state import Ending, RunState, Stage
 from orchestrator.control.transition import transition
 from orchestrator.messages import Outcome
@@ -15,268 +15,558 @@ from tests.orchestrator.control.stories import (
     committed,
     ended,
     failed,
+    fault,
     gone,
-    node_lost,
-    nodes,
+    lost_checkpoint,
+    next_on,
+    placed,
     play,
     resumed,
     running,
     stepped,
     stop,
     submitted,
-    waited,
 )
 
 
-def start(attempt: int, on: str) -> StartWorkers:
-    return StartWorkers(attempt=attempt, nodes=tuple(on), workers_per_node=1, world_size=2, config_version=1)
+def resume(terms=TERMS):
+    return ResumeRequested(at_s=1.0, terms=terms)
 
 
-def test_a_run_waits_until_there_are_nodes_enough():
-    state, actions = play(submitted(), nodes("a"))
-    assert state.label == "queued"
-    assert state.reason == "waiting for nodes: needs 2 with 1 free slots, has 1"
-    assert actions == []
-
-    state, actions = play(nodes("b"), state=state)
-    assert (state.label, state.reason, actions) == ("starting", "", [start(1, "ab")])
+# --- the ordinary life ---------------------------------------------------------------------------------------------------
 
 
 def test_a_run_from_submission_to_its_end():
-    state, actions = play(*running(), committed(1, 1000), ended(1, Outcome.FINISHED, 1000))
-    assert actions == [start(1, "ab"), StopWorkers(attempt=1)]
-    state, _ = play(gone(1), state=state)
+    state = play(submitted())
+    assert (state.label, state.reason) == ("queued", "")
+    state = play(placed(1, "ab"), state=state)
+    assert (state.label, [one.node for one in state.placement]) == ("starting", ["a", "b"])
+    state = play(resumed(1, 0), stepped(1, 1), state=state)
+    assert state.label == "running"
+    state = play(committed(1, 1000), ended(1, Outcome.FINISHED, 1000), gone(1), state=state)
     assert (state.label, state.reason, state.restarts) == ("finished", "finished at step 1000", 0)
 
 
+def test_a_run_that_waits_for_nodes_says_why():
+    state = play(submitted(), NodesShort(at_s=1.0, attempt=0, text="waiting for nodes: needs 2 with 1 free slots, has 1"))
+    assert (state.label, state.reason) == ("queued", "waiting for nodes: needs 2 with 1 free slots, has 1")
+    assert play(placed(1, "ab"), state=state).reason == ""
+
+
+def test_a_run_that_waits_again_after_a_failure_says_so_again():
+    state = play(*running(), failed(1, fault(Cause.NODE_LOST, "a")), gone(1))
+    assert state.reason == "recovering from node_lost: it broke"
+    state = play(NodesShort(at_s=1.0, attempt=1, text="waiting for nodes"), state=state)
+    assert state.reason == "waiting for nodes"
+
+
 def test_a_killed_worker_restarts_every_worker_from_the_newest_checkpoint():
-    state, actions = play(*running(), committed(1, 500), failed(1, "b", at_step=520, rank=1, at_s=100.0))
-    assert (state.label, actions[-1]) == ("recovering", StopWorkers(attempt=1))
+    state = play(*running(), committed(1, 500), failed(1, fault(node="b", rank=1), at_step=520, at_s=100.0))
+    assert (state.label, state.stage) == ("recovering", Stage.DRAINING)
+    state = play(gone(1, at_s=101.0), state=state)
+    assert (state.label, state.reason, state.wait_s) == ("recovering", "recovering from killed: it broke", 0.0)
+    assert next_on(state) == "ac", "the trouble was seen on b, so the spare is preferred"
 
-    state, actions = play(gone(1, at_s=101.0), state=state)
-    assert actions == [start(2, "ac")], "b has a strike, so the spare is preferred"
-    assert (state.label, state.reason) == ("recovering", "recovering from killed: it broke")
-
-    state, _ = play(resumed(2, 500), stepped(2, 501, at_s=110.0), state=state)
+    state = play(placed(2, "ac"), resumed(2, 500), stepped(2, 501, at_s=110.0), state=state)
     (incident,) = state.incidents
     assert state.label == "running"
-    assert (incident.cause, incident.rank, incident.node, incident.detected_after_s) == (Cause.KILLED, 1, "b", 0.2)
+    assert (incident.cause, incident.rank, incident.node, incident.machine, incident.detected_after_s) == (Cause.KILLED, 1, "b", "B", 0.2)
     assert (incident.recovered_after_s, incident.resumed_from_step, incident.steps_replayed) == (10.0, 500, 20)
+    assert incident.strikes == {"B": 1}
 
 
-def test_a_lost_node_is_replaced_by_the_spare():
-    state, actions = play(*running(), node_lost("a", at_step=7), gone(1))
-    assert actions[-1] == start(2, "bc")
-    assert (state.incidents[0].cause, state.incidents[0].node, state.incidents[0].rank) == (Cause.NODE_LOST, "a", 0)
+def test_events_of_an_older_attempt_change_nothing():
+    state = play(*running(), failed(1, fault()), gone(1), placed(2, "bc"))
+    for late in (
+        failed(1, fault(node="b")),
+        gone(1),
+        committed(1, 900),
+        stepped(1, 901),
+        ended(1, Outcome.FINISHED, 1000),
+        placed(2, "ab"),
+    ):
+        assert transition(state, late) is state
 
 
-def test_a_lost_spare_disturbs_nobody():
-    state, actions = play(*running(), node_lost("c"))
-    assert (state.label, actions, state.incidents) == ("running", [start(1, "ab")], ())
+def test_two_attempts_are_never_at_once():
+    state = play(*running())
+    for stage in (state, play(failed(1, fault()), state=state), play(stop(), state=state)):
+        assert transition(stage, placed(2, "bc")) is stage
 
 
-def test_without_a_spare_the_run_waits_for_a_node_and_goes_on_when_one_joins():
-    state, actions = play(*running(on="ab"), node_lost("a", at_step=7), gone(1))
-    assert actions[-1] == StopWorkers(attempt=1)
-    assert (state.label, state.stage) == ("recovering", Stage.WAITING)
-    assert "has 1" in state.reason
+# --- what a failure deserves ---------------------------------------------------------------------------------------------
 
-    _, actions = play(nodes("d", at_s=50.0), state=state)
-    assert actions == [start(2, "bd")]
+
+def test_a_crash_that_nobody_explains_moves_the_run_off_its_node():
+    state = play(*running(), failed(1, fault(Cause.CRASHED, "a", detail="CUDA driver initialization failed")), gone(1))
+    assert (next_on(state), next_on(state, "ab")) == ("bc", "ab")
+
+
+def test_a_crash_over_and_over_is_deterministic_only_where_other_nodes_were_tried():
+    state = play(*running())
+    for attempt in (1, 2, 3):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.CRASHED, "a"), at_step=41), gone(attempt, spares=2), state=state)
+    assert state.label == "recovering", "c and d idle"
+    state = play(placed(4, "bc"), failed(4, fault(Cause.CRASHED, "b"), at_step=41), gone(4, spares=2), state=state)
+    assert (state.label, state.reason) == ("failed", "crashed 4 times in a row at step 41 on 2 machines: it broke")
+
+
+def test_a_crash_over_and_over_ends_the_run_where_there_is_no_other_node():
+    state = play(*running())
+    for attempt in (1, 2, 3):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.CRASHED, "a"), at_step=41), gone(attempt, spares=0), state=state)
+        assert state.label == ("failed" if attempt == 3 else "recovering")
+    assert state.reason == "crashed 3 times in a row at step 41: it broke"
+
+
+def test_crashes_at_different_steps_are_not_deterministic():
+    state = play(*running())
+    for attempt, step in ((1, 41), (2, 42), (3, 41)):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.CRASHED, "a"), at_step=step), gone(attempt, spares=0), state=state)
+    assert state.label == "recovering"
+
+
+LIMITS = {
+    Cause.KILLED: 3,
+    Cause.CRASHED: 3,
+    Cause.GPU_OUT_OF_MEMORY: 3,
+    Cause.KERNELS: 3,
+    Cause.HARDWARE: 3,
+    Cause.CONFIG: 2,
+    Cause.ABORTED: 5,
+}
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_how_often_each_cause_may_come_in_a_row_at_the_same_step(cause: Cause):
+    patient = replace(TERMS, recovery=replace(TERMS.recovery, max_restarts=7, max_cordons=100))
+    state = play(submitted(patient))
+    for attempt in range(1, 10):
+        if state.stage is not Stage.ENDED:
+            state = play(placed(attempt, "ab"), failed(attempt, fault(cause, "ab"[attempt % 2])), gone(attempt), state=state)
+    expected = LIMITS.get(cause, None if cause in (Cause.LEAVING, Cause.ACCESS) else 8)
+    assert state.attempt == (expected or 9)
+
+
+@pytest.mark.parametrize(
+    ("cause", "strikes"),
+    [
+        (Cause.NODE_LOST, 1),
+        (Cause.DISK_FULL, 1),
+        (Cause.KERNELS, 3),
+        (Cause.CUT_OFF, 1),
+        (Cause.AGENT_LOST, 1),
+        (Cause.KILLED, 1),
+        (Cause.FROZEN, 2),
+        (Cause.CONFIG, 1),
+        (Cause.GPU_OUT_OF_MEMORY, 1),
+        (Cause.CRASHED, 1),
+        (Cause.HUNG, 1),
+        *((cause, 0) for cause in (Cause.LEAVING, Cause.FENCED, Cause.ACCESS, Cause.STORE, Cause.ABORTED, Cause.PEER_LOST)),
+    ],
+)
+def test_what_is_held_against_a_machine(cause: Cause, strikes: int):
+    (incident,) = play(*running(), failed(1, fault(cause, "a"))).incidents
+    assert (incident.strikes, incident.cordons) == ({"A": strikes} if strikes else {}, ())
+
+
+def test_what_every_rank_says_is_held_against_no_machine():
+    for cause in (Cause.CRASHED, Cause.GPU_OUT_OF_MEMORY, Cause.CONFIG):
+        (incident,) = play(*running(), failed(1, fault(cause, "a", ranks=2, nodes=2))).incidents
+        assert incident.strikes == {}
+
+
+def test_a_configuration_error_of_every_rank_ends_the_run_at_once():
+    state = play(submitted(), placed(1, "ab"), failed(1, fault(Cause.CONFIG, ranks=2, nodes=2)), gone(1))
+    assert (state.label, state.restarts, state.reason) == ("failed", 0, "config: it broke; no restart can help")
+
+
+def test_a_configuration_error_of_one_rank_is_a_fault_of_its_node():
+    state = play(submitted(), placed(1, "ab"), failed(1, fault(Cause.CONFIG, "a", detail="dataset is missing")), gone(1))
+    assert (state.label, next_on(state)) == ("recovering", "bc")
+    state = play(placed(2, "bc"), failed(2, fault(Cause.CONFIG, "b", detail="dataset is missing")), gone(2), state=state)
+    assert state.reason == "config 2 times in a row at step 0 on 2 machines: dataset is missing"
+
+
+def test_a_crash_of_every_rank_at_once_is_tried_again():
+    state = play(*running(), failed(1, fault(Cause.CRASHED, ranks=2, nodes=2)), gone(1))
+    assert (state.label, state.restarts) == ("recovering", 1)
+
+
+def test_the_first_restart_is_immediate_and_further_ones_back_off_until_a_checkpoint_shows_progress():
+    state = play(*running())
+    waits = []
+    for attempt in (1, 2, 3):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
+        waits.append(state.wait_s)
+    assert waits == [0.0, 10.0, 20.0]
+    state = play(placed(4, "ab"), resumed(4, 0), stepped(4, 1), committed(4, 50), failed(4, fault(), at_step=60), gone(4), state=state)
+    assert (state.restarts_in_row, state.wait_s, state.restarts) == (1, 0.0, 4)
+
+
+def test_the_restart_budget_ends_a_run_that_gets_nowhere():
+    state = play(*running())
+    for attempt in (1, 2, 3, 4):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
+    assert state.reason == "recovery.max_restarts=3 restarts without a new checkpoint; last: store: it broke"
+
+
+def test_a_checkpoint_whose_commit_was_told_to_nobody_is_progress_all_the_same():
+    state = play(*running())
+    for attempt in (1, 2):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
+    assert state.restarts_in_row == 2
+    state = play(placed(3, "ab"), resumed(3, 200), state=state)
+    assert (state.restarts_in_row, state.committed_step, state.waited_s) == (0, 200, 0.0)
+
+
+def test_a_store_that_refuses_gets_time_instead_of_a_number_of_tries():
+    terms = replace(TERMS, recovery=replace(TERMS.recovery, access_timeout_s=60.0))
+    state = play(submitted(terms))
+    waits = []
+    for attempt in range(1, 10):
+        if state.stage is not Stage.ENDED:
+            state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.ACCESS, detail="expired")), gone(attempt), state=state)
+            waits.append(state.wait_s)
+    assert waits == [0.0, 10.0, 20.0, 25.0, 25.0, 0.0], "the sixth ended it"
+    assert state.reason == "access: refused for longer than recovery.access_timeout_s=60: expired"
+    assert state.restarts_in_row == 0
+
+
+def test_hardware_faults_cordon_the_machine():
+    state = play(*running(), failed(1, fault(Cause.HARDWARE, "a")), gone(1))
+    assert (state.incidents[0].cordons, state.incidents[0].strikes) == (("A",), {})
+
+
+def test_a_run_cordons_only_so_many_machines_by_itself():
+    terms = replace(TERMS, recovery=replace(TERMS.recovery, max_cordons=2, max_restarts=9))
+    state = play(submitted(terms))
+    for attempt, node in enumerate("abcd", start=1):
+        state = play(placed(attempt, f"{node}z"), failed(attempt, fault(Cause.HARDWARE, node), at_step=attempt), gone(attempt), state=state)
+    assert [one.cordons for one in state.incidents] == [("A",), ("B",), (), ()]
+    assert [one.strikes for one in state.incidents] == [{}, {}, {"C": 3}, {"D": 3}]
+
+
+def test_a_hardware_fault_that_follows_the_run_from_machine_to_machine_is_none():
+    state = play(submitted())
+    for attempt, node in enumerate("abc", start=1):
+        state = play(placed(attempt, f"{node}z"), failed(attempt, fault(Cause.HARDWARE, node), at_step=7), gone(attempt), state=state)
+    assert state.label == "failed"
+    assert state.reason == (
+        "hardware 3 times in a row at step 7 on 3 machines: it broke; it may not be the hardware: `braid nodes clear` gives back A, B, C"
+    )
+
+
+def test_full_disks_cordon_nobody_and_end_the_run_instead_of_leaving_it_to_wait_for_ever():
+    state = play(submitted())
+    for attempt, node in enumerate("abcd", start=1):
+        if state.stage is not Stage.ENDED:
+            state = play(placed(attempt, f"{node}z"), failed(attempt, fault(Cause.DISK_FULL, node)), gone(attempt), state=state)
+    assert state.label == "failed"
+    assert not any(one.cordons for one in state.incidents)
+
+
+# --- what explains what --------------------------------------------------------------------------------------------------
 
 
 def test_survivors_that_lost_a_peer_are_not_blamed_when_the_killed_worker_is_known():
-    state, _ = play(
-        *running(), failed(1, "a", Cause.PEER_LOST, at_step=9, at_s=20.0), failed(1, "b", Cause.KILLED, at_step=8, rank=1, at_s=20.1)
+    state = play(
+        *running(),
+        failed(1, fault(Cause.PEER_LOST, "a"), at_step=9, at_s=20.0),
+        failed(1, fault(Cause.KILLED, "b", rank=1), at_step=8, at_s=20.1),
     )
     (incident,) = state.incidents
     assert (incident.cause, incident.node, incident.rank) == (Cause.KILLED, "b", 1)
     assert (incident.at_s, incident.at_step) == (20.0, 9), "detected when the first sign was seen"
     assert incident.detected_after_s == pytest.approx(0.1), "rank 1 was last heard at 19.9"
+    assert incident.strikes == {"B": 1}
+
+
+def test_a_crash_beside_a_broken_gpu_in_the_same_look_bars_the_broken_one():
+    crash, ecc = fault(Cause.CRASHED, "a"), fault(Cause.HARDWARE, "b", rank=1, detail="uncorrectable ECC error")
+    for order in ((crash, ecc), (ecc, crash)):
+        (incident,) = play(*running(), failed(1, *order)).incidents
+        assert (incident.cause, incident.node, incident.cordons, incident.strikes) == (Cause.HARDWARE, "b", ("B",), {})
+
+
+def test_a_power_cut_is_not_held_against_the_survivors_whose_watchdog_aborts_them():
+    state = play(*running(), failed(1, fault(Cause.ABORTED, "a"), at_s=20.0), gone(1))
+    assert state.incidents[0].strikes == {}
+    assert state.wait_s == TERMS.recovery.peer_grace_s, "the root cause may still show"
+    state = play(failed(1, fault(Cause.NODE_LOST, "b", rank=1), at_s=22.0), state=state)
+    (incident,) = state.incidents
+    assert (incident.cause, incident.node, incident.strikes) == (Cause.NODE_LOST, "b", {"B": 1})
+    assert next_on(state, "acd") == "ac"
+
+
+def test_an_abort_after_a_lost_peer_explains_nothing_more():
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST, "a")), failed(1, fault(Cause.ABORTED, "b")))
+    assert [one.strikes for one in state.incidents] == [{}]
+
+
+def test_the_order_in_which_causes_explain_each_other():
+    weakest_first = list(reversed(Cause))
+    for weaker, stronger in pairwise(weakest_first):
+        for order in ((weaker, stronger), (stronger, weaker)):
+            state = play(*running(), *(failed(1, fault(cause, "a")) for cause in order))
+            assert state.incidents[0].cause is stronger
+
+
+def test_a_second_broken_node_beside_the_first_is_kept_and_acted_on():
+    state = play(*running(), failed(1, fault(Cause.NODE_LOST, "a")), failed(1, fault(Cause.HARDWARE, "b", rank=1)))
+    (incident,) = state.incidents
+    assert (incident.cause, [one.cause for one in incident.also]) == (Cause.NODE_LOST, [Cause.HARDWARE])
+    assert (incident.strikes, incident.cordons) == ({"A": 1}, ("B",))
+
+
+def test_two_nodes_that_are_lost_at_once_have_a_strike_each():
+    (incident,) = play(*running(), failed(1, fault(Cause.NODE_LOST, "a"), fault(Cause.NODE_LOST, "b"))).incidents
+    assert (incident.node, incident.strikes) == ("a", {"A": 1, "B": 1})
+
+
+def test_what_a_dying_node_does_to_its_workers_counts_once_but_its_broken_gpu_counts_too():
+    state = play(*running(), failed(1, fault(Cause.KILLED, "b"), fault(Cause.AGENT_LOST, "b"), fault(Cause.NODE_LOST, "b")))
+    assert state.incidents[0].strikes == {"B": 1}
+    state = play(failed(1, fault(Cause.HARDWARE, "b")), state=state)
+    assert (state.incidents[0].strikes, state.incidents[0].cordons) == ({"B": 1}, ("B",))
+
+
+def test_the_same_fault_seen_again_is_not_news():
+    state = play(*running(), failed(1, fault(Cause.CRASHED, "a")))
+    assert transition(state, failed(1, fault(Cause.CRASHED, "a"), at_s=9.0)) == state
+    state = play(failed(1, fault(Cause.CRASHED, "a", ranks=2, nodes=2)), state=state)
+    assert (state.incidents[0].num_ranks, state.incidents[0].strikes) == (2, {})
 
 
 def test_a_worker_that_died_with_its_node_is_the_nodes_doing():
-    state, actions = play(*running(), failed(1, "b", Cause.KILLED, rank=1, at_s=20.0), gone(1, at_s=20.1))
-    assert actions[-1] == start(2, "ac")
-    state, actions = play(node_lost("b", at_s=21.5), stepped(2, 1, at_s=30.0), state=state)
+    state = play(
+        *running(), failed(1, fault(Cause.KILLED, "b", rank=1), at_s=20.0), gone(1), failed(1, fault(Cause.NODE_LOST, "b"), at_s=21.5)
+    )
     (incident,) = state.incidents
-    assert (incident.cause, incident.node, incident.rank, incident.at_s) == (Cause.NODE_LOST, "b", 1, 20.0)
-    assert (state.label, actions) == ("running", [])
+    assert (incident.cause, incident.node, incident.at_s) == (Cause.NODE_LOST, "b", 20.0)
 
 
-def test_when_only_a_lost_peer_is_known_the_run_waits_for_the_root_cause_before_it_places_workers():
-    state, actions = play(*running(), failed(1, "a", Cause.PEER_LOST, at_s=20.0), gone(1, at_s=20.2))
-    assert actions[-1] == StopWorkers(attempt=1)
-    assert state.not_before_s == 25.2
+def test_a_node_that_leaves_later_does_not_explain_what_was_seen_on_another():
+    state = play(*running(), failed(1, fault(Cause.CRASHED, "a")), gone(1), failed(1, fault(Cause.NODE_LOST, "b"), at_s=900.0))
+    assert [(one.cause, one.strikes) for one in state.incidents] == [(Cause.CRASHED, {"A": 1})]
 
-    state, actions = play(node_lost("b", at_s=21.5), state=state)
-    assert actions == [start(2, "ac")]
+
+def test_what_was_recovered_from_is_not_explained_any_more():
+    state = play(*running(), failed(1, fault(Cause.KILLED, "b")), gone(1), *running(2, "ac"))
+    assert play(failed(2, fault(Cause.NODE_LOST, "a")), state=state).incidents[0].cause is Cause.KILLED
+
+
+def test_a_recovered_incident_stays_as_it_is_when_the_next_failure_is_explained():
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST, "a")), gone(1), *running(2, "ac"))
+    state = play(failed(2, fault(Cause.KILLED, "c")), failed(2, fault(Cause.NODE_LOST, "c")), state=state)
+    assert [one.cause for one in state.incidents] == [Cause.PEER_LOST, Cause.NODE_LOST]
+
+
+def test_when_only_a_lost_peer_is_known_the_run_waits_for_the_root_cause():
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST, "a")), gone(1))
+    assert (state.wait_s, next_on(state)) == (5.0, "ab"), "who lost a peer is under no suspicion"
+    state = play(failed(1, fault(Cause.NODE_LOST, "b")), state=state)
     assert state.incidents[0].cause is Cause.NODE_LOST
 
 
-def test_a_root_cause_that_never_comes_delays_the_restart_only_by_the_grace():
-    state, _ = play(*running(), failed(1, "a", Cause.PEER_LOST, at_s=20.0), gone(1, at_s=20.2))
-    assert play(waited(25.0), state=state)[1] == []
-    assert play(waited(25.2), state=state)[1] == [start(2, "ab")]
+# --- checkpoints that come to nothing ------------------------------------------------------------------------------------
 
 
-def test_hardware_faults_exclude_the_node_for_good():
-    state, actions = play(*running(), failed(1, "a", Cause.HARDWARE), gone(1))
-    assert actions[-1] == start(2, "bc")
-    state, actions = play(stepped(2, 2), node_lost("c"), gone(2), waited(1000.0), state=state)
-    assert actions == [StopWorkers(attempt=2)], "a is idle, but not trusted"
-    assert state.reason == "waiting for nodes: needs 2 with 1 free slots, has 1; not trusted any more: a"
+def test_lost_checkpoints_are_counted_until_one_is_committed():
+    state = play(*running(), lost_checkpoint(1, 50, None), lost_checkpoint(1, 50, None), lost_checkpoint(1, 100, "b"))
+    assert [(one.step, one.machine) for one in state.lost_checkpoints] == [(50, None), (100, "B")]
+    assert play(committed(1, 150), state=state).lost_checkpoints == ()
 
 
-def test_the_first_restart_is_immediate_and_further_ones_back_off_until_a_checkpoint_shows_progress():
-    state, _ = play(*running())
-    waits = []
-    for attempt in (1, 2, 3):
-        state, _ = play(failed(attempt, "a", Cause.PEER_LOST, at_step=attempt, at_s=100.0), gone(attempt, at_s=100.0), state=state)
-        waits.append(state.not_before_s - 100.0)
-        state, _ = play(waited(200.0), state=state)
-    assert waits == [5.0, 10.0, 20.0]
-
-    state, _ = play(
-        resumed(4, 0), stepped(4, 1), committed(4, 50), failed(4, "a", at_step=60, at_s=300.0), gone(4, at_s=300.0), state=state
-    )
-    assert state.restarts_in_row == 1
-    assert state.attempt == 5
+def test_a_node_that_alone_loses_checkpoint_after_checkpoint_is_left():
+    state = play(*running(), *(lost_checkpoint(1, step, "b") for step in (50, 100, 150)))
+    (incident,) = state.incidents
+    assert (state.stage, incident.cause, incident.node, incident.rank) == (Stage.DRAINING, Cause.CUT_OFF, "b", 1)
+    assert incident.detail == "3 checkpoints in a row were lost there: no answer for 60 s"
+    assert next_on(play(gone(1), state=state)) == "ac"
 
 
-def test_the_restart_budget_ends_a_run_that_gets_nowhere():
-    state, _ = play(*running())
-    for attempt in (1, 2, 3, 4):
-        state, _ = play(failed(attempt, "a", Cause.STORE, at_step=attempt), gone(attempt), waited(1000.0), state=state)
-    assert state.label == "failed"
-    assert state.reason == "recovery.max_restarts=3 restarts without a new checkpoint; last: store: it broke"
+def test_a_store_that_is_away_for_all_or_nowhere_to_go_lets_the_run_train_on():
+    for losses in (
+        [lost_checkpoint(1, step, None) for step in (50, 100, 150, 200)],
+        [lost_checkpoint(1, step, "b", spares=0) for step in (50, 100, 150, 200)],
+        [lost_checkpoint(1, step, node) for step, node in ((50, "a"), (100, "b"), (150, "b"), (200, "a"))],
+    ):
+        state = play(*running(), *losses)
+        assert (state.label, len(state.lost_checkpoints)) == ("running", 3)
 
 
-def test_the_same_crash_at_the_same_step_three_times_is_deterministic_and_ends_the_run():
-    state, _ = play(*running())
-    for attempt in (1, 2, 3):
-        state, _ = play(failed(attempt, "a", Cause.CRASHED, at_step=41), gone(attempt), waited(1000.0), state=state)
-    assert (state.label, state.reason) == ("failed", "crashed 3 times in a row at step 41: it broke")
-
-
-def test_a_gpu_whose_kernels_are_wrong_is_left_for_another_node():
-    state, actions = play(submitted(), nodes("abc"), failed(1, "a", Cause.KERNELS), gone(1))
-    assert actions[-1].nodes == ("b", "c")
-    state, actions = play(node_lost("b"), failed(2, "c", Cause.NODE_LOST), gone(2), state=state)
-    assert state.label == "recovering"
-
-
-def test_kernels_that_are_wrong_on_every_node_end_the_run_and_not_a_step_is_trained():
-    state, _ = play(submitted(), nodes("abc"))
-    for attempt, node in ((1, "a"), (2, "b"), (3, "c")):
-        state, _ = play(failed(attempt, node, Cause.KERNELS), gone(attempt), waited(1000.0), state=state)
-    assert (state.label, state.reason) == ("failed", "kernels 3 times in a row at step 0: it broke")
-
-
-def test_crashes_at_different_steps_are_not_deterministic():
-    state, _ = play(*running())
-    for attempt, step in ((1, 41), (2, 42), (3, 41)):
-        state, _ = play(failed(attempt, "a", Cause.CRASHED, at_step=step), gone(attempt), waited(1000.0), state=state)
-    assert state.label == "recovering"
-
-
-def test_a_configuration_error_ends_the_run_at_once():
-    state, actions = play(submitted(), nodes("ab"), failed(1, "a", Cause.CONFIG), gone(1))
-    assert (state.label, state.restarts) == ("failed", 0)
-    assert state.reason == "config: it broke; no restart can help"
-    assert actions[-1] == StopWorkers(attempt=1)
-
-
-def test_events_of_an_older_attempt_change_nothing():
-    state, _ = play(*running(), failed(1, "a"), gone(1))
-    for late in (failed(1, "b"), gone(1), committed(1, 900), stepped(1, 901), ended(1, Outcome.FINISHED, 1000)):
-        assert transition(state, late) == (state, ())
+# --- a person's wishes ---------------------------------------------------------------------------------------------------
 
 
 def test_a_stop_saves_first_and_then_ends():
-    state, actions = play(*running(), stop())
-    assert (state.label, actions[-1]) == ("stopping", SaveAndStop(attempt=1))
-    state, actions = play(committed(1, 77), ended(1, Outcome.STOPPED, 77), state=state)
-    assert (state.label, actions) == ("stopping", [StopWorkers(attempt=1)])
-    state, _ = play(gone(1), state=state)
+    state = play(*running(), stop())
+    assert (state.label, state.stage) == ("stopping", Stage.SAVING)
+    state = play(committed(1, 77), ended(1, Outcome.STOPPED, 77), state=state)
+    assert (state.label, state.stage) == ("stopping", Stage.DRAINING)
+    state = play(gone(1), state=state)
     assert (state.label, state.reason) == ("stopped", "stopped on request at step 77")
 
 
 def test_an_impatient_stop_kills():
-    state, actions = play(*running(), stop(), stop(now=True), gone(1))
-    assert actions[-2:] == [SaveAndStop(attempt=1), StopWorkers(attempt=1)]
-    assert state.label == "stopped"
+    state = play(*running(), stop(), stop(now=True), gone(1))
+    assert (state.label, state.reason) == ("stopped", "stopped on request, without a new checkpoint")
+
+
+def test_asking_twice_for_the_same_is_asking_once():
+    state = play(*running(), stop())
+    assert transition(state, stop(at_s=9.0)) == state
+
+
+def test_a_stop_that_takes_too_long_kills():
+    state = play(*running(), stop(), SavingOverdue(at_s=1.0, attempt=1), gone(1))
+    assert (state.label, state.reason) == ("stopped", "stopped on request, without a new checkpoint: saving took too long")
 
 
 def test_a_worker_that_dies_during_a_stop_ends_the_run_instead_of_restarting_it():
-    state, _ = play(*running(), stop(), failed(1, "a"), gone(1))
-    assert state.label == "stopped"
-    assert state.reason == "stopped on request; its last checkpoint failed: it broke"
+    state = play(*running(), stop(), failed(1, fault()), gone(1))
+    assert (state.label, state.reason) == ("stopped", "stopped on request; its last checkpoint failed: it broke")
 
 
-def test_a_stop_while_waiting_or_recovering_ends_the_run():
-    assert play(submitted(), stop())[0].label == "stopped"
-    assert play(*running(), failed(1, "a"), stop(), gone(1))[0].label == "stopped"
+def test_a_stop_while_waiting_starting_or_recovering_ends_the_run():
+    assert play(submitted(), stop()).label == "stopped"
+    assert play(submitted(), placed(1, "ab"), stop(), gone(1)).label == "stopped"
+    assert play(*running(), failed(1, fault()), stop(), gone(1)).label == "stopped"
+
+
+def test_a_run_whose_cluster_died_while_it_saved_goes_on_when_a_person_resumes_it():
+    state = play(*running(), committed(1, 60), stop(), resume())
+    assert (state.label, state.stage) == ("running", Stage.SAVING)
+    state = play(failed(1, fault(Cause.NODE_LOST, "a"), fault(Cause.NODE_LOST, "b")), gone(1), state=state)
+    assert (state.stage, state.ending) == (Stage.WAITING, None)
+
+
+def test_a_stop_that_is_taken_back_while_workers_are_being_killed_restarts_them():
+    state = play(*running(), stop(now=True), resume(), gone(1))
+    assert (state.stage, state.ending, state.wait_s, state.incidents) == (Stage.WAITING, None, 0.0, ())
+
+
+def test_a_stop_that_is_taken_back_while_workers_save_restarts_them_from_what_they_saved():
+    state = play(*running(), stop(), resume(), committed(1, 77), ended(1, Outcome.STOPPED, 77), gone(1))
+    assert (state.stage, state.committed_step, state.incidents) == (Stage.WAITING, 77, ())
+
+
+def test_a_resume_of_a_run_that_goes_on_anyway_changes_nothing():
+    for state in (play(submitted()), play(*running()), play(*running(), failed(1, fault()))):
+        assert transition(state, resume()) == state
+    finished = play(*running(), ended(1, Outcome.FINISHED, 1000))
+    assert transition(finished, resume()) == finished
 
 
 def test_a_stopped_run_resumes_with_a_new_budget_and_new_terms():
-    state, _ = play(*running(), committed(1, 77), stop(), ended(1, Outcome.STOPPED, 77), gone(1))
-    state, actions = play(
-        ResumeRequested(at_s=1.0, terms=replace(TERMS, num_nodes=1, world_size=1, config_version=2)), nodes("z"), state=state
-    )
-    assert actions == [StartWorkers(attempt=2, nodes=("z",), workers_per_node=1, world_size=1, config_version=2)]
-    assert (state.label, state.committed_step) == ("starting", 77)
-
-
-def test_a_new_controller_repeats_what_the_old_one_may_have_left_undone():
-    draining, _ = play(*running(), failed(1, "a"))
-    assert play(ControllerStarted(at_s=9.0, epoch=2), state=draining)[1] == [StopWorkers(attempt=1)]
-    saving, _ = play(*running(), stop())
-    assert play(ControllerStarted(at_s=9.0, epoch=2), state=saving)[1] == [SaveAndStop(attempt=1)]
-    steady, _ = play(*running())
-    taken, actions = play(ControllerStarted(at_s=9.0, epoch=2), state=steady)
-    assert (taken.epoch, taken.attempt, actions) == (2, 1, [])
-
-
-def test_refused_checkpoints_are_remembered():
-    state, _ = play(submitted(), nodes("ab"), resumed(1, 40, rejected=("step 60: digest mismatch in __0_0.distcp",)))
-    assert state.rejected == ("step 60: digest mismatch in __0_0.distcp",)
-
-
-def test_workers_that_were_told_to_stop_by_somebody_else_are_restarted():
-    state, actions = play(*running(), ended(1, Outcome.STOPPED, 5), gone(1))
-    assert actions[-1] == start(2, "ab")
-    assert state.restarts == 1
-
-
-def test_a_run_that_fell_back_has_not_committed_what_it_refused():
-    state, _ = play(*running(), committed(1, 60), failed(1, "a"), gone(1), resumed(2, 20, rejected=("step 60: bad", "step 40: bad")))
-    assert state.committed_step == 20
-    state, _ = play(stepped(2, 21), committed(2, 40), state=state)
-    assert (state.committed_step, state.restarts_in_row) == (40, 0)
-
-
-def test_a_worker_killed_over_and_over_on_the_only_node_never_bars_it():
-    one_node = replace(TERMS, num_nodes=1, world_size=1)
-    state, _ = play(submitted(one_node), nodes("a"))
-    for attempt in range(1, 6):
-        state, actions = play(
-            stepped(attempt, attempt), committed(attempt, 10 * attempt), failed(attempt, "a", at_step=attempt), gone(attempt), state=state
-        )
-        assert isinstance(actions[-1], StartWorkers), "weeks may lie between"
+    terms = replace(TERMS, num_nodes=1, world_size=1, config_version=2)
+    state = play(*running(), committed(1, 77), stop(), ended(1, Outcome.STOPPED, 77), gone(1), resume(terms))
+    assert (state.label, state.committed_step, state.terms, state.stop_wanted) == ("queued", 77, terms, False)
 
 
 def test_a_resumed_run_is_judged_anew():
-    state, _ = play(*running())
+    state = play(*running())
     for attempt in (1, 2, 3):
-        state, _ = play(failed(attempt, "a", Cause.CRASHED, at_step=7), gone(attempt), waited(1000.0), state=state)
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.CRASHED), at_step=7), gone(attempt, spares=0), state=state)
     assert state.label == "failed"
-
-    state, _ = play(ResumeRequested(at_s=2000.0, terms=TERMS), nodes("ab", at_s=2001.0), state=state)
-    state, actions = play(failed(4, "a", Cause.CRASHED, at_step=7, at_s=2002.0), gone(4, at_s=2002.0), state=state)
-    assert isinstance(actions[-1], StartWorkers)
-    state, _ = play(resumed(5, 0), stepped(5, 1, at_s=2010.0), state=state)
+    state = play(resume(), placed(4, "ab"), failed(4, fault(Cause.CRASHED), at_step=7, at_s=2002.0), gone(4, spares=0), state=state)
+    assert state.label == "recovering"
+    state = play(placed(5, "ab"), resumed(5, 0), stepped(5, 1, at_s=2010.0), state=state)
     assert [one.recovered_after_s for one in state.incidents] == [None, None, None, 8.0], "what ended the run was not recovered from"
+
+
+def test_a_run_that_nothing_is_left_of_can_be_ended_in_one_word():
+    for state in (play(submitted()), play(*running()), play(*running(), stop())):
+        assert play(FoundDead(at_s=9.0), state=state).label == "stopped"
+    finished = play(*running(), ended(1, Outcome.FINISHED, 1000), FoundDead(at_s=9.0))
+    assert (finished.label, finished.reason) == ("finished", "finished at step 1000")
+
+
+# --- nodes that are to be left -------------------------------------------------------------------------------------------
+
+
+def leave(attempt: int, node: str, within_s: float | None = None) -> NodesToLeave:
+    return NodesToLeave(at_s=1.0, attempt=attempt, nodes=(node,), text="B cordoned: its fan rattles", within_s=within_s)
+
+
+def test_a_run_saves_before_it_leaves_a_node_that_somebody_cordoned():
+    state = play(*running(), leave(1, "b", within_s=120.0))
+    assert (state.stage, state.save_within_s, state.label) == (Stage.SAVING, 120.0, "running")
+    state = play(committed(1, 77), ended(1, Outcome.STOPPED, 77), gone(1), state=state)
+    (incident,) = state.incidents
+    assert (incident.cause, incident.node, incident.strikes) == (Cause.LEAVING, "b", {})
+    assert (state.restarts_in_row, state.wait_s, next_on(state)) == (0, 0.0, "ac")
+    assert play(*running(2, "ac"), state=state).save_within_s is None
+
+
+def test_what_leaving_a_node_costs_is_counted_from_the_newest_step_that_is_known():
+    state = play(submitted(), placed(1, "ab"), resumed(1, 30), stepped(1, 31))
+    assert play(leave(1, "b"), state=state).incidents[0].at_step == 30
+    assert play(committed(1, 40), leave(1, "b"), state=state).incidents[0].at_step == 40
+    assert play(submitted(), placed(1, "ab"), leave(1, "b")).incidents[0].at_step == 0
+
+
+def test_a_node_is_left_without_saving_where_there_is_nothing_to_save_yet_or_no_time():
+    starting = play(submitted(), placed(1, "ab"), leave(1, "b"))
+    assert starting.stage is Stage.DRAINING
+    late = play(*running(), leave(1, "b"), SavingOverdue(at_s=9.0, attempt=1), gone(1))
+    assert (late.stage, late.restarts) == (Stage.WAITING, 1)
+
+
+def test_what_breaks_while_a_node_is_being_left_counts_beside_it():
+    state = play(*running(), leave(1, "b"), failed(1, fault(Cause.HARDWARE, "a")), gone(1))
+    (incident,) = state.incidents
+    assert (incident.cause, incident.cordons) == (Cause.LEAVING, ("A",))
+
+
+def test_a_stop_while_a_node_is_being_left_ends_the_run():
+    assert play(*running(), leave(1, "b"), stop(), ended(1, Outcome.STOPPED, 9), gone(1)).label == "stopped"
+
+
+def test_workers_that_were_told_to_stop_by_somebody_else_go_on_elsewhere():
+    state = play(*running(), ended(1, Outcome.STOPPED, 5, told="b"), gone(1))
+    (incident,) = state.incidents
+    assert (incident.cause, incident.node, state.restarts, next_on(state)) == (Cause.LEAVING, "b", 1, "ac")
+    assert incident.detail == "workers were told to stop by someone else (SIGTERM) and saved"
+
+
+# --- what the journal is for ---------------------------------------------------------------------------------------------
+
+
+def test_a_new_controller_changes_the_epoch_and_nothing_else():
+    state = play(*running())
+    assert play(ControllerStarted(at_s=9.0, epoch=2), state=state) == replace(state, epoch=2)
+
+
+def test_refused_checkpoints_are_remembered():
+    state = play(submitted(), placed(1, "ab"), resumed(1, 40, rejected=("step 60: digest mismatch in __0_0.distcp",)))
+    assert state.rejected == ("step 60: digest mismatch in __0_0.distcp",)
+
+
+def test_a_run_that_fell_back_has_not_committed_what_it_refused():
+    state = play(*running(), committed(1, 60), failed(1, fault()), gone(1), placed(2, "bc"), resumed(2, 20, rejected=("step 60: bad",)))
+    assert (state.committed_step, state.restarts_in_row) == (20, 1)
+    state = play(stepped(2, 21), committed(2, 40), state=state)
+    assert (state.committed_step, state.restarts_in_row) == (40, 0)
+
+
+def test_a_commit_that_is_told_late_takes_nothing_back():
+    state = play(*running(), committed(1, 60))
+    assert transition(state, committed(1, 40)) is state
+
+
+def test_what_was_never_submitted_has_no_life():
+    for event in (FoundDead(at_s=1.0), stop(), placed(1, "ab"), resume()):
+        assert transition(RunState(), event) == RunState()
+
+
+def test_the_end_counts_as_a_commit_that_nobody_saw():
+    assert play(*running(), ended(1, Outcome.FINISHED, 1000)).committed_step == 1000
+
+
+def test_the_end_tells_how_many_updates_were_skipped():
+    state = play(*running(), ended(1, Outcome.FINISHED, 1000, num_skipped=1))
+    assert state.reason == "finished at step 1000; 1 update skipped in attempt 1"
 
 
 def test_every_ending_has_a_label():

@@ -85,7 +85,8 @@ def test_the_controller_does_not_wait_for_a_store_that_hangs(store: Store, watch
 
     watch.record([FINDING])
 
-    assert watch.standings == {"m3": Standing(cordoned="fans")}, "the last that was known"
+    assert watch.standings["m3"] == Standing(cordoned="fans"), "the last that was known"
+    assert watch.standings["m1"].strikes == FINDING.strikes, "what the run found counts for it at once"
     store.may_go_on.set()
     wait_for(lambda: "m1" in watch.standings, "the finding, once the store goes on")
 
@@ -147,3 +148,12 @@ def test_the_last_findings_of_a_run_are_written_before_it_stops(store: Store):
     watch.stop()
 
     assert standings(NodeRegistry(store).read()) == {"m1": Standing(strikes=2)}
+
+
+def test_a_finding_does_not_wait_for_the_next_reading(store: Store):
+    watch = RegistryWatch(NodeRegistry(store), every_s=3600.0)
+    watch.start()
+    watch.record([FINDING])
+
+    wait_for(lambda: "m1" in watch.standings, "the finding")
+    watch.stop()

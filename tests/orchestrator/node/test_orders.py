@@ -1,10 +1,14 @@
-"""The environment of a worker."""
+"""What an agent makes of its orders, and the environment of its workers."""
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from data_pipeline.config import StorageConfig
-from orchestrator import codec
-from orchestrator.node.orders import Rendezvous, SpawnOrder, worker_environment
+from orchestrator.messages import Mode, Rendezvous
+from orchestrator.node.orders import AgentOrder, SpawnOrder, assignments, merge, worker_environment
 
 INHERITED = {
     "PATH": "/usr/bin",
@@ -17,33 +21,86 @@ INHERITED = {
 }
 
 
-def environment(device: str) -> dict[str, str]:
-    order = SpawnOrder(
+def spawn(attempt: int, *, device: str = "cpu", port: int = 20001) -> SpawnOrder:
+    return SpawnOrder(
         run="first",
-        attempt=2,
+        attempt=attempt,
         config_version=1,
         storage=StorageConfig(root="s3://bucket/prefix"),
         device=device,
         world_size=16,
         first_rank=8,
         num_workers=8,
-        rendezvous=Rendezvous(address="10.0.0.1", port=20001),
+        rendezvous=Rendezvous(address="10.0.0.1", port=port),
     )
-    return worker_environment(INHERITED, order, local_rank=3, gpu_ids=("0", "1", "4", "5"), agent_pid=77)
 
 
-def test_a_worker_learns_its_place_and_its_run():
+def run(attempt: int, *, port: int = 20001) -> AgentOrder:
+    return AgentOrder(attempt=attempt, mode=Mode.RUN, spawn=spawn(attempt, port=port))
+
+
+def kill(attempt: int, *, wants_evidence: bool = False) -> AgentOrder:
+    return AgentOrder(attempt=attempt, mode=Mode.KILL, wants_evidence=wants_evidence)
+
+
+def save(attempt: int) -> AgentOrder:
+    return AgentOrder(attempt=attempt, mode=Mode.SAVE)
+
+
+def after(*orders: AgentOrder) -> AgentOrder:
+    """What an agent sees to after these, in this order."""
+    known = AgentOrder(attempt=0, mode=Mode.KILL)
+    for order in orders:
+        known = merge(known, order)
+    return known
+
+
+def test_a_newer_attempt_replaces_all_that_was_known():
+    assert after(kill(1, wants_evidence=True), run(2)) == run(2)
+
+
+def test_an_order_of_an_older_attempt_is_ignored():
+    assert after(run(2), kill(1)) == run(2)
+
+
+def test_the_same_again_changes_nothing():
+    assert after(run(2), run(2), save(2), save(2)) == after(run(2), save(2))
+
+
+def test_who_was_told_to_kill_an_attempt_never_starts_it_afterwards():
+    assert after(kill(2), run(2)).mode is Mode.KILL
+
+
+def test_a_node_that_waits_for_its_rendezvous_learns_later_what_to_start():
+    assert after(AgentOrder(attempt=2, mode=Mode.RUN), run(2)) == run(2)
+
+
+def test_workers_are_named_once():
+    assert after(run(2, port=20001), run(2, port=20002)).spawn == spawn(2, port=20001)
+
+
+@pytest.mark.parametrize("orders", list(itertools.permutations([run(1), run(2), save(2), kill(2, wants_evidence=True)])))
+def test_however_orders_overtake_each_other_the_last_wish_stands(orders: tuple[AgentOrder, ...]):
+    assert after(*orders) == AgentOrder(attempt=2, mode=Mode.KILL, spawn=spawn(2), wants_evidence=True)
+
+
+def test_each_worker_learns_its_place_and_its_run_from_its_first_order():
+    first, *_, last = assignments(spawn(2))
+
+    assert (first.rank, first.local_rank, last.rank, last.local_rank) == (8, 0, 15, 7)
+    assert (last.world_size, last.local_world_size, last.rendezvous) == (16, 8, Rendezvous(address="10.0.0.1", port=20001))
+    assert (last.run, last.attempt, last.config_version, last.storage) == ("first", 2, 1, StorageConfig(root="s3://bucket/prefix"))
+
+
+def environment(device: str) -> dict[str, str]:
+    return worker_environment(INHERITED, spawn(2, device=device), gpu_ids=("0", "1", "4", "5"), agent_pid=77)
+
+
+def test_a_worker_is_marked_and_does_not_know_its_rank_yet():
     found = environment("cpu")
 
-    assert [found[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")] == [
-        "11",
-        "3",
-        "16",
-        "10.0.0.1",
-        "20001",
-    ]
-    assert [found[name] for name in ("BRAID_RUN", "BRAID_ATTEMPT", "BRAID_CONFIG_VERSION", "BRAID_AGENT_PID")] == ["first", "2", "1", "77"]
-    assert codec.from_json(StorageConfig, found["BRAID_STORAGE"].encode()) == StorageConfig(root="s3://bucket/prefix")
+    assert [found[name] for name in ("BRAID_RUN", "BRAID_ATTEMPT", "BRAID_AGENT_PID")] == ["first", "2", "77"]
+    assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & set(found)
 
 
 def test_credentials_pass_and_what_ray_added_does_not():

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from model.train.metrics import StepMetrics
-from orchestrator.messages import Beat, Committed, Ended, Failed, Message, Outcome, Phase, Resumed
-from orchestrator.node.tracked import Tracked, aged, exited, grown_older, heard, is_news, track
+from orchestrator.messages import (
+    Beat,
+    CheckpointLost,
+    Committed,
+    Ended,
+    Failed,
+    Message,
+    Outcome,
+    Phase,
+    Resumed,
+    WorkerReport,
+    grown_older,
+)
+from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, track
 
 
 def told(*messages: Message, every_s: float = 1.0) -> Tracked:
@@ -13,6 +25,10 @@ def told(*messages: Message, every_s: float = 1.0) -> Tracked:
     for count, message in enumerate(messages, start=1):
         record = heard(record, message, count * every_s)
     return record
+
+
+def is_news(before: WorkerReport, after: WorkerReport) -> bool:
+    return milestones(before) != milestones(after)
 
 
 def training(step: int, metrics: StepMetrics | None = None) -> Beat:
@@ -60,6 +76,22 @@ def test_an_exit_is_news():
     record = told(training(5))
 
     assert is_news(record.report, exited(record, -9, killed_by_agent=True).report)
+
+
+def test_a_worker_that_is_told_to_leave_is_news():
+    told_off = told(training(5)), told(Beat(phase=Phase.TRAINING, step=5, told_to_leave=True))
+
+    assert is_news(*(record.report for record in told_off))
+
+
+def test_a_lost_checkpoint_is_news_and_stays_until_another_is_committed():
+    lost = CheckpointLost(step=5, ranks=(1,), text="no answer")
+    record = told(training(5), lost)
+
+    assert record.report.lost_checkpoint == lost
+    assert is_news(told(training(5)).report, record.report)
+    assert heard(record, training(6), 9.0).report.lost_checkpoint == lost
+    assert heard(record, Committed(step=10), 9.0).report.lost_checkpoint is None
 
 
 def test_a_report_that_can_not_be_renewed_grows_older():

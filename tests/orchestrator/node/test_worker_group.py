@@ -1,10 +1,10 @@
-"""The workers of one node, without Ray: real processes, which say little Python."""
+"""The workers of one attempt, without an agent: real processes, which say little Python. Each test serves their pipes itself."""
 
 from __future__ import annotations
 
 import os
+import selectors
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,170 +12,234 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.attended import AttendedClock
 from orchestrator.messages import Failed, Phase, WorkerReport
 from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import look_at, members_of_session
-from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup, start_worker_group
+from orchestrator.node.rotated_log import RotatedLog
+from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup
+from orchestrator.node.worker_process import WorkerProcess
+from tests.orchestrator.node.scripted import HEARS, TRAINS, assign
 from tests.orchestrator.node.waiting import is_over, is_training, wait_for
 
-SPEAKS = "import os, time; from orchestrator.messages import *; say = lambda m: os.write(int(os.environ['BRAID_REPORT_FD']), encode(m));"
-TRAINS = SPEAKS + "say(Beat(phase=Phase.TRAINING, step=3)); time.sleep(60)"
+
+class Served:
+    """A group, and one who serves it while it waits."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ended: list[int] = []
+        """Ranks, in the order in which they ended."""
+        self._directory = directory
+        self._selector = selectors.DefaultSelector()
+        self._clock = AttendedClock(time.monotonic, max_gap_s=1.0)
+        self.group = WorkerGroup(1, run=directory.name, selector=self._selector, clock=self._clock, on_exit=self._on_exit)
+
+    def start(self, *codes: str, python: str = sys.executable) -> None:
+        """A worker for each piece of code."""
+        marks = {"BRAID_RUN": self._directory.name, "BRAID_AGENT_PID": str(os.getpid())}
+        self.group.start(
+            tuple(
+                WorkerSpec(
+                    command=(python, "-c", code),
+                    environment=os.environ | marks,
+                    assign=assign(rank),
+                    log_path=self._directory / f"logs/{rank}.log",
+                )
+                for rank, code in enumerate(codes)
+            )
+        )
+
+    def serve(self) -> None:
+        for key, _ in self._selector.select(0.05):
+            key.data()
+        self._clock.look()
+
+    def when(self, condition: Callable[[WorkerReport], bool], *, count: int = 1) -> tuple[WorkerReport, ...]:
+        """The reports once `count` of them meet the condition."""
+
+        def look() -> tuple[WorkerReport, ...] | None:
+            self.serve()
+            reports = self.group.reports()
+            return reports if sum(condition(report) for report in reports) >= count else None
+
+        return wait_for(look, "the reports")
+
+    def end(self, *, wants_evidence: bool = False) -> None:
+        def is_gone() -> bool:
+            self.group.end(wants_evidence=wants_evidence)
+            self.serve()
+            return self.group.is_gone
+
+        wait_for(is_gone, "the end of all")
+
+    def log(self, rank: int) -> bytes:
+        logfile = self.group.logfile(rank)
+        return logfile.tail(1 << 20) if logfile else b""
+
+    def _on_exit(self, rank: int, logfile: RotatedLog) -> None:
+        self.ended.append(rank)
 
 
 @pytest.fixture
-def ended() -> list[int]:
-    """Ranks, in the order in which they ended."""
-    return []
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path)
+    yield served
+    served.end()
 
 
-@pytest.fixture
-def group(ended: list[int]) -> Iterator[WorkerGroup]:
-    group = start_worker_group(on_exit=ended.append)
-    yield group
-    group.close()
+def test_the_last_words_of_a_worker_come_with_its_exit(served: Served):
+    served.start(HEARS + "say(Failed(error_type='ValueError', text='no')); print('bye', flush=True); os._exit(3)")
 
+    [report] = served.when(is_over)
 
-@pytest.fixture
-def spec(tmp_path: Path) -> Callable[..., WorkerSpec]:
-    def spec(rank: int, code: str, *, python: str = sys.executable) -> WorkerSpec:
-        return WorkerSpec(rank=rank, command=(python, "-c", code), environment=dict(os.environ), log_path=tmp_path / f"logs/{rank}.log")
-
-    return spec
-
-
-def reports_when(group: WorkerGroup, condition: Callable[[WorkerReport], bool], *, count: int = 1) -> tuple[WorkerReport, ...]:
-    """The reports once `count` of them meet the condition, by waiting for news only."""
-
-    def look() -> tuple[WorkerReport, ...] | None:
-        version, reports = group.reports()
-        if sum(condition(report) for report in reports) >= count:
-            return reports
-        group.wait_for_news(version, 5.0)
-        return None
-
-    return wait_for(look, "the reports")
-
-
-def test_the_last_words_of_a_worker_come_with_its_exit(group: WorkerGroup, spec, ended: list[int]):
-    group.spawn((spec(7, SPEAKS + "say(Failed(error_type='ValueError', text='no')); print('bye', flush=True); os._exit(3)"),))
-
-    [report] = reports_when(group, is_over)
-
-    assert (report.rank, report.exit_code, report.killed_by_agent) == (7, 3, False)
+    assert (report.rank, report.exit_code, report.killed_by_agent) == (0, 3, False)
     assert report.failed == Failed(error_type="ValueError", text="no")
-    assert group.read_log(7, 0, 100) == (b"bye\n", 4)
-    assert ended == [7]
+    assert served.log(0) == b"bye\n"
+    assert served.ended == [0]
 
 
-def test_a_flood_of_words_before_the_end_is_read_to_its_end(group: WorkerGroup, spec):
-    code = "[say(Beat(phase=Phase.TRAINING, step=n)) for n in range(5000)]; print('x' * 300_000, flush=True); os._exit(0)"
-    group.spawn((spec(0, SPEAKS + code),))
+def test_a_flood_of_words_before_the_end_is_read_to_its_end(served: Served):
+    served.start(HEARS + "[say(Beat(phase=Phase.TRAINING, step=n)) for n in range(5000)]; print('x' * 300_000, flush=True); os._exit(0)")
 
-    [report] = reports_when(group, is_over)
+    [report] = served.when(is_over)
 
     assert report.step == 4999
-    assert len(group.log_tail(0, 1 << 20)) == 300_001
+    assert len(served.log(0)) == 300_001
 
 
-def test_a_worker_that_somebody_killed_is_not_taken_for_one_that_the_agent_killed(group: WorkerGroup, spec):
-    group.spawn((spec(0, TRAINS), spec(1, TRAINS)))
-    victim = reports_when(group, is_training, count=2)[0]
+def test_who_leaves_somebody_behind_that_never_stops_talking_is_reaped_all_the_same(served: Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(WorkerProcess, "read_output", lambda self: b"y\n")
+
+    served.start("pass")
+
+    assert served.when(is_over)[0].exit_code == 0
+
+
+def test_a_worker_that_somebody_killed_is_not_taken_for_one_that_the_agent_killed(served: Served):
+    served.start(TRAINS, TRAINS)
+    victim = served.when(is_training, count=2)[0]
 
     os.kill(victim.pid, signal.SIGKILL)
-    reports_when(group, is_over)
-    assert group.kill(10.0)
+    served.when(is_over)
+    served.end()
 
-    assert [(report.exit_code, report.killed_by_agent) for report in group.reports()[1]] == [(-9, False), (-9, True)]
+    assert [(report.exit_code, report.killed_by_agent) for report in served.group.reports()] == [(-9, False), (-9, True)]
 
 
-def test_nothing_is_left_of_a_killed_worker_and_nothing_starts_afterwards(group: WorkerGroup, spec):
-    group.spawn((spec(0, "import os; os.fork(); " + TRAINS),))
-    pid = reports_when(group, is_training)[0].pid
+def test_who_had_ended_when_the_agent_began_to_kill_did_so_by_itself(served: Served):
+    served.start(HEARS + "train(); signal.pause()")
+    pid = served.when(is_training)[0].pid
+    os.kill(pid, signal.SIGABRT)
+    wait_for(lambda: look_at(pid) is None, "the worker's end")
+
+    served.end()
+
+    assert [(report.exit_code, report.killed_by_agent) for report in served.group.reports()] == [(-6, False)]
+
+
+def test_how_a_worker_ends_says_nothing_once_the_agent_kills_its_peers(served: Served):
+    """Told to write down where it stands, this one ends with a status of its own, as a survivor whose peer is gone does."""
+    served.start(HEARS + "signal.signal(signal.SIGUSR1, lambda *_: os.abort()); train(); time.sleep(120)")
+    served.when(is_training)
+
+    served.end(wants_evidence=True)
+
+    assert [(report.exit_code, report.killed_by_agent) for report in served.group.reports()] == [(-6, True)]
+
+
+def test_nothing_is_left_of_a_killed_worker(served: Served):
+    served.start(HEARS + "os.fork(); train(); time.sleep(120)")
+    pid = served.when(is_training)[0].pid
     wait_for(lambda: len(members_of_session(pid)) == 2, "the worker's child")
 
-    assert group.kill(10.0)
-    group.spawn((spec(1, TRAINS),))
+    served.end()
 
     assert members_of_session(pid) == []
-    assert [report.rank for report in group.reports()[1]] == [0]
 
 
-def test_the_child_that_a_worker_leaves_behind_is_ended(group: WorkerGroup, spec):
-    group.spawn((spec(0, "import os, time; os.fork() or time.sleep(60)"),))
+def test_the_child_that_a_worker_leaves_behind_is_ended(served: Served):
+    served.start("import os, time; os.fork() or time.sleep(120)")
 
-    [report] = reports_when(group, is_over)
+    [report] = served.when(is_over)
 
     assert report.exit_code == 0
     wait_for(lambda: members_of_session(report.pid) == [], "the end of the child")
 
 
-def test_a_stopped_worker_can_be_killed(group: WorkerGroup, spec):
-    group.spawn((spec(0, TRAINS),))
-    os.kill(reports_when(group, is_training)[0].pid, signal.SIGSTOP)
+def test_a_process_in_a_session_of_its_own_does_not_survive(served: Served):
+    served.start(HEARS + "print(subprocess.Popen(['sleep', '120'], start_new_session=True).pid, flush=True); train(); time.sleep(120)")
+    served.when(is_training)
+    child = int(wait_for(lambda: served.serve() or served.log(0), "the child"))
+    assert look_at(child) is not None
 
-    assert group.kill(10.0)
+    served.end()
 
-
-def test_a_graceful_stop_is_sigterm(group: WorkerGroup, spec):
-    code = "import signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(5));"
-    group.spawn((spec(0, SPEAKS + code + "say(Beat(phase=Phase.TRAINING, step=0)); time.sleep(60)"),))
-    reports_when(group, is_training)
-
-    group.save_and_stop()
-
-    assert reports_when(group, is_over)[0].exit_code == 5
+    assert look_at(child) is None
 
 
-def test_a_command_that_does_not_exist_is_a_failed_worker_that_says_so(group: WorkerGroup, spec):
-    group.spawn((spec(0, "", python="/no/such/python"),))
+def test_a_stopped_worker_can_be_killed(served: Served):
+    served.start(TRAINS)
+    os.kill(served.when(is_training)[0].pid, signal.SIGSTOP)
 
-    [report] = reports_when(group, is_over)
+    served.end()
+
+
+def test_a_graceful_stop_comes_down_the_pipe_once(served: Served):
+    code = """
+def look_for_more(*_):
+    os.set_blocking(orders.fileno(), False)
+    os._exit(5 if orders.read() is None else 6)
+signal.signal(signal.SIGUSR2, look_for_more)
+train()
+assert decode_order(orders.readline()) == Stop()
+say(Beat(phase=Phase.SAVING))
+time.sleep(120)
+"""
+    served.start(HEARS + code)
+    pid = served.when(is_training)[0].pid
+
+    served.group.stop()
+    served.when(lambda report: report.phase is Phase.SAVING)
+    served.group.stop()
+    os.kill(pid, signal.SIGUSR2)
+
+    assert served.when(is_over)[0].exit_code == 5
+
+
+def test_a_command_that_does_not_exist_is_a_failed_worker_that_says_so(served: Served):
+    served.start("", python="/no/such/python")
+
+    [report] = served.when(is_over)
 
     assert report.exit_code == EXIT_NOT_STARTED
     assert report.failed is not None
     assert "/no/such/python" in report.failed.text
 
 
-def test_spawning_a_rank_twice_starts_it_once(group: WorkerGroup, spec):
-    group.spawn((spec(0, TRAINS),))
-    group.spawn((spec(0, TRAINS),))
+def test_noise_on_the_report_pipe_is_ignored(served: Served):
+    served.start(HEARS + "os.write(int(os.environ['BRAID_REPORT_FD']), b'what?\\n'); train(); time.sleep(120)")
 
-    assert len(reports_when(group, is_training)) == 1
-
-
-def test_noise_on_the_report_pipe_is_ignored(group: WorkerGroup, spec):
-    group.spawn((spec(0, SPEAKS + "os.write(int(os.environ['BRAID_REPORT_FD']), b'what?\\n'); " + TRAINS),))
-
-    assert reports_when(group, is_training)[0].phase is Phase.TRAINING
+    assert served.when(is_training)[0].phase is Phase.TRAINING
 
 
-def test_a_worker_begins_with_no_signal_blocked_and_ordinary_priority(group: WorkerGroup, spec):
-    group.spawn(
-        (spec(0, "import os; print(os.getpriority(0, 0), open('/proc/self/oom_score_adj').read().strip(), os.getsid(0) == os.getpid())"),)
-    )
+def test_a_worker_begins_with_no_signal_blocked_and_ordinary_priority(served: Served):
+    served.start("import os; print(os.getpriority(0, 0), open('/proc/self/oom_score_adj').read().strip(), os.getsid(0) == os.getpid())")
 
-    reports_when(group, is_over)
+    served.when(is_over)
 
-    assert group.read_log(0, 0, 100)[0] == b"0 0 True\n"
+    assert served.log(0) == b"0 0 True\n"
 
 
-def test_workers_die_with_their_agent(tmp_path: Path):
-    """The agent is a process of its own here; its worker asks the kernel to be killed with it, as the real one does."""
-    dies_with_parent = "import ctypes, time; ctypes.CDLL(None).prctl(1, 9); print('here', flush=True); time.sleep(60)"
-    agent = (
-        "import os, sys, time; from pathlib import Path; from orchestrator.node import orders, worker_group;"
-        "group = worker_group.start_worker_group(on_exit=print); command = (sys.executable, '-c', sys.argv[1]);"
-        "spec = orders.WorkerSpec(rank=0, command=command, environment=dict(os.environ), log_path=Path(sys.argv[2]));"
-        "group.spawn((spec,)); group.wait_for_news(0, 10); print(group.reports()[1][0].pid, flush=True); time.sleep(60)"
-    )
-    log_path = tmp_path / "0.log"
-    with subprocess.Popen([sys.executable, "-c", agent, dies_with_parent, str(log_path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        worker = int(process.stdout.readline())
-        wait_for(lambda: log_path.exists() and log_path.read_text() == "here\n", "the worker")
-        time.sleep(0.2)
-        assert look_at(worker) is not None, "it must outlive the moment of its start"
+def test_a_worker_gets_no_pipe_of_its_siblings(served: Served):
+    """Else it would not see the end of its agent as long as a sibling lives."""
+    code = """
+import os
+own = {0, 1, 2, int(os.environ["BRAID_ORDER_FD"]), int(os.environ["BRAID_REPORT_FD"])}
+listed = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd not in own]
+print([fd for fd in listed if os.path.exists(f"/proc/self/fd/{fd}")])
+"""
+    served.start(TRAINS, code)
 
-        process.kill()
+    served.when(is_over)
 
-    wait_for(lambda: look_at(worker) is None, "the worker's end", timeout_s=10)
+    assert served.log(1) == b"[]\n"

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.messages import Phase, WorkerReport
+from orchestrator.messages import AgentReport, Phase, WorkerReport
+from orchestrator.node.agent import Agent
 
 T = TypeVar("T")
 
@@ -26,3 +27,21 @@ def is_over(worker: WorkerReport) -> bool:
 
 def is_training(worker: WorkerReport) -> bool:
     return worker.phase is Phase.TRAINING
+
+
+def report_when(agent: Agent, condition: Callable[[AgentReport], bool]) -> AgentReport:
+    """The first report that meets the condition, by waiting for news only."""
+
+    def look() -> AgentReport | None:
+        version, report = agent.report()
+        if condition(report):
+            return report
+        agent.wait_for_news(version, 5.0)
+        return None
+
+    return wait_for(look, "the report")
+
+
+def trains(attempt: int, *, num_workers: int = 1) -> Callable[[AgentReport], bool]:
+    """All workers of the attempt do."""
+    return lambda report: report.attempt == attempt and sum(map(is_training, report.workers)) == num_workers

@@ -1,10 +1,23 @@
 """The log that decides which checkpoints count, and keeps older attempts from writing."""
 
+from dataclasses import replace
+
 import pytest
 
+from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.codec import DecodeError
 from orchestrator.errors import Fenced
-from orchestrator.records.commit_log import Commit, Fence, Reject, last_fence, open_commit_log, trusted_commits
+from orchestrator.records.commit_log import (
+    Commit,
+    Entry,
+    Fence,
+    Reject,
+    Trust,
+    count,
+    last_fence,
+    open_commit_log,
+    trusted_commits,
+)
 from tests.fakes.memory_store import MemoryStore
 
 
@@ -114,6 +127,106 @@ def test_the_same_step_may_be_committed_again_after_its_checkpoint_was_rejected(
     log.commit(commit(2, step=10))
 
     assert log.trusted() == [commit(2, step=10)]
+
+
+def reject(attempt: int, step: int) -> Reject:
+    return Reject(attempt=attempt, step=step, reason="corrupt")
+
+
+def trust(attempt: int, step: int) -> Trust:
+    return Trust(attempt=attempt, step=step, reason="by hand")
+
+
+def steps(entries: list[Entry]) -> list[tuple[int, int]]:
+    """(attempt, step) of the trusted checkpoints, newest first."""
+    return [(one.attempt, one.step) for one in trusted_commits(entries)]
+
+
+def test_a_person_takes_a_rejection_back_while_a_worker_writes():
+    store = MemoryStore()
+    worker = open_commit_log(store)
+    worker.fence(1)
+    worker.commit(commit(1, step=10))
+    worker.reject(commit(1, step=10), "a bit flipped in this host's memory", attempt=1)
+    person = open_commit_log(store)
+    worker.commit(commit(1, step=20))
+    person.trust(commit(1, step=10), "alice@desk")
+    worker.commit(commit(1, step=30))
+
+    assert [one.step for one in open_commit_log(store).trusted()] == [30, 20, 10]
+    assert worker.entries == (*person.entries, commit(1, step=30))
+    assert person.entries[-1] == Trust(attempt=1, step=10, reason="alice@desk")
+
+
+def test_when_all_were_rejected_those_that_are_trusted_again_are_in_order_whatever_was_first():
+    entries: list[Entry] = [Fence(attempt=1), *(commit(1, step) for step in (20, 40, 60)), Fence(attempt=2)]
+    entries += [reject(1, 60), reject(1, 40), reject(1, 20)]
+
+    assert steps([*entries, trust(1, 40), trust(1, 60)]) == steps([*entries, trust(1, 60), trust(1, 40)]) == [(1, 60), (1, 40)]
+    assert count([*entries, trust(1, 40)]).rejected == (commit(1, 20), commit(1, 60))
+
+
+def test_a_checkpoint_that_is_trusted_again_comes_before_what_a_fallback_committed_below_it():
+    """Attempt 2 went back behind 60 to 20 and came to 30; what it commits next is the newest again."""
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 20), commit(1, 60), Fence(attempt=2), reject(1, 60), commit(2, 30)]
+
+    assert steps([*entries, trust(1, 60)]) == [(1, 60), (2, 30), (1, 20)]
+    assert steps([*entries, trust(1, 60), commit(2, 40)]) == [(2, 40), (1, 60), (2, 30), (1, 20)]
+
+
+def test_trust_goes_back_and_forth_and_makes_nothing_of_what_was_never_committed():
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 20), reject(1, 20), trust(1, 20)]
+
+    assert steps(entries) == steps([*entries, trust(1, 20)]) == [(1, 20)]
+    assert steps([*entries, reject(1, 20)]) == []
+    assert steps([*entries, trust(1, 30), trust(2, 20)]) == [(1, 20)]
+
+
+def test_of_two_attempts_at_the_same_step_the_one_that_is_trusted_again_counts_as_newer():
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 20), Fence(attempt=2), reject(1, 20), commit(2, 20)]
+
+    assert steps([*entries, trust(1, 20)]) == [(1, 20), (2, 20)]
+
+
+def test_what_was_committed_anew_since_is_not_replaced_by_what_was_rejected():
+    anew = replace(commit(1, 20), manifest_sha256="1" * 64)
+
+    assert trusted_commits([Fence(attempt=1), commit(1, 20), reject(1, 20), anew, trust(1, 20)]) == [anew]
+
+
+class LosesAnswers(MemoryStore):
+    """A store that does what it is asked, and of which nobody hears."""
+
+    def create(self, key: str, data: bytes) -> None:
+        super().create(key, data)
+        raise StoreUnavailable("no answer")
+
+
+def test_an_entry_whose_answer_got_lost_is_recognised_when_it_is_appended_again():
+    objects = LosesAnswers().objects
+    log = open_commit_log(MemoryStore(objects=objects))
+    log.fence(1)
+    deaf = open_commit_log(LosesAnswers(objects=objects))
+    with pytest.raises(StoreUnavailable):
+        deaf.commit(commit(1, step=10))
+    open_commit_log(MemoryStore(objects=objects)).trust(commit(1, step=5), "somebody else in between")
+    deaf.commit(commit(1, step=10))
+
+    assert [entry for entry in open_commit_log(MemoryStore(objects=objects)).entries if isinstance(entry, Commit)] == [commit(1, step=10)]
+    assert deaf.entries == open_commit_log(MemoryStore(objects=objects)).entries
+
+
+def test_a_fence_that_is_found_there_may_be_another_process_and_is_not_ours():
+    store = MemoryStore()
+    log = open_commit_log(store)
+    open_commit_log(store).fence(1)
+
+    with pytest.raises(Fenced):
+        log.fence(1)
+
+
+def test_a_checkpoint_that_was_committed_twice_counts_once():
+    assert steps([Fence(attempt=1), commit(1, 10), commit(1, 20), commit(1, 20)]) == [(1, 20), (1, 10)]
 
 
 def test_a_hole_in_the_log_is_an_error_that_names_it():

@@ -7,37 +7,63 @@ import pytest
 
 from data_pipeline.store.protocol import StoreUnavailable, with_prefix
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import EVENT_KINDS, BackoffElapsed, ControllerStarted, ResumeRequested
-from orchestrator.control.transition import fold
+from orchestrator.control.events import (
+    EVENT_KINDS,
+    ControllerStarted,
+    FoundDead,
+    NodesShort,
+    NodesToLeave,
+    ResumeRequested,
+    SavingOverdue,
+)
 from orchestrator.errors import JournalBroken, Superseded
 from orchestrator.messages import Outcome
 from orchestrator.records.journal import SUMMARY_EVERY, new_journal, open_journal, read_journal
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.control.stories import committed, ended, failed, gone, node_lost, nodes, resumed, running, stepped, stop, submitted
+from tests.orchestrator.control.stories import (
+    committed,
+    ended,
+    failed,
+    fault,
+    gone,
+    lost_checkpoint,
+    placed,
+    resumed,
+    running,
+    stepped,
+    stop,
+    submitted,
+)
 
 
-def test_every_kind_of_event_survives_the_journal():
+def test_every_kind_of_event_survives_the_journal_with_what_was_decided():
     store = MemoryStore()
     journal = open_journal(store, EVENT_KINDS)
     events = [
         submitted(),
         ControllerStarted(at_s=1.0, epoch=1),
-        nodes("abc"),
+        NodesShort(at_s=1.0, attempt=0, text="too few"),
+        placed(1, "ab"),
         resumed(1, 0, ("step 3: bad",)),
         stepped(1, 1),
         committed(1, 5),
-        failed(1, "a", Cause.HARDWARE, at_s=0.1 + 0.2),
-        node_lost("b"),
+        lost_checkpoint(1, 9, "a"),
+        NodesToLeave(at_s=2.0, attempt=1, nodes=("a",), text="A cordoned", within_s=9.5),
+        SavingOverdue(at_s=3.0, attempt=1),
+        failed(1, fault(Cause.HARDWARE, "a"), fault(Cause.HUNG, None, rank=None), at_s=0.1 + 0.2),
         gone(1),
-        BackoffElapsed(at_s=3.0),
         stop(now=True),
-        ended(2, Outcome.STOPPED, 9),
+        ended(2, Outcome.STOPPED, 9, told="b"),
         ResumeRequested(at_s=4.0, terms=submitted().terms),
+        FoundDead(at_s=5.0),
     ]
-    for event in events:
-        journal.append(event)
+    assert {type(event) for event in events} == set(EVENT_KINDS.values())
+    for number, event in enumerate(events):
+        journal.append(event, {"number": number})
     assert [entry.event for entry in read_journal(store, EVENT_KINDS)] == events
-    assert [entry.sequence for entry in read_journal(store, EVENT_KINDS)] == list(range(1, len(events) + 1))
+    assert [(entry.sequence, entry.decided) for entry in read_journal(store, EVENT_KINDS)] == [
+        (number + 1, {"number": number}) for number in range(len(events))
+    ]
 
 
 def test_a_second_controller_takes_over_and_the_first_steps_down_at_its_next_word():
@@ -94,10 +120,28 @@ def test_a_long_journal_is_read_from_its_newest_summary():
     assert len(read_journal(store, EVENT_KINDS)) == SUMMARY_EVERY + 3
     reopened = open_journal(store, EVENT_KINDS)
     reopened.append(stop())
-    assert fold(reopened.events).label == "stopped"
+    assert reopened.entries == read_journal(store, EVENT_KINDS) == reopened.reread()
 
 
-def test_a_summary_that_can_not_be_written_costs_nothing_but_time():
+def test_of_several_summaries_the_newest_is_read():
+    store = MemoryStore()
+    journal = open_journal(store, EVENT_KINDS)
+    for step in range(2 * SUMMARY_EVERY):
+        journal.append(committed(0, step), {"step": step})
+    for info in store.list("journal/"):
+        store.delete(info.key)
+    assert [entry.decided for entry in read_journal(store, EVENT_KINDS)] == [{"step": step} for step in range(2 * SUMMARY_EVERY)]
+
+
+def test_a_summary_that_can_not_be_read_is_refused_by_name():
+    store = MemoryStore()
+    store.put("journal-upto/000000000500.json", b'[{"kind": "Magic"}]')
+    store.put("journal-upto/000000001000.json", b'[{"kind": "Magic"}]')
+    with pytest.raises(JournalBroken, match=r"journal-upto/000000001000\.json"):
+        read_journal(store, EVENT_KINDS)
+
+
+def test_a_summary_that_can_not_be_written_costs_nothing_but_time(caplog: pytest.LogCaptureFixture):
     def no_summaries(operation: str, key: str) -> None:
         if key.startswith("journal-upto/") and operation == "put":
             raise StoreUnavailable("no answer")
@@ -107,6 +151,7 @@ def test_a_summary_that_can_not_be_written_costs_nothing_but_time():
     for step in range(SUMMARY_EVERY + 1):
         journal.append(committed(0, step))
     assert len(read_journal(store, EVENT_KINDS)) == SUMMARY_EVERY + 1
+    assert "no summary of the journal's first 500 entries" in caplog.text
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"kind": "Magic", "sequence": 2, "writer": "x", "event": {}}'])
@@ -130,10 +175,14 @@ def test_a_hole_in_the_journal_is_refused_by_name():
 
 def test_the_bytes_of_an_entry():
     store = MemoryStore()
-    open_journal(store, EVENT_KINDS, writer="me").append(failed(1, "a", at_s=2.5))
+    journal = open_journal(store, EVENT_KINDS, writer="me")
+    journal.append(committed(1, 5))
+    journal.append(stop(at_s=2.5), {"stop_wanted": {"is": True}})
     assert store.objects == {
-        "journal/000000000001.json": b'{"event": {"at_s": 2.5, "at_step": 0, "attempt": 1, "cause": "killed", "detail": "it broke", '
-        b'"node": "a", "rank": 0, "silent_s": 0.2}, "kind": "WorkerFailed", "sequence": 1, "writer": "me"}'
+        "journal/000000000001.json": b'{"event": {"at_s": 0.0, "attempt": 1, "step": 5}, "kind": "CheckpointCommitted", '
+        b'"sequence": 1, "writer": "me"}',
+        "journal/000000000002.json": b'{"decided": {"stop_wanted": {"is": true}}, "event": {"at_s": 2.5, "now": false}, '
+        b'"kind": "StopRequested", "sequence": 2, "writer": "me"}',
     }
 
 

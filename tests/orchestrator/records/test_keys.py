@@ -19,6 +19,7 @@ def test_every_key_of_a_run():
         keys.commit_key(3),
         keys.manifest_key(100, 2),
         keys.segment_key(2, 1, 25),
+        keys.compacted_key(2, 100),
         keys.log_key(2, 7),
     ] == [
         "run-names/first",
@@ -28,6 +29,7 @@ def test_every_key_of_a_run():
         "commits/000003.json",
         "checkpoints/step-000000100-a0002/manifest.json",
         "ledger/a0002/000000001-000000025.jsonl",
+        "ledger-upto/a0002/000000100.jsonl",
         "logs/a0002/rank-00007.log",
     ]
 
@@ -45,14 +47,18 @@ def test_what_belongs_to_a_run_is_below_its_name():
 def test_keys_are_read_back():
     assert keys.config_version(keys.config_key(12)) == 12
     assert keys.checkpoint_of(keys.manifest_key(100, 2)) == (keys.checkpoint_directory(100, 2), 100, 2)
-    assert keys.attempt_of_segment(keys.segment_key(2, 1, 25)) == 2
-    assert [read("notes.txt") for read in (keys.config_version, keys.checkpoint_of, keys.attempt_of_segment)] == [None] * 3
+    assert keys.segment_of(keys.segment_key(2, 1, 25)) == (2, 25)
+    assert keys.compacted_of(keys.compacted_key(2, 100)) == (2, 100)
+    assert keys.attempt_of_log(keys.log_key(2, 7)) == 2
+    readers = (keys.config_version, keys.checkpoint_of, keys.segment_of, keys.compacted_of, keys.attempt_of_log)
+    assert [read("notes.txt") for read in readers] == [None] * 5
 
 
 def test_the_segments_after_a_step_sort_behind_the_mark_and_the_others_before_it():
     mark = keys.segments_after(1, 20)
 
     assert keys.segment_key(1, 19, 40) < mark < keys.segment_key(1, 20, 20)
+    assert keys.compacted_key(1, 19) < keys.compacted_after(1, 20) < keys.compacted_key(1, 20)
 
 
 def literals(path: Path) -> set[str]:
@@ -65,9 +71,17 @@ def literals(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", ["orchestrator", "launch"])
 def test_no_key_of_a_run_is_spelled_anywhere_else(room: str):
-    prefixes = (
-        keys.NAMES, keys.NODES, keys.CONFIGS, keys.JOURNAL, keys.JOURNAL_SUMMARIES, keys.COMMITS, keys.CHECKPOINTS, keys.LEDGER, keys.LOGS,
-    )  # fmt: skip
+    run = (
+        keys.CONFIGS,
+        keys.JOURNAL,
+        keys.JOURNAL_SUMMARIES,
+        keys.COMMITS,
+        keys.CHECKPOINTS,
+        keys.LEDGER,
+        keys.COMPACTED_LEDGER,
+        keys.LOGS,
+    )
+    prefixes = (keys.NAMES, keys.NODES, *run)
     home = Path(keys.__file__)
     files = [path for path in (home.parents[2] / room).rglob("*.py") if path != home]
     assert [path.name for path in files if any(text.startswith((*prefixes, "runs/")) for text in literals(path))] == []

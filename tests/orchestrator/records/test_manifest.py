@@ -1,12 +1,15 @@
 """What a checkpoint's manifest holds."""
 
 import hashlib
+import json
 from dataclasses import replace
 
 import pytest
 
 from model.parallel.config import ParallelConfig
+from orchestrator import codec
 from orchestrator.errors import CheckpointCorrupt
+from orchestrator.records.commit_log import Commit
 from orchestrator.records.manifest import (
     CheckpointManifest,
     DataPosition,
@@ -61,6 +64,46 @@ def test_a_missing_manifest_is_refused():
 
     with pytest.raises(CheckpointCorrupt, match=r"manifest.json is missing$"):
         read_manifest(store, entry)
+
+
+def stored(data: bytes) -> tuple[MemoryStore, Commit]:
+    """A store with these bytes as a manifest, and the entry that commits it."""
+    commit = Commit(attempt=1, step=10, manifest_key="m.json", manifest_sha256=hashlib.sha256(data).hexdigest())
+    return MemoryStore(objects={"m.json": data}), commit
+
+
+def test_a_manifest_of_version_3_is_read_by_every_later_braid():
+    """The bytes that the version before this test wrote."""
+    model = json.loads(codec.to_json(MODEL))
+    written = {
+        "attempt": 1,
+        "created_at_s": 1.5,
+        "files": [{"name": ".metadata", "sha256": hashlib.sha256(b"abc").hexdigest(), "size_bytes": 3}],
+        "model": model,
+        "origin": "trained",
+        "run": "first",
+        "step": 10,
+        "torch_version": "2.13.0",
+        "training": {
+            "data_position": {"epoch": 0, "index": 40},
+            "dataset_digest": "a" * 64,
+            "layout": {"cp": 1, "dp_replicate": 1, "dp_shard": 2, "tp": 1},
+            "training_digest": "d" * 64,
+        },
+        "version": 3,
+    }
+
+    assert read_manifest(*stored(json.dumps(written).encode())) == MANIFEST
+
+
+@pytest.mark.parametrize("version", [2, 4, None])
+def test_a_manifest_of_another_version_is_refused_even_if_its_fields_are_the_same(version: int | None):
+    plain = json.loads(codec.to_json(MANIFEST)) | {"version": version}
+
+    with pytest.raises(
+        codec.DecodeError, match=rf"^memory:m.json: is of version {version}, this braid reads 3; use the braid that wrote it$"
+    ):
+        read_manifest(*stored(json.dumps(plain).encode()))
 
 
 def test_one_bad_transfer_does_not_condemn_a_checkpoint():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -136,6 +137,18 @@ def test_two_controllers_that_tell_of_the_same_failure_at_once_are_heard_once():
     NodeRegistry(store).record(finding("m1"))
 
     assert standings(NodeRegistry(store).read())["m1"].strikes == 1
+
+
+def test_a_run_of_an_earlier_version_reads_what_a_later_one_wrote_less_what_it_does_not_know():
+    """Runs of several versions of braid share the registry."""
+    store = MemoryStore()
+    NodeRegistry(store).record(finding("m1"))
+    (key,) = store.objects
+    entry = json.loads(store.objects[key])
+    entry["event"]["serial_number"] = "1650921001234"
+    store.objects[key] = json.dumps(entry).encode()
+
+    assert standings(NodeRegistry(store).read()) == {"m1": Standing(strikes=1)}
 
 
 def test_a_store_that_is_away_is_the_callers_affair():

@@ -1,8 +1,10 @@
 """What retention may delete."""
 
 from orchestrator.records.commit_log import Commit
-from orchestrator.records.keys import checkpoint_directory, manifest_key
-from orchestrator.records.retention import directories_to_delete, still_there
+from orchestrator.records.keys import checkpoint_directory, log_key, manifest_key
+from orchestrator.records.leftovers import remove_leftovers
+from orchestrator.records.retention import LOGS_KEPT, directories_to_delete, is_abandoned, logs_to_delete, still_there
+from tests.fakes.memory_store import MemoryStore
 
 
 def commit(attempt: int, step: int) -> Commit:
@@ -72,3 +74,28 @@ def test_retention_leaves_alone_what_is_not_a_checkpoint():
     assert (
         directories_to_delete(["checkpoints/notes.txt", "checkpoints/old/x"], committed=good, trusted=good, keep_latest=2, attempt=9) == []
     )
+
+
+def test_a_file_that_never_became_whole_is_abandoned_once_its_attempt_is_fenced():
+    keys = [manifest_key(20, 1), manifest_key(30, 2), manifest_key(30, 3), "checkpoints/notes.txt", "ledger/a0001/x"]
+
+    assert [is_abandoned(key, attempt=2) for key in keys] == [True, False, False, False, False]
+
+
+def test_the_logs_of_the_newest_attempts_are_kept():
+    logs = [log_key(attempt, rank) for attempt in (1, 2, 3, 12) for rank in (0, 1)]
+
+    assert LOGS_KEPT == 10
+    assert logs_to_delete([*logs, "logs/notes.txt"], attempt=12) == logs[:4]
+    assert logs_to_delete(logs, attempt=10) == []
+
+
+def test_what_earlier_attempts_left_is_removed_and_nothing_else():
+    store = MemoryStore(incomplete={manifest_key(20, 11), manifest_key(20, 12), "ledger/a0001/x"})
+    for key in (log_key(2, 0), log_key(3, 0), manifest_key(10, 1)):
+        store.put(key, b"")
+
+    remove_leftovers(store, attempt=12)
+
+    assert store.incomplete == {manifest_key(20, 12), "ledger/a0001/x"}
+    assert list(store.objects) == [log_key(3, 0), manifest_key(10, 1)]

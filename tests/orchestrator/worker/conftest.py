@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
+from orchestrator.worker.exchange import Exchange
+
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[dist.ProcessGroup]:
@@ -13,3 +15,9 @@ def group() -> Iterator[dist.ProcessGroup]:
     assert dist.group.WORLD is not None
     yield dist.group.WORLD
     dist.destroy_process_group()
+
+
+@pytest.fixture
+def exchange() -> Exchange:
+    """Of a world of one, which has no process group."""
+    return Exchange(dist.HashStore(), rank=0, world_size=1)

@@ -13,7 +13,8 @@ from data_pipeline.store.open import open_store
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.worker.build import build_trainer
-from orchestrator.worker.environment import read_environment
+from orchestrator.worker.environment import read_environment, torch_variables
+from orchestrator.worker.orders import wait_for_assign
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.training_state import training_state
 from orchestrator.worker.world import build_world
@@ -26,14 +27,16 @@ def digest(tensor: Tensor) -> str:
 
 def main() -> None:
     environment = read_environment(os.environ)
-    store = open_store(environment.storage)
-    config = codec.from_json(RunConfig, store.get(f"runs/{environment.run}/config/{environment.config_version:04d}.json"))
+    assign = wait_for_assign(os.fdopen(environment.order_fd, "rb"))
+    os.environ.update(torch_variables(assign))
+    store = open_store(assign.storage)
+    config = codec.from_json(RunConfig, store.get(f"runs/{assign.run}/config/{assign.config_version:04d}.json"))
     world = build_world(config, os.environ)
     trainer = build_trainer(
         config,
         world,
         store,
-        attempt_number=environment.attempt,
+        attempt_number=assign.attempt,
         reporter=Reporter(None),
         stop=threading.Event(),
         cache_dir=environment.cache_dir,

@@ -15,7 +15,7 @@ train, loss_sum = Trainer._train, HybridLM.loss_sum
 under_way: list[int] = []
 
 
-def train_and_tell(self: Trainer, step: int, batch: TokenBatch) -> StepMetrics:
+def train_and_tell(self: Trainer, step: int, batch: TokenBatch) -> tuple[StepMetrics, list[float]]:
     under_way.append(step)
     return train(self, step, batch)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
-from tests.orchestrator.worker.tiny_run import Worker, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
+from tests.orchestrator.worker.tiny_run import Attempt, Worker, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
 
 
 @dataclass(frozen=True)
@@ -105,22 +106,38 @@ def test_a_checkpoint_loads_into_another_layout_bit_for_bit(reference: Reference
         assert found == {"step": expected_step, "digests": expected}
 
 
-def test_sigterm_saves_and_stops(tmp_path: Path):
+@pytest.mark.parametrize(("tell", "by_signal"), [(Attempt.stop, False), (Attempt.terminate, True)], ids=["its agent", "a signal"])
+def test_who_is_told_to_stop_saves_first(tmp_path: Path, tell: Callable[[Attempt], None], by_signal: bool):
     config = tiny_config(tmp_path / "store", num_steps=100_000, every_steps=50_000)
     run_store = create_run(config)
 
     with start_attempt(config, 1, tmp_path) as attempt:
         attempt.until(lambda worker: worker.last(Beat) is not None and worker.last(Beat).step >= 2)
-        attempt.terminate()
+        tell(attempt)
         assert attempt.finish() == [0], attempt.log
 
     assert attempt.ended.outcome is Outcome.STOPPED
+    assert attempt.workers[0].last(Beat).told_to_leave is by_signal
     assert attempt.workers[0].last(Committed).step == attempt.ended.step
     assert open_commit_log(run_store).trusted()[0].step == attempt.ended.step
     phases = [message.phase for message in attempt.workers[0].said if isinstance(message, Beat)]
     assert [phase for phase in Phase if phase in phases] == sorted(set(phases), key=list(Phase).index)
     assert Phase.SAVING in phases
     assert phases[-1] is Phase.DONE
+
+
+def test_a_save_that_waits_for_the_one_before_is_no_training_that_stands_still(tmp_path: Path):
+    """How long it may take is another limit's."""
+    config = tiny_config(tmp_path / "store", every_steps=3)
+    create_run(config)
+
+    with start_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.slow_store_worker") as attempt:
+        attempt.until(lambda worker: (beat := worker.last(Beat)) is not None and (beat.phase, beat.step) == (Phase.SAVING, 6))
+        (tmp_path / "home").mkdir(exist_ok=True)
+        (tmp_path / "home" / "go").touch()
+        assert attempt.finish() == [0], attempt.log
+
+    assert attempt.ended.outcome is Outcome.FINISHED
 
 
 def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):

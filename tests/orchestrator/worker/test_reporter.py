@@ -79,6 +79,35 @@ def test_a_message_comes_after_the_step_that_it_is_about():
     assert [type(one) for one in heard(reading, 3)] == [Beat, Committed, Ended]
 
 
+def test_once_told_to_leave_every_beat_says_so():
+    reporter, reading = open_reporter()
+    heard(reading, 1)
+
+    reporter.told_to_leave()
+    reporter.finished(7, METRICS, tokens_per_s=100.0)
+    reporter.send(Committed(step=7))
+    reporter.enter(Phase.SAVING)
+    reporter.close()
+
+    beats = [one for one in heard(reading, 3) if isinstance(one, Beat)]
+    assert [(beat.phase, beat.told_to_leave) for beat in beats] == [(Phase.TRAINING, True), (Phase.SAVING, True)]
+
+
+def test_a_level_that_changes_meanwhile_does_not_undo_it():
+    """The signal's handler runs between any two instructions of the main thread, also in the middle of setting another level."""
+    reporter, reading = open_reporter()
+    heard(reading, 1)
+    old = reporter._beat
+
+    reporter.told_to_leave()
+    reporter._set(old)
+    reporter.close()
+
+    [beat] = heard(reading, 1)
+    assert isinstance(beat, Beat)
+    assert beat.told_to_leave
+
+
 def test_training_does_not_wait_for_an_agent_that_does_not_read():
     reporter, reading = open_reporter()
     for step in range(20_000):  # far more than a pipe holds

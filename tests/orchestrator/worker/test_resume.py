@@ -1,41 +1,67 @@
-"""Loading: what is refused, and what is used instead. One process; the object store is in memory."""
+"""Loading: what is refused, by whose word, and what is used instead. One process; the object store is in memory."""
 
 import os
 import pickle
-from dataclasses import replace
+import re
+import socket
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from data_pipeline.store.protocol import StoreUnavailable
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, NoCheckpoint
+from data_pipeline.store.protocol import KeyMissing, StoreUnavailable
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, HostCorrupts, NoCheckpoint, PeerFailed
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Reject, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
+from orchestrator.worker.exchange import Exchange
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.one_rank import begin, flip_a_byte, state_at
+from tests.orchestrator.worker.ranks import begin, flip_a_byte, on_ranks, state_at
 
 
-def test_a_run_without_a_checkpoint_starts_afresh(group: dist.ProcessGroup):
-    resumed, state = begin(MemoryStore(), group, 1).load()
+def saved(*steps: int, num_ranks: int = 1) -> MemoryStore:
+    """A store with the checkpoints of these steps."""
+    store = MemoryStore()
+    assert on_ranks(num_ranks, lambda exchange: begin(store, exchange, 1).save(*steps)) == [None] * num_ranks
+    return store
+
+
+def steps_refused(store: MemoryStore) -> list[int]:
+    return [entry.step for entry in open_commit_log(store).entries if isinstance(entry, Reject)]
+
+
+@dataclass(slots=True)
+class Misreading(MemoryStore):
+    """The store as one host sees it that flips a bit of each file of this name, so many times."""
+
+    name: str = field(kw_only=True)
+    times: int = 1000
+
+    def get(self, key: str) -> bytes:
+        data = super(Misreading, self).get(key)
+        if not key.endswith(self.name) or self.times == 0:
+            return data
+        self.times -= 1
+        return bytes([data[0] ^ 1]) + data[1:]
+
+
+def test_a_run_without_a_checkpoint_starts_afresh(exchange: Exchange):
+    resumed, state = begin(MemoryStore(), exchange, 1).load()
 
     assert resumed == Resumed(step=0)
     assert torch.equal(state["model.weight"], state_at(-1)["model.weight"])
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
-def test_one_flipped_byte_refuses_a_checkpoint_and_the_one_before_is_used(
-    group: dist.ProcessGroup, name: str, caplog: pytest.LogCaptureFixture
-):
+def test_one_flipped_byte_refuses_a_checkpoint_and_the_one_before_is_used(exchange: Exchange, name: str, caplog: pytest.LogCaptureFixture):
     store = MemoryStore()
-    begin(store, group, 1).save(3, 6)
+    begin(store, exchange, 1).save(3, 6)
     flip_a_byte(store, checkpoint_directory(6, 1) + name)
 
-    resumed, state = begin(store, group, 2).load()
+    resumed, state = begin(store, exchange, 2).load()
 
     assert resumed.step == 3
     assert torch.equal(state["model.weight"], torch.full((4, 3), 3.0))
@@ -48,34 +74,34 @@ def test_one_flipped_byte_refuses_a_checkpoint_and_the_one_before_is_used(
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
-def test_a_missing_file_refuses_a_checkpoint(group: dist.ProcessGroup, name: str):
+def test_a_missing_file_refuses_a_checkpoint(exchange: Exchange, name: str):
     store = MemoryStore()
-    begin(store, group, 1).save(3, 6)
+    begin(store, exchange, 1).save(3, 6)
     store.delete(checkpoint_directory(6, 1) + name)
 
-    resumed, _ = begin(store, group, 2).load()
+    resumed, _ = begin(store, exchange, 2).load()
 
     assert resumed.step == 3
     assert f"{name} is missing" in resumed.rejected[0]
 
 
-def test_a_checkpoint_that_was_refused_once_is_never_considered_again(group: dist.ProcessGroup):
+def test_a_checkpoint_that_was_refused_once_is_never_considered_again(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 1).save(3, 6)
+    begin(store, exchange, 1).save(3, 6)
     good = store.objects[checkpoint_directory(6, 1) + "__0_0.distcp"]
     flip_a_byte(store, checkpoint_directory(6, 1) + "__0_0.distcp")
-    begin(store, group, 2).load()
+    begin(store, exchange, 2).load()
     store.objects[checkpoint_directory(6, 1) + "__0_0.distcp"] = good
 
-    resumed, _ = begin(store, group, 3).load()
+    resumed, _ = begin(store, exchange, 3).load()
 
     assert resumed == Resumed(step=3)
 
 
-def test_a_half_written_checkpoint_is_never_considered(group: dist.ProcessGroup):
+def test_a_half_written_checkpoint_is_never_considered(exchange: Exchange):
     """Every file is there, the manifest too: without its commit it is nothing."""
     store = MemoryStore()
-    training = begin(store, group, 1)
+    training = begin(store, exchange, 1)
     training.save(3)
 
     def die_before_the_commit(operation: str, key: str) -> None:
@@ -88,26 +114,110 @@ def test_a_half_written_checkpoint_is_never_considered(group: dist.ProcessGroup)
     store.fault = lambda operation, key: None
     assert checkpoint_directory(6, 1) + "manifest.json" in store.objects
 
-    assert begin(store, group, 2).load()[0] == Resumed(step=3)
+    assert begin(store, exchange, 2).load()[0] == Resumed(step=3)
 
 
-def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again(group: dist.ProcessGroup):
-    store = MemoryStore()
-    begin(store, group, 1).save(3, 6)
+def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again():
+    """Two hosts agree that none is left."""
+    store = saved(3, 6)
     for step in (3, 6):
         flip_a_byte(store, checkpoint_directory(step, 1) + ".metadata")
 
     for attempt in (2, 3):  # nor does the attempt after, when none is left to refuse
-        with pytest.raises(
-            NoCheckpoint, match=r"^no committed checkpoint of this run can be used .*; restore its files .* or start a new run$"
-        ):
-            begin(store, group, attempt).load()
+        for error in on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load()):
+            assert isinstance(error, NoCheckpoint)
+            assert re.fullmatch(r"no committed checkpoint of this run can be used .*; restore its files .* or start a new run", str(error))
+    assert steps_refused(store) == [6, 3]
 
 
-def test_a_store_that_is_away_refuses_nothing(group: dist.ProcessGroup):
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
+def test_the_last_checkpoint_is_not_refused_on_the_word_of_one_host(exchange: Exchange, name: str):
+    """Two ranks of one node are one witness."""
+    store = saved(3, 6)
+    for step in (3, 6):
+        flip_a_byte(store, checkpoint_directory(step, 1) + name)
+
+    for attempt in (2, 3):
+        complaining, other = on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load(ranks_per_node=2))
+
+        assert isinstance(complaining, HostCorrupts)
+        assert re.fullmatch(
+            rf"host {socket.gethostname()}: memory:checkpoints/step-000000003-a0001/{name} is not what was written: SHA-256 \S+…, "
+            r"committed was \S+…; it is of the last checkpoint that is trusted, which one host alone does not refuse: "
+            r"run `braid checkpoints first --verify` on another machine, or resume on another node",
+            str(complaining),
+        )
+        assert repr(other) == "PeerFailed('rank 0 alone finds a checkpoint broken, see its error')"
+        assert steps_refused(store) == [6]
+
+
+@pytest.mark.parametrize(("name", "node"), [(".metadata", 1), ("manifest.json", 0), ("__1_0.distcp", 1)])
+def test_a_host_that_flips_bits_refuses_nothing(name: str, node: int):
+    """Two nodes of two ranks, of which one misreads: its first rank says so, the other node's first was the witness, and all is kept."""
+    store = saved(3, 6, num_ranks=4)
+    misreading = Misreading(name=name, objects=store.objects, lock=store.lock)
+    complaining, witness = (2, 0) if node == 1 else (0, 2)
+
+    def resume(exchange: Exchange) -> object:
+        return begin(misreading if exchange.rank // 2 == node else store, exchange, 2).load(ranks_per_node=2)
+
+    errors = on_ranks(4, resume)
+
+    assert [type(error) for error in errors] == [HostCorrupts if rank == complaining else PeerFailed for rank in range(4)]
+    told = str(errors[complaining])
+    assert told.startswith(f"host {socket.gethostname()}: memory:checkpoints/step-000000006-a0001/{name} is not what was written: SHA-256 ")
+    assert told.endswith(f"; rank {witness}, which looked as well, reads it as it was written")
+    assert steps_refused(store) == []
+    assert [loaded[0].step for loaded in on_ranks(4, lambda exchange: begin(store, exchange, 3).load())] == [6] * 4
+
+
+def test_a_host_that_lost_its_mount_refuses_nothing():
+    store = saved(3, 6)
+
+    def lost(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith(".distcp"):
+            raise KeyMissing("no such object")
+
+    without_mount = replace(store, fault=lost)
+    errors = on_ranks(2, lambda exchange: begin(store if exchange.rank == 1 else without_mount, exchange, 2).load())
+
+    assert [type(error) for error in errors] == [HostCorrupts, PeerFailed]
+    assert "__0_0.distcp is missing; rank 1, which looked as well, reads it as it was written" in str(errors[0])
+    assert steps_refused(store) == []
+
+
+def test_a_host_that_reads_well_at_another_look_refuses_nothing(exchange: Exchange):
+    store = saved(3, 6)
+    misreading = Misreading(name=".metadata", objects=store.objects, lock=store.lock, times=2)
+
+    with pytest.raises(HostCorrupts, match=r"; rank 0, which looked as well, reads it as it was written$"):
+        begin(misreading, exchange, 2).load()
+
+    assert steps_refused(store) == []
+
+
+def test_a_witness_that_can_not_reach_the_store_refuses_nothing():
+    store = saved(3, 6)
+    flip_a_byte(store, checkpoint_directory(6, 1) + "__0_0.distcp")
+    looks: list[str] = []
+
+    def away_at_the_second_look(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith("__0_0.distcp"):
+            looks.append(key)
+            if len(looks) > 2:
+                raise StoreUnavailable("no answer")
+
+    witness = replace(store, fault=away_at_the_second_look)
+    errors = on_ranks(2, lambda exchange: begin(store if exchange.rank == 0 else witness, exchange, 2).load())
+
+    assert [repr(error) for error in errors] == ["StoreUnavailable('no answer')"] * 2
+    assert steps_refused(store) == []
+
+
+def test_a_store_that_is_away_refuses_nothing(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 1).save(3, 6)
-    training = begin(store, group, 2)
+    begin(store, exchange, 1).save(3, 6)
+    training = begin(store, exchange, 2)
 
     def away(operation: str, key: str) -> None:
         if key.endswith(".distcp"):
@@ -118,7 +228,7 @@ def test_a_store_that_is_away_refuses_nothing(group: dist.ProcessGroup):
         training.load()
     store.fault = lambda operation, key: None
 
-    assert begin(store, group, 3).load()[0] == Resumed(step=6)
+    assert begin(store, exchange, 3).load()[0] == Resumed(step=6)
 
 
 class Malicious:
@@ -131,12 +241,12 @@ class Malicious:
         return os.mkdir, (str(self._evidence),)
 
 
-def test_nothing_is_unpickled_before_its_digest_matches(group: dist.ProcessGroup, tmp_path: Path):
+def test_nothing_is_unpickled_before_its_digest_matches(exchange: Exchange, tmp_path: Path):
     store, evidence = MemoryStore(), tmp_path / "executed"
-    begin(store, group, 1).save(3, 6)
+    begin(store, exchange, 1).save(3, 6)
     store.objects[checkpoint_directory(6, 1) + ".metadata"] = pickle.dumps(Malicious(evidence))
 
-    resumed, _ = begin(store, group, 2).load()
+    resumed, _ = begin(store, exchange, 2).load()
 
     assert resumed.step == 3
     assert not evidence.exists()
@@ -144,41 +254,41 @@ def test_nothing_is_unpickled_before_its_digest_matches(group: dist.ProcessGroup
     assert evidence.exists(), "the test's own pickle must be able to do harm"
 
 
-def test_a_file_that_the_manifest_does_not_name_is_not_read(group: dist.ProcessGroup):
+def test_a_file_that_the_manifest_does_not_name_is_not_read(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 1).save(3)
+    begin(store, exchange, 1).save(3)
     manifest = read_manifest(store, open_commit_log(store).trusted()[0])
 
     with pytest.raises(CheckpointCorrupt, match=r"\.metadata is not in the checkpoint's manifest$"):
         open_checkpoint(store, replace(manifest, files=()))
 
 
-def test_a_frozen_worker_that_wakes_up_can_not_commit(group: dist.ProcessGroup):
+def test_a_frozen_worker_that_wakes_up_can_not_commit(exchange: Exchange):
     store = MemoryStore()
-    zombie = begin(store, group, 1)
+    zombie = begin(store, exchange, 1)
     zombie.save(3)
-    begin(store, group, 2)
+    begin(store, exchange, 2)
 
     with pytest.raises(Fenced, match=r"^attempt 2 of this run has begun; this worker belongs to attempt 1 and stops$"):
         zombie.save(6)
 
-    assert begin(store, group, 3).load()[0] == Resumed(step=3)
+    assert begin(store, exchange, 3).load()[0] == Resumed(step=3)
 
 
-def test_a_worker_of_an_older_attempt_does_not_even_begin(group: dist.ProcessGroup):
+def test_a_worker_of_an_older_attempt_does_not_even_begin(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 2)
+    begin(store, exchange, 2)
 
     with pytest.raises(Fenced, match=r"^attempt 2 of this run has begun; this worker belongs to attempt 1 and stops$"):
-        begin(store, group, 1)
+        begin(store, exchange, 1)
 
 
-def test_other_settings_than_the_checkpoints_are_one_line(group: dist.ProcessGroup):
+def test_other_settings_than_the_checkpoints_are_one_line(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 1).save(3)
+    begin(store, exchange, 1).save(3)
 
     with pytest.raises(ConfigMismatch) as caught:
-        begin(store, group, 2).load(digest="e" * 64)
+        begin(store, exchange, 2).load(digest="e" * 64)
 
     assert str(caught.value) == (
         "run first: model, data, optimizer, start, train.batch_rows or train.seed differs from what the checkpoint of step 3 was "
@@ -186,12 +296,12 @@ def test_other_settings_than_the_checkpoints_are_one_line(group: dist.ProcessGro
     )
 
 
-def test_a_rebuilt_dataset_is_one_line(group: dist.ProcessGroup):
+def test_a_rebuilt_dataset_is_one_line(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 1).save(3)
+    begin(store, exchange, 1).save(3)
 
     with pytest.raises(ConfigMismatch) as caught:
-        begin(store, group, 2).load(dataset="b" * 64)
+        begin(store, exchange, 2).load(dataset="b" * 64)
 
     assert str(caught.value) == (
         "run first: its dataset was rebuilt under the same name after the checkpoint of step 3; "
@@ -199,16 +309,16 @@ def test_a_rebuilt_dataset_is_one_line(group: dist.ProcessGroup):
     )
 
 
-def test_checkpoints_that_retention_removed_are_not_refused_one_by_one(group: dist.ProcessGroup):
+def test_checkpoints_that_retention_removed_are_not_refused_one_by_one(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 1, keep_latest=2).save(3, 6, 9, 12)
+    begin(store, exchange, 1, keep_latest=2).save(3, 6, 9, 12)
     for step in (9, 12):
         flip_a_byte(store, checkpoint_directory(step, 1) + "__0_0.distcp")
 
-    with pytest.raises(NoCheckpoint):
-        begin(store, group, 2).load()
+    for error in on_ranks(2, lambda exchange: begin(store, exchange, 2).load()):
+        assert isinstance(error, NoCheckpoint)
 
-    assert [entry.step for entry in open_commit_log(store).entries if isinstance(entry, Reject)] == [12, 9]
+    assert steps_refused(store) == [12, 9]
 
 
 MISFITS = {
@@ -222,23 +332,23 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("name", MISFITS)
-def test_a_model_that_a_checkpoint_does_not_fit_is_one_line(group: dist.ProcessGroup, name: str):
+def test_a_model_that_a_checkpoint_does_not_fit_is_one_line(exchange: Exchange, name: str):
     changes, line = MISFITS[name]
     store = MemoryStore()
-    begin(store, group, 1).save(3)
+    begin(store, exchange, 1).save(3)
 
     with pytest.raises(ConfigMismatch) as caught:
-        begin(store, group, 2).load(into=state_at(-1) | changes)
+        begin(store, exchange, 2).load(into=state_at(-1) | changes)
 
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_tensor_that_the_model_lacks_is_not_ignored(group: dist.ProcessGroup):
+def test_a_tensor_that_the_model_lacks_is_not_ignored(exchange: Exchange):
     store = MemoryStore()
-    begin(store, group, 1).save(3)
+    begin(store, exchange, 1).save(3)
     state = state_at(-1)
     del state["model.weight"]
 
     with pytest.raises(ConfigMismatch, match=r"^checkpoint of step 3: model.weight is there, the configured model has none"):
-        begin(store, group, 2).load(into=state)
+        begin(store, exchange, 2).load(into=state)

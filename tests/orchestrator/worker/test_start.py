@@ -5,23 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from data_pipeline.store.protocol import with_prefix
+from data_pipeline.store.protocol import KeyMissing, with_prefix
 from model.build import build_model
 from model.config import ModelConfig
 from model.lm import HybridLM
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
 from orchestrator.config import RunConfig, StartConfig, training_digest
-from orchestrator.errors import ConfigMismatch, NoCheckpoint
+from orchestrator.errors import ConfigMismatch, HostCorrupts, NoCheckpoint, PeerFailed
 from orchestrator.records.origin import find_start
+from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.resume import load_start
 from orchestrator.worker.training_state import training_state
 from orchestrator.worker.weights import write_weights
+from orchestrator.worker.witness import Witnesses
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.one_rank import begin, flip_a_byte
+from tests.orchestrator.worker.ranks import begin, flip_a_byte, on_ranks
 from tests.orchestrator.worker.test_weights import random_weights
 from tests.orchestrator.worker.tiny_run import MODEL, SEQ_LEN, VOCAB_SIZE, tiny_config
 
@@ -52,9 +53,9 @@ def trained() -> tuple[HybridLM, torch.optim.Optimizer]:
     return module, optimizer
 
 
-def save_first(root: MemoryStore, group: dist.ProcessGroup, step: int, state: dict[str, Tensor], *, attempt: int = 1) -> None:
+def save_first(root: MemoryStore, exchange: Exchange, step: int, state: dict[str, Tensor], *, attempt: int = 1) -> None:
     """As the run `first` saves."""
-    training = begin(with_prefix(root, "runs/first"), group, attempt)
+    training = begin(with_prefix(root, "runs/first"), exchange, attempt)
     training.record(step)
     training.checkpointer.save(step, state)
     training.checkpointer.wait()
@@ -64,23 +65,28 @@ def weights_of(module: HybridLM) -> dict[str, Tensor]:
     return {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
 
 
-def test_the_new_stage_begins_with_the_old_weights_and_fresh_moments(group: dist.ProcessGroup):
+def test_the_new_stage_begins_with_the_old_weights_and_fresh_moments(exchange: Exchange):
     root, (old, old_optimizer) = MemoryStore(), trained()
-    save_first(root, group, 3, training_state(old, old_optimizer))
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
     new, _ = fresh()
 
-    load_start(root, group, stage(StartConfig(run="first")), weights_of(new))
+    load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(new))
 
     assert torch.equal(loss_of(new), loss_of(old))
 
 
-def test_kept_moments_and_step_counts_are_kept_bit_for_bit(group: dist.ProcessGroup):
+def test_kept_moments_and_step_counts_are_kept_bit_for_bit(exchange: Exchange):
     root, (old, old_optimizer) = MemoryStore(), trained()
     kept = training_state(old, old_optimizer)
-    save_first(root, group, 3, kept)
+    save_first(root, exchange, 3, kept)
     new, new_optimizer = fresh()
 
-    load_start(root, group, stage(StartConfig(run="first", optimizer="keep")), state := training_state(new, new_optimizer))
+    load_start(
+        root,
+        Witnesses(exchange=exchange, ranks_per_node=1),
+        stage(StartConfig(run="first", optimizer="keep")),
+        state := training_state(new, new_optimizer),
+    )
 
     assert state.keys() == kept.keys()
     for name, tensor in state.items():
@@ -88,41 +94,41 @@ def test_kept_moments_and_step_counts_are_kept_bit_for_bit(group: dist.ProcessGr
     assert state["optimizer.norm.weight.step"] == 3.0
 
 
-def test_only_shapes_decide_whether_weights_fit(group: dist.ProcessGroup):
+def test_only_shapes_decide_whether_weights_fit(exchange: Exchange):
     """RoPE may go (DroPE) and windows may change from one stage to the next."""
     root, (old, old_optimizer) = MemoryStore(), trained()
-    save_first(root, group, 3, training_state(old, old_optimizer))
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
 
     without_rope = replace(MODEL, rope_theta=0.0, window=7)
 
     assert find_start(root, stage(StartConfig(run="first"), without_rope)).step == 3
 
 
-def test_imported_weights_are_cast_upward_exactly(group: dist.ProcessGroup):
+def test_imported_weights_are_cast_upward_exactly(exchange: Exchange):
     root, source = MemoryStore(), random_weights(5, torch.bfloat16)
     write_weights(with_prefix(root, "runs/olmo"), source, run="olmo", model=MODEL, origin="imported from /hf", companions={})
     new, _ = fresh()
 
-    load_start(root, group, stage(StartConfig(run="olmo")), weights_of(new))
+    load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="olmo")), weights_of(new))
 
     for name, parameter in new.named_parameters():
         assert parameter.dtype == torch.float32
         assert torch.equal(parameter, source.held[name].float()), name
 
 
-def test_weights_that_would_lose_bits_are_refused(group: dist.ProcessGroup):
+def test_weights_that_would_lose_bits_are_refused(exchange: Exchange):
     root, source = MemoryStore(), random_weights(5, torch.float64)
     write_weights(with_prefix(root, "runs/olmo"), source, run="olmo", model=MODEL, origin="imported from /hf", companions={})
     new, _ = fresh()
 
     with pytest.raises(ConfigMismatch, match=r"^start.run=olmo, step 0: model.\S+ is float64\[.*\], this run needs float32\["):
-        load_start(root, group, stage(StartConfig(run="olmo")), weights_of(new))
+        load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="olmo")), weights_of(new))
 
 
-def test_the_step_can_be_chosen_and_is_the_newest_otherwise(group: dist.ProcessGroup):
+def test_the_step_can_be_chosen_and_is_the_newest_otherwise(exchange: Exchange):
     root, (old, old_optimizer) = MemoryStore(), trained()
-    save_first(root, group, 3, training_state(old, old_optimizer))
-    save_first(root, group, 6, training_state(old, old_optimizer), attempt=2)
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
+    save_first(root, exchange, 6, training_state(old, old_optimizer), attempt=2)
 
     assert find_start(root, stage(StartConfig(run="first"))).step == 6
     assert find_start(root, stage(StartConfig(run="first", step=3))).step == 3
@@ -135,9 +141,9 @@ def test_a_run_that_is_not_there_is_one_line():
         find_start(MemoryStore(), stage(StartConfig(run="first")))
 
 
-def test_another_model_is_refused_by_its_first_different_parameter(group: dist.ProcessGroup):
+def test_another_model_is_refused_by_its_first_different_parameter(exchange: Exchange):
     root, (old, old_optimizer) = MemoryStore(), trained()
-    save_first(root, group, 3, training_state(old, old_optimizer))
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
 
     wider, deeper = replace(MODEL, ffn_width=64), replace(MODEL, num_layers=3)
 
@@ -148,9 +154,9 @@ def test_another_model_is_refused_by_its_first_different_parameter(group: dist.P
         find_start(root, stage(StartConfig(run="first"), deeper))
 
 
-def test_moments_that_are_not_there_can_not_be_kept(group: dist.ProcessGroup):
+def test_moments_that_are_not_there_can_not_be_kept(exchange: Exchange):
     root, (old, old_optimizer) = MemoryStore(), trained()
-    save_first(root, group, 3, training_state(old, old_optimizer))
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
     write_weights(with_prefix(root, "runs/olmo"), random_weights(5), run="olmo", model=MODEL, origin="imported from /hf", companions={})
     muon = OptimizerConfig(name="muon", warmup_steps=1)
 
@@ -160,27 +166,42 @@ def test_moments_that_are_not_there_can_not_be_kept(group: dist.ProcessGroup):
         find_start(root, stage(StartConfig(run="olmo", optimizer="keep")))
     keeping = stage(StartConfig(run="first", optimizer="keep"), optimizer=muon)
     with pytest.raises(ConfigMismatch, match=r"^start.run=first, step 3: has no optimizer.\S+.momentum_buffer, .*set optimizer.name as"):
-        load_start(root, group, keeping, training_state(*fresh(optimizer=muon)))
+        load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), keeping, training_state(*fresh(optimizer=muon)))
 
 
-def test_a_damaged_start_ends_the_run_and_says_what_to_choose(group: dist.ProcessGroup):
+def test_a_damaged_start_ends_the_run_and_says_what_to_choose(exchange: Exchange):
     root, (old, old_optimizer) = MemoryStore(), trained()
-    save_first(root, group, 3, training_state(old, old_optimizer))
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
     flip_a_byte(root, "runs/first/checkpoints/step-000000003-a0001/__0_0.distcp")
     new, _ = fresh()
 
     with pytest.raises(NoCheckpoint, match=r"^start.run=first, step 3: \S+ is not what was written.*; choose another checkpoint with"):
-        load_start(root, group, stage(StartConfig(run="first")), weights_of(new))
+        load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(new))
 
 
-def test_weights_alone_are_not_resumed(group: dist.ProcessGroup):
+def test_a_start_that_one_host_misreads_is_that_hosts_fault(exchange: Exchange):
+    root, (old, old_optimizer) = MemoryStore(), trained()
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
+
+    def lost(operation: str, key: str) -> None:
+        if operation == "get" and key.endswith(".distcp"):
+            raise KeyMissing("no such object")
+
+    def begin_second(exchange: Exchange) -> None:
+        store = replace(root, fault=lost) if exchange.rank == 1 else root
+        load_start(store, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(fresh()[0]))
+
+    assert [type(error) for error in on_ranks(2, begin_second)] == [PeerFailed, HostCorrupts]
+
+
+def test_weights_alone_are_not_resumed(exchange: Exchange):
     root = MemoryStore()
     write_weights(root, random_weights(5), run="first", model=MODEL, origin="average of a@1, b@1", companions={})
 
     with pytest.raises(
         ConfigMismatch, match=r"^run first: holds weights only \(average of a@1, b@1\); train from them with start.run=first "
     ):
-        begin(root, group, 2).load()
+        begin(root, exchange, 2).load()
 
 
 def test_where_a_run_starts_is_part_of_what_decides_its_numbers():

@@ -20,7 +20,7 @@ from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
 from orchestrator.worker.weights import AverageWeights, Watched, open_weights, read_companions, write_weights
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.one_rank import flip_a_byte, steps_on_store
+from tests.orchestrator.worker.ranks import flip_a_byte, steps_on_store
 from tests.orchestrator.worker.tiny_run import MODEL
 
 pytestmark = pytest.mark.filterwarnings("error")

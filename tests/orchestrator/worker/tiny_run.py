@@ -1,7 +1,6 @@
 """The smallest run there is: a config, a dataset of random tokens, and real worker processes to train it."""
 
 import hashlib
-import json
 import os
 import select
 import signal
@@ -17,7 +16,7 @@ import numpy as np
 
 from data_pipeline.config import DataConfig, StorageConfig
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
-from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.order.samples import planned_digest
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
@@ -25,7 +24,7 @@ from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import CheckpointConfig, ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.messages import Ended, Failed, Message, Resumed, decode
+from orchestrator.messages import Assign, Ended, Failed, Message, Rendezvous, Resumed, Stop, decode, encode
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.verify import Proof, verify
@@ -91,8 +90,8 @@ def proof_on(config: RunConfig) -> Proof:
     manifest = load_manifest(LocalStore(Path(config.storage.root)), config.data.dataset)
     num_samples = build_sample_table(manifest, config.data.seq_len).num_samples
 
-    def expected_digest(step: int) -> str:
-        return digest_of(samples_of_step(step, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed))
+    def expected_digest(step: int, recorded: str) -> str:
+        return planned_digest(step, like=recorded, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed)
 
     run_store = run_store_of(config)
     return verify(
@@ -110,6 +109,7 @@ class Worker:
     """One process, and what it said."""
 
     process: subprocess.Popen[bytes]
+    orders: int
     reports: int
     log: Path
     said: list[Message] = field(default_factory=list)
@@ -141,6 +141,7 @@ class Attempt:
     def __exit__(self, *_: object) -> None:
         self.kill()
         for worker in self.workers:
+            os.close(worker.orders)
             os.close(worker.reports)
 
     def kill(self) -> None:
@@ -149,8 +150,14 @@ class Attempt:
             worker.process.wait()
 
     def terminate(self) -> None:
+        """As a person does, or a node that is about to go."""
         for worker in self.workers:
             worker.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """As an agent does."""
+        for worker in self.workers:
+            os.write(worker.orders, encode(Stop()))
 
     def until(self, is_enough: Callable[[Worker], bool]) -> None:
         """Listens to rank 0 until `is_enough(worker)`; fails with its log when it ends before."""
@@ -200,11 +207,10 @@ def run_attempt(config: RunConfig, number: int, directory: Path, *, module: str 
 
 
 def _start_worker(module: str, config: RunConfig, attempt: int, rank: int, port: int, directory: Path, config_version: int) -> Worker:
-    reading, writing = os.pipe()
+    order_read, order_write = os.pipe()
+    report_read, report_write = os.pipe()
     variables = {
-        "RANK": rank, "WORLD_SIZE": config.parallel.world_size, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-        "BRAID_RUN": config.name, "BRAID_STORAGE": json.dumps(codec.to_plain(config.storage)), "BRAID_CONFIG_VERSION": config_version,
-        "BRAID_ATTEMPT": attempt, "BRAID_REPORT_FD": writing, "BRAID_AGENT_PID": os.getpid(), "BRAID_HOME": directory / "home",
+        "BRAID_ORDER_FD": order_read, "BRAID_REPORT_FD": report_write, "BRAID_AGENT_PID": os.getpid(), "BRAID_HOME": directory / "home",
         "OMP_NUM_THREADS": 1,
     }  # fmt: skip
     log = directory / f"a{attempt}-rank{rank}.log"
@@ -214,10 +220,16 @@ def _start_worker(module: str, config: RunConfig, attempt: int, rank: int, port:
             env=os.environ | {name: str(value) for name, value in variables.items()},
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=(writing,),
+            pass_fds=(order_read, report_write),
         )
-    os.close(writing)
-    return Worker(process=process, reports=reading, log=log)
+    os.close(order_read)
+    os.close(report_write)
+    assign = Assign(
+        run=config.name, storage=config.storage, config_version=config_version, attempt=attempt, rank=rank, local_rank=0,
+        world_size=config.parallel.world_size, local_world_size=1, rendezvous=Rendezvous(address="127.0.0.1", port=port),
+    )  # fmt: skip
+    os.write(order_write, encode(assign))
+    return Worker(process=process, orders=order_write, reports=report_read, log=log)
 
 
 def free_port() -> int:

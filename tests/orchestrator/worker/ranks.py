@@ -1,7 +1,10 @@
-"""An attempt of one rank without a model or a process of its own, over a store in memory."""
+"""An attempt without a model, of one rank or of several that are threads of this process, over a store in memory."""
 
+from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -9,27 +12,40 @@ from torch import Tensor
 
 from data_pipeline.store.protocol import ObjectStore
 from model.parallel.config import ParallelConfig
-from orchestrator.messages import Resumed
+from orchestrator.messages import CheckpointLost, Resumed
 from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
+from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
 from orchestrator.worker.resume import Resumer
+from orchestrator.worker.witness import Witnesses
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.tiny_run import MODEL
 
 DIGEST = "d" * 64
 DATASET = "a" * 64
+T = TypeVar("T")
+
+
+def on_ranks(num_ranks: int, action: Callable[[Exchange], T]) -> list[T | BaseException]:
+    """What `action` returns or raises on each of as many ranks."""
+    store = dist.HashStore()
+    store.set_timeout(timedelta(seconds=20))
+    with futures.ThreadPoolExecutor(num_ranks) as pool:
+        ranks = [pool.submit(action, Exchange(store, rank=rank, world_size=num_ranks)) for rank in range(num_ranks)]
+    return [rank.exception() or rank.result() for rank in ranks]
 
 
 @dataclass
 class Training:
-    """An attempt without a model: its state at step n is a tensor full of n."""
+    """One rank of an attempt without a model: its state at step n is a tensor full of n."""
 
     store: ObjectStore
-    group: dist.ProcessGroup
+    exchange: Exchange
     attempt: FencedAttempt
     checkpointer: Checkpointer
     committed: list[int] = field(default_factory=list)
+    lost: list[CheckpointLost] = field(default_factory=list)
 
     def save(self, *steps: int) -> None:
         for step in steps:
@@ -38,7 +54,8 @@ class Training:
             self.checkpointer.wait()
 
     def record(self, step: int) -> None:
-        assert self.attempt.ledger is not None
+        if self.attempt.ledger is None:
+            return
         self.attempt.ledger.append(
             StepRecord(
                 step=step,
@@ -61,10 +78,17 @@ class Training:
         self.checkpointer.check()
 
     def load(
-        self, *, into: dict[str, Tensor] | None = None, digest: str = DIGEST, dataset: str = DATASET
+        self, *, into: dict[str, Tensor] | None = None, digest: str = DIGEST, dataset: str = DATASET, ranks_per_node: int = 1
     ) -> tuple[Resumed, dict[str, Tensor]]:
         state = state_at(-1) if into is None else into
-        resumer = Resumer(store=self.store, group=self.group, attempt=self.attempt, training_digest=digest, dataset_digest=dataset)
+        resumer = Resumer(
+            run="first",
+            store=self.store,
+            witnesses=Witnesses(exchange=self.exchange, ranks_per_node=ranks_per_node),
+            attempt=self.attempt,
+            training_digest=digest,
+            dataset_digest=dataset,
+        )
         return resumer.load_latest(lambda: state), state
 
 
@@ -72,11 +96,10 @@ def state_at(step: int) -> dict[str, Tensor]:
     return {"model.weight": torch.full((4, 3), float(step)), "optimizer.weight.step": torch.tensor(float(step))}
 
 
-def begin(store: ObjectStore, group: dist.ProcessGroup, number: int, *, keep_latest: int = 2) -> Training:
-    attempt = begin_attempt(store, group, number)
-    assert attempt.commit_log is not None
-    assert attempt.ledger is not None
+def begin(store: ObjectStore, exchange: Exchange, number: int, *, keep_latest: int = 2) -> Training:
+    attempt = begin_attempt(store, exchange, number)
     committed: list[int] = []
+    lost: list[CheckpointLost] = []
     terms = CheckpointTerms(
         run="first",
         attempt=number,
@@ -88,9 +111,13 @@ def begin(store: ObjectStore, group: dist.ProcessGroup, number: int, *, keep_lat
         num_samples=24,
         keep_latest=keep_latest,
     )
-    committer = Committer(store, terms=terms, commit_log=attempt.commit_log, ledger=attempt.ledger, on_commit=committed.append)
-    checkpointer = build_checkpointer(store, attempt=number, group=group, committer=committer, device=torch.device("cpu"))
-    return Training(store=store, group=group, attempt=attempt, checkpointer=checkpointer, committed=committed)
+    committer = None
+    if attempt.commit_log is not None and attempt.ledger is not None:
+        committer = Committer(
+            store, terms=terms, commit_log=attempt.commit_log, ledger=attempt.ledger, on_commit=committed.append, on_loss=lost.append
+        )
+    checkpointer = build_checkpointer(store, attempt=number, exchange=exchange, committer=committer, device=torch.device("cpu"))
+    return Training(store=store, exchange=exchange, attempt=attempt, checkpointer=checkpointer, committed=committed, lost=lost)
 
 
 def flip_a_byte(store: MemoryStore, key: str) -> None:

@@ -1,0 +1,27 @@
+"""What earlier attempts of a run left on the store, and nobody needs any more. No torch."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from data_pipeline.store.protocol import ObjectStore
+from orchestrator.records.keys import CHECKPOINTS, LOGS
+from orchestrator.records.retention import is_abandoned, logs_to_delete
+
+NUM_PARALLEL_DELETES = 16
+log = logging.getLogger(__name__)
+
+
+def remove_leftovers(store: ObjectStore, *, attempt: int) -> None:
+    """Removes files of checkpoints that workers before `attempt` were killed over, and the logs of old attempts. Raises StoreError.
+
+    Attempts before `attempt` are fenced: what they still wrote would not count.
+    """
+    aborted = store.abort_writes(CHECKPOINTS, partial(is_abandoned, attempt=attempt))
+    logs = logs_to_delete((info.key for info in store.list(LOGS)), attempt=attempt)
+    with ThreadPoolExecutor(NUM_PARALLEL_DELETES) as pool:
+        list(pool.map(store.delete, logs))
+    if aborted or logs:
+        log.info("removed %d incomplete files of checkpoints and %d logs of earlier attempts", aborted, len(logs))

@@ -1,0 +1,131 @@
+"""What people are told of a run, and what they are woken for."""
+
+from dataclasses import replace
+
+import pytest
+
+from data_pipeline.config import DataConfig, StorageConfig
+from model.config import ModelConfig
+from model.optim.config import OptimizerConfig
+from model.parallel.config import ParallelConfig
+from orchestrator.config import ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.control.alerts import alerts
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import NodesShort
+from orchestrator.control.state import RunState
+from orchestrator.control.status import build_status
+from orchestrator.records.nodes import Standing
+from tests.orchestrator.control.stories import (
+    TERMS,
+    agent,
+    committed,
+    failed,
+    fault,
+    gone,
+    lost_checkpoint,
+    placed,
+    play,
+    rank,
+    running,
+    seen,
+    stop,
+    submitted,
+)
+
+SHORT = NodesShort(at_s=1.0, attempt=0, text="waiting for nodes: needs 2 with 1 free slots, has 1")
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    return RunConfig(
+        name="r",
+        model=ModelConfig(vocab_size=64, d_model=8, num_layers=1, num_heads=1, head_dim=8, gdn_key_dim=8, gdn_value_dim=8, ffn_width=8),
+        data=DataConfig(seq_len=8),
+        storage=StorageConfig(root="/nowhere"),
+        optimizer=OptimizerConfig(),
+        train=TrainConfig(num_steps=1000, batch_rows=2, micro_rows=1),
+        parallel=ParallelConfig(dp_shard=2),
+        resources=ResourcesConfig(device="cpu", workers_per_node=1),
+    )
+
+
+def test_a_healthy_run(config: RunConfig):
+    look = seen(agent("a", rank(0, num_skipped=1)), agent("b", rank(1, step=8)), alive="abc", at_s=50.0)
+    status = build_status("r", config, play(*running(), committed(1, 5)), look, now_s=50.5)
+    assert (status["state"], status["step"], status["last_committed_step"], status["seen_s_ago"]) == ("running", 8, 5, 0.5)
+    assert (status["nodes"], status["spares"], status["alerts"], status["strikes"], status["cordoned"]) == (["A", "B"], 1, [], {}, {})
+    assert (status["num_workers"], status["skipped_updates"]) == (2, 1)
+    assert [worker["rank"] for worker in status["workers"]] == [0, 1]
+
+
+def test_a_run_whose_cluster_is_gone(config: RunConfig):
+    status = build_status("r", config, play(*running(), committed(1, 5)), None, now_s=0.0)
+    assert (status["live"], status["step"], status["num_workers"], status["workers"], status["spares"]) == (False, 5, 0, [], 0)
+
+
+def test_machines_are_shown_with_what_is_held_against_them(config: RunConfig):
+    standings = {"A": Standing(strikes=2), "C": Standing(cordoned="its fan rattles"), "Z": Standing(strikes=9)}
+    status = build_status("r", config, play(*running()), seen(alive="abc", standings=standings), now_s=0.0)
+    assert (status["strikes"], status["cordoned"]) == ({"A": 2}, {"C": "its fan rattles"})
+
+
+def test_workers_come_by_pages_of_64_with_their_ages_as_of_now(config: RunConfig):
+    agents = [agent(f"n{number}", *(rank(number * 10 + local) for local in range(10)), age_s=2.0) for number in range(20)]
+    state = play(submitted(replace(TERMS, workers_per_node=10, world_size=200)), placed(1, "ab"))
+    pages = [build_status("r", config, state, seen(*reversed(agents)), 0.0, page=page) for page in (1, 2, 3, 4, 5)]
+    ranks = [[worker["rank"] for worker in page["workers"]] for page in pages]
+    assert ranks == [[*range(64)], [*range(64, 128)], [*range(128, 192)], [*range(192, 200)], []]
+    assert {page["num_workers"] for page in pages} == {200}
+    assert {worker["silent_s"] for worker in pages[0]["workers"]} == {2.0}
+
+
+def test_only_the_newest_incidents_are_shown_and_their_number(config: RunConfig):
+    state = play(submitted(replace(TERMS, recovery=replace(TERMS.recovery, max_restarts=99))))
+    for attempt in range(1, 61):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
+    status = build_status("r", config, state, None, now_s=0.0)
+    assert (status["num_incidents"], len(status["incidents"]), status["incidents"][-1]["attempt"]) == (60, 50, 60)
+
+
+def test_a_shortage_is_told_as_it_is_now(config: RunConfig):
+    state = play(submitted(), SHORT)
+    assert build_status("r", config, state, seen(alive=""), 0.0)["reason"].endswith("has 0")
+    assert build_status("r", config, state, None, 0.0)["reason"].endswith("has 1")
+
+
+# --- alerts --------------------------------------------------------------------------------------------------------------
+
+
+def test_all_is_well():
+    for state in (RunState(), play(submitted()), play(*running()), play(*running(), failed(1, fault())), play(submitted(), stop())):
+        assert alerts(state, seen(), 1e6) == ()
+
+
+def test_a_run_that_waits_for_nodes_for_long_wakes_somebody():
+    state = play(submitted(), SHORT)
+    limit_s = TERMS.recovery.nodes_alarm_s
+    assert alerts(state, seen(alive="a"), limit_s - 1) == ()
+    (line,) = alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), limit_s)
+    assert alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), 2 * limit_s) == (line,), "no news, the same line"
+    assert line.startswith("for over 600 s waiting for nodes: needs 2 with 1 free slots, has 0; cordoned: A")
+    assert alerts(state, None, limit_s) == (
+        "for over 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
+    )
+
+
+def test_checkpoints_that_come_to_nothing_wake_somebody():
+    (line,) = alerts(play(*running(), committed(1, 40), lost_checkpoint(1, 50, "b")), None, 0.0)
+    assert line == "the checkpoint of step 50 came to nothing (on B): no answer for 60 s; the newest that counts is of step 40"
+    (line,) = alerts(play(*running(), lost_checkpoint(1, 50, None), lost_checkpoint(1, 100, None)), None, 0.0)
+    assert line.startswith("the checkpoint of step 100 and 1 before it came to nothing: no answer")
+
+
+def test_machines_that_the_run_took_out_of_use_wake_somebody():
+    terms = replace(TERMS, recovery=replace(TERMS.recovery, max_cordons=1))
+    state = play(submitted(terms), placed(1, "ab"), failed(1, fault(Cause.HARDWARE, "a")), gone(1))
+    (line,) = alerts(state, None, 0.0)
+    assert line == (
+        "this run cordoned A; with recovery.max_cordons=1 it cordons no more; `braid nodes` says why, `braid nodes clear` gives back"
+    )
+    (line,) = alerts(play(*running(), failed(1, fault(Cause.HARDWARE, "a")), gone(1)), None, 0.0)
+    assert "no more" not in line
