@@ -86,6 +86,22 @@ def test_a_node_that_is_not_held_any_more_gives_its_gpus_back():
     assert [node.slots for node in seen.nodes] == [2, 2, 2]
 
 
+def test_a_node_that_is_wanted_again_while_its_agent_leaves_gets_another_and_is_never_without_one():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    before = agent_on(fleet, B)
+
+    watch.want(wanted(1, A, mode=Mode.KILL)).look()
+    watch.want(wanted(2, A, B))
+    looks = [watch.look() for _ in range(20)]
+    watch.until_trains()
+
+    assert not any(seen_on(seen, node).is_lost for seen in looks for node in (A, B))
+    assert agent_on(fleet, B) is not before
+    assert pairs(fleet).count((B, 2)) == 1
+
+
 def test_workers_that_are_told_to_save_do_so_and_end():
     fleet = SimulatedFleet(num_nodes=2)
     watch = Watch(fleet).want(wanted(1, A, B))
@@ -202,6 +218,16 @@ def test_late_answers_change_nothing_but_when_things_happen():
     watch.want(wanted(2, A, B)).until_trains()
 
     assert sorted(pairs(fleet)) == [(A, 1), (A, 2), (B, 1), (B, 2)]
+
+
+def test_reports_are_young_enough_to_tell_whether_a_worker_beats():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(heartbeat_timeout_s=1.0)).want(wanted(1, A, B))
+    watch.until_trains()
+
+    ages_s = [agent.age_s for _ in range(50) for agent in watch.look().agents]
+
+    assert max(ages_s) < 0.5
 
 
 def test_the_pause_of_the_controller_is_charged_to_nobody():
