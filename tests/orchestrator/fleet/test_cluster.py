@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.control.desired import Desired
@@ -56,6 +58,7 @@ def test_between_attempts_agents_stay_and_the_next_one_starts_in_them():
 
     assert [agent_on(fleet, A), agent_on(fleet, B)] == before
     assert sorted(pairs(fleet)) == [(A, 1), (A, 2), (B, 1), (B, 2)]
+    assert len({training.rendezvous for training in fleet.trainings}) == 2
 
 
 def test_two_attempts_are_never_in_an_agent_at_once():
@@ -297,6 +300,31 @@ def test_a_successor_lets_workers_meet_where_the_first_ones_wait_already():
     [rendezvous] = {agent.report.rendezvous for agent in seen.agents if agent.report}
     assert rendezvous is not None
     assert rendezvous.address == A
+
+
+def test_a_successor_hears_all_that_was_begun_before_it_says_where_workers_meet():
+    """The first node has another agent now, which offers another place; the second one knows the first place, and is late to say so."""
+    fleet = SimulatedFleet(num_nodes=2)
+    first = Watch(fleet).want(wanted(1, A, B))
+    first.until(lambda seen: pairs(fleet) == [(A, 1), (B, 1)])
+    fleet.kill_agent(A)
+    fleet.nodes[B].answers_late_by_s = 3.0
+
+    Watch(fleet, epoch=2, desired=wanted(1, A, B)).until(lambda seen: len(fleet.spawned) == 3)
+
+    assert {training.rendezvous.address for training in fleet.trainings} == {A}
+    assert len(fleet.trainings) == 1
+
+
+def test_a_node_that_is_empty_stays_so_when_the_order_is_worded_anew():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.want_mode(Mode.KILL).until(all_gone(1))
+
+    watch.want(replace(watch.desired, wants_evidence=True))
+
+    assert all(all_gone(1)(watch.look()) for _ in range(10))
 
 
 def test_where_workers_were_started_for_certain_a_missing_agent_is_lost():
