@@ -126,12 +126,8 @@ class AgentLink:
         """What the agent is to see to from now on; None for nothing yet."""
         if order == self._order:
             return
-        is_asked_already = order is not None and _empties(self._order, order.attempt)
         self._order = order
-        if order is None or not _empties(order, order.attempt):
-            self._kill_since_s = None
-        elif not is_asked_already:
-            self._kill_since_s = self._clock.now()
+        self._kill_since_s = self._clock.now() if order is not None and order.mode is Mode.KILL else None
         self._show()
 
     def dismiss(self) -> None:

@@ -1,7 +1,7 @@
 """A cluster of any size with a virtual clock: agents and workers that behave like real ones, and faults on demand.
 
 Nothing happens at the same time, and nothing by chance but what the seed says: the same story is told again and again. Time passes while a
-controller waits (`SimulatedTransport.wait`, `sleep`), or when a story lets it (`SimulatedFleet.let_pass`).
+controller waits (`SimulatedTransport.wait`), or when a story lets it (`SimulatedFleet.let_pass`).
 """
 
 from __future__ import annotations
@@ -194,9 +194,6 @@ class SimulatedTransport:
 
     def now(self) -> float:
         return self._fleet.now_s
-
-    def sleep(self, duration_s: float) -> None:
-        self._fleet.let_pass(duration_s)
 
     def nodes(self) -> tuple[ClusterNode, ...]:
         return tuple(ClusterNode(node=node.node, machine=node.machine, is_alive=node.is_listed) for node in self._fleet.nodes.values())

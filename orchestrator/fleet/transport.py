@@ -37,15 +37,13 @@ class ClusterNode:
 
 
 class Transport(Protocol):
-    """One controller's way to its agents. For one thread, apart from `ask`. Only `wait`, `sleep` and `ask` block.
+    """One controller's way to its agents. For one thread, apart from `ask`. Only `wait` and `ask` block.
 
     Agents are opaque handles. Their methods are those of `ray_backend.node_agent.NodeAgent`.
     """
 
     def now(self) -> float:
         """Monotonic seconds."""
-
-    def sleep(self, duration_s: float) -> None: ...
 
     def nodes(self) -> tuple[ClusterNode, ...]:
         """Every node that the cluster knows, dead ones included perhaps."""

@@ -34,9 +34,6 @@ class RayTransport:
     def now(self) -> float:
         return time.monotonic()
 
-    def sleep(self, duration_s: float) -> None:
-        time.sleep(duration_s)
-
     def nodes(self) -> tuple[ClusterNode, ...]:
         return tuple(ClusterNode(node=node["NodeID"], machine=machine_of(node), is_alive=node["Alive"]) for node in ray.nodes())
 
