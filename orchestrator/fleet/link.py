@@ -12,7 +12,7 @@ from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
 from orchestrator.control.cluster import AgentSeen
 from orchestrator.control.summary import Summary, summarise
-from orchestrator.deadlines import ASK_AGAIN_AFTER_S, REPORT_EVERY_S, REPORTS_IN_A_HEARTBEAT
+from orchestrator.deadlines import ASK_AGAIN_AFTER_S, REPORT_EVERY_S
 from orchestrator.errors import Superseded
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, StaleController, Transport
 from orchestrator.messages import AgentReport, Mode
