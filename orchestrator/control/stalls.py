@@ -36,20 +36,16 @@ def find_stalled(agents: Sequence[AgentSeen], limits: RecoveryConfig) -> Stall |
         return Stall(
             cause=Cause.FROZEN, agent=agent, worker=worker, detail=f"no sign of life for {worker.silent_s:.1f} s in {_where(worker)}"
         )
-    behind = [(agent, worker) for agent in agents for worker in _behind(agent)]
-    if not any(worker.last_progress_s > pause_allowed_s(worker, limits) for _, worker in behind):
+    behind = [(agent, agent.summary.behind) for agent in agents if agent.summary is not None and agent.summary.behind is not None]
+    if not any(worker.last_progress_s + agent.age_s > pause_allowed_s(worker, limits) for agent, worker in behind):
         return None
+    behind = [(agent, grown_older(worker, agent.age_s)) for agent, worker in behind]
     agent, worker = min(behind, key=lambda one: (*standing_of(one[1]), -one[1].last_progress_s))
     detail = f"no progress for {worker.last_progress_s:.1f} s in {_where(worker)}"
     is_level = all(agent.summary.is_level for agent, _ in behind if agent.summary) and len({standing_of(one) for _, one in behind}) == 1
     if is_level and len(behind) > 1:
         return Stall(cause=Cause.HUNG, agent=None, worker=worker, detail=f"{detail}; every rank stands there")
     return Stall(cause=Cause.HUNG, agent=agent, worker=worker, detail=detail)
-
-
-def _behind(agent: AgentSeen) -> list[WorkerReport]:
-    one = agent.summary.behind if agent.summary is not None else None
-    return [] if one is None else [grown_older(one, agent.age_s)]
 
 
 def _silent(agent: AgentSeen, limits: RecoveryConfig) -> list[WorkerReport]:

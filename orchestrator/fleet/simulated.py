@@ -20,6 +20,8 @@ from orchestrator.fleet.transport import AgentGone, AgentUnreachable, ClusterNod
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import SpawnOrder
 
+FIRST_PORT = 20000
+
 
 @dataclass(kw_only=True, slots=True)
 class SimulatedNode:
@@ -148,13 +150,15 @@ class SimulatedFleet:
 
     def training(self, order: SpawnOrder) -> Training:
         """What the workers of the attempt have in common; it goes on from the newest checkpoint of the run."""
-        known = next((one for one in self.trainings if (one.run, one.attempt) == (order.run, order.attempt)), None)
+        key = (order.run, order.attempt, order.rendezvous)
+        known = next((one for one in self.trainings if (one.run, one.attempt, one.rendezvous) == key), None)
         if known is not None:
             return known
         from_step = max((one.committed(self.now_s) for one in self.trainings if one.run == order.run), default=0)
         new = Training(
             run=order.run,
             attempt=order.attempt,
+            rendezvous=order.rendezvous,
             world_size=order.world_size,
             from_step=from_step,
             num_steps=self.num_steps,
@@ -169,6 +173,9 @@ class SimulatedFleet:
 
     def by_chance(self, value_s: float) -> float:
         return value_s * self._random.uniform(0.8, 1.2)
+
+    def new_port(self) -> int:
+        return FIRST_PORT + next(self._count)
 
     def forget(self, agent: SimulatedAgent) -> None:
         name = agent_name(agent.identity.run, agent.identity.node)

@@ -14,7 +14,6 @@ from orchestrator.messages import AgentReport, Ended, Failed, Mode, Outcome, Pha
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import AgentOrder, SpawnOrder, merge
 
-FIRST_PORT = 20000
 Answer = Callable[[Any], None]
 
 
@@ -42,6 +41,8 @@ class Training:
 
     run: str
     attempt: int
+    rendezvous: Rendezvous
+    """Workers that are sent elsewhere never meet these."""
     world_size: int
     from_step: int
     num_steps: int
@@ -78,6 +79,8 @@ class World(Protocol):
 
     def by_chance(self, value_s: float) -> float: ...
 
+    def new_port(self) -> int: ...
+
     def forget(self, agent: SimulatedAgent) -> None: ...
 
 
@@ -108,7 +111,7 @@ class SimulatedAgent:
         self._outcome: Outcome | None = None
         self._is_ending = self._is_saving = False
         self._version = 0
-        self._num_offers = 0
+        self._offer = Rendezvous(address=identity.node, port=world.new_port())
 
     # --- calls ---------------------------------------------------------------------------------------------------------
 
@@ -240,7 +243,7 @@ class SimulatedAgent:
         self._group, self._failed, self._outcome, self._is_saving = order, {}, None, False
         self.running = set(range(order.num_workers))
         self.training = training = self._world.training(order)
-        self._num_offers += 1
+        self._offer = Rendezvous(address=self.identity.node, port=self._world.new_port())
         self._world.spawned.append((self._world.now_s, self.identity.node, order.attempt))
         self._tell_news()
         start_s = self._world.by_chance(self._world.pace.worker_start_s)
@@ -292,7 +295,7 @@ class SimulatedAgent:
             attempt=order.attempt,
             workers=self._workers(group) if group is not None and group.attempt == order.attempt else (),
             rendezvous=order.spawn.rendezvous if order.spawn is not None else None,
-            offer=Rendezvous(address=self.identity.node, port=FIRST_PORT + self._num_offers),
+            offer=self._offer,
             is_empty=not self.running,
         )
         return self._version, report

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.control.desired import Desired
@@ -56,6 +58,7 @@ def test_between_attempts_agents_stay_and_the_next_one_starts_in_them():
 
     assert [agent_on(fleet, A), agent_on(fleet, B)] == before
     assert sorted(pairs(fleet)) == [(A, 1), (A, 2), (B, 1), (B, 2)]
+    assert len({training.rendezvous for training in fleet.trainings}) == 2
 
 
 def test_two_attempts_are_never_in_an_agent_at_once():
@@ -84,6 +87,22 @@ def test_a_node_that_is_not_held_any_more_gives_its_gpus_back():
 
     assert agent_on(fleet, B) is None
     assert [node.slots for node in seen.nodes] == [2, 2, 2]
+
+
+def test_a_node_that_is_wanted_again_while_its_agent_leaves_gets_another_and_is_never_without_one():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    before = agent_on(fleet, B)
+
+    watch.want(wanted(1, A, mode=Mode.KILL)).look()
+    watch.want(wanted(2, A, B))
+    looks = [watch.look() for _ in range(20)]
+    watch.until_trains()
+
+    assert not any(seen_on(seen, node).is_lost for seen in looks for node in (A, B))
+    assert agent_on(fleet, B) is not before
+    assert pairs(fleet).count((B, 2)) == 1
 
 
 def test_workers_that_are_told_to_save_do_so_and_end():
@@ -204,6 +223,16 @@ def test_late_answers_change_nothing_but_when_things_happen():
     assert sorted(pairs(fleet)) == [(A, 1), (A, 2), (B, 1), (B, 2)]
 
 
+def test_reports_are_young_enough_to_tell_whether_a_worker_beats():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(heartbeat_timeout_s=1.0)).want(wanted(1, A, B))
+    watch.until_trains()
+
+    ages_s = [agent.age_s for _ in range(50) for agent in watch.look().agents]
+
+    assert max(ages_s) < 0.5
+
+
 def test_the_pause_of_the_controller_is_charged_to_nobody():
     fleet = SimulatedFleet(num_nodes=2)
     watch = Watch(fleet).want(wanted(1, A, B))
@@ -271,6 +300,31 @@ def test_a_successor_lets_workers_meet_where_the_first_ones_wait_already():
     [rendezvous] = {agent.report.rendezvous for agent in seen.agents if agent.report}
     assert rendezvous is not None
     assert rendezvous.address == A
+
+
+def test_a_successor_hears_all_that_was_begun_before_it_says_where_workers_meet():
+    """The first node has another agent now, which offers another place; the second one knows the first place, and is late to say so."""
+    fleet = SimulatedFleet(num_nodes=2)
+    first = Watch(fleet).want(wanted(1, A, B))
+    first.until(lambda seen: pairs(fleet) == [(A, 1), (B, 1)])
+    fleet.kill_agent(A)
+    fleet.nodes[B].answers_late_by_s = 3.0
+
+    Watch(fleet, epoch=2, desired=wanted(1, A, B)).until(lambda seen: len(fleet.spawned) == 3)
+
+    assert {training.rendezvous.address for training in fleet.trainings} == {A}
+    assert len(fleet.trainings) == 1
+
+
+def test_a_node_that_is_empty_stays_so_when_the_order_is_worded_anew():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.want_mode(Mode.KILL).until(all_gone(1))
+
+    watch.want(replace(watch.desired, wants_evidence=True))
+
+    assert all(all_gone(1)(watch.look()) for _ in range(10))
 
 
 def test_where_workers_were_started_for_certain_a_missing_agent_is_lost():
