@@ -57,6 +57,8 @@ class Levels:
     phase: Phase = Phase.STARTING
     step: int = 0
     """Last finished step."""
+    begun: int = 0
+    """Last step that it had the data for and began to compute; from there on it may wait for others."""
     metrics: StepMetrics | None = None
     """What that step measured; None before this attempt's first."""
     tokens_per_s: float | None = None

@@ -7,7 +7,7 @@ Steps are 1-based: row r of step n is the sample at position (n - 1) * batch_row
 import functools
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.order.permutation import mix, permute

@@ -22,11 +22,11 @@ class Summary:
     leader: WorkerReport
     """The lowest rank: on the first node it is rank 0, which speaks for the attempt."""
     behind: WorkerReport | None
-    """Of those that run, the one furthest behind, by phase, then step, then the time since it last got anywhere."""
+    """Of those that run, the one furthest behind, by phase, then step, then step begun, then the time since it last got anywhere."""
     silent: WorkerReport | None
     """Of those that run, the one that was silent for the longest; where some still start, of the others."""
     is_level: bool
-    """All that run stand at the same step of the same phase."""
+    """All that run stand at the same step of the same phase, and have begun the same."""
     failed: tuple[WorkerReport, ...]
     """Those that failed by themselves."""
     ended: tuple[Ended, ...]
@@ -60,6 +60,6 @@ def failed_by_itself(worker: WorkerReport) -> bool:
     return worker.failed is not None or (worker.exit_code is not None and worker.ended is None and not worker.killed_by_agent)
 
 
-def standing_of(worker: WorkerReport) -> tuple[int, int]:
+def standing_of(worker: WorkerReport) -> tuple[int, int, int]:
     """How far a worker is, to compare."""
-    return PHASES.index(worker.phase), worker.step
+    return PHASES.index(worker.phase), worker.step, worker.begun

@@ -42,6 +42,10 @@ class Reporter:
         """Steps are counted from here."""
         self._set(replace(self._beat, step=step))
 
+    def began(self, step: int) -> None:
+        """The step's data is at hand. Told before anything waits for other ranks, so that the one which hangs before it shows."""
+        self._set(replace(self._beat, begun=step))
+
     def finished(self, step: int, metrics: StepMetrics, *, tokens_per_s: float) -> None:
         """A step of training is done, its update applied or skipped."""
         num_skipped = self._beat.num_skipped + metrics.skipped

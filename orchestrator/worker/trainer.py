@@ -73,6 +73,7 @@ class Trainer:
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
             batch = self.loader.batch(step)
+            self.reporter.began(step)
             metrics, (num_stops, *parts) = self._train(step, batch)
             self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from model.weights.hf.files import write_hf
 from model.weights.hf.serving import Serving
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.manifest import read_manifest, write_manifest
+from orchestrator.worker.exchange import Exchange
 from tests.launch.command_line import Braid
 from tests.launch.commands.test_status import STATUS_KEYS
 from tests.launch.stored_runs import put_checkpoint, put_dataset, store_at, stored_run
@@ -27,14 +27,6 @@ from tests.orchestrator.worker.test_weights import InMemory, random_weights
 from tests.orchestrator.worker.tiny_run import MODEL
 
 SERVING = Serving(eos_token_id=7, pad_token_id=9, max_position_embeddings=4096)
-
-
-@pytest.fixture
-def group() -> Iterator[dist.ProcessGroup]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    assert dist.group.WORLD is not None
-    yield dist.group.WORLD
-    dist.destroy_process_group()
 
 
 def released(directory: Path, source: InMemory | None = None) -> Path:
@@ -229,11 +221,11 @@ def test_different_models_are_not_averaged(braid: Braid, tmp_path: Path) -> None
     assert done.err == "braid: first@5: model.vocab_size is 4096 there and 256 in hf@0; average checkpoints of one model\n"
 
 
-def trained_run(root: Path, group: dist.ProcessGroup) -> InMemory:
+def trained_run(root: Path) -> InMemory:
     """The run `first` with a checkpoint of step 3, and its dataset's tokenizer."""
     config = stored_run(root)
     source = random_weights(4, torch.float32)
-    training = begin(run_store_of(store_at(root), config.name), group, 1)
+    training = begin(run_store_of(store_at(root), config.name), Exchange(dist.HashStore(), rank=0, world_size=1), 1)
     training.record(3)
     state = {f"model.{name}": tensor for name, tensor in source.held.items()}
     training.checkpointer.save(3, state | {"optimizer.norm.weight.step": torch.tensor(3.0)})
@@ -243,8 +235,8 @@ def trained_run(root: Path, group: dist.ProcessGroup) -> InMemory:
     return source
 
 
-def test_a_trained_run_is_exported_with_its_datasets_tokenizer(group: dist.ProcessGroup, braid: Braid, tmp_path: Path) -> None:
-    source = trained_run(braid.root, group)
+def test_a_trained_run_is_exported_with_its_datasets_tokenizer(braid: Braid, tmp_path: Path) -> None:
+    source = trained_run(braid.root)
 
     done = braid("export", "first", "--step", "3", "--out", str(tmp_path / "out"))
 
@@ -258,8 +250,8 @@ def test_a_trained_run_is_exported_with_its_datasets_tokenizer(group: dist.Proce
     assert (config["eos_token_id"], config["max_position_embeddings"]) == (0, 128)
 
 
-def test_weights_outlive_their_dataset(group: dist.ProcessGroup, braid: Braid, tmp_path: Path) -> None:
-    trained_run(braid.root, group)
+def test_weights_outlive_their_dataset(braid: Braid, tmp_path: Path) -> None:
+    trained_run(braid.root)
     store_at(braid.root).delete("datasets/python-stdlib/manifest.json")
 
     done = braid("export", "first", "--out", str(tmp_path / "out"))

@@ -48,6 +48,11 @@ def test_within_a_node_too_the_one_furthest_behind_is_the_culprit():
     assert (stalled(*agents).agent, stalled(*agents).worker.rank) == (agents[1], 2)
 
 
+def test_of_ranks_at_the_same_step_the_one_that_has_not_begun_the_next_is_the_culprit():
+    waiting, reading = agent("a", rank(0, begun=8, last_progress_s=61.0)), agent("b", rank(1, begun=7, last_progress_s=62.0))
+    assert stalled(waiting, reading).agent == reading
+
+
 def test_where_nobody_is_behind_nobody_is_the_culprit():
     stall = stalled(agent("a", rank(0, last_progress_s=61.0)), agent("b", rank(1, last_progress_s=60.5)))
     assert (stall.cause, stall.agent) == (Cause.HUNG, None)
