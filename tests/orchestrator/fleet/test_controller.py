@@ -1,0 +1,128 @@
+"""A controller on a simulated fleet, from the first attempt to the end of the run: what breaks, and how the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.config import RunConfig
+from orchestrator.control.causes import Cause
+from orchestrator.control.controller import Controller
+from orchestrator.control.events import RunSubmitted
+from orchestrator.control.history import new_history, open_history
+from orchestrator.control.state import Ending, RunState, terms_of
+from orchestrator.fleet.cluster import build_agent_cluster
+from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
+from orchestrator.fleet.transport import Ref
+from tests.fakes.memory_store import MemoryStore
+from tests.orchestrator.fleet.stories import RUN, A, B, C, FakeRegistry, run_config
+
+NUM_STEPS = 200
+
+
+def played(
+    fleet: SimulatedFleet,
+    *faults: tuple[float, Callable[[], None]],
+    config: RunConfig | None = None,
+    transport: SimulatedTransport | None = None,
+) -> RunState:
+    """The end of a run in which things break at these moments, in seconds."""
+    config = config or run_config()
+    store = MemoryStore()
+    new_history(store).append(RunSubmitted(at_s=0.0, terms=terms_of(config, 1)))
+    transport = transport or SimulatedTransport(fleet)
+    cluster = build_agent_cluster(config, transport, registry=FakeRegistry(), wall_clock=lambda: fleet.now_s)
+    for at_s, fault in faults:
+        fleet.after(at_s, fault)
+    controller = Controller(
+        run=RUN,
+        history=open_history(store),
+        cluster=cluster,
+        wall_clock=lambda: fleet.now_s,
+        clock=transport.now,
+        sleep=fleet.let_pass,
+    )
+    end = controller.run()
+    assert fleet.agents == {}
+    return end
+
+
+@pytest.fixture
+def fleet() -> SimulatedFleet:
+    return SimulatedFleet(num_nodes=3, num_steps=NUM_STEPS)
+
+
+def nodes_of(state: RunState) -> list[str]:
+    return [placed.node for placed in state.placement]
+
+
+def test_a_run_that_nothing_happens_to_finishes_in_one_attempt(fleet: SimulatedFleet):
+    end = played(fleet)
+
+    assert (end.ending, end.attempt, end.incidents, end.committed_step) == (Ending.FINISHED, 1, (), NUM_STEPS)
+
+
+def test_a_lost_node_is_named_and_replaced_by_the_spare(fleet: SimulatedFleet):
+    end = played(fleet, (30.0, lambda: fleet.kill_node(B)))
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node) == (Cause.NODE_LOST, B)
+    assert (end.ending, end.attempt, nodes_of(end)) == (Ending.FINISHED, 2, [A, C])
+    assert incident.resumed_from_step is not None
+    assert incident.resumed_from_step > 0
+
+
+def test_a_node_that_stands_still_is_left_and_its_late_workers_are_ended(fleet: SimulatedFleet):
+    """It wakes when the run is long elsewhere."""
+    end = played(
+        fleet,
+        (30.0, lambda: fleet.pause_node(B)),
+        (80.0, lambda: fleet.resume_node(B)),
+        config=run_config(heartbeat_timeout_s=10.0),
+    )
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node) == (Cause.FROZEN, B)
+    assert (end.ending, nodes_of(end)) == (Ending.FINISHED, [A, C])
+
+
+def test_a_broken_gpu_takes_the_run_elsewhere_whatever_its_peers_say_after_it(fleet: SimulatedFleet):
+    end = played(fleet, (30.0, lambda: fleet.fail_worker(A, 1, "AcceleratorError", "CUDA error: uncorrectable ECC error encountered")))
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node) == (Cause.HARDWARE, A)
+    assert (end.ending, end.attempt, A in nodes_of(end)) == (Ending.FINISHED, 2, False)
+
+
+def test_an_agent_that_ends_is_started_again(fleet: SimulatedFleet):
+    end = played(fleet, (30.0, lambda: fleet.kill_agent(B)))
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node) == (Cause.AGENT_LOST, B)
+    assert (end.ending, end.attempt) == (Ending.FINISHED, 2)
+
+
+def test_a_node_without_room_is_passed_over(fleet: SimulatedFleet):
+    fleet.nodes[A].is_full = True
+
+    end = played(fleet)
+
+    assert (end.ending, nodes_of(end)) == (Ending.FINISHED, [B, C])
+
+
+def test_a_controller_that_stands_still_for_minutes_blames_nobody(fleet: SimulatedFleet):
+    """Its process does, or its machine; everything else goes on."""
+    paused_at_s: list[float] = []
+
+    class PausingTransport(SimulatedTransport):
+        def wait(self, timeout_s: float) -> list[Ref]:
+            if fleet.now_s > 30.0 and not paused_at_s:
+                paused_at_s.append(fleet.now_s)
+                fleet.let_pass(60.0)
+            return super().wait(timeout_s)
+
+    end = played(fleet, config=run_config(heartbeat_timeout_s=4.0), transport=PausingTransport(fleet))
+
+    assert paused_at_s
+    assert (end.ending, end.attempt, end.incidents) == (Ending.FINISHED, 1, ())
