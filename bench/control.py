@@ -39,7 +39,7 @@ from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
-from orchestrator.records.nodes import Finding, Standing
+from orchestrator.records.nodes import NodeEvent, Standing
 
 WORKERS_PER_NODE = 8
 SIZES = (1000, 2048)
@@ -74,7 +74,7 @@ class EmptyRegistry:
     def __init__(self) -> None:
         self.standings = {}
 
-    def record(self, findings: Iterable[Finding]) -> None:
+    def record(self, events: Iterable[NodeEvent]) -> None:
         """Forgets them."""
 
 

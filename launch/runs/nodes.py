@@ -17,6 +17,7 @@ from orchestrator.records.nodes import (
     Finding,
     NodeEvent,
     NodeRegistry,
+    Standing,
     author_of,
     by_machine,
     cordon_in,
@@ -44,27 +45,33 @@ def nodes_of_cluster(address: str) -> list[ClusterNode] | None:
 
 def machines(events: Iterable[NodeEvent], cluster: Sequence[ClusterNode]) -> list[dict[str, Any]]:
     """One entry for each machine that the registry names or that is in the cluster now, by name; JSON-ready."""
-    histories = by_machine(events)
+    told = list(events)
+    histories, known = by_machine(told), standings(told)
     alive = {node.machine for node in cluster if node.is_alive}
-    return [_machine(name, histories.get(name, []), in_cluster=name in alive) for name in sorted({*histories, *alive})]
+    names = sorted({*histories, *alive})
+    return [_machine(name, histories.get(name, []), known.get(name, Standing()), in_cluster=name in alive) for name in names]
 
 
-def _machine(name: str, history: Sequence[NodeEvent], *, in_cluster: bool) -> dict[str, Any]:
-    standing = standings(history).get(name)
+def _machine(name: str, history: Sequence[NodeEvent], standing: Standing, *, in_cluster: bool) -> dict[str, Any]:
     counted = since_cleared(history)
-    cordon = cordon_in(counted)
-    strikes = standing.strikes if standing else 0
     findings = [event for event in counted if isinstance(event, Finding)]
     return {
         "machine": name,
-        "state": "cordoned" if cordon else "strikes" if strikes else "ok",
+        "state": "cordoned" if standing.cordoned else "strikes" if standing.strikes else "ok",
         "in_cluster": in_cluster,
-        "cordoned": None if cordon is None else {"reason": reason_of(cordon), "by": author_of(cordon), "at_s": cordon.at_s},
-        "within_s": standing.within_s if standing else None,
-        "strikes": strikes,
-        "clears": standing.clears if standing else 0,
+        "cordoned": _cordon(history, standing) if standing.cordoned else None,
+        "within_s": standing.within_s,
+        "strikes": standing.strikes,
+        "clears": standing.clears,
         "findings": [codec.to_plain(finding) for finding in reversed(findings[-NEWEST_FINDINGS:])],
     }
+
+
+def _cordon(history: Sequence[NodeEvent], standing: Standing) -> dict[str, Any]:
+    """Why, by whom and since when; what has GPUs of a cordoned machine is out of use since they were seen in it."""
+    cordon = cordon_in(since_cleared(history))
+    by, at_s = (author_of(cordon), cordon.at_s) if cordon is not None else ("its GPUs", history[-1].at_s)
+    return {"reason": standing.cordoned, "by": by, "at_s": at_s}
 
 
 def cordon(storage: StorageConfig, event: Cordoned, cluster: Sequence[ClusterNode] | None) -> None:
@@ -90,10 +97,13 @@ def cordon(storage: StorageConfig, event: Cordoned, cluster: Sequence[ClusterNod
 def clear(storage: StorageConfig, event: Cleared) -> None:
     """Gives a machine back to every run. Raises NoSuchMachine, WrongMoment, StoreError."""
     registry = registry_of(storage)
-    histories = by_machine(registry.read())
+    events = registry.read()
+    histories = by_machine(events)
     _refuse_stranger(event.machine, histories, "nothing was ever recorded of it", storage)
     if not since_cleared(histories[event.machine]):
-        raise WrongMoment(f"machine {event.machine}: nothing is held against it; there is nothing to clear")
+        why = standings(events)[event.machine].cordoned
+        what = f"{why}; clear that machine" if why else "nothing is held against it; there is nothing to clear"
+        raise WrongMoment(f"machine {event.machine}: {what}")
     registry.record(event)
 
 

@@ -27,7 +27,7 @@ def _waiting(state: RunState, seen: Observation | None, in_stage_s: float) -> It
 def _checkpoints(state: RunState) -> Iterator[str]:
     lost = state.lost_checkpoints
     if lost:
-        where = f" (on {lost[-1].machine})" if lost[-1].machine else ""
+        where = f" (ranks {', '.join(map(str, lost[-1].ranks))}{f' on {lost[-1].machine}' if lost[-1].machine else ''})"
         row = f" and {len(lost) - 1} before it" if len(lost) > 1 else ""
         told = f"the checkpoint of step {lost[-1].step}{row} came to nothing{where}: {lost[-1].text}"
         yield f"{told}; the newest that counts is of step {state.committed_step}"

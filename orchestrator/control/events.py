@@ -98,6 +98,8 @@ class CheckpointLost:
     step: int
     node: str | None
     """Where the ranks are that could not write their part, if that is one node only."""
+    ranks: tuple[int, ...]
+    """These ranks, the first eight of them."""
     text: str
     spares: int
     """Usable nodes that the attempt is not on."""

@@ -60,8 +60,15 @@ def _progress(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -
         yield events.CheckpointCommitted(at_s=at_s, attempt=attempt, step=committed)
     if lost is not None and all(lost.step != known.step for known in state.lost_checkpoints):
         nodes = {_node_of_rank(state, rank) for rank in lost.ranks}
-        node = nodes.pop() if len(nodes) == 1 and len(state.placement) > 1 else None
-        yield events.CheckpointLost(at_s=at_s, attempt=attempt, step=lost.step, node=node, text=lost.text, spares=_spares(state, seen))
+        yield events.CheckpointLost(
+            at_s=at_s,
+            attempt=attempt,
+            step=lost.step,
+            node=nodes.pop() if len(nodes) == 1 else None,
+            ranks=lost.ranks,
+            text=lost.text,
+            spares=_spares(state, seen),
+        )
 
 
 def _ended(state: RunState, agents: Sequence[AgentSeen], at_s: float) -> Iterator[Event]:

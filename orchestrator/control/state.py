@@ -109,8 +109,10 @@ class LostCheckpoint:
     """A checkpoint that came to nothing while training went on."""
 
     step: int
+    ranks: tuple[int, ...]
+    """Ranks that could not write their part, the first eight of them."""
     machine: str | None
-    """Where the first rank is that could not write its part."""
+    """Where they are; None where they are on several machines."""
     text: str
 
 

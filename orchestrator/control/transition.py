@@ -179,10 +179,11 @@ def _checkpoint_lost(state: RunState, event: events.CheckpointLost) -> RunState:
     if state.stage not in ACTIVE or any(lost.step == event.step for lost in state.lost_checkpoints):
         return state
     machine = state.machine_of(event.node) if event.node else None
-    row = (*state.lost_checkpoints, LostCheckpoint(step=event.step, machine=machine, text=event.text))
+    row = (*state.lost_checkpoints, LostCheckpoint(step=event.step, ranks=event.ranks, machine=machine, text=event.text))
     limit = terms_in(state).recovery.max_lost_checkpoints
     newest = row[-limit:]
-    if event.node is None or len(newest) < limit or {lost.machine for lost in newest} != {machine} or not event.spares:
+    is_its_own = len(newest) == limit and {lost.machine for lost in newest} == {machine} and len(state.placement) > 1
+    if event.node is None or not is_its_own or not event.spares:
         return replace(state, lost_checkpoints=newest)
     detail = f"{limit} checkpoints in a row were lost there: {event.text}"
     fault = fault_on(state, event.node, Cause.CUT_OFF, detail)

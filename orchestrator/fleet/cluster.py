@@ -22,7 +22,7 @@ from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Trans
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import WORKER_COMMAND
-from orchestrator.records.nodes import Finding, Standing
+from orchestrator.records.nodes import GpusSeen, NodeEvent, Standing
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class Registry(Protocol):
     def standings(self) -> Mapping[str, Standing]:
         """By machine."""
 
-    def record(self, findings: Iterable[Finding]) -> None:
-        """Sees to it that the findings are there, and returns."""
+    def record(self, events: Iterable[NodeEvent]) -> None:
+        """Sees to it that they are there, and returns."""
 
 
 class AgentCluster:
@@ -66,6 +66,8 @@ class AgentCluster:
         self._calls: dict[Ref, AgentLink] = {}
         self._rendezvous: Rendezvous | None = None
         """Of the desired attempt; None until it is known."""
+        self._told_gpus: set[str] = set()
+        """Nodes whose GPUs the registry was told of."""
         self._is_settled = False
         """Every agent that is desired has been started, and has its order."""
 
@@ -94,9 +96,11 @@ class AgentCluster:
     def poll(self, *, timeout_s: float) -> Observation:
         if self._exchange(timeout_s):
             self._settle()
+        nodes = self._list_nodes()
+        self._tell_gpus(nodes)
         return Observation(
             at_s=self._wall_clock(),
-            nodes=self._list_nodes(),
+            nodes=nodes,
             agents=tuple(link.seen() for link in self._links.values()),
             standings=self._registry.standings,
         )
@@ -213,6 +217,15 @@ class AgentCluster:
     def _begin_calls_of(self, link: AgentLink) -> None:
         for ref in link.calls():
             self._calls[ref] = link
+
+    def _tell_gpus(self, nodes: tuple[Node, ...]) -> None:
+        """Once for each agent, when it first says which GPUs it holds."""
+        new = [link for link in self._links.values() if link.report is not None and link.report.gpus and link.node not in self._told_gpus]
+        if new:
+            machines = {node.node: node.machine for node in nodes}
+            seen = {link.node: link.report.gpus for link in new if link.report is not None and link.node in machines}
+            self._registry.record(GpusSeen(at_s=self._wall_clock(), machine=machines[node], gpus=gpus) for node, gpus in seen.items())
+            self._told_gpus.update(seen)
 
     def _list_nodes(self) -> tuple[Node, ...]:
         held = [node for node, link in self._links.items() if link.state is not LinkState.LOST]

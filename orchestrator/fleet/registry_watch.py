@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.errors import is_expected
-from orchestrator.records.nodes import Finding, FindingKey, NodeEvent, NodeRegistry, Standing, finding_key, standings
+from orchestrator.records.nodes import NodeEvent, NodeRegistry, Standing, is_told, standings
 
 READ_EVERY_S = 10.0
 """How old the standings may become, and how long a finding waits for the next try while the store is away."""
@@ -28,9 +28,9 @@ class RegistryWatch:
         """The registry as last read."""
         self._standings: Mapping[str, Standing] = {}
         self._lock = threading.Lock()
-        self._told: set[FindingKey] = set()
-        """Every finding that was ever asked for."""
-        self._waiting: list[Finding] = []
+        self._told: list[NodeEvent] = []
+        """Everything that was ever asked for."""
+        self._waiting: list[NodeEvent] = []
         """Those of them that are not in the registry yet."""
         self._looked = threading.Event()
         self._news = threading.Event()
@@ -43,11 +43,11 @@ class RegistryWatch:
         """By machine, as last read, with what this run has found since; empty before the first reading."""
         return self._standings
 
-    def record(self, findings: Iterable[Finding]) -> None:
+    def record(self, events: Iterable[NodeEvent]) -> None:
         """Returns at once; asking for the same again changes nothing."""
         with self._lock:
-            new = [finding for finding in findings if finding_key(finding) not in self._told]
-            self._told.update(map(finding_key, new))
+            new = [event for event in events if not is_told(event, self._told)]
+            self._told.extend(new)
             self._waiting.extend(new)
             if new:
                 self._publish()
@@ -67,8 +67,7 @@ class RegistryWatch:
 
     def _publish(self) -> None:
         """What this run holds against a machine counts for it at once, whenever the store has it."""
-        there = {finding_key(event) for event in self._events if isinstance(event, Finding)}
-        self._standings = standings([*self._events, *(finding for finding in self._waiting if finding_key(finding) not in there)])
+        self._standings = standings([*self._events, *(event for event in self._waiting if not is_told(event, self._events))])
 
     # --- the thread ----------------------------------------------------------------------------------------------------
 

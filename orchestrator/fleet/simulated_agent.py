@@ -297,6 +297,7 @@ class SimulatedAgent:
             rendezvous=order.spawn.rendezvous if order.spawn is not None else None,
             offer=self._offer,
             is_empty=not self.running,
+            gpus=tuple(f"GPU-{self.identity.node}-{index}" for index in range(self.num_gpus)),
         )
         return self._version, report
 

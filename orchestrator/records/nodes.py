@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_pipeline.store.protocol import ObjectStore
@@ -56,7 +56,17 @@ class Cleared:
     by: str
 
 
-NodeEvent = Finding | Cordoned | Cleared
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpusSeen:
+    """What GPUs a machine has, as a run's agent found them: they tell which machine it is where its name has changed."""
+
+    at_s: float
+    machine: str
+    gpus: tuple[str, ...]
+    """UUIDs of those that the run held there, in order."""
+
+
+NodeEvent = Finding | Cordoned | Cleared | GpusSeen
 NODE_EVENT_KINDS: dict[str, type[NodeEvent]] = {cls.__name__: cls for cls in typing.get_args(NodeEvent)}
 """By the name that the journal has for each."""
 
@@ -76,8 +86,20 @@ class Standing:
 
 
 def standings(events: Iterable[NodeEvent]) -> dict[str, Standing]:
-    """By machine, for every machine that the events name."""
-    return {machine: _standing(history) for machine, history in by_machine(events).items()}
+    """By machine, for every machine that the events name. One that has GPUs of a cordoned machine is that machine, under another name."""
+    histories = by_machine(events)
+    known = {machine: _standing(history) for machine, history in histories.items()}
+    owners = {gpu: machine for machine, history in histories.items() if known[machine].cordoned for gpu in gpus_of(history)}
+    for machine, history in histories.items():
+        others = sorted({owners[gpu] for gpu in gpus_of(history) if gpu in owners} - {machine})
+        if others and not known[machine].cordoned:
+            known[machine] = replace(known[machine], cordoned=f"has GPUs of {others[0]}: {known[others[0]].cordoned}")
+    return known
+
+
+def gpus_of(history: Sequence[NodeEvent]) -> tuple[str, ...]:
+    """The GPUs that were seen last in one machine; () where none were."""
+    return next((event.gpus for event in reversed(history) if isinstance(event, GpusSeen)), ())
 
 
 def by_machine(events: Iterable[NodeEvent]) -> dict[str, list[NodeEvent]]:
@@ -92,7 +114,10 @@ def since_cleared(history: Sequence[NodeEvent]) -> list[Finding | Cordoned]:
     """Of one machine's events, those that still count."""
     counted: list[Finding | Cordoned] = []
     for event in history:
-        counted = [] if isinstance(event, Cleared) else [*counted, event]
+        if isinstance(event, Cleared):
+            counted = []
+        elif not isinstance(event, GpusSeen):
+            counted.append(event)
     return counted
 
 
@@ -126,11 +151,19 @@ def _standing(history: Sequence[NodeEvent]) -> Standing:
 
 NOTHING_DECIDED: dict[str, Any] = {}
 """Said of every entry, so that runs of an earlier version read it, less the fields that they don't know."""
-FindingKey = tuple[str, int, str]
 
 
-def finding_key(finding: Finding) -> FindingKey:
-    """(run, attempt, machine): what a run holds against a machine because of an attempt is said once."""
+def is_told(event: NodeEvent, history: Iterable[NodeEvent]) -> bool:
+    """Whether there is nothing new in an event of a run: a finding for the same run, attempt and machine, or the same GPUs as last seen."""
+    match event:
+        case Finding():
+            return any(isinstance(one, Finding) and _key(one) == _key(event) for one in history)
+        case GpusSeen():
+            return gpus_of([one for one in history if one.machine == event.machine]) == event.gpus
+    return False
+
+
+def _key(finding: Finding) -> tuple[str, int, str]:
     return finding.run, finding.attempt, finding.machine
 
 
@@ -149,13 +182,13 @@ class NodeRegistry:
         return list(self._events)
 
     def record(self, event: NodeEvent) -> None:
-        """Returns once the event is durable, behind whatever others have written meanwhile. A finding that is there is not repeated.
+        """Returns once the event is durable, behind whatever others have written meanwhile. What `is_told` is not repeated.
 
         Raises StoreError, JournalBroken.
         """
         while True:
             journal = open_journal(self._store, NODE_EVENT_KINDS)
-            if isinstance(event, Finding) and finding_key(event) in _keys(_events(journal.entries)):
+            if is_told(event, _events(journal.entries)):
                 return
             try:
                 return journal.append(event, NOTHING_DECIDED)
@@ -165,7 +198,3 @@ class NodeRegistry:
 
 def _events(entries: Iterable[Entry[NodeEvent]]) -> list[NodeEvent]:
     return [entry.event for entry in entries]
-
-
-def _keys(events: Iterable[NodeEvent]) -> set[FindingKey]:
-    return {finding_key(event) for event in events if isinstance(event, Finding)}

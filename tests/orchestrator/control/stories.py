@@ -77,8 +77,8 @@ def committed(attempt: int, step: int) -> Event:
     return CheckpointCommitted(at_s=0.0, attempt=attempt, step=step)
 
 
-def lost_checkpoint(attempt: int, step: int, node: str | None, spares: int = 1) -> Event:
-    return CheckpointLost(at_s=0.0, attempt=attempt, step=step, node=node, text="no answer for 60 s", spares=spares)
+def lost_checkpoint(attempt: int, step: int, node: str | None, spares: int = 1, ranks: tuple[int, ...] = (1,)) -> Event:
+    return CheckpointLost(at_s=0.0, attempt=attempt, step=step, node=node, ranks=ranks, text="no answer for 60 s", spares=spares)
 
 
 def fault(

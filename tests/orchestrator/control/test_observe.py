@@ -119,11 +119,11 @@ def test_a_commit_is_told_once():
 def test_a_lost_checkpoint_is_told_once_with_the_one_node_that_lost_it():
     look = seen(*both(a=rank(0, lost_checkpoint=LostWord(step=5, ranks=(1,), text="no answer"))))
     (event,) = events_of(steady(), look, 0.0)
-    assert event == CheckpointLost(at_s=50.0, attempt=1, step=5, node="b", text="no answer", spares=1)
+    assert event == CheckpointLost(at_s=50.0, attempt=1, step=5, node="b", ranks=(1,), text="no answer", spares=1)
     assert list(events_of(play(event, state=steady()), look, 0.0)) == []
 
 
-def test_a_checkpoint_that_several_nodes_lost_or_the_only_one_is_no_nodes_doing():
+def test_a_checkpoint_that_several_nodes_lost_or_nobody_knows_who_is_no_nodes_doing():
     (event,) = events_of(steady(), seen(*both(a=rank(0, lost_checkpoint=LostWord(step=5, ranks=(0, 1), text="no answer")))), 0.0)
     assert isinstance(event, CheckpointLost)
     assert event.node is None

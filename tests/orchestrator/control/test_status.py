@@ -115,9 +115,9 @@ def test_a_run_that_waits_for_nodes_for_long_wakes_somebody():
 
 def test_checkpoints_that_come_to_nothing_wake_somebody():
     (line,) = alerts(play(*running(), committed(1, 40), lost_checkpoint(1, 50, "b")), None, 0.0)
-    assert line == "the checkpoint of step 50 came to nothing (on B): no answer for 60 s; the newest that counts is of step 40"
+    assert line == "the checkpoint of step 50 came to nothing (ranks 1 on B): no answer for 60 s; the newest that counts is of step 40"
     (line,) = alerts(play(*running(), lost_checkpoint(1, 50, None), lost_checkpoint(1, 100, None)), None, 0.0)
-    assert line.startswith("the checkpoint of step 100 and 1 before it came to nothing: no answer")
+    assert line.startswith("the checkpoint of step 100 and 1 before it came to nothing (ranks 1): no answer")
 
 
 def test_machines_that_the_run_took_out_of_use_wake_somebody():

@@ -390,10 +390,16 @@ def test_a_store_that_is_away_for_all_or_nowhere_to_go_lets_the_run_train_on():
     for losses in (
         [lost_checkpoint(1, step, None) for step in (50, 100, 150, 200)],
         [lost_checkpoint(1, step, "b", spares=0) for step in (50, 100, 150, 200)],
+        [lost_checkpoint(1, step, "b" if step > 50 else None) for step in (50, 100, 150)],
         [lost_checkpoint(1, step, node) for step, node in ((50, "a"), (100, "b"), (150, "b"), (200, "a"))],
     ):
         state = play(*running(), *losses)
         assert (state.label, len(state.lost_checkpoints)) == ("running", 3)
+
+
+def test_a_run_on_one_node_does_not_leave_it_because_of_the_store():
+    state = play(*running(on="a"), *(lost_checkpoint(1, step, "a") for step in (50, 100, 150)))
+    assert (state.label, state.lost_checkpoints[-1].machine) == ("running", "A")
 
 
 # --- a person's wishes ---------------------------------------------------------------------------------------------------

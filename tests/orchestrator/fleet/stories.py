@@ -18,7 +18,7 @@ from orchestrator.fleet.names import agent_name
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.fleet.simulated_agent import SimulatedAgent
 from orchestrator.messages import Mode, Phase
-from orchestrator.records.nodes import Finding, Standing
+from orchestrator.records.nodes import Finding, GpusSeen, NodeEvent, Standing
 
 RUN = "story"
 A, B, C, D = (f"node-{index:05d}" for index in range(4))
@@ -30,10 +30,17 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.standings: Mapping[str, Standing] = {}
-        self.recorded: list[tuple[Finding, ...]] = []
+        self.recorded: list[tuple[NodeEvent, ...]] = []
 
-    def record(self, findings: Iterable[Finding]) -> None:
-        self.recorded.append(tuple(findings))
+    def record(self, events: Iterable[NodeEvent]) -> None:
+        self.recorded.append(tuple(events))
+
+    def findings(self) -> list[Finding]:
+        return [event for events in self.recorded for event in events if isinstance(event, Finding)]
+
+    def gpus(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Each machine whose GPUs were told, as often as they were."""
+        return [(event.machine, event.gpus) for events in self.recorded for event in events if isinstance(event, GpusSeen)]
 
 
 def run_config(*, num_nodes: int = 2, workers_per_node: int = WORKERS_PER_NODE, **recovery: float) -> RunConfig:

@@ -76,6 +76,18 @@ def test_two_attempts_are_never_in_an_agent_at_once():
     assert second.from_step == first.committed(fleet.now_s) > 0
 
 
+def test_the_gpus_of_each_machine_are_told_once_by_whatever_attempt():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.watch_for(10.0)
+
+    watch.want(wanted(2, A, B)).until_trains()
+
+    machines = {node.node: node.machine for node in watch.look().nodes}
+    assert sorted(watch.registry.gpus()) == sorted((machines[node], (f"GPU-{node}-0", f"GPU-{node}-1")) for node in (A, B))
+
+
 def test_a_node_that_is_not_held_any_more_gives_its_gpus_back():
     fleet = SimulatedFleet(num_nodes=3)
     watch = Watch(fleet).want(wanted(1, A, B))
@@ -133,7 +145,7 @@ def test_findings_are_recorded_once_for_each_change():
     for _ in range(3):
         watch.want(Desired(attempt=1, findings=(finding,))).look()
 
-    assert watch.registry.recorded == [(finding,)]
+    assert watch.registry.findings() == [finding]
 
 
 # --- what breaks --------------------------------------------------------------------------------------------------------

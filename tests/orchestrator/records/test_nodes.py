@@ -10,7 +10,18 @@ import pytest
 
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
-from orchestrator.records.nodes import Cleared, Cordoned, Finding, NodeRegistry, Standing, author_of, cordon_in, since_cleared, standings
+from orchestrator.records.nodes import (
+    Cleared,
+    Cordoned,
+    Finding,
+    GpusSeen,
+    NodeRegistry,
+    Standing,
+    author_of,
+    cordon_in,
+    since_cleared,
+    standings,
+)
 from tests.fakes.memory_store import MemoryStore
 
 
@@ -49,6 +60,28 @@ def test_a_persons_word_counts_more_than_a_finding_and_the_last_one_more_than_th
 
     assert cordon is not None
     assert (author_of(cordon), standings([*events, cordoned("m1", "gone for repair")])["m1"].within_s) == ("ada@head", None)
+
+
+def test_a_cordoned_machine_that_comes_back_under_another_name_is_known_by_its_gpus():
+    seen = [
+        GpusSeen(at_s=1.0, machine=machine, gpus=gpus) for machine, gpus in (("m1", ("u1", "u2")), ("m2", ("u2", "u3")), ("m3", ("u9",)))
+    ]
+    events = [seen[0], cordoned("m1", "fans"), *seen[1:]]
+    assert {machine: one.cordoned for machine, one in standings(events).items()} == {"m1": "fans", "m2": "has GPUs of m1: fans", "m3": ""}
+    assert standings([*events, cleared("m1")])["m2"] == Standing()
+
+
+def test_gpus_that_were_moved_on_are_not_the_machines_any_more():
+    first, then = (GpusSeen(at_s=1.0, machine="m1", gpus=(gpu,)) for gpu in ("u1", "u2"))
+    events = [first, cordoned("m1", "fans"), then, GpusSeen(at_s=2.0, machine="m2", gpus=("u1",))]
+    assert standings(events)["m2"].cordoned == ""
+
+
+def test_the_gpus_of_a_machine_are_recorded_when_they_change():
+    registry = NodeRegistry(MemoryStore())
+    for gpus in (("u1",), ("u1",), ("u2",), ("u1",)):
+        registry.record(GpusSeen(at_s=1.0, machine="m1", gpus=gpus))
+    assert len(registry.read()) == 3
 
 
 def test_a_machine_that_nobody_spoke_of_has_no_standing():
