@@ -185,10 +185,17 @@ class AgentLink:
             node=self.node,
             report=self.report,
             summary=self._summary,
-            age_s=self._clock.now() - self._received_s if self.report is not None else 0.0,
+            age_s=self._age_s(),
             is_lost=self.state is LinkState.LOST,
             is_given_up=self.state is LinkState.GIVEN_UP,
         )
+
+    def _age_s(self) -> float:
+        """Of the report. An agent that is given up is not asked any more."""
+        if self.report is None or self.state in (LinkState.LEAVING, LinkState.KILLED):
+            return 0.0
+        until_s = self._since_s if self.state is LinkState.GIVEN_UP else self._clock.now()
+        return until_s - self._received_s
 
     # --- behind it -----------------------------------------------------------------------------------------------------
 

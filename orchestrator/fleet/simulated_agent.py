@@ -14,6 +14,8 @@ from orchestrator.messages import AgentReport, Ended, Failed, Mode, Outcome, Pha
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import AgentOrder, SpawnOrder, merge
 
+ROUNDING = 1e-6
+"""Of a step: a step that ends at this very moment has ended."""
 Answer = Callable[[Any], None]
 
 
@@ -55,7 +57,7 @@ class Training:
     def step(self, now_s: float) -> int:
         if self.since_s is None:
             return self.from_step
-        return min(self.num_steps, self.from_step + int((min(now_s, self.until_s) - self.since_s) / self.step_s))
+        return min(self.num_steps, self.from_step + int((min(now_s, self.until_s) - self.since_s) / self.step_s + ROUNDING))
 
     def committed(self, now_s: float) -> int:
         return max(self.from_step, self.step(now_s) // self.commit_every * self.commit_every)
@@ -117,6 +119,7 @@ class SimulatedAgent:
 
     def begin(self) -> None:
         self._has_begun = True
+        self._tell_news()
         unheard, self._unheard = self._unheard, []
         for hear in unheard:
             hear()
