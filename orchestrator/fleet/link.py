@@ -67,11 +67,14 @@ TRANSITIONS = {
     (LinkState.GIVEN_UP, Signal.DISMISSED): LinkState.KILLED,
     (LinkState.LEAVING, Signal.LEFT): LinkState.KILLED,
     (LinkState.LEAVING, Signal.OVERDUE): LinkState.KILLED,
-    (LinkState.LEAVING, Signal.GONE): LinkState.ENDED,
+    (LinkState.LEAVING, Signal.GONE): LinkState.KILLED,
     (LinkState.KILLED, Signal.OVERDUE): LinkState.ENDED,
     (LinkState.KILLED, Signal.GONE): LinkState.ENDED,
 }
-"""A signal that a state has no line for changes nothing. An agent is killed only after its dismissal, which follows from the journal."""
+"""A signal that a state has no line for changes nothing. An agent is killed only after its dismissal, which follows from the journal.
+
+One that is on its way out takes no orders and counts as gone, so nothing but its end after it was killed says that its name is free.
+"""
 REPORTS_IN_A_HEARTBEAT = 4
 """How often an agent reports at least, within the time in which a worker counts as frozen."""
 OBEYS = (LinkState.ASKED, LinkState.ALIVE)

@@ -112,6 +112,7 @@ class SimulatedAgent:
         self._failed: dict[int, Failed] = {}
         self._outcome: Outcome | None = None
         self._is_ending = self._is_saving = False
+        self._is_leaving = False
         self._version = 0
         self._offer = Rendezvous(address=identity.node, port=world.new_port())
 
@@ -163,6 +164,8 @@ class SimulatedAgent:
 
     def _on_obey(self, call: int, epoch: int, order: AgentOrder) -> None:
         self._fence.check(epoch)
+        if self._is_leaving:
+            return self._answer(call, AgentGone("the agent was told to leave"))
         before, self._order = self._order, merge(self._order, order)
         if self._order != before:
             self._tell_news()
@@ -185,6 +188,7 @@ class SimulatedAgent:
 
     def _on_leave(self, call: int, epoch: int) -> None:
         self._fence.check(epoch)
+        self._is_leaving = True
         self._order = AgentOrder(attempt=self._order.attempt, mode=Mode.KILL)
         self._see_to_it()
         self._world.on_node(self.identity.node, 2 * self._world.pace.kill_s, lambda: self._answer(call, None))
