@@ -80,7 +80,7 @@ class RecoveryConfig:
     """Wait before the second restart in a row; doubles with each further one. The first is immediate."""
     backoff_limit_s: float = 300.0
     heartbeat_timeout_s: float = 30.0
-    """A worker process silent this long is frozen."""
+    """A worker process, or a node's agent, that is silent this long is frozen."""
     progress_timeout_s: float = 600.0
     """A worker that beats but has not finished a step or phase for this long hangs."""
     start_timeout_s: float = 1800.0

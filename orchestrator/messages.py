@@ -96,7 +96,7 @@ class CheckpointLost:
 
     step: int
     ranks: tuple[int, ...]
-    """Ranks that could not write their part, the first eight of them; rank 0 too where the commit itself failed."""
+    """Ranks that could not write their part, the first few of them and the last; rank 0 too where the commit itself failed."""
     text: str
 
 

@@ -23,7 +23,7 @@ class AgentSeen:
     summary: Summary | None = None
     """What `report` comes to, made once when it arrived."""
     age_s: float = 0.0
-    """Time since that report arrived in which the controller was watching."""
+    """Time since that report arrived in which the controller was watching, until it gave the agent up. 0 for one that is on its way out."""
     is_lost: bool = False
     """The agent does not exist (any more), or never said a word in time."""
     is_given_up: bool = False

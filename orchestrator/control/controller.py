@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.attended import AttendedClock
@@ -19,6 +20,7 @@ from orchestrator.control.state import RunState, Stage
 from orchestrator.deadlines import JOURNAL_RETRY_S, POLL_S
 from orchestrator.errors import Superseded
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +56,7 @@ class Controller:
         self._sleep = sleep
         self._poll_s = poll_s
         self._since_s = 0.0
+        self._is_attached = False
         self._requests: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.view = View(state=history.state, seen=None)
 
@@ -71,13 +74,19 @@ class Controller:
             while self._history.state.stage is not Stage.ENDED:
                 self._tick()
         except Superseded:
-            if self._history.reread().stage is Stage.ENDED:
-                self._cluster.close()
-            else:
-                self._cluster.step_down()
+            self._leave_to(self._patiently(self._history.reread))
             raise
+        self._cluster.reconcile(desired(self._run, self._history.state))  # what is held against machines in the end is recorded
         self._cluster.close()
         return self._history.state
+
+    def _leave_to(self, other: RunState) -> None:
+        """`other`: the run as another controller, or a person, has it now."""
+        if other.stage is not Stage.ENDED:
+            return self._cluster.step_down()
+        if not self._is_attached:  # the agents that are here obey the controller before this one
+            self._cluster.attach(epoch=self._history.state.epoch, desired=desired(self._run, other))
+        self._cluster.close()
 
     def _open(self) -> None:
         """An entry of its own comes first: from here on every older controller fails to write, and agents refuse it."""
@@ -85,6 +94,7 @@ class Controller:
         self._append(ControllerStarted(at_s=self._wall_clock(), epoch=self._history.state.epoch + 1))
         state = self._history.state
         self._cluster.attach(epoch=state.epoch, desired=desired(self._run, state))
+        self._is_attached = True
 
     def _tick(self) -> None:
         self._cluster.reconcile(desired(self._run, self._history.state))
@@ -97,23 +107,23 @@ class Controller:
             self._append(self._requests.get())
 
     def _append(self, event: Event) -> None:
-        """Journal before acting: what is not durable has not happened.
-
-        The workers train on while the store is away; the controller waits for it, as it must not act on what is not written.
-        """
+        """Journal before acting: what is not durable has not happened."""
         before = self._history.state
-        while True:
-            try:
-                if self._history.append(event):
-                    log.info("%s", event)
-                break
-            except StoreUnavailable as error:
-                log.warning("the journal can't be written, trying again: %s", error)
-                self._sleep(JOURNAL_RETRY_S)
+        if self._patiently(lambda: self._history.append(event)):
+            log.info("%s", event)
         state = self._history.state
         if (state.stage, state.attempt) != (before.stage, before.attempt):
             self._since_s = self._attended.look()
         self.view = View(state=state, seen=self.view.seen, in_stage_s=self._attended.now() - self._since_s)
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """What it returns, once the store answers. The workers train on meanwhile; the controller must not act on what is not written."""
+        while True:
+            try:
+                return act()
+            except StoreUnavailable as error:
+                log.warning("the journal can't be reached, trying again: %s", error)
+                self._sleep(JOURNAL_RETRY_S)
 
 
 def stop_without_cluster(history: History, at_s: float) -> None:

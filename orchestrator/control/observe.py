@@ -31,7 +31,7 @@ def events_of(state: RunState, seen: Observation, in_stage_s: float) -> Iterator
     if state.stage in ACTIVE:  # first of all: a run that is done does not need its nodes any more
         yield from _progress(state, agents, seen)
         yield from _ended(state, agents, seen.at_s)
-    yield from _faults(state, agents, seen)
+    yield from _faults(state, agents, seen, in_stage_s)
     if state.stage in (Stage.STARTING, Stage.RUNNING):
         yield from _cordoned(state, seen)
     if state.stage is Stage.DRAINING and all(_is_gone(state, agent) for agent in _placed_agents(state, seen)):
@@ -88,7 +88,7 @@ def _ended(state: RunState, agents: Sequence[AgentSeen], at_s: float) -> Iterato
 # --- faults ------------------------------------------------------------------------------------------------------------
 
 
-def _faults(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -> Iterator[Event]:
+def _faults(state: RunState, agents: Sequence[AgentSeen], seen: Observation, in_stage_s: float) -> Iterator[Event]:
     """All that is wrong with the attempt as it shows now, in one event."""
     alive = {node.node for node in seen.nodes}
     faults = [
@@ -97,6 +97,8 @@ def _faults(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -> 
     if state.stage in (*ACTIVE, Stage.DRAINING):
         faults += _of_agents(state, seen, alive)
         faults += _of_workers(state, agents)
+    if state.stage is Stage.STARTING and not faults and in_stage_s > terms_in(state).recovery.start_timeout_s:
+        faults += _of_starts(state, seen)
     if state.stage in ACTIVE and not faults:
         faults += _of_stalls(state, agents)
     if faults:
@@ -111,13 +113,28 @@ def _faults(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -> 
 
 
 def _of_agents(state: RunState, seen: Observation, alive: set[str]) -> Iterator[Fault]:
+    recovery = terms_in(state).recovery
     for agent in _placed_agents(state, seen):
-        if agent.is_lost and agent.node in alive and state.stage is not Stage.DRAINING:
-            yield fault_on(state, agent.node, Cause.AGENT_LOST, "the node's agent ended")
+        if agent.is_lost:
+            if agent.node in alive and state.stage is not Stage.DRAINING:
+                yield fault_on(state, agent.node, Cause.AGENT_LOST, "the node's agent ended")
+        elif agent.is_given_up and agent.age_s >= recovery.give_up_timeout_s:
+            detail = f"the node's agent did not answer within {agent.age_s:.1f} s when its workers were to be killed"
+            yield fault_on(state, agent.node, Cause.FROZEN, detail)
+        elif agent.age_s > recovery.heartbeat_timeout_s and state.stage is not Stage.DRAINING:
+            yield fault_on(state, agent.node, Cause.FROZEN, f"no word from the node's agent for {agent.age_s:.1f} s")
         if agent.report is not None and agent.report.stuck:
             pids = ", ".join(map(str, agent.report.stuck))
             detail = f"processes {pids} survive SIGKILL, stuck in the kernel, maybe holding a GPU; this node needs a look, or a reboot"
             yield fault_on(state, agent.node, Cause.HARDWARE, detail)
+
+
+def _of_starts(state: RunState, seen: Observation) -> list[Fault]:
+    """The first node that has no workers. Workers that were started have limits of their own: see `stalls`."""
+    started = {agent.node for agent in seen.agents_of(state.attempt) if agent.summary is not None}
+    idle = [placed.node for placed in state.placement if placed.node not in started]
+    detail = "the node's agent started no workers; its log there says why"
+    return [fault_on(state, node, Cause.AGENT_LOST, detail) for node in idle[:1]]
 
 
 def _of_workers(state: RunState, agents: Sequence[AgentSeen]) -> list[Fault]:

@@ -67,11 +67,14 @@ TRANSITIONS = {
     (LinkState.GIVEN_UP, Signal.DISMISSED): LinkState.KILLED,
     (LinkState.LEAVING, Signal.LEFT): LinkState.KILLED,
     (LinkState.LEAVING, Signal.OVERDUE): LinkState.KILLED,
-    (LinkState.LEAVING, Signal.GONE): LinkState.ENDED,
+    (LinkState.LEAVING, Signal.GONE): LinkState.KILLED,
     (LinkState.KILLED, Signal.OVERDUE): LinkState.ENDED,
     (LinkState.KILLED, Signal.GONE): LinkState.ENDED,
 }
-"""A signal that a state has no line for changes nothing. An agent is killed only after its dismissal, which follows from the journal."""
+"""A signal that a state has no line for changes nothing. An agent is killed only after its dismissal, which follows from the journal.
+
+One that is on its way out takes no orders and counts as gone, so nothing but its end after it was killed says that its name is free.
+"""
 REPORTS_IN_A_HEARTBEAT = 4
 """How often an agent reports at least, within the time in which a worker counts as frozen."""
 OBEYS = (LinkState.ASKED, LinkState.ALIVE)
@@ -185,10 +188,17 @@ class AgentLink:
             node=self.node,
             report=self.report,
             summary=self._summary,
-            age_s=self._clock.now() - self._received_s if self.report is not None else 0.0,
+            age_s=self._age_s(),
             is_lost=self.state is LinkState.LOST,
             is_given_up=self.state is LinkState.GIVEN_UP,
         )
+
+    def _age_s(self) -> float:
+        """Of the report. An agent that is given up is not asked any more."""
+        if self.report is None or self.state in (LinkState.LEAVING, LinkState.KILLED):
+            return 0.0
+        until_s = self._since_s if self.state is LinkState.GIVEN_UP else self._clock.now()
+        return until_s - self._received_s
 
     # --- behind it -----------------------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ class RegistryWatch:
     def __init__(self, registry: NodeRegistry, *, every_s: float = READ_EVERY_S) -> None:
         self._registry = registry
         self._every_s = every_s
-        self._events: Sequence[NodeEvent] = ()
-        """The registry as last read."""
+        self._events: Sequence[NodeEvent] | None = None
+        """The registry as last read; None before that."""
         self._standings: Mapping[str, Standing] = {}
         self._lock = threading.Lock()
         self._told: list[NodeEvent] = []
@@ -66,8 +66,12 @@ class RegistryWatch:
         self._thread.join(LAST_FINDINGS_WITHIN_S)
 
     def _publish(self) -> None:
-        """What this run holds against a machine counts for it at once, whenever the store has it."""
-        self._standings = standings([*self._events, *(event for event in self._waiting if not is_told(event, self._events))])
+        """What this run holds against a machine counts for it at once, whenever the store has it.
+
+        Not before the first reading: until then nobody knows what people have cleared since.
+        """
+        if self._events is not None:
+            self._standings = standings([*self._events, *(event for event in self._waiting if not is_told(event, self._events))])
 
     # --- the thread ----------------------------------------------------------------------------------------------------
 
@@ -83,10 +87,11 @@ class RegistryWatch:
 
     def _look(self) -> None:
         try:
-            self._write_what_waits()
-            self._events = self._registry.read()
-            with self._lock:
-                self._publish()
+            self._read()
+            for finding in list(self._waiting):
+                self._registry.record(finding)
+            if self._waiting:
+                self._read()
             self._is_away = False
         except Exception as error:  # whatever it is: a thread that ended would leave the standings as they are for good
             if not self._is_away:
@@ -94,9 +99,11 @@ class RegistryWatch:
                 log.warning(told, self._every_s, error, exc_info=not is_expected(error))
             self._is_away = True
 
-    def _write_what_waits(self) -> None:
-        """One after the other; what could not be written stays."""
-        while self._waiting:
-            self._registry.record(self._waiting[0])
-            with self._lock:
-                del self._waiting[0]
+    def _read(self) -> None:
+        """What is in the registry need not be written any more."""
+        events = self._registry.read()
+        there = {finding_key(event) for event in events if isinstance(event, Finding)}
+        with self._lock:
+            self._events = events
+            self._waiting = [finding for finding in self._waiting if finding_key(finding) not in there]
+            self._publish()

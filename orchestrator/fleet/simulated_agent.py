@@ -14,6 +14,8 @@ from orchestrator.messages import AgentReport, Ended, Failed, Mode, Outcome, Pha
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import AgentOrder, SpawnOrder, merge
 
+ROUNDING = 1e-6
+"""Of a step: a step that ends at this very moment has ended."""
 Answer = Callable[[Any], None]
 
 
@@ -55,7 +57,7 @@ class Training:
     def step(self, now_s: float) -> int:
         if self.since_s is None:
             return self.from_step
-        return min(self.num_steps, self.from_step + int((min(now_s, self.until_s) - self.since_s) / self.step_s))
+        return min(self.num_steps, self.from_step + int((min(now_s, self.until_s) - self.since_s) / self.step_s + ROUNDING))
 
     def committed(self, now_s: float) -> int:
         return max(self.from_step, self.step(now_s) // self.commit_every * self.commit_every)
@@ -110,6 +112,7 @@ class SimulatedAgent:
         self._failed: dict[int, Failed] = {}
         self._outcome: Outcome | None = None
         self._is_ending = self._is_saving = False
+        self._is_leaving = False
         self._version = 0
         self._offer = Rendezvous(address=identity.node, port=world.new_port())
 
@@ -117,6 +120,7 @@ class SimulatedAgent:
 
     def begin(self) -> None:
         self._has_begun = True
+        self._tell_news()
         unheard, self._unheard = self._unheard, []
         for hear in unheard:
             hear()
@@ -160,6 +164,8 @@ class SimulatedAgent:
 
     def _on_obey(self, call: int, epoch: int, order: AgentOrder) -> None:
         self._fence.check(epoch)
+        if self._is_leaving:
+            return self._answer(call, AgentGone("the agent was told to leave"))
         before, self._order = self._order, merge(self._order, order)
         if self._order != before:
             self._tell_news()
@@ -182,6 +188,7 @@ class SimulatedAgent:
 
     def _on_leave(self, call: int, epoch: int) -> None:
         self._fence.check(epoch)
+        self._is_leaving = True
         self._order = AgentOrder(attempt=self._order.attempt, mode=Mode.KILL)
         self._see_to_it()
         self._world.on_node(self.identity.node, 2 * self._world.pace.kill_s, lambda: self._answer(call, None))

@@ -83,11 +83,15 @@ class Agent:
         self.thread = threading.Thread(target=self._serve, name="agent", daemon=True)
 
     def obey(self, order: AgentOrder) -> None:
-        """Takes the order to heart, and returns. Any order may be repeated, or come too late: see `orders.merge`."""
+        """Takes the order to heart, and returns. Any order may be repeated, or come too late: see `orders.merge`.
+
+        Raises RuntimeError where the agent is of no use any more.
+        """
         with self._changed:
+            if self._is_closing:
+                raise RuntimeError(f"the agent of run {self._identity.run} was told to leave")
             self._check_thread()
-            if not self._is_closing:
-                self._order = merge(self._order, order)
+            self._order = merge(self._order, order)
             self._tell_news()
         self._wake()
 

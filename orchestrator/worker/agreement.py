@@ -22,7 +22,7 @@ class Failure:
     rank: int
     """Whose error that is; where several ranks have such a one, the lowest."""
     ranks: tuple[int, ...]
-    """The ranks that failed, the first eight of them."""
+    """The ranks that failed, the first seven of them and the last: between these two are the nodes of all of them."""
 
 
 def on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T:
@@ -72,7 +72,9 @@ def failure_among(results: Sequence[object]) -> Failure | None:
     if not errors:
         return None
     rank = min(errors, key=lambda rank: _order(errors[rank]))
-    return Failure(error=errors[rank], rank=rank, ranks=tuple(errors)[:NUM_NAMED])
+    ranks = tuple(errors)
+    named = ranks if len(ranks) <= NUM_NAMED else (*ranks[: NUM_NAMED - 1], ranks[-1])
+    return Failure(error=errors[rank], rank=rank, ranks=named)
 
 
 def _order(error: Exception) -> int:

@@ -21,7 +21,7 @@ from orchestrator.errors import Superseded
 from orchestrator.messages import AgentReport, Ended, Mode, Outcome, Phase, Resumed, WorkerReport
 from orchestrator.records.journal import read_journal
 from tests.fakes.memory_store import MemoryStore, no_fault
-from tests.orchestrator.control.stories import submitted
+from tests.orchestrator.control.stories import TERMS, submitted
 
 
 class FakeCluster:
@@ -138,7 +138,7 @@ def test_nothing_is_asked_of_the_cluster_before_it_is_in_the_journal():
     build(store, cluster).run()
     first_run = next(index for index, one in enumerate(cluster.asked) if one.mode is Mode.RUN)
     assert kinds(store)[cluster.entries_before[first_run] - 1] == "AttemptStarted"
-    assert kinds(store)[cluster.entries_before[-1] - 1] == "WorkersEnded"
+    assert [kinds(store)[number - 1] for number in cluster.entries_before[-2:]] == ["WorkersEnded", "WorkersGone"]
 
 
 def test_what_was_decided_but_never_begun_is_begun_by_the_next_controller():
@@ -194,6 +194,47 @@ def test_a_controller_whose_run_was_ended_from_elsewhere_ends_its_workers():
     with pytest.raises(Superseded):
         controller.run()
     assert (cluster.is_closed, cluster.has_stepped_down) == (True, False)
+
+
+def test_a_controller_that_finds_its_run_ended_before_it_could_begin_ends_the_workers_of_the_one_before():
+    """A person ends the run between the moment at which the new controller reads the journal and its first entry."""
+    cluster = FakeCluster(store := MemoryStore())
+    build(store, cluster, "old")._open()
+    new = build(store, cluster, "new")
+    stop_without_cluster(open_history(store), 9.0)
+    with pytest.raises(Superseded):
+        new.run()
+    _, (epoch, taken_over) = cluster.attached
+    assert (epoch, taken_over.held, cluster.is_closed) == (1, (), True), "agents obey the epoch of the controller that spoke to them last"
+
+
+def test_a_store_that_is_away_does_not_keep_a_replaced_controller_from_stepping_down():
+    cluster, slept = FakeCluster(store := MemoryStore()), []
+    controller = build(store, cluster, "old", slept)
+    outages = deque([StoreUnavailable("no answer")] * 2)
+
+    def intervene(operation: str, key: str) -> None:
+        if cluster.step() == 10 and operation == "create" and outages:
+            store.fault = no_fault
+            open_history(store, "elsewhere").append(ControllerStarted(at_s=5.0, epoch=2))
+            store.fault = away
+
+    def away(operation: str, key: str) -> None:
+        if operation == "list" and outages:
+            raise outages.popleft()
+
+    store.fault = intervene
+    with pytest.raises(Superseded):
+        controller.run()
+    assert (cluster.has_stepped_down, slept) == (True, [JOURNAL_RETRY_S] * 2)
+
+
+def test_what_ended_the_run_is_held_against_its_machine():
+    cluster = FakeCluster(store := MemoryStore())
+    open_history(store, "submitter").append(submitted(replace(TERMS, recovery=replace(TERMS.recovery, max_restarts=0))))
+    cluster.exits.append(-9)
+    assert build(store, cluster).run().label == "failed"
+    assert [(one.machine, one.cause, one.strikes) for one in cluster.desired.findings] == [("m1", "killed", 1)]
 
 
 def test_a_controller_that_is_replaced_leaves_the_workers_to_the_other():

@@ -240,6 +240,33 @@ def test_an_agent_that_vanished_on_a_living_node_is_a_failure():
     assert event.faults == (fault(Cause.AGENT_LOST, "b", rank=1, detail="the node's agent ended"),)
 
 
+def test_an_agent_that_answers_nothing_is_its_nodes_fault_whether_it_has_workers_or_not():
+    limit_s = submitted().terms.recovery.heartbeat_timeout_s
+    starts = agent("a", rank(0, step=0, resumed=None))
+    (found,) = faults_of(started(), starts, agent("b", attempt=0, age_s=limit_s + 1)).faults
+    assert (found.cause, found.node) == (Cause.FROZEN, "b")
+    assert not list(events_of(started(), seen(starts, agent("b", attempt=0, age_s=limit_s - 1)), 0.0))
+
+
+def test_of_nodes_that_start_no_workers_the_first_is_left_after_a_while():
+    """All wait for the first one, which says where workers meet."""
+    limit_s = submitted().terms.recovery.start_timeout_s
+    idle = seen(agent("a", attempt=1), agent("b", attempt=0))
+    assert not list(events_of(started(), idle, limit_s - 1))
+    (event,) = events_of(started(), idle, limit_s + 1)
+    assert isinstance(event, FaultsSeen)
+    assert [(fault.cause, fault.node) for fault in event.faults] == [(Cause.AGENT_LOST, "a")]
+
+
+def test_a_node_whose_agent_says_nothing_while_workers_are_to_be_gone_explains_what_others_say():
+    limit_s = submitted().terms.recovery.give_up_timeout_s
+    draining = play(failed(1, fault(Cause.PEER_LOST, "a")), state=steady())
+    silent = see(draining, seen(agent("a"), agent("b", age_s=limit_s + 1, is_given_up=True)))
+    busy = see(draining, seen(agent("a"), agent("b", age_s=1.0, is_given_up=True)))
+    assert (silent.incidents[-1].cause, silent.incidents[-1].node) == (Cause.FROZEN, "b")
+    assert busy.incidents[-1].cause is Cause.PEER_LOST, "it answers, and only needs longer"
+
+
 def test_a_process_that_survives_sigkill_is_the_nodes_fault():
     draining = play(*running(), failed(1, fault(Cause.FROZEN, "b", rank=1)))
     event = faults_of(draining, agent("a"), agent("b", is_empty=False, stuck=(41, 42)))

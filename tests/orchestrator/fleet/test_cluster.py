@@ -339,6 +339,25 @@ def test_a_node_that_is_empty_stays_so_when_the_order_is_worded_anew():
     assert all(all_gone(1)(watch.look()) for _ in range(10))
 
 
+def test_an_agent_that_an_earlier_controller_told_to_leave_is_replaced_before_it_is_needed():
+    """The run ended, its controller died while the agents left, and a person resumed the run."""
+    fleet = SimulatedFleet(num_nodes=2)
+    first = Watch(fleet).want(wanted(1, A, B))
+    first.until_trains()
+    first.want_mode(Mode.KILL).until(all_gone(1))
+    first.cluster.reconcile(Desired(attempt=1))
+    first.cluster.poll(timeout_s=0.01)
+    leaving = agent_on(fleet, A)
+
+    between = wanted(1, A, B, mode=Mode.KILL, may_start=False)
+    second = Watch(fleet, epoch=2, desired=between)
+    second.until(all_gone(1))
+    second.want(wanted(2, A, B)).until_trains()
+
+    assert leaving is not None
+    assert agent_on(fleet, A) is not leaving
+
+
 def test_where_workers_were_started_for_certain_a_missing_agent_is_lost():
     fleet = SimulatedFleet(num_nodes=2)
     Watch(fleet).want(wanted(1, A, B)).until_trains()

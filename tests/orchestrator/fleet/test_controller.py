@@ -14,11 +14,13 @@ from orchestrator.control.history import new_history, open_history
 from orchestrator.control.state import Ending, RunState, terms_of
 from orchestrator.fleet.cluster import build_agent_cluster
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
+from orchestrator.fleet.simulated_agent import Pace
 from orchestrator.fleet.transport import Ref
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.fleet.stories import RUN, A, B, C, FakeRegistry, run_config
 
 NUM_STEPS = 200
+TOO_LONG_S = 900.0
 
 
 def played(
@@ -33,7 +35,7 @@ def played(
     new_history(store).append(RunSubmitted(at_s=0.0, terms=terms_of(config, 1)))
     transport = transport or SimulatedTransport(fleet)
     cluster = build_agent_cluster(config, transport, registry=FakeRegistry(), wall_clock=lambda: fleet.now_s)
-    for at_s, fault in faults:
+    for at_s, fault in (*faults, (TOO_LONG_S, lambda: pytest.fail(f"the run has not ended within {TOO_LONG_S:g} s"))):
         fleet.after(at_s, fault)
     controller = Controller(
         run=RUN,
@@ -127,3 +129,24 @@ def test_a_controller_that_stands_still_for_minutes_blames_nobody(fleet: Simulat
 
     assert paused_at_s
     assert (end.ending, end.attempt, end.incidents) == (Ending.FINISHED, 1, ())
+
+
+def test_a_dead_node_that_the_cluster_is_slow_to_notice_is_left_since_it_alone_confirms_nothing(fleet: SimulatedFleet):
+    """All that survivors say is that a peer is gone."""
+    fleet.pace = Pace(detection_s=60.0)
+
+    end = played(fleet, (30.0, lambda: fleet.kill_node(B)))
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node, incident.strikes) == (Cause.FROZEN, B, {"machine-00001": 2})
+    assert (end.ending, end.attempt, nodes_of(end)) == (Ending.FINISHED, 2, [A, C])
+
+
+@pytest.mark.parametrize(("paused_at_s", "cause"), [(0.55, Cause.AGENT_LOST), (0.705, Cause.FROZEN), (3.0, Cause.FROZEN)])
+def test_a_node_that_stands_still_before_its_workers_train_is_left(fleet: SimulatedFleet, paused_at_s: float, cause: Cause):
+    """Before its agent's first word, before that hears of the attempt, or while its workers start. The cluster never notices."""
+    end = played(fleet, (paused_at_s, lambda: fleet.pause_node(B)), config=run_config(heartbeat_timeout_s=10.0))
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node) == (cause, B)
+    assert (end.ending, nodes_of(end)) == (Ending.FINISHED, [A, C])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from data_pipeline.store.protocol import StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
 from orchestrator.fleet.registry_watch import RegistryWatch
-from orchestrator.records.nodes import Cordoned, Finding, NodeRegistry, Standing, standings
+from orchestrator.records.nodes import Cleared, Cordoned, Finding, NodeRegistry, Standing, standings
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.node.waiting import wait_for
 
@@ -120,6 +121,54 @@ def test_a_registry_that_is_unreadable_now_is_read_later(store: Store, watch: Re
     store.objects[key] = good[key]
 
     wait_for(lambda: "m1" in watch.standings, "the cordon")
+
+
+def test_what_a_run_held_against_a_machine_long_ago_does_not_outlive_that_a_person_cleared_it(store: Store, watch: RegistryWatch):
+    """A new controller asks for every finding of its run again, maybe before it could read the registry."""
+    registry = NodeRegistry(store)
+    cordoning = replace(FINDING, cordons=True)
+    registry.record(cordoning)
+    registry.record(Cleared(at_s=2.0, machine="m1", by="ada@head"))
+    store.is_away = True
+    watch.start()
+
+    watch.record([cordoning])
+    assert watch.standings == {}
+
+    store.is_away = False
+    wait_for(lambda: "m1" in watch.standings, "the first reading")
+    assert watch.standings == {"m1": Standing(clears=1)}
+
+
+def test_cordons_are_seen_where_nothing_can_be_written(store: Store, watch: RegistryWatch):
+    watch.start()
+    may_write = store.fault
+
+    def refuse(operation: str, key: str) -> None:
+        if operation == "create":
+            raise AccessDenied(f"{key}: may not be written")
+
+    store.fault = refuse
+    watch.record([FINDING])
+    store.fault = may_write
+    cordon(store, "m2")
+    store.fault = refuse
+
+    wait_for(lambda: watch.standings.get("m2") == Standing(cordoned="fans"), "the cordon")
+
+
+def test_findings_that_are_there_cost_nothing_when_a_new_controller_asks_for_them_again(store: Store):
+    registry = NodeRegistry(store)
+    for attempt in range(20):
+        registry.record(replace(FINDING, attempt=attempt))
+    reads: list[str] = []
+    store.fault = lambda operation, key: reads.append(key) if operation == "get" else None
+    watch = RegistryWatch(NodeRegistry(store), every_s=3600.0)
+    watch.record([replace(FINDING, attempt=attempt) for attempt in range(20)])
+    watch.start()
+    watch.stop()
+
+    assert len(reads) == 20, "each entry once"
 
 
 def test_a_bug_does_not_end_the_watch(store: Store, caplog: pytest.LogCaptureFixture):

@@ -308,7 +308,8 @@ def test_a_closed_agent_leaves_nothing_behind_and_starts_nothing(agent_of, run, 
     report_when(agent, trains(1))
 
     agent.close()
-    agent.obey(run(2))
+    with pytest.raises(RuntimeError, match="was told to leave"):
+        agent.obey(run(2))
 
     assert pids_with_environment("BRAID_RUN", tmp_path.name) == []
     assert not agent.thread.is_alive()

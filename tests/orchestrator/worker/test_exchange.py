@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
 from orchestrator.errors import ConfigMismatch, PeerFailed
-from orchestrator.worker.agreement import Failure, on_every_rank, on_one_rank, try_on_every_rank
+from orchestrator.worker.agreement import Failure, failure_among, on_every_rank, on_one_rank, try_on_every_rank
 from orchestrator.worker.exchange import Exchange
 from tests.orchestrator.worker.ranks import on_ranks
 
@@ -98,6 +98,14 @@ def test_where_some_ranks_fail_all_learn_of_the_most_telling_error_and_whose_it_
     for failure in on_ranks(5, act):
         assert isinstance(failure, Failure)
         assert (repr(failure.error), failure.rank, failure.ranks) == (repr(errors[3]), 3, (1, 3, 4))
+
+
+def test_ranks_that_fail_everywhere_are_not_taken_for_those_of_the_first_node():
+    """With eight workers on a node, the first eight ranks would all be there."""
+    failure = failure_among([StoreUnavailable("no answer")] * 32)
+
+    assert failure is not None
+    assert failure.ranks == (0, 1, 2, 3, 4, 5, 6, 31)
 
 
 def test_an_error_of_one_rank_alone_is_not_passed_on():
