@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import MAY_PASS, ObjectStore, StoreError
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
 from orchestrator.messages import CheckpointLost
@@ -28,8 +28,6 @@ from orchestrator.worker.parts import Part, PartWriter
 from orchestrator.worker.staging import Stager
 
 NUM_PARALLEL_DELETES = 16
-MAY_PASS = (StoreUnavailable, AccessDenied)
-"""What ends a checkpoint and not the run: the next one may find the store there again, or the credentials renewed."""
 log = logging.getLogger(__name__)
 
 

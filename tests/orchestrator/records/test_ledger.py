@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_pipeline.store.protocol import AccessDenied, KeyExists, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, StoreError, StoreUnavailable
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.codec import DecodeError
@@ -184,7 +184,7 @@ def test_an_error_that_stays_shows_at_the_next_step(ledger_of: LedgerOf):
 
 
 def refused(operation: str, key: str) -> None:
-    raise AccessDenied("no")
+    raise BucketMissing("no")
 
 
 def test_whatever_ends_the_thread_is_told_at_every_end(ledger_of: LedgerOf):
@@ -210,15 +210,36 @@ def test_nothing_is_written_after_an_error_that_stays(ledger_of: LedgerOf):
     store = MemoryStore(fault=refused)
     ledger = ledger_of(store)
     ledger.append(record(1))
-    with pytest.raises(AccessDenied):
+    with pytest.raises(BucketMissing):
         ledger.flush(1)
     store.fault = lambda operation, key: None
 
-    with pytest.raises(AccessDenied):
+    with pytest.raises(BucketMissing):
         ledger.append(record(2))
-    with pytest.raises(AccessDenied):
+    with pytest.raises(BucketMissing):
         ledger.close()
     assert store.objects == {}
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, AccessDenied])
+def test_credentials_that_hiccup_end_a_ledger_as_little_as_a_store_that_is_away(ledger_of: LedgerOf, error: type[StoreError]):
+    """Training goes on, and its records are written once the store takes them."""
+    store = MemoryStore()
+
+    def fail(operation: str, key: str) -> None:
+        raise error("not now")
+
+    store.fault = fail
+    ledger = ledger_of(store, interval_s=0.01)
+    ledger.append(record(1))
+    with pytest.raises(error, match="not now"):
+        ledger.flush(1)
+    ledger.append(record(2))
+    store.fault = lambda operation, key: None
+    ledger.append(record(3))
+    ledger.flush(3)
+
+    assert [one.step for one in read_ledger(store)[1]] == [1, 2, 3]
 
 
 def test_nobody_waits_for_a_thread_that_is_not_there(ledger_of: LedgerOf):
