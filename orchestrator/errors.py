@@ -107,6 +107,11 @@ def agreement_order(error: BaseException) -> int | None:
     return min((agreed.index(name) for name in _known_classes(error) if name in agreed), default=None)
 
 
+def is_configuration(error: BaseException) -> bool:
+    """Whether it says that the run as configured can't be, so that no restart helps where every rank meets it."""
+    return any(ERRORS[name].cause == "config" for name in _known_classes(error)[:1])
+
+
 def _known_classes(error: BaseException) -> list[str]:
     """The rows that hold for an error: its class and those that it derives from."""
     return [cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS]

@@ -23,6 +23,8 @@ class Failure:
     """Whose error that is; where several ranks have such a one, the lowest."""
     ranks: tuple[int, ...]
     """The ranks that failed, the first eight of them."""
+    num_alike: int
+    """How many ranks have an error of the same class."""
 
 
 def on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T:
@@ -72,7 +74,8 @@ def failure_among(results: Sequence[object]) -> Failure | None:
     if not errors:
         return None
     rank = min(errors, key=lambda rank: _order(errors[rank]))
-    return Failure(error=errors[rank], rank=rank, ranks=tuple(errors)[:NUM_NAMED])
+    num_alike = sum(type(error) is type(errors[rank]) for error in errors.values())
+    return Failure(error=errors[rank], rank=rank, ranks=tuple(errors)[:NUM_NAMED], num_alike=num_alike)
 
 
 def _order(error: Exception) -> int:

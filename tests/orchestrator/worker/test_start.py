@@ -179,19 +179,21 @@ def test_a_damaged_start_ends_the_run_and_says_what_to_choose(exchange: Exchange
         load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(new))
 
 
-def test_a_start_that_one_host_misreads_is_that_hosts_fault(exchange: Exchange):
+@pytest.mark.parametrize(("name", "rank"), [(".distcp", 1), ("manifest.json", 0), (".metadata", 0)])
+def test_a_start_that_one_host_misreads_is_that_hosts_fault(exchange: Exchange, name: str, rank: int):
+    """The first rank alone reads the manifest."""
     root, (old, old_optimizer) = MemoryStore(), trained()
     save_first(root, exchange, 3, training_state(old, old_optimizer))
 
     def lost(operation: str, key: str) -> None:
-        if operation == "get" and key.endswith(".distcp"):
+        if operation == "get" and key.endswith(name):
             raise KeyMissing("no such object")
 
     def begin_second(exchange: Exchange) -> None:
-        store = replace(root, fault=lost) if exchange.rank == 1 else root
+        store = replace(root, fault=lost) if exchange.rank == rank else root
         load_start(store, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(fresh()[0]))
 
-    assert [type(error) for error in on_ranks(2, begin_second)] == [PeerFailed, HostCorrupts]
+    assert [type(error) for error in on_ranks(2, begin_second)] == [HostCorrupts if one == rank else PeerFailed for one in range(2)]
 
 
 def test_weights_alone_are_not_resumed(exchange: Exchange):
