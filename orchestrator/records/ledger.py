@@ -53,7 +53,7 @@ def setting_of(config: RunConfig, *, torch_version: str) -> str:
 class Ledger:
     """The writing end, of rank 0. Make it with `build_ledger`; `close` it.
 
-    While the store is away or refuses, records stay in memory and the thread tries again: only who waits for them, in `flush` or `close`, is told.
+    While the store is away or refuses, records stay in memory and the thread tries again: only who waits for them is told.
     """
 
     def __init__(self, store: ObjectStore, *, attempt: int, interval_s: float) -> None:

@@ -15,9 +15,10 @@ from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint, PeerFailed, is_configuration
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Commit
+from orchestrator.records.holds import hold_start
 from orchestrator.records.keys import CHECKPOINTS
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
-from orchestrator.records.origin import find_start, start_store, unusable_start
+from orchestrator.records.origin import start_store, unusable_start
 from orchestrator.records.retention import still_there
 from orchestrator.worker.agreement import Failure, on_first_rank, try_on_every_rank
 from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
@@ -116,7 +117,7 @@ def load_start(store: ObjectStore, witnesses: Witnesses, config: RunConfig, stat
     """
     its_store = start_store(store, config)
     try:
-        manifest = on_first_rank(witnesses.exchange, lambda: find_start(store, config))
+        manifest = on_first_rank(witnesses.exchange, lambda: hold_start(store, config))
     except CheckpointCorrupt as error:
         witnesses.confirm(its_store, Complaint(rank=0, error=error))
         raise unusable_start(f"start.run={config.start.run}", error) from error
