@@ -34,7 +34,7 @@ class CheckpointCorrupt(Exception):
 
 
 class HostCorrupts(Exception):
-    """This host reads a file of a checkpoint as something else than another host does, or alone refuses the last checkpoint there is."""
+    """This host reads a file of a checkpoint as something else than another host does, or than it does itself at another look."""
 
 
 class PeerFailed(Exception):

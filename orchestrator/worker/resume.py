@@ -45,7 +45,7 @@ class Resumer:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
 
         Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank; HostCorrupts where it is this host's fault,
-        PeerFailed where it is another's.
+        CheckpointCorrupt where it may be, PeerFailed where it is another's.
         """
         exchange = self.witnesses.exchange
         candidates = on_first_rank(exchange, self._candidates)
@@ -68,7 +68,7 @@ class Resumer:
     def _judge(self, complaint: Complaint, *, is_last: bool) -> None:
         """Returns where the checkpoint is to be refused. The last one that is trusted is not refused on the word of one host."""
         if not self.witnesses.confirm(self.store, complaint) and is_last:
-            self.witnesses.blame(
+            self.witnesses.leave_open(
                 complaint,
                 "it is of the last checkpoint that is trusted, which one host alone does not refuse: "
                 f"run `braid checkpoints {self.run} --verify` on another machine, or resume on another node",

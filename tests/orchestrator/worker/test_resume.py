@@ -136,7 +136,7 @@ def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again():
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
 def test_the_last_checkpoint_is_not_refused_on_the_word_of_one_host(exchange: Exchange, name: str):
-    """Two ranks of one node are one witness."""
+    """Two ranks of one node are one witness. Nor is it held against that host as a fault of its hardware: the file may be broken."""
     store = saved(3, 6)
     for step in (3, 6):
         flip_a_byte(store, checkpoint_directory(step, 1) + name)
@@ -144,7 +144,7 @@ def test_the_last_checkpoint_is_not_refused_on_the_word_of_one_host(exchange: Ex
     for attempt in (2, 3):
         complaining, other = on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load(ranks_per_node=2))
 
-        assert isinstance(complaining, HostCorrupts)
+        assert isinstance(complaining, CheckpointCorrupt)
         assert re.fullmatch(
             rf"host {socket.gethostname()}: memory:checkpoints/step-000000003-a0001/{name} is not what was written: SHA-256 \S+…, "
             r"committed was \S+…; it is of the last checkpoint that is trusted, which one host alone does not refuse: "
