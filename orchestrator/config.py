@@ -86,7 +86,7 @@ class RecoveryConfig:
     start_timeout_s: float = 1800.0
     """Longest time from a worker's start to its first step (loading, compiling)."""
     stop_timeout_s: float = 600.0
-    """Longest time for the checkpoint of a graceful stop."""
+    """Longest time for the checkpoint of a graceful stop, and for a save to wait for the one before."""
     peer_grace_s: float = 5.0
     """How long to wait for the root cause when all that is known is that a peer vanished."""
     agent_timeout_s: float = field(default=60.0, metadata=SINCE_DESIRED)

@@ -34,7 +34,7 @@ class CheckpointCorrupt(Exception):
 
 
 class HostCorrupts(Exception):
-    """This host reads a file of a checkpoint as something else than another host does, or alone refuses the last checkpoint there is."""
+    """This host reads a file of a checkpoint as something else than another host does, or than it does itself at another look."""
 
 
 class PeerFailed(Exception):
@@ -105,6 +105,11 @@ def agreement_order(error: BaseException) -> int | None:
     """A number for an error that ranks agree on, the lower of two counting; None for an error that is its rank's own."""
     agreed = [name for name, kind in ERRORS.items() if kind.is_agreed]
     return min((agreed.index(name) for name in _known_classes(error) if name in agreed), default=None)
+
+
+def is_configuration(error: BaseException) -> bool:
+    """Whether it says that the run as configured can't be, so that no restart helps where every rank meets it."""
+    return any(ERRORS[name].cause == "config" for name in _known_classes(error)[:1])
 
 
 def _known_classes(error: BaseException) -> list[str]:

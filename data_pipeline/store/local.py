@@ -23,6 +23,8 @@ from data_pipeline.store.protocol import (
 
 LONGEST_KEY_IN_NAME = 200
 """Characters of a quoted key; with what follows them they make less than the 255 that file systems allow."""
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems answer that can't link, which is what makes one of several writers the first: FAT, many in user space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class LocalStore:
             except FileExistsError:
                 if not _is_same_file(temporary, target):  # NFS repeats a call whose answer got lost, and finds what the first one did
                     raise
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                raise StoreError(f"{self.url(key)}: this file system has no hard links; choose another storage.root") from error
 
     def get(self, key: str) -> bytes:
         with self._errors_of(key):

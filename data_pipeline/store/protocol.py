@@ -42,6 +42,10 @@ class StoreUnavailable(StoreError):
     """The store gave no usable answer before the deadline."""
 
 
+MAY_PASS = (StoreUnavailable, AccessDenied)
+"""Errors that a later try may not meet: the store may be there again, or the credentials renewed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectInfo:
     """What a listing tells of one object."""

@@ -19,6 +19,7 @@ from orchestrator.control.controller import stop_without_cluster
 from orchestrator.control.events import ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage, Terms, terms_of
+from orchestrator.records.holds import hold_start
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -36,6 +37,8 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     config = settle_start(config, store)
     prepare_dataset(config, store, tell=tell)
     with connected(address, config, tell=tell) as connection:
+        if config.start.run:
+            hold_start(store, config)
         create_run(store, config, at_s=time.time())
         _start_controller(connection, config.name, config.storage, address)
 

@@ -8,10 +8,10 @@ from data_pipeline.errors import DatasetExists, DatasetMissing
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
 from orchestrator.config import RunConfig
-from orchestrator.errors import ConfigMismatch, NoCheckpoint
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.records.configs import newest_config
 from orchestrator.records.manifest import CheckpointManifest
-from orchestrator.records.origin import find_start, start_store
+from orchestrator.records.origin import find_start, start_store, unusable_start
 
 DEFAULT_DATASET = "python-stdlib"
 
@@ -60,6 +60,8 @@ def checked_start(config: RunConfig, store: ObjectStore) -> CheckpointManifest |
         return None
     try:
         manifest = find_start(store, config)
+    except CheckpointCorrupt as error:
+        raise ConfigError(str(unusable_start(f"start.run={config.start.run}", error))) from error
     except (ConfigMismatch, NoCheckpoint) as error:
         raise ConfigError(str(error)) from error
     if config.start.optimizer == "keep":

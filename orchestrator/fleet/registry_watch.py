@@ -71,7 +71,7 @@ class RegistryWatch:
         Not before the first reading: until then nobody knows what people have cleared since.
         """
         if self._events is not None:
-            self._standings = standings([*self._events, *(event for event in self._waiting if not is_told(event, self._events))])
+            self._standings = standings([*self._events, *self._waiting])
 
     # --- the thread ----------------------------------------------------------------------------------------------------
 
@@ -102,8 +102,7 @@ class RegistryWatch:
     def _read(self) -> None:
         """What is in the registry need not be written any more."""
         events = self._registry.read()
-        there = {finding_key(event) for event in events if isinstance(event, Finding)}
         with self._lock:
             self._events = events
-            self._waiting = [finding for finding in self._waiting if finding_key(finding) not in there]
+            self._waiting = [event for event in self._waiting if not is_told(event, events)]
             self._publish()

@@ -7,6 +7,7 @@
               journal-upto/000000000500.json  entries 1 … 500 of the journal in one object
               commits/000001.json           which checkpoints count
               checkpoints/step-000000100-a0001/  manifest.json and the files that it names
+              holds/step-000000100-a0001/NAME    empty; another run is to begin from that checkpoint, which stays meanwhile
               ledger/a0001/000000001-000000025.jsonl  what steps 1 … 25 of attempt 1 did
               ledger-upto/a0001/000000100.jsonl       its records up to step 100, since the object before
               logs/a0001/rank-00000.log     the end of what a worker printed
@@ -28,6 +29,7 @@ JOURNAL = "journal/"
 JOURNAL_SUMMARIES = "journal-upto/"
 COMMITS = "commits/"
 CHECKPOINTS = "checkpoints/"
+HOLDS = "holds/"
 LEDGER = "ledger/"
 COMPACTED_LEDGER = "ledger-upto/"
 LOGS = "logs/"
@@ -36,6 +38,7 @@ MANIFEST = "manifest.json"
 
 _CONFIG = re.compile(rf"{CONFIGS}(\d{{4}})\.json")
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}step-(\d{{9,}})-a(\d{{4,}})/")
+_HOLD = re.compile(rf"{HOLDS}step-(\d{{9,}})-a(\d{{4,}})/([^/]+)")
 _SEGMENT = re.compile(rf"{LEDGER}a(\d{{4,}})/\d{{9,}}-(\d{{9,}})\.jsonl")
 _COMPACTED = re.compile(rf"{COMPACTED_LEDGER}a(\d{{4,}})/(\d{{9,}})\.jsonl")
 _LOG = re.compile(rf"{LOGS}a(\d{{4,}})/")
@@ -96,6 +99,17 @@ def checkpoint_of(key: str) -> tuple[str, int, int] | None:
 def manifest_key(step: int, attempt: int) -> str:
     """The key of a checkpoint's manifest."""
     return checkpoint_directory(step, attempt) + MANIFEST
+
+
+def hold_key(step: int, attempt: int, run: str) -> str:
+    """The key of what says that another run is to begin from a checkpoint of this one."""
+    return f"{HOLDS}step-{step:09d}-a{attempt:04d}/{run}"
+
+
+def hold_of(key: str) -> tuple[int, int, str] | None:
+    """(step, attempt, the other run) of such a key; None for any other key."""
+    match = _HOLD.fullmatch(key)
+    return (int(match[1]), int(match[2]), match[3]) if match else None
 
 
 def ledger_directory(attempt: int) -> str:

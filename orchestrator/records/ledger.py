@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import MAY_PASS, KeyExists, ObjectStore, StoreError
 from model.parallel.config import ParallelConfig
 from model.train.metrics import StepMetrics
 from orchestrator import codec
@@ -53,7 +53,7 @@ def setting_of(config: RunConfig, *, torch_version: str) -> str:
 class Ledger:
     """The writing end, of rank 0. Make it with `build_ledger`; `close` it.
 
-    While the store is away, records stay in memory and the thread tries again: only who waits for them, in `flush` or `close`, is told.
+    While the store is away or refuses, records stay in memory and the thread tries again: only who waits for them is told.
     """
 
     def __init__(self, store: ObjectStore, *, attempt: int, interval_s: float) -> None:
@@ -64,7 +64,7 @@ class Ledger:
         self._waiting: list[StepRecord] = []
         self._flush_wanted = False
         self._closed = False
-        self._outage: StoreUnavailable | None = None
+        self._outage: StoreError | None = None
         """Why the last try to write failed; None where it did not."""
         self._error: BaseException | None = None
         """The error that ended the thread; None while it lives."""
@@ -83,7 +83,7 @@ class Ledger:
     def flush(self, step: int) -> None:
         """Returns once every record up to `step` that was appended is durable.
 
-        Raises what ended the writing thread, such as a StoreError. After StoreUnavailable try again.
+        Raises what ended the writing thread, or one of MAY_PASS: after that try again.
         """
         with self._changed:
             self._outage = None
@@ -141,13 +141,13 @@ class Ledger:
                 self._changed.notify_all()
 
     def _write(self, segment: Sequence[StepRecord]) -> None:
-        """Tries the very same segment again while the store is away: a write whose answer got lost may have arrived."""
+        """Tries the very same segment again while the store is away or refuses: a write whose answer got lost may have arrived."""
         key = segment_key(self._attempt, segment[0].step, segment[-1].step)
         data = b"".join(codec.to_json(record) + b"\n" for record in segment)
         while True:
             try:
                 return self._create(key, data)
-            except StoreUnavailable as error:
+            except MAY_PASS as error:
                 with self._changed:
                     if self._closed:
                         raise

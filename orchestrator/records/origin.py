@@ -19,17 +19,19 @@ def start_store(store: ObjectStore, config: RunConfig) -> ObjectStore:
 def find_start(store: ObjectStore, config: RunConfig) -> CheckpointManifest:
     """The checkpoint that the run begins from, once it is known to fit; `store` is the storage root.
 
-    Raises NoCheckpoint, ConfigMismatch, DecodeError, StoreError.
+    Raises NoCheckpoint, CheckpointCorrupt, ConfigMismatch, DecodeError, StoreError.
     """
     who = f"start.run={config.start.run}"
-    try:
-        manifest = find_checkpoint(start_store(store, config), config.start.step, who=who)
-    except CheckpointCorrupt as error:
-        raise NoCheckpoint(f"{who}: {error}; choose another checkpoint with start.step=N") from error
+    manifest = find_checkpoint(start_store(store, config), config.start.step, who=who)
     if config.start.optimizer == "keep" and manifest.training is None:
         raise ConfigMismatch(f"start.optimizer=keep: {who} holds weights only ({manifest.origin}); use start.optimizer=reset")
     check_same_shapes(manifest.model, config.model, theirs=f"{who}, step {manifest.step}", ours="this run's model")
     return manifest
+
+
+def unusable_start(start: str, error: CheckpointCorrupt) -> NoCheckpoint:
+    """What to tell a person where a file of the checkpoint that a run is to begin from is broken; `start` names it."""
+    return NoCheckpoint(f"{start}: {error}; choose another checkpoint with start.step=N")
 
 
 def check_same_shapes(model: ModelConfig, other: ModelConfig, *, theirs: str, ours: str) -> None:

@@ -20,18 +20,25 @@ def still_there(trusted: Sequence[Commit], keys: Container[str]) -> list[Commit]
 
 
 def directories_to_delete(
-    keys: Iterable[str], *, committed: Sequence[Commit], trusted: Sequence[Commit], keep_latest: int, attempt: int
+    keys: Iterable[str],
+    *,
+    committed: Sequence[Commit],
+    trusted: Sequence[Commit],
+    keep_latest: int,
+    attempt: int,
+    held: Container[tuple[int, int]] = (),
 ) -> list[str]:
     """Which checkpoints retention removes, given every key below checkpoints/. Pure.
 
-    Committed ones older than the `keep_latest` newest of `trusted` (newest first), and what attempts before `attempt` left uncommitted.
+    Committed ones older than the `keep_latest` newest of `trusted` (newest first), and what attempts before `attempt` left uncommitted;
+    not those that other runs have held, given as (step, attempt).
     """
     kept = trusted[:keep_latest]
     names_committed = {(commit.step, commit.attempt) for commit in committed}
     oldest_kept_step = min((commit.step for commit in kept), default=0)
     doomed = set()
     for directory, step, its_attempt in {found for found in map(checkpoint_of, keys) if found}:
-        is_kept = any((commit.step, commit.attempt) == (step, its_attempt) for commit in kept)
+        is_kept = (step, its_attempt) in held or any((commit.step, commit.attempt) == (step, its_attempt) for commit in kept)
         is_old = (step, its_attempt) in names_committed and len(kept) == keep_latest and step <= oldest_kept_step
         is_debris = (step, its_attempt) not in names_committed and its_attempt < attempt
         if not is_kept and (is_old or is_debris):

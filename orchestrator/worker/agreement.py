@@ -23,6 +23,8 @@ class Failure:
     """Whose error that is; where several ranks have such a one, the lowest."""
     ranks: tuple[int, ...]
     """The ranks that failed, the first seven of them and the last: between these two are the nodes of all of them."""
+    num_alike: int
+    """How many ranks have an error of the same class."""
 
 
 def on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T:
@@ -74,7 +76,8 @@ def failure_among(results: Sequence[object]) -> Failure | None:
     rank = min(errors, key=lambda rank: _order(errors[rank]))
     ranks = tuple(errors)
     named = ranks if len(ranks) <= NUM_NAMED else (*ranks[: NUM_NAMED - 1], ranks[-1])
-    return Failure(error=errors[rank], rank=rank, ranks=named)
+    num_alike = sum(type(error) is type(errors[rank]) for error in errors.values())
+    return Failure(error=errors[rank], rank=rank, ranks=named, num_alike=num_alike)
 
 
 def _order(error: Exception) -> int:

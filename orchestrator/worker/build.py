@@ -23,6 +23,7 @@ from orchestrator import codec
 from orchestrator.config import RunConfig, StartConfig, training_digest
 from orchestrator.errors import ConfigMismatch
 from orchestrator.messages import Committed, Phase, Resumed
+from orchestrator.records.holds import release_start
 from orchestrator.records.keys import store_of_run
 from orchestrator.records.ledger import setting_of
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
@@ -70,7 +71,7 @@ def build_trainer(
         spikes=spikes,
         loader=loader,
         attempt=attempt,
-        checkpointer=_build_checkpointer(config, world, run_store, attempt, loader, reporter),
+        checkpointer=_build_checkpointer(config, world, store, attempt, loader, reporter),
         reporter=reporter,
         stop=stop,
         throughput=Throughput(config.tokens_per_step),
@@ -138,9 +139,10 @@ def _state_to_begin_with(start: StartConfig, model: HybridLM, optimizer: torch.o
 
 
 def _build_checkpointer(
-    config: RunConfig, world: World, run_store: ObjectStore, attempt: FencedAttempt, loader: Loader, reporter: Reporter
+    config: RunConfig, world: World, store: ObjectStore, attempt: FencedAttempt, loader: Loader, reporter: Reporter
 ) -> Checkpointer:
-    committer = None
+    """`store` is the storage root."""
+    run_store, committer = store_of_run(store, config.name), None
     if attempt.commit_log is not None and attempt.ledger is not None:
         terms = CheckpointTerms(
             run=config.name,
@@ -160,6 +162,7 @@ def _build_checkpointer(
             ledger=attempt.ledger,
             on_commit=lambda step: reporter.send(Committed(step=step)),
             on_loss=reporter.send,
+            release_start=lambda: release_start(store, config),
         )
     return build_checkpointer(run_store, attempt=attempt.number, exchange=world.save_exchange, committer=committer, device=world.device)
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import MAY_PASS, ObjectStore, StoreError
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
 from orchestrator.messages import CheckpointLost
 from orchestrator.records.commit_log import Commit, CommitLog
+from orchestrator.records.holds import held_checkpoints
 from orchestrator.records.keys import CHECKPOINTS, MANIFEST
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.leftovers import remove_leftovers
@@ -28,8 +29,6 @@ from orchestrator.worker.parts import Part, PartWriter
 from orchestrator.worker.staging import Stager
 
 NUM_PARALLEL_DELETES = 16
-MAY_PASS = (StoreUnavailable, AccessDenied)
-"""What ends a checkpoint and not the run: the next one may find the store there again, or the credentials renewed."""
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +60,7 @@ class Committer:
         ledger: Ledger,
         on_commit: Callable[[int], None],
         on_loss: Callable[[CheckpointLost], None],
+        release_start: Callable[[], None],
     ) -> None:
         self._store = store
         self._terms = terms
@@ -69,6 +69,7 @@ class Committer:
         self._on_commit = on_commit
         self._has_removed_leftovers = False
         self._on_loss = on_loss
+        self._release_start = release_start
 
     def commit(self, step: int, files: Sequence[FileDigest]) -> None:
         """In this order: the records of its steps, the manifest, the commit; each durable before the next. Raises Fenced, StoreError."""
@@ -99,7 +100,8 @@ class Committer:
         self._on_loss(CheckpointLost(step=step, ranks=failure.ranks, text=str(failure.error)))
 
     def retain(self) -> None:
-        """Deletes what `directories_to_delete` says, manifests first, and once what earlier attempts left. Failing to is not worth a run.
+        """Deletes what `directories_to_delete` says, manifests first, and once what earlier attempts left; and lets go of
+        what the run began from. Failing to is not worth a run.
 
         Raises Fenced where a newer attempt has begun: what may be deleted is then its business.
         """
@@ -108,6 +110,7 @@ class Committer:
             self._delete_old()
             if not self._has_removed_leftovers:
                 remove_leftovers(self._store, attempt=self._terms.attempt)
+                self._release_start()
                 self._has_removed_leftovers = True
         except StoreError as error:
             log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)
@@ -121,6 +124,7 @@ class Committer:
             trusted=self._commit_log.trusted(),
             keep_latest=self._terms.keep_latest,
             attempt=self._terms.attempt,
+            held=held_checkpoints(self._store),
         )
         for directory in directories:
             self._commit_log.check(self._terms.attempt)

@@ -12,15 +12,17 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint, PeerFailed, is_configuration
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Commit
+from orchestrator.records.holds import hold_start
 from orchestrator.records.keys import CHECKPOINTS
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
-from orchestrator.records.origin import find_start, start_store
+from orchestrator.records.origin import start_store, unusable_start
 from orchestrator.records.retention import still_there
 from orchestrator.worker.agreement import Failure, on_first_rank, try_on_every_rank
 from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
+from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt
 from orchestrator.worker.witness import Complaint, Witnesses
 
@@ -43,7 +45,7 @@ class Resumer:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
 
         Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank; HostCorrupts where it is this host's fault,
-        PeerFailed where it is another's.
+        CheckpointCorrupt where it may be, PeerFailed where it is another's.
         """
         exchange = self.witnesses.exchange
         candidates = on_first_rank(exchange, self._candidates)
@@ -56,17 +58,17 @@ class Resumer:
             if failure is None:
                 log.info("resumed from the checkpoint of step %d (attempt %d)", commit.step, commit.attempt)
                 return Resumed(step=commit.step, rejected=tuple(rejected))
-            complaint = _complaint(failure)
+            complaint = _complaint(failure, exchange)
             self._judge(complaint, is_last=commit is candidates[-1])
             rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) refused: {complaint.error}")
             log.error("%s", rejected[-1])
             on_first_rank(exchange, partial(self._reject, commit, str(complaint.error)))
-        raise NoCheckpoint(_none_left(rejected[-1]))
+        raise NoCheckpoint(_none_left(self.run, rejected[-1]))
 
     def _judge(self, complaint: Complaint, *, is_last: bool) -> None:
         """Returns where the checkpoint is to be refused. The last one that is trusted is not refused on the word of one host."""
         if not self.witnesses.confirm(self.store, complaint) and is_last:
-            self.witnesses.blame(
+            self.witnesses.leave_open(
                 complaint,
                 "it is of the last checkpoint that is trusted, which one host alone does not refuse: "
                 f"run `braid checkpoints {self.run} --verify` on another machine, or resume on another node",
@@ -77,7 +79,7 @@ class Resumer:
         assert commit_log is not None, "only the first rank reads it"
         trusted = commit_log.trusted()
         if not trusted and any(isinstance(entry, Commit) for entry in commit_log.entries):
-            raise NoCheckpoint(_none_left("all were refused by earlier attempts"))
+            raise NoCheckpoint(_none_left(self.run, "all were refused by earlier attempts"))
         return still_there(trusted, {info.key for info in self.store.list(CHECKPOINTS)})
 
     def _reject(self, commit: Commit, reason: str) -> None:
@@ -113,17 +115,21 @@ def load_start(store: ObjectStore, witnesses: Witnesses, config: RunConfig, stat
 
     Raises NoCheckpoint, ConfigMismatch, StoreError, the same on every rank; HostCorrupts and PeerFailed as `Resumer.load_latest`.
     """
-    manifest = on_first_rank(witnesses.exchange, lambda: find_start(store, config))
-    start = f"start.run={manifest.run}, step {manifest.step}"
     its_store = start_store(store, config)
+    try:
+        manifest = on_first_rank(witnesses.exchange, lambda: hold_start(store, config))
+    except CheckpointCorrupt as error:
+        witnesses.confirm(its_store, Complaint(rank=0, error=error))
+        raise unusable_start(f"start.run={config.start.run}", error) from error
+    start = f"start.run={manifest.run}, step {manifest.step}"
     failure = try_on_every_rank(
         witnesses.exchange,
         lambda: load_state(its_store, manifest, state, lambda metadata: check_begins(metadata, state, start=start)),
     )
     if failure is not None:
-        complaint = _complaint(failure)
+        complaint = _complaint(failure, witnesses.exchange)
         witnesses.confirm(its_store, complaint)
-        raise NoCheckpoint(f"{start}: {complaint.error}; choose another checkpoint with start.step=N") from complaint.error
+        raise unusable_start(start, complaint.error) from complaint.error
     log.info("begins from step %d of run %s (%s), %d tensors", manifest.step, manifest.run, manifest.origin, len(state))
 
 
@@ -134,13 +140,19 @@ def load_state(run_store: ObjectStore, manifest: CheckpointManifest, state: dict
     load_into(state, reader)
 
 
-def _complaint(failure: Failure) -> Complaint:
-    """Raises the error where it is not about a file."""
-    if not isinstance(failure.error, CheckpointCorrupt):
-        raise failure.error
-    return Complaint(rank=failure.rank, error=failure.error)
+def _complaint(failure: Failure, exchange: Exchange) -> Complaint:
+    """Raises the error where it is not about a file: on every rank.
+
+    One of configuration that not all ranks meet is raised on its rank alone, and PeerFailed elsewhere: it is that host's, on which another
+    version of braid may be installed.
+    """
+    if isinstance(failure.error, CheckpointCorrupt):
+        return Complaint(rank=failure.rank, error=failure.error)
+    if is_configuration(failure.error) and failure.num_alike < exchange.world_size and failure.rank != exchange.rank:
+        raise PeerFailed(f"rank {failure.rank} can't load what others can, see its error")
+    raise failure.error
 
 
-def _none_left(why: str) -> str:
-    remedy = "restore its files from the bucket's versions or a backup, or start a new run"
+def _none_left(run: str, why: str) -> str:
+    remedy = f"restore its files from the bucket's versions or a backup and run `braid checkpoints {run} --trust STEP`, or start a new run"
     return f"no committed checkpoint of this run can be used ({why}); {remedy}"

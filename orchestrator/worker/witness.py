@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from dataclasses import dataclass
+from typing import NoReturn
 
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 from orchestrator.errors import CheckpointCorrupt, HostCorrupts, PeerFailed
@@ -42,14 +43,19 @@ class Witnesses:
         witness = complaint.rank if other is None else other
         found = on_one_rank(self.exchange, witness, lambda: _read_sha256(store, complaint.error.key))
         if found == complaint.error.expected:
-            self.blame(complaint, f"rank {witness}, which looked as well, reads it as it was written")
+            why = f"rank {witness}, which looked as well, reads it as it was written"
+            self._end(complaint, HostCorrupts(f"host {socket.gethostname()}: {complaint.error}; {why}"))
         return other is not None
 
-    def blame(self, complaint: Complaint, why: str) -> None:
-        """Ends the attempt for the fault of the host that complains. Raises HostCorrupts there and PeerFailed elsewhere."""
+    def leave_open(self, complaint: Complaint, remedy: str) -> NoReturn:
+        """Ends the attempt where nobody can tell whether it is the file or the host. Raises CheckpointCorrupt or PeerFailed."""
+        self._end(complaint, CheckpointCorrupt(f"host {socket.gethostname()}: {complaint.error}; {remedy}", key=complaint.error.key))
+
+    def _end(self, complaint: Complaint, error: Exception) -> NoReturn:
+        """Raises the error on the rank that complains, and PeerFailed elsewhere."""
         if self.exchange.rank != complaint.rank:
             raise PeerFailed(f"rank {complaint.rank} alone finds a checkpoint broken, see its error")
-        raise HostCorrupts(f"host {socket.gethostname()}: {complaint.error}; {why}")
+        raise error
 
     def _rank_of_another_node(self, rank: int) -> int | None:
         """The lowest one."""

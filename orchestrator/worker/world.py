@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from data_pipeline.order.samples import rows_of_rank
 from model.parallel.mesh import Mesh, build_mesh
-from orchestrator.config import RunConfig
+from orchestrator.config import RecoveryConfig, RunConfig
 from orchestrator.worker.exchange import Exchange
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -62,7 +62,7 @@ def build_world(config: RunConfig, variables: Mapping[str, str]) -> World:
         torch.set_num_threads(1)
     rank, world_size = int(variables["RANK"]), int(variables["WORLD_SIZE"])
     device = _device(config.resources.device, int(variables["LOCAL_RANK"]))
-    timeout = timedelta(seconds=max(config.recovery.progress_timeout_s, config.recovery.start_timeout_s))
+    timeout = patience(config.recovery)
     if variables["MASTER_ADDR"] in LOOPBACK:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     store = _rendezvous(variables, rank, world_size, timeout)
@@ -75,6 +75,11 @@ def build_world(config: RunConfig, variables: Mapping[str, str]) -> World:
         exchange=Exchange(dist.PrefixStore("main", store), rank=rank, world_size=world_size),
         save_exchange=Exchange(dist.PrefixStore("save", store.clone()), rank=rank, world_size=world_size),  # type: ignore[attr-defined]
     )
+
+
+def patience(recovery: RecoveryConfig) -> timedelta:
+    """How long a rank waits for others: no less than one of them may take for a step, a start or its part of a checkpoint."""
+    return timedelta(seconds=max(recovery.progress_timeout_s, recovery.start_timeout_s, recovery.stop_timeout_s))
 
 
 def _device(device_type: str, local_rank: int) -> torch.device:

@@ -1,6 +1,7 @@
 """The proof that a run skipped and repeated nothing: it holds for honest records, and every way of tampering breaks it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ import pytest
 
 from model.compute import ComputeConfig
 from model.parallel.config import ParallelConfig
+from orchestrator import codec
+from orchestrator.codec import DecodeError
 from orchestrator.config import RecoveryConfig
 from orchestrator.records.commit_log import Commit, Entry, Fence, Reject, Trust
-from orchestrator.records.ledger import StepRecord, setting_of
+from orchestrator.records.keys import segment_key
+from orchestrator.records.ledger import StepRecord, read_ledger, setting_of
+from orchestrator.records.segments import compact
 from orchestrator.verify import Proof, committed_step, verify
+from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.tiny_run import tiny_config
 
 TOKENS = 1024
@@ -160,6 +166,15 @@ def test_what_a_fallback_went_behind_need_not_be_there():
         assert judge(records, entries, num_steps_done=20).ok
 
 
+def test_a_step_that_was_not_deterministic_is_nothing_to_compare_with():
+    """Earlier versions wrote no setting."""
+    records = {1: steps(1, 1, 6, deterministic=False, setting=""), 2: steps(2, 5, 12, setting="")}
+
+    proof = judge(records, [Fence(attempt=1), commit(1, 4), Fence(attempt=2), commit(2, 12)])
+
+    assert "2 replayed with the same samples (other settings or not deterministic: bits can't be compared)" in proof.line
+
+
 def test_without_determinism_bits_are_not_compared():
     records = {1: steps(1, 1, 6, deterministic=False), 2: steps(2, 5, 12, deterministic=False, loss=0.5)}
 
@@ -297,6 +312,33 @@ def test_tampering_is_found_and_named(name: str):
     assert proof.line.startswith("NOT VERIFIED run first: ")
     assert "\n" not in proof.line
     assert any(found.startswith(problem) for found in proof.problems), proof.problems
+
+
+def compacted_run() -> MemoryStore:
+    """The ledger of 14 steps: a checkpoint at each fourth one, when records of later steps were written with its own."""
+    store = MemoryStore()
+    for first, last, committed in ((1, 3, 0), (4, 5, 4), (6, 7, 4), (8, 10, 8), (11, 12, 12), (13, 14, 12)):
+        body = b"".join(codec.to_json(record) + b"\n" for record in steps(1, first, last))
+        store.create(segment_key(1, first, last), body)
+        compact(store, attempt=1, step=committed)
+    return store
+
+
+def judge_compacted(store: MemoryStore) -> Proof:
+    entries: list[Entry] = [Fence(attempt=1), *(commit(1, step) for step in (4, 8, 12))]
+    return judge(read_ledger(store), entries)
+
+
+def test_a_part_of_a_compacted_ledger_that_is_gone_is_missed():
+    """A missing one at the end breaks no chain: there the commit log tells that more was recorded."""
+    whole = compacted_run()
+    assert judge_compacted(whole).ok
+    keys = sorted(whole.objects)
+    assert [key for key in keys if key.startswith("ledger-upto/")] == [f"ledger-upto/a0001/{step:09d}.jsonl" for step in (3, 7, 12)]
+    for removed in ([keys[0]], [keys[1]], [keys[2]], keys[1:]):
+        left = MemoryStore(objects={key: data for key, data in whole.objects.items() if key not in removed})
+        with suppress(DecodeError):
+            assert not judge_compacted(left).ok, removed
 
 
 def test_steps_that_were_lost_and_not_done_again_never_ran():

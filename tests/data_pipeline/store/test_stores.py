@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -110,6 +111,17 @@ def test_a_create_whose_answer_got_lost_on_the_way_from_a_file_server_is_ours(tm
     assert store.get("journal/1") == b"mine"
     with pytest.raises(KeyExists):
         store.create("journal/1", b"mine")
+    assert list((tmp_path / ".incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_a_file_system_that_can_not_link_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", refuse)
+    with pytest.raises(StoreError, match=r"/journal/1: this file system has no hard links; choose another storage.root$"):
+        LocalStore(tmp_path).create("journal/1", b"mine")
     assert list((tmp_path / ".incoming").iterdir()) == []
 
 

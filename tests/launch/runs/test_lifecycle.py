@@ -16,7 +16,8 @@ from orchestrator.control.events import Event, ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Terms, terms_of
 from orchestrator.messages import Outcome
-from tests.launch.stored_runs import RUNNING, STOPPED, store_at, stored_run
+from orchestrator.records.holds import held_checkpoints
+from tests.launch.stored_runs import RUNNING, STOPPED, config_at, put_checkpoint, put_dataset, store_at, stored_run
 from tests.orchestrator.control.stories import ended, failed, fault, gone, stop
 
 
@@ -92,6 +93,15 @@ def journal_into(root: Path, *events: Event) -> Callable[[], None]:
 
 def events_of(root: Path) -> tuple[Event, ...]:
     return tuple(entry.event for entry in open_history(run_store_of(store_at(root), "first")).entries)
+
+
+def test_a_run_that_waits_for_nodes_keeps_what_it_is_to_begin_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The older run, which goes on, may have removed that checkpoint before the new one's first worker reads it."""
+    put_checkpoint(tmp_path, stored_run(tmp_path), attempt=1, step=5)
+    put_dataset(tmp_path)
+    connect_to(None, monkeypatch)
+    lifecycle.submit(config_at(tmp_path, "name=second", "start.run=first"), address="head:6379", tell=print)
+    assert held_checkpoints(run_store_of(store_at(tmp_path), "first")) == {(5, 1)}
 
 
 def test_a_controller_that_ends_before_it_answers_has_stopped_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

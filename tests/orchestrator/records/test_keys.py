@@ -50,8 +50,9 @@ def test_keys_are_read_back():
     assert keys.segment_of(keys.segment_key(2, 1, 25)) == (2, 25)
     assert keys.compacted_of(keys.compacted_key(2, 100)) == (2, 100)
     assert keys.attempt_of_log(keys.log_key(2, 7)) == 2
-    readers = (keys.config_version, keys.checkpoint_of, keys.segment_of, keys.compacted_of, keys.attempt_of_log)
-    assert [read("notes.txt") for read in readers] == [None] * 5
+    assert keys.hold_of(keys.hold_key(100, 2, "second")) == (100, 2, "second")
+    readers = (keys.config_version, keys.checkpoint_of, keys.segment_of, keys.compacted_of, keys.attempt_of_log, keys.hold_of)
+    assert [read("notes.txt") for read in readers] == [None] * 6
 
 
 def test_the_segments_after_a_step_sort_behind_the_mark_and_the_others_before_it():

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_pipeline.store.protocol import AccessDenied, KeyExists, StoreError, StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, StoreError, StoreUnavailable
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.codec import DecodeError
@@ -184,7 +184,7 @@ def test_an_error_that_stays_shows_at_the_next_step(ledger_of: LedgerOf):
 
 
 def refused(operation: str, key: str) -> None:
-    raise AccessDenied("no")
+    raise BucketMissing("no")
 
 
 def test_whatever_ends_the_thread_is_told_at_every_end(ledger_of: LedgerOf):
@@ -210,15 +210,61 @@ def test_nothing_is_written_after_an_error_that_stays(ledger_of: LedgerOf):
     store = MemoryStore(fault=refused)
     ledger = ledger_of(store)
     ledger.append(record(1))
-    with pytest.raises(AccessDenied):
+    with pytest.raises(BucketMissing):
         ledger.flush(1)
     store.fault = lambda operation, key: None
 
-    with pytest.raises(AccessDenied):
+    with pytest.raises(BucketMissing):
         ledger.append(record(2))
-    with pytest.raises(AccessDenied):
+    with pytest.raises(BucketMissing):
         ledger.close()
     assert store.objects == {}
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, AccessDenied])
+def test_credentials_that_hiccup_end_a_ledger_as_little_as_a_store_that_is_away(ledger_of: LedgerOf, error: type[StoreError]):
+    """Training goes on, and its records are written once the store takes them."""
+    store = MemoryStore()
+
+    def fail(operation: str, key: str) -> None:
+        raise error("not now")
+
+    store.fault = fail
+    ledger = ledger_of(store, interval_s=0.01)
+    ledger.append(record(1))
+    with pytest.raises(error, match="not now"):
+        ledger.flush(1)
+    ledger.append(record(2))
+    store.fault = lambda operation, key: None
+    ledger.append(record(3))
+    ledger.flush(3)
+
+    assert [one.step for one in read_ledger(store)[1]] == [1, 2, 3]
+
+
+def test_who_waits_for_a_flush_hears_of_its_end(ledger_of: LedgerOf, monkeypatch: pytest.MonkeyPatch):
+    """Without looking again by itself."""
+    monkeypatch.setattr("orchestrator.records.ledger.LOOK_EVERY_S", NEVER_S)
+    ledger = ledger_of(MemoryStore())
+    ledger.append(record(1))
+
+    ledger.flush(1)
+
+
+def test_a_flush_is_once_and_what_comes_after_it_gathers_again(ledger_of: LedgerOf):
+    """Else every step would be an object of its own."""
+    written = threading.Event()
+    store = MemoryStore()
+    ledger = ledger_of(store)
+    ledger.append(record(1))
+    ledger.flush(1)
+    store.fault = lambda operation, key: written.set()
+    ledger.append(record(2))
+    assert not written.wait(timeout=0.2)
+    ledger.append(record(3))
+    ledger.flush(3)
+
+    assert [key.rpartition("/")[2] for key in sorted(store.objects)] == ["000000001-000000001.jsonl", "000000002-000000003.jsonl"]
 
 
 def test_nobody_waits_for_a_thread_that_is_not_there(ledger_of: LedgerOf):
@@ -233,7 +279,7 @@ def test_nobody_waits_for_a_thread_that_is_not_there(ledger_of: LedgerOf):
 def test_a_process_may_end_without_closing_its_ledger(ledger_of: LedgerOf):
     ledger_of(MemoryStore())
 
-    assert [thread.daemon for thread in threading.enumerate() if thread.name == "ledger"] == [True]
+    assert {thread.daemon for thread in threading.enumerate() if thread.name == "ledger"} == {True}
 
 
 def test_a_write_whose_answer_got_lost_is_not_written_twice(ledger_of: LedgerOf):

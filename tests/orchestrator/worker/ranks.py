@@ -96,7 +96,9 @@ def state_at(step: int) -> dict[str, Tensor]:
     return {"model.weight": torch.full((4, 3), float(step)), "optimizer.weight.step": torch.tensor(float(step))}
 
 
-def begin(store: ObjectStore, exchange: Exchange, number: int, *, keep_latest: int = 2) -> Training:
+def begin(
+    store: ObjectStore, exchange: Exchange, number: int, *, keep_latest: int = 2, release_start: Callable[[], None] = lambda: None
+) -> Training:
     attempt = begin_attempt(store, exchange, number)
     committed: list[int] = []
     lost: list[CheckpointLost] = []
@@ -114,7 +116,13 @@ def begin(store: ObjectStore, exchange: Exchange, number: int, *, keep_latest: i
     committer = None
     if attempt.commit_log is not None and attempt.ledger is not None:
         committer = Committer(
-            store, terms=terms, commit_log=attempt.commit_log, ledger=attempt.ledger, on_commit=committed.append, on_loss=lost.append
+            store,
+            terms=terms,
+            commit_log=attempt.commit_log,
+            ledger=attempt.ledger,
+            on_commit=committed.append,
+            on_loss=lost.append,
+            release_start=release_start,
         )
     checkpointer = build_checkpointer(store, attempt=number, exchange=exchange, committer=committer, device=torch.device("cpu"))
     return Training(store=store, exchange=exchange, attempt=attempt, checkpointer=checkpointer, committed=committed, lost=lost)

@@ -350,12 +350,12 @@ def test_a_fresh_optimizer_has_the_state_of_a_stepped_one_to_load_into(name: Lit
     assert ("optimizer.layers.weight.momentum_buffer" in names_and_shapes(stepped=False)) == (name == "muon")
 
 
-def test_an_attempt_removes_once_what_earlier_ones_left(group: dist.ProcessGroup):
+def test_an_attempt_removes_once_what_earlier_ones_left(exchange: Exchange):
     store = MemoryStore(incomplete={checkpoint_directory(3, 1) + "__0_0.distcp"})
     store.put("logs/a0001/rank-00000.log", b"")
     looked: list[str] = []
     store.fault = lambda operation, key: looked.append(operation) if operation == "abort_writes" else None
-    begin(store, group, 11).save(3, 6)
+    begin(store, exchange, 11).save(3, 6)
 
     assert looked == ["abort_writes"]
     assert store.incomplete == set()

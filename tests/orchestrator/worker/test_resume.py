@@ -19,7 +19,7 @@ from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.ranks import begin, flip_a_byte, on_ranks, state_at
+from tests.orchestrator.worker.ranks import DIGEST, begin, flip_a_byte, on_ranks, state_at
 
 
 def saved(*steps: int, num_ranks: int = 1) -> MemoryStore:
@@ -126,13 +126,17 @@ def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again():
     for attempt in (2, 3):  # nor does the attempt after, when none is left to refuse
         for error in on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load()):
             assert isinstance(error, NoCheckpoint)
-            assert re.fullmatch(r"no committed checkpoint of this run can be used .*; restore its files .* or start a new run", str(error))
+            assert re.fullmatch(
+                r"no committed checkpoint of this run can be used .*; restore its files .* and run `braid checkpoints first --trust STEP`, "
+                r"or start a new run",
+                str(error),
+            )
     assert steps_refused(store) == [6, 3]
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
 def test_the_last_checkpoint_is_not_refused_on_the_word_of_one_host(exchange: Exchange, name: str):
-    """Two ranks of one node are one witness."""
+    """Two ranks of one node are one witness. Nor is it held against that host as a fault of its hardware: the file may be broken."""
     store = saved(3, 6)
     for step in (3, 6):
         flip_a_byte(store, checkpoint_directory(step, 1) + name)
@@ -140,7 +144,7 @@ def test_the_last_checkpoint_is_not_refused_on_the_word_of_one_host(exchange: Ex
     for attempt in (2, 3):
         complaining, other = on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load(ranks_per_node=2))
 
-        assert isinstance(complaining, HostCorrupts)
+        assert isinstance(complaining, CheckpointCorrupt)
         assert re.fullmatch(
             rf"host {socket.gethostname()}: memory:checkpoints/step-000000003-a0001/{name} is not what was written: SHA-256 \S+…, "
             r"committed was \S+…; it is of the last checkpoint that is trusted, which one host alone does not refuse: "
@@ -212,6 +216,17 @@ def test_a_witness_that_can_not_reach_the_store_refuses_nothing():
 
     assert [repr(error) for error in errors] == ["StoreUnavailable('no answer')"] * 2
     assert steps_refused(store) == []
+
+
+def test_what_one_host_alone_finds_unfit_is_that_hosts_own():
+    """It may have another version of braid; where all find it unfit, all say so, and the run ends."""
+    store = saved(3)
+
+    def resume_as_another(exchange: Exchange, *ranks: int) -> object:
+        return begin(store, exchange, 2 + len(ranks)).load(digest="e" * 64 if exchange.rank in ranks else DIGEST)
+
+    assert [type(error) for error in on_ranks(3, lambda one: resume_as_another(one, 1))] == [PeerFailed, ConfigMismatch, PeerFailed]
+    assert [type(error) for error in on_ranks(3, lambda one: resume_as_another(one, 0, 1, 2))] == [ConfigMismatch] * 3
 
 
 def test_a_store_that_is_away_refuses_nothing(exchange: Exchange):

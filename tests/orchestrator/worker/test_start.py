@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_pipeline.store.protocol import KeyMissing, with_prefix
+from data_pipeline.store.protocol import AccessDenied, KeyMissing, with_prefix
 from model.build import build_model
 from model.config import ModelConfig
 from model.lm import HybridLM
@@ -15,6 +15,7 @@ from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
 from orchestrator.config import RunConfig, StartConfig, training_digest
 from orchestrator.errors import ConfigMismatch, HostCorrupts, NoCheckpoint, PeerFailed
+from orchestrator.records.holds import release_start
 from orchestrator.records.origin import find_start
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.resume import load_start
@@ -179,19 +180,58 @@ def test_a_damaged_start_ends_the_run_and_says_what_to_choose(exchange: Exchange
         load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(new))
 
 
-def test_a_start_that_one_host_misreads_is_that_hosts_fault(exchange: Exchange):
+@pytest.mark.parametrize(("name", "rank"), [(".distcp", 1), ("manifest.json", 0), (".metadata", 0)])
+def test_a_start_that_one_host_misreads_is_that_hosts_fault(exchange: Exchange, name: str, rank: int):
+    """The first rank alone reads the manifest."""
     root, (old, old_optimizer) = MemoryStore(), trained()
     save_first(root, exchange, 3, training_state(old, old_optimizer))
 
     def lost(operation: str, key: str) -> None:
-        if operation == "get" and key.endswith(".distcp"):
+        if operation == "get" and key.endswith(name):
             raise KeyMissing("no such object")
 
     def begin_second(exchange: Exchange) -> None:
-        store = replace(root, fault=lost) if exchange.rank == 1 else root
+        store = replace(root, fault=lost) if exchange.rank == rank else root
         load_start(store, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(fresh()[0]))
 
-    assert [type(error) for error in on_ranks(2, begin_second)] == [PeerFailed, HostCorrupts]
+    assert [type(error) for error in on_ranks(2, begin_second)] == [HostCorrupts if one == rank else PeerFailed for one in range(2)]
+
+
+def test_what_a_run_begins_from_stays_until_it_has_a_checkpoint_of_its_own(exchange: Exchange):
+    """The older run still trains, and would keep no more than its last two."""
+    root, (old, old_optimizer) = MemoryStore(), trained()
+    first, state = begin(with_prefix(root, "runs/first"), exchange, 1), training_state(old, old_optimizer)
+
+    def train_on(*steps: int) -> set[str]:
+        for step in steps:
+            first.record(step)
+            first.checkpointer.save(step, state)
+            first.checkpointer.wait()
+        return {key.split("/")[3] for key in root.objects if key.startswith("runs/first/checkpoints/")}
+
+    train_on(3)
+    config = stage(StartConfig(run="first", step=3))
+    load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), config, weights_of(fresh()[0]))
+    assert train_on(6, 9, 12) == {f"step-{step:09d}-a0001" for step in (3, 9, 12)}
+
+    load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), config, weights_of(fresh()[0]))  # after a crash, it begins again
+    second = begin(with_prefix(root, "runs/second"), exchange, 2, release_start=lambda: release_start(root, config))
+    second.save(1)
+    assert train_on(15) == {f"step-{step:09d}-a0001" for step in (12, 15)}
+
+
+def test_a_run_that_may_not_write_beside_the_older_one_begins_all_the_same(exchange: Exchange, caplog: pytest.LogCaptureFixture):
+    root, (old, old_optimizer) = MemoryStore(), trained()
+    save_first(root, exchange, 3, training_state(old, old_optimizer))
+
+    def refuse(operation: str, key: str) -> None:
+        if operation == "put":
+            raise AccessDenied("read only")
+
+    root.fault = refuse
+    load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(fresh()[0]))
+
+    assert "start.run=first may remove its step 3 before this run has a checkpoint: read only" in caplog.messages
 
 
 def test_weights_alone_are_not_resumed(exchange: Exchange):
