@@ -29,7 +29,8 @@ def main() -> None:
 def report_and_show(measured: WithEntropy) -> None:
     """A worker's beat, its agent's report, and what people see of it."""
     from launch.show.follow import status_line
-    from orchestrator.control.cluster import Observation
+    from orchestrator.control.cluster import AgentSeen, Observation
+    from orchestrator.control.summary import summarise
     from orchestrator.messages import AgentReport, decode
     from orchestrator.node.tracked import aged, heard, track
     from orchestrator.worker.reporter import Reporter
@@ -44,7 +45,8 @@ def report_and_show(measured: WithEntropy) -> None:
     print("beat:", beat)
     report = aged(heard(track(0, 1, 0.0), beat, 1.0), 2.0)
     print("report:", report.metrics)
-    seen = Observation(at_s=9.0, nodes=(), attempt=1, reports=(AgentReport(attempt=1, node="a", workers=(report,)),))
+    agent = AgentSeen(node="a", report=AgentReport(node="a", attempt=1, workers=(report,)), summary=summarise((report,)))
+    seen = Observation(at_s=9.0, nodes=(), agents=(agent,))
     status = status_of(seen, None)
     print("status:", status)
     print("line:", status_line(status))

@@ -240,7 +240,7 @@ def test_sigusr1_writes_down_where_a_worker_stands_and_it_goes_on():
         worker.hang_up()
 
         text = worker.output()
-        assert "in wait_for_assign" in text
+        assert "orchestrator/worker/main.py" in text
         assert worker.process.returncode == EXIT_ORPHANED
 
 
