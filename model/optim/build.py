@@ -19,7 +19,7 @@ def build_optimizer(model: nn.Module, declared: Parameters, config: OptimizerCon
     """An optimizer with its initial state for the model's parameters, each of which `declared` says what it is.
 
     Its groups have equal settings and an `lr_scale`: whoever steps sets a group's `lr` to the step's learning rate times that.
-    Under Muon a collective of all ranks. Raises ValueError for a group of the configuration that takes no parameter.
+    Raises ValueError for a group of the configuration that takes no parameter.
     """
     validate_groups({name: declared[name] for name, _ in model.named_parameters()}, config)
     groups = _param_groups(model, declared, config)

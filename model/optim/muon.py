@@ -52,7 +52,7 @@ class MuonAdamW(AdamW):
 
 
 def build_muon_adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> MuonAdamW:
-    """`groups` have `params` and `muon`. A collective of all ranks."""
+    """`groups` have `params` and `muon`."""
     matrices = sorted((matrix for group in groups if group["muon"] for matrix in group["params"]), key=Tensor.numel, reverse=True)
     shard_maps = dict(zip(matrices, build_shard_maps(matrices), strict=True))
     defaults = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps, "momentum": config.muon_momentum}

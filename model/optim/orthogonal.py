@@ -4,6 +4,7 @@ A matrix is orthogonalised whole, by one rank only: each rank collects the shard
 result, in two exchanges for all ranks. Both carry bf16, in which Muon computes anyway, so that sharding changes nothing.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import _compute_local_shape_and_global_offset
 
 NUM_ITERATIONS = 5
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
@@ -45,13 +47,13 @@ class ShardMap:
 
 
 def build_shard_maps(matrices: Sequence[Tensor]) -> list[ShardMap]:
-    """A collective of all ranks, which tell each other where their shards are; without a DTensor this rank has all of them whole."""
-    mine = [_block_of(matrix) for matrix in matrices]
-    of_ranks = [mine]
-    if any(isinstance(matrix, DTensor) for matrix in matrices):
-        of_ranks = [mine] * dist.get_world_size()
-        dist.all_gather_object(of_ranks, mine)
-    return [_shard_map(blocks) for blocks in zip(*of_ranks, strict=True)]
+    """From shapes and meshes alone: no rank asks another. Without a DTensor this rank has all of them whole."""
+    num_ranks = dist.get_world_size() if any(isinstance(matrix, DTensor) for matrix in matrices) else 1
+    known: dict[object, ShardMap] = {}
+    for matrix in matrices:
+        if _kind(matrix) not in known:
+            known[_kind(matrix)] = _shard_map(_blocks(matrix, num_ranks))
+    return [known[_kind(matrix)] for matrix in matrices]
 
 
 def orthogonalise_by_owners(updates: Sequence[Tensor], shard_maps: Sequence[ShardMap]) -> list[Tensor]:
@@ -97,11 +99,23 @@ def _exchange(sent: Sequence[Tensor], sizes: list[int]) -> list[Tensor]:
     return list(taken.split(sizes))
 
 
-def _block_of(matrix: Tensor) -> Block:
+def _kind(matrix: Tensor) -> object:
+    """Equal for matrices that are sharded alike."""
+    return (matrix.shape, *((matrix.device_mesh, matrix.placements) if isinstance(matrix, DTensor) else ()))
+
+
+def _blocks(matrix: Tensor, num_ranks: int) -> list[Block]:
+    """What each rank holds of it, by rank. Its mesh may be of some of a larger mesh's axes: along the others ranks hold copies."""
     if not isinstance(matrix, DTensor):
-        return Block(0, 0, matrix.size(0), matrix.size(1))
-    chunk = matrix.__create_chunk_list__()[0]  # what checkpoints are planned by
-    return Block(*chunk.offsets, *chunk.sizes)
+        return [Block(0, 0, matrix.size(0), matrix.size(1))] * num_ranks
+    mesh, whole = matrix.device_mesh, matrix.device_mesh._get_root_mesh()
+    names = whole.mesh_dim_names or ()
+    axes = range(mesh.ndim) if mesh is whole else [names.index(name) for name in mesh.mesh_dim_names or ()]
+    blocks = [Block(0, 0, 0, 0)] * num_ranks
+    for place in itertools.product(*map(range, whole.mesh.shape)):
+        size, offset = _compute_local_shape_and_global_offset(matrix.shape, mesh.shape, [place[axis] for axis in axes], matrix.placements)
+        blocks[int(whole.mesh[place])] = Block(offset[0], offset[1], size[0], size[1])
+    return blocks
 
 
 def _shard_map(blocks: Sequence[Block]) -> ShardMap:

@@ -210,6 +210,8 @@ def check_layouts(directory: Path) -> None:
         if dp_shard * dp_replicate * tp != dist.get_world_size():
             continue
         model = parallel_toy(dp_shard, dp_replicate, tp)
+        if dist.get_rank() == 0:
+            build_optimizer(model, declared(model), CONFIG)  # asks no other rank
         optimizer = build_optimizer(model, declared(model), CONFIG)
         assert isinstance(optimizer, MuonAdamW)
         train(model, optimizer)
