@@ -91,12 +91,16 @@ class Loop:
         submitted = events.RunSubmitted(at_s=0.0, terms=terms_of(self.config, 1))
         self.state: RunState = transition(transition(RunState(), submitted), events.ControllerStarted(at_s=0.0, epoch=1))
         self.cluster.attach(epoch=1, desired=desired(self.config.name, self.state))
+        self.since_s = 0.0
 
     def look(self) -> Observation:
         self.cluster.reconcile(desired(self.config.name, self.state))
         seen = self.cluster.poll(timeout_s=POLL_S)
-        for event in events_of(self.state, seen, in_stage_s=3600.0):
+        stage = self.state.stage
+        for event in events_of(self.state, seen, in_stage_s=self.fleet.now_s - self.since_s):
             self.state = transition(self.state, event)
+        if self.state.stage is not stage:
+            self.since_s = self.fleet.now_s
         return seen
 
     def timed_look_s(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.control.causes import Cause
-from orchestrator.control.state import Incident, RunState, Stage
+from orchestrator.control.state import Fault, Incident, RunState, Stage
 from orchestrator.messages import Mode
 from orchestrator.records.nodes import Finding
 
@@ -63,16 +63,17 @@ def findings(run: str, state: RunState) -> tuple[Finding, ...]:
     for incident in state.incidents:
         is_settled = incident.recovered_after_s is not None or incident.attempt < state.attempt or state.stage is Stage.ENDED
         is_over = is_settled or state.stage is Stage.WAITING
-        found += [_finding(run, incident, machine, cordons=True) for machine in incident.cordons if is_over]
-        found += [_finding(run, incident, machine, strikes=n) for machine, n in incident.strikes.items() if is_settled]
+        held_against = {fault.machine: fault for fault in reversed(incident.faults)}
+        found += [_finding(run, incident, held_against[machine], cordons=True) for machine in incident.cordons if is_over]
+        found += [_finding(run, incident, held_against[machine], strikes=n) for machine, n in incident.strikes.items() if is_settled]
     return tuple(found)
 
 
-def _finding(run: str, incident: Incident, machine: str, *, strikes: int = 0, cordons: bool = False) -> Finding:
-    fault = next(fault for fault in incident.faults if fault.machine == machine)
+def _finding(run: str, incident: Incident, fault: Fault, *, strikes: int = 0, cordons: bool = False) -> Finding:
+    assert fault.machine is not None, "what has no machine is held against none"
     return Finding(
         at_s=incident.at_s,
-        machine=machine,
+        machine=fault.machine,
         run=run,
         attempt=incident.attempt,
         cause=fault.cause.value,

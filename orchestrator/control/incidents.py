@@ -61,12 +61,12 @@ def explain(faults: Iterable[Fault]) -> tuple[Fault, tuple[Fault, ...]]:
     by_place = _newest_by_place(faults)
     root = min(by_place, key=lambda fault: EXPLAINS[fault.cause])
     also: list[Fault] = []
+    explained_nodes = {root.node}
     for fault in sorted(by_place, key=lambda fault: EXPLAINS[fault.cause]):
-        stands = fault.cause in NEVER_A_CONSEQUENCE or (
-            fault.cause in NOT_OF_ANOTHER_NODE and all(fault.node != other.node for other in (root, *also))
-        )
+        stands = fault.cause in NEVER_A_CONSEQUENCE or (fault.cause in NOT_OF_ANOTHER_NODE and fault.node not in explained_nodes)
         if fault is not root and stands:
             also.append(fault)
+            explained_nodes.add(fault.node)
     return root, tuple(also)
 
 

@@ -30,7 +30,7 @@ def judge(state: RunState, *, spares: int) -> Judgement:
     if ends_because:
         return Judgement(ends_because=ends_because)
     in_row = state.restarts_in_row + verdict.counts
-    wait_s = backoff_s(max(in_row, _access_restarts(state, incident)), recovery.backoff_s, recovery.backoff_limit_s)
+    wait_s = backoff_s(max(in_row, _uncounted_restarts(state, incident)), recovery.backoff_s, recovery.backoff_limit_s)
     if incident.cause in (Cause.PEER_LOST, Cause.ABORTED):
         wait_s = max(wait_s, recovery.peer_grace_s)
     return Judgement(wait_s=wait_s, restarts_in_row=in_row)
@@ -69,6 +69,6 @@ def _worn_out(state: RunState, incident: Incident) -> str:
     return ""
 
 
-def _access_restarts(state: RunState, incident: Incident) -> int:
-    """Restarts in a row because of a store that refuses: they count for the wait between them only."""
-    return len(in_a_row(state)) if incident.cause is Cause.ACCESS else 0
+def _uncounted_restarts(state: RunState, incident: Incident) -> int:
+    """Restarts in a row of a cause that may end no run: they count for the wait between them only."""
+    return 0 if VERDICTS[incident.cause].counts else len(in_a_row(state))

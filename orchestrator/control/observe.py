@@ -237,7 +237,7 @@ def _spares(state: RunState, seen: Observation) -> int:
 def _placed_agents(state: RunState, seen: Observation) -> list[AgentSeen]:
     """The agent of each node of the attempt; a lost one where none is known."""
     known = {agent.node: agent for agent in seen.agents}
-    return [known.get(placed.node, AgentSeen(node=placed.node, is_lost=True)) for placed in state.placement]
+    return [known.get(placed.node) or AgentSeen(node=placed.node, is_lost=True) for placed in state.placement]
 
 
 def _is_gone(state: RunState, agent: AgentSeen) -> bool:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from orchestrator.messages import Ended, Phase, WorkerReport
 
 PHASES = list(Phase)
+STANDING = attrgetter("phase", "step", "begun")
+STEP = attrgetter("step")
+SKIPPED = attrgetter("num_skipped")
+PAUSE = attrgetter("last_progress_s")
+SILENCE = attrgetter("silent_s")
+TOLD = attrgetter("told_to_leave")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,22 +43,24 @@ class Summary:
 
 
 def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
-    """None for no workers."""
+    """None for no workers. Made of every report of a thousand nodes, so most of it is left to functions that are not written in Python."""
     if not workers:
         return None
     running = [worker for worker in workers if worker.exit_code is None and worker.ended is None]
-    behind = min(running, key=lambda one: (*standing_of(one), -one.last_progress_s), default=None)
+    standings = [*map(STANDING, running)]
+    is_level = standings.count(standings[0]) == len(standings) if standings else True
+    stopped = [worker for worker in workers if worker.exit_code is not None or worker.failed is not None]
     return Summary(
         num_workers=len(workers),
-        last_step=max(worker.step for worker in workers),
-        num_skipped=max(worker.num_skipped for worker in workers),
+        last_step=max(map(STEP, workers)),
+        num_skipped=max(map(SKIPPED, workers)),
         leader=workers[0],
-        behind=behind,
-        silent=max(running, key=lambda one: (one.phase is not Phase.STARTING, one.silent_s), default=None),
-        is_level=len({standing_of(one) for one in running}) <= 1,
-        failed=tuple(worker for worker in workers if failed_by_itself(worker)),
+        behind=max(running, key=PAUSE, default=None) if is_level else min(running, key=lambda one: (*standing_of(one), -PAUSE(one))),
+        silent=max([one for one in running if one.phase is not Phase.STARTING] or running, key=SILENCE, default=None),
+        is_level=is_level,
+        failed=tuple(filter(failed_by_itself, stopped)),
         ended=tuple(worker.ended for worker in workers if worker.ended is not None),
-        told_to_leave=any(worker.told_to_leave for worker in workers),
+        told_to_leave=any(map(TOLD, workers)),
     )
 
 

@@ -233,6 +233,17 @@ def test_a_store_that_refuses_gets_time_instead_of_a_number_of_tries():
     assert state.restarts_in_row == 0
 
 
+def test_workers_that_are_told_to_leave_again_and_again_are_started_ever_less_often():
+    """Something ends them as soon as they are there. It is no failure of theirs, and ends no run."""
+    state = play(submitted())
+    waits = []
+    for attempt in range(1, 6):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.LEAVING)), gone(attempt), state=state)
+        waits.append(state.wait_s)
+    assert waits == [0.0, 10.0, 20.0, 25.0, 25.0]
+    assert state.restarts_in_row == 0
+
+
 def test_hardware_faults_cordon_the_machine():
     state = play(*running(), failed(1, fault(Cause.HARDWARE, "a")), gone(1))
     assert (state.incidents[0].cordons, state.incidents[0].strikes) == (("A",), {})
