@@ -572,6 +572,24 @@ def test_a_commit_that_is_told_late_takes_nothing_back():
     assert transition(state, committed(1, 40)) is state
 
 
+def test_what_is_told_a_second_time_or_out_of_its_stage_changes_nothing():
+    short = NodesShort(at_s=9.0, attempt=1, text="too few")
+    training, draining = play(*running()), play(*running(), failed(1, fault()))
+    for state in (training, play(stop(), state=training), draining):
+        for event in (stepped(1, 5), resumed(1, 5), short, gone(1) if state is not draining else short):
+            assert transition(state, event) is state
+    for event in (
+        stepped(1, 5),
+        resumed(1, 5),
+        ended(1, Outcome.STOPPED, 5),
+        lost_checkpoint(1, 5, "b"),
+        SavingOverdue(at_s=9.0, attempt=1),
+    ):
+        assert transition(draining, event) is draining
+    waiting = play(gone(1), short, state=draining)
+    assert transition(waiting, replace(short, text="still too few")) is waiting
+
+
 def test_what_was_never_submitted_has_no_life():
     for event in (FoundDead(at_s=1.0), stop(), placed(1, "ab"), resume()):
         assert transition(RunState(), event) == RunState()
