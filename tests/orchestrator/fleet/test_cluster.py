@@ -222,7 +222,7 @@ def test_a_look_ends_although_answers_never_cease():
             arrived = super().wait(timeout_s)
             self.waits += 1
             assert self.waits < 1000, "a look does not end"
-            return arrived or super().wait(REPORT_EVERY_S)
+            return arrived or super().wait(2 * REPORT_EVERY_S)
 
     fleet = SimulatedFleet(num_nodes=2)
     watch = Watch(fleet, transport=BusyTransport(fleet)).want(wanted(1, A, B))
