@@ -12,7 +12,7 @@ from orchestrator.control.incidents import suspects
 from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
-from orchestrator.control.transition import fault_on, terms_in
+from orchestrator.control.transition import fault_at, fault_on, terms_in
 from orchestrator.messages import WorkerReport
 
 NODE_WIDE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS, Cause.KILLED, Cause.LEAVING)
@@ -92,7 +92,9 @@ def _faults(state: RunState, agents: Sequence[AgentSeen], seen: Observation, in_
     """All that is wrong with the attempt as it shows now, in one event."""
     alive = {node.node for node in seen.nodes}
     faults = [
-        fault_on(state, placed.node, Cause.NODE_LOST, "the node left the cluster") for placed in state.placement if placed.node not in alive
+        fault_at(state, index, Cause.NODE_LOST, "the node left the cluster")
+        for index, placed in enumerate(state.placement)
+        if placed.node not in alive
     ]
     if state.stage in (*ACTIVE, Stage.DRAINING):
         faults += _of_agents(state, seen, alive)

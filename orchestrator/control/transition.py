@@ -238,9 +238,17 @@ def recovering_from(state: RunState) -> str:
 
 def fault_on(state: RunState, node: str, cause: Cause, detail: str) -> Fault:
     """A fault of a whole node: its first rank stands for all."""
-    nodes = [placed.node for placed in state.placement]
-    rank = nodes.index(node) * terms_in(state).workers_per_node if node in nodes else None
-    return Fault(cause=cause, node=node, machine=state.machine_of(node), rank=rank, detail=detail)
+    index = next((index for index, placed in enumerate(state.placement) if placed.node == node), None)
+    if index is None:
+        return Fault(cause=cause, node=node, machine=None, rank=None, detail=detail)
+    return fault_at(state, index, cause, detail)
+
+
+def fault_at(state: RunState, index: int, cause: Cause, detail: str) -> Fault:
+    """The same for a node of the attempt, by its place."""
+    placed = state.placement[index]
+    rank = index * terms_in(state).workers_per_node
+    return Fault(cause=cause, node=placed.node, machine=placed.machine, rank=rank, detail=detail)
 
 
 def terms_in(state: RunState) -> Terms:

@@ -199,12 +199,13 @@ class AgentCluster:
         """Returns with the first news, or after the timeout. True when an agent has ended: another may have to follow it."""
         for link in self._links.values():
             self._begin_calls_of(link)
-        is_news, deadline_s = False, self._transport.now() + timeout_s
-        while not is_news and (arrived := self._transport.wait(deadline_s - self._transport.now())):
+        is_over, deadline_s = False, self._transport.now() + timeout_s
+        while not is_over and (arrived := self._transport.wait(deadline_s - self._transport.now())):
             self._clock.look()
+            is_over = self._transport.now() >= deadline_s  # where answers come faster than they are taken in
             for ref in arrived:
                 link = self._calls.pop(ref)
-                is_news |= link.take(ref)
+                is_over |= link.take(ref)
                 self._begin_calls_of(link)
         self._clock.look()
         for link in self._links.values():

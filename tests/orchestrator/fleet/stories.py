@@ -75,11 +75,19 @@ def wanted(attempt: int, *nodes: str, mode: Mode = Mode.RUN, may_start: bool = T
 class Watch:
     """A controller's end of the fleet, which looks again and again."""
 
-    def __init__(self, fleet: SimulatedFleet, *, epoch: int = 1, desired: Desired | None = None, config: RunConfig | None = None) -> None:
+    def __init__(
+        self,
+        fleet: SimulatedFleet,
+        *,
+        epoch: int = 1,
+        desired: Desired | None = None,
+        config: RunConfig | None = None,
+        transport: SimulatedTransport | None = None,
+    ) -> None:
         self.fleet = fleet
         self.registry = FakeRegistry()
         self.cluster: AgentCluster = build_agent_cluster(
-            config or run_config(), SimulatedTransport(fleet), registry=self.registry, wall_clock=lambda: fleet.now_s
+            config or run_config(), transport or SimulatedTransport(fleet), registry=self.registry, wall_clock=lambda: fleet.now_s
         )
         self.desired = desired or Desired()
         self.cluster.attach(epoch=epoch, desired=self.desired)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.control.desired import Desired
+from orchestrator.deadlines import REPORT_EVERY_S
 from orchestrator.errors import Superseded
-from orchestrator.fleet.simulated import SimulatedFleet
+from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
+from orchestrator.fleet.transport import Ref
 from orchestrator.messages import Mode
 from orchestrator.records.nodes import Finding
 from tests.orchestrator.fleet.stories import A, B, C, Watch, agent_on, all_gone, run_config, seen_on, wanted
@@ -220,6 +222,24 @@ def test_a_node_counts_as_empty_only_by_a_word_that_came_after_the_order():
 
     watch.until(all_gone(1))
     assert [agent.running for agent in fleet.agents.values()] == [set(), set()]
+
+
+def test_a_look_ends_although_answers_never_cease():
+    class BusyTransport(SimulatedTransport):
+        """There is always an answer without news by the time that the one before was taken in."""
+
+        waits = 0
+
+        def wait(self, timeout_s: float) -> list[Ref]:
+            arrived = super().wait(timeout_s)
+            self.waits += 1
+            assert self.waits < 1000, "a look does not end"
+            return arrived or super().wait(2 * REPORT_EVERY_S)
+
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, transport=BusyTransport(fleet)).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.look()
 
 
 def test_late_answers_change_nothing_but_when_things_happen():
