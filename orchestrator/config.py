@@ -91,10 +91,11 @@ class RecoveryConfig:
     """How long to wait for the root cause when all that is known is that a peer vanished."""
     agent_timeout_s: float = field(default=60.0, metadata=SINCE_DESIRED)
     """For an agent's first word: the node may have no free GPU, or not enough of them."""
-    kill_timeout_s: float = field(default=3.0, metadata=SINCE_DESIRED)
-    """For an agent to kill and reap its workers, before they are said to be stuck in the kernel."""
+    kill_timeout_s: float = field(default=30.0, metadata=SINCE_DESIRED)
+    """For processes to end after SIGKILL, before they are said to be stuck in the kernel: tearing down a GPU's memory takes seconds."""
     give_up_timeout_s: float = field(default=8.0, metadata=SINCE_DESIRED)
-    """From the order to kill to taking a node's workers for gone, confirmed or not: a frozen node can't answer; its writes are fenced."""
+    """From the order to kill to taking the workers of a node that does not answer for gone: their writes are fenced. Of a node that
+    answers, this comes after `kill_timeout_s`."""
     orphan_timeout_s: float = field(default=30.0, metadata=SINCE_DESIRED)
     """For another controller to speak to an agent whose own controller stepped down, before the agent ends with its workers."""
     access_timeout_s: float = field(default=1800.0, metadata=SINCE_DESIRED)

@@ -103,7 +103,7 @@ class Controller:
         self.view = View(state=self._history.state, seen=seen, in_stage_s=in_stage_s)
         for event in events_of(self._history.state, seen, in_stage_s):
             self._append(event)
-        while not self._requests.empty():
+        while not self._requests.empty() and self._history.state.stage is not Stage.ENDED:  # a run that has ended goes on under another
             self._append(self._requests.get())
 
     def _append(self, event: Event) -> None:

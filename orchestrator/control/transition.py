@@ -183,7 +183,8 @@ def _checkpoint_lost(state: RunState, event: events.CheckpointLost) -> RunState:
     limit = terms_in(state).recovery.max_lost_checkpoints
     newest = row[-limit:]
     is_its_own = len(newest) == limit and {lost.machine for lost in newest} == {machine} and len(state.placement) > 1
-    if event.node is None or not is_its_own or not event.spares:
+    has_moved_in_vain = state.restarts_in_row > 0
+    if event.node is None or not is_its_own or not event.spares or has_moved_in_vain:
         return replace(state, lost_checkpoints=newest)
     detail = f"{limit} checkpoints in a row were lost there: {event.text}"
     fault = fault_on(state, event.node, Cause.CUT_OFF, detail)

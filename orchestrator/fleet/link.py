@@ -45,7 +45,7 @@ class Signal(Enum):
     SILENT = "silent"
     """No first word within `recovery.agent_timeout_s`."""
     UNCONFIRMED = "unconfirmed"
-    """No word that its workers are gone within `recovery.give_up_timeout_s` of the order."""
+    """No word that its workers are gone within `recovery.give_up_timeout_s` of the order, or later, where it still talks."""
     DISMISSED = "dismissed"
     """The run does not want the agent any more."""
     LEFT = "left"
@@ -177,11 +177,16 @@ class AgentLink:
         if self.state is LinkState.ASKED and waited_s > self._recovery.agent_timeout_s:
             log.warning("agent on node %s said no word for %.0f s; are its GPUs taken, is braid installed there?", self.node, waited_s)
             self._signal(Signal.SILENT)
-        if self.state in OBEYS and self._kill_since_s is not None and now_s - self._kill_since_s > self._recovery.give_up_timeout_s:
+        if self.state in OBEYS and self._kill_since_s is not None and now_s - self._kill_since_s > self._patience_s(self._kill_since_s):
             log.warning("agent on node %s does not confirm that its workers are gone; going on, their writes are fenced", self.node)
             self._signal(Signal.UNCONFIRMED)
         if self.state in (LinkState.LEAVING, LinkState.KILLED) and waited_s > self._recovery.give_up_timeout_s:
             self._signal(Signal.OVERDUE)
+
+    def _patience_s(self, kill_since_s: float) -> float:
+        """An agent that still talks after the order gets the time that its workers may take to end, and says then which are stuck."""
+        still_talks = self._received_s > kill_since_s
+        return self._recovery.give_up_timeout_s + (self._recovery.kill_timeout_s if still_talks else 0.0)
 
     def seen(self) -> AgentSeen:
         return AgentSeen(

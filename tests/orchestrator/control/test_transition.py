@@ -408,6 +408,12 @@ def test_a_store_that_is_away_for_all_or_nowhere_to_go_lets_the_run_train_on():
         assert (state.label, len(state.lost_checkpoints)) == ("running", 3)
 
 
+def test_a_node_is_left_once_and_where_that_did_not_help_it_was_not_the_node():
+    state = play(*running(), *(lost_checkpoint(1, step, "b") for step in (50, 100, 150)), gone(1), *running(2, "ac"))
+    state = play(*(lost_checkpoint(2, step, "c") for step in (50, 100, 150)), state=state)
+    assert (state.label, len(state.incidents)) == ("running", 1)
+
+
 def test_a_run_on_one_node_does_not_leave_it_because_of_the_store():
     state = play(*running(on="a"), *(lost_checkpoint(1, step, "a") for step in (50, 100, 150)))
     assert (state.label, state.lost_checkpoints[-1].machine) == ("running", "A")
