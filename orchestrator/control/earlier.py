@@ -20,10 +20,10 @@ class NodesChanged:
     """Nodes came and went. Later versions only look at them."""
 
     at_s: float
-    joined: tuple[dict[str, Any], ...] = ()
-    lost: tuple[str, ...] = ()
-    at_step: int = 0
-    silent_s: float = 0.0
+    joined: tuple[dict[str, Any], ...]
+    lost: tuple[str, ...]
+    at_step: int
+    silent_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

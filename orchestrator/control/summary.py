@@ -64,9 +64,9 @@ def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
     )
 
 
-def failed_by_itself(worker: WorkerReport) -> bool:
-    """It reported an error, or ended early and not by its agent's hand."""
-    return worker.failed is not None or (worker.exit_code is not None and worker.ended is None and not worker.killed_by_agent)
+def failed_by_itself(stopped: WorkerReport) -> bool:
+    """A worker that has stopped reported an error, or ended early and not by its agent's hand."""
+    return stopped.failed is not None or (stopped.ended is None and not stopped.killed_by_agent)
 
 
 def standing_of(worker: WorkerReport) -> tuple[int, int, int]:

@@ -193,7 +193,7 @@ def test_a_controller_whose_run_was_ended_from_elsewhere_ends_its_workers():
     taken_over_at_step_10(store, cluster, FoundDead(at_s=5.0))
     with pytest.raises(Superseded):
         controller.run()
-    assert (cluster.is_closed, cluster.has_stepped_down) == (True, False)
+    assert (cluster.is_closed, cluster.has_stepped_down, len(cluster.attached)) == (True, False, 1)
 
 
 def test_a_controller_that_finds_its_run_ended_before_it_could_begin_ends_the_workers_of_the_one_before():

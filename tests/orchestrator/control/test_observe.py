@@ -201,7 +201,7 @@ def test_nodes_that_the_attempt_is_not_on_come_and_go():
 
 def test_of_a_run_whose_cluster_is_gone_the_last_checkpoint_is_known_at_least():
     event = faults_of(play(*running(), resumed(1, 30)), alive="xyz")
-    assert [one.node for one in event.faults] == ["a", "b"]
+    assert ([one.node for one in event.faults], event.silent_s) == (["a", "b"], 0.0)
     state = play(submitted(), placed(1, "ab"), resumed(1, 30), committed(1, 40))
     assert faults_of(state, alive="xyz").at_step == 30
 

@@ -176,9 +176,27 @@ def test_what_every_rank_says_is_held_against_no_machine():
         assert incident.strikes == {}
 
 
+def test_what_comes_from_a_node_for_certain_is_held_against_it_though_every_rank_is_there():
+    (incident,) = play(*running(), failed(1, fault(Cause.HARDWARE, "a", ranks=2))).incidents
+    assert incident.cordons == ("A",)
+    (incident,) = play(*running(), failed(1, fault(Cause.KILLED, "a", ranks=2))).incidents
+    assert incident.strikes == {"A": 1}
+
+
+def test_an_attempt_that_never_said_where_it_began_began_at_the_beginning():
+    state = play(submitted(), placed(1, "ab"), failed(1, fault(), at_step=9), gone(1), placed(2, "bc"), stepped(2, 1))
+    assert (state.incidents[0].resumed_from_step, state.incidents[0].steps_replayed) == (0, 9)
+
+
 def test_a_configuration_error_of_every_rank_ends_the_run_at_once():
     state = play(submitted(), placed(1, "ab"), failed(1, fault(Cause.CONFIG, ranks=2, nodes=2)), gone(1))
     assert (state.label, state.restarts, state.reason) == ("failed", 0, "config: it broke; no restart can help")
+
+
+def test_a_configuration_error_on_two_nodes_ends_the_run_and_one_of_two_ranks_on_one_node_does_not():
+    large = play(submitted(replace(TERMS, workers_per_node=2, world_size=4)), placed(1, "ab"))
+    assert play(failed(1, fault(Cause.CONFIG, ranks=2, nodes=2)), gone(1), state=large).label == "failed"
+    assert play(failed(1, fault(Cause.CONFIG, ranks=2, nodes=1)), gone(1), state=large).label == "recovering"
 
 
 def test_a_configuration_error_of_one_rank_is_a_fault_of_its_node():
