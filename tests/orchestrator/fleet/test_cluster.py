@@ -10,6 +10,7 @@ from orchestrator.control.desired import Desired
 from orchestrator.deadlines import REPORT_EVERY_S
 from orchestrator.errors import Superseded
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
+from orchestrator.fleet.simulated_agent import Pace
 from orchestrator.fleet.transport import Ref
 from orchestrator.messages import Mode
 from orchestrator.records.nodes import Finding
@@ -207,6 +208,27 @@ def test_a_node_that_does_not_confirm_a_kill_is_given_up_and_its_agent_ended_bef
 
     watch.want(wanted(2, A, C)).until_trains()
     assert agent_on(fleet, B) is None
+
+
+def test_workers_that_take_long_to_die_are_waited_for_while_their_agent_answers():
+    """The kernel tears down a GPU's memory for seconds before a process is gone."""
+    fleet = SimulatedFleet(num_nodes=2, pace=Pace(kill_s=20.0))
+    watch = Watch(fleet, config=run_config(give_up_timeout_s=8.0, kill_timeout_s=30.0)).want(wanted(1, A, B))
+    watch.until_trains()
+
+    seen = watch.want_mode(Mode.KILL).watch_for(19.0)
+    assert not any(agent.is_given_up or (agent.report and agent.report.is_empty) for agent in seen.agents)
+    watch.until(all_gone(1))
+    assert not any(agent.is_given_up for agent in watch.look().agents)
+
+
+def test_an_agent_that_answers_is_given_up_too_when_its_workers_can_not_be_killed():
+    fleet = SimulatedFleet(num_nodes=2, pace=Pace(kill_s=1000.0))
+    watch = Watch(fleet, config=run_config(give_up_timeout_s=8.0, kill_timeout_s=30.0)).want(wanted(1, A, B))
+    watch.until_trains()
+
+    assert not any(agent.is_given_up for agent in watch.want_mode(Mode.KILL).watch_for(37.0).agents)
+    assert all(agent.is_given_up for agent in watch.watch_for(2.0).agents)
 
 
 def test_a_node_counts_as_empty_only_by_a_word_that_came_after_the_order():
