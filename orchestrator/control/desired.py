@@ -61,7 +61,7 @@ def findings(run: str, state: RunState) -> tuple[Finding, ...]:
     """What is to be remembered of machines: a cordon as soon as the attempt is over, strikes once no later sign can change the blame."""
     found = []
     for incident in state.incidents:
-        is_settled = incident.recovered_after_s is not None or incident.attempt < state.attempt or state.stage is Stage.ENDED
+        is_settled = incident.attempt < state.attempt or state.stage is Stage.ENDED
         is_over = is_settled or state.stage is Stage.WAITING
         held_against = {fault.machine: fault for fault in reversed(incident.faults)}
         found += [_finding(run, incident, held_against[machine], cordons=True) for machine in incident.cordons if is_over]
