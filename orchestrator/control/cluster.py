@@ -39,7 +39,7 @@ class Observation:
     nodes: tuple[Node, ...]
     """Every node that is alive and could take workers."""
     agents: tuple[AgentSeen, ...] = ()
-    """Every agent of the run that is known, by node."""
+    """Every agent of the run that is known, one for each node."""
     standings: Mapping[str, Standing] = field(default_factory=dict)
     """By machine, what all runs and people have recorded of it; a machine without an entry is in good standing."""
 
