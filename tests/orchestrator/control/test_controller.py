@@ -270,7 +270,7 @@ def test_a_run_without_any_process_is_ended_in_one_entry():
     assert (read_state(store).label, len(kinds(store))) == ("stopped", before + 1)
 
 
-def test_while_the_store_is_away_nothing_is_done_and_then_everything():
+def test_while_the_store_is_away_nothing_is_done_and_then_everything(caplog: pytest.LogCaptureFixture):
     cluster, slept = FakeCluster(store := MemoryStore()), []
     controller = build(store, cluster, slept=slept)
     outages = deque([StoreUnavailable("no answer")] * 3)
@@ -282,6 +282,7 @@ def test_while_the_store_is_away_nothing_is_done_and_then_everything():
     store.fault = away
     assert controller.run().label == "finished"
     assert slept == [JOURNAL_RETRY_S] * 3
+    assert caplog.text.count("the journal can't be reached, trying again: no answer") == 3
 
 
 def test_a_wait_is_counted_by_the_one_who_waits():

@@ -183,6 +183,11 @@ def test_what_comes_from_a_node_for_certain_is_held_against_it_though_every_rank
     assert incident.strikes == {"A": 1}
 
 
+def test_a_recovery_takes_no_less_than_no_time_whatever_the_clocks_of_two_controllers_say():
+    state = play(*running(), failed(1, fault(), at_s=500.0), gone(1), placed(2, "bc"), stepped(2, 1, at_s=20.0))
+    assert state.incidents[0].recovered_after_s == 0.0
+
+
 def test_an_attempt_that_never_said_where_it_began_began_at_the_beginning():
     state = play(submitted(), placed(1, "ab"), failed(1, fault(), at_step=9), gone(1), placed(2, "bc"), stepped(2, 1))
     assert (state.incidents[0].resumed_from_step, state.incidents[0].steps_replayed) == (0, 9)
@@ -582,6 +587,8 @@ def test_a_new_controller_changes_the_epoch_and_nothing_else():
 def test_refused_checkpoints_are_remembered():
     state = play(submitted(), placed(1, "ab"), resumed(1, 40, rejected=("step 60: digest mismatch in __0_0.distcp",)))
     assert state.rejected == ("step 60: digest mismatch in __0_0.distcp",)
+    state = play(failed(1, fault()), gone(1), placed(2, "bc"), resumed(2, 20, rejected=("step 40: bad",)), state=state)
+    assert state.rejected == ("step 60: digest mismatch in __0_0.distcp", "step 40: bad")
 
 
 def test_a_run_that_fell_back_has_not_committed_what_it_refused():
