@@ -112,8 +112,13 @@ def suspects(state: RunState) -> frozenset[str]:
         fault.machine
         for incident in open_incidents(state)
         for fault in incident.faults
-        if fault.machine is not None and fault.cause is not Cause.PEER_LOST
+        if fault.machine is not None and not _is_victim(fault)
     )
+
+
+def _is_victim(fault: Fault) -> bool:
+    """Where a peer vanishes, its peers on every node lose it, or are aborted by their watchdogs."""
+    return fault.cause is Cause.PEER_LOST or (fault.cause is Cause.ABORTED and fault.num_nodes > 1)
 
 
 def open_incidents(state: RunState) -> Sequence[Incident]:

@@ -74,16 +74,20 @@ class NodeAgent:
             self._fence.check(epoch)
 
     def _end_when_nobody_is_left_to_obey(self) -> None:
-        while True:
-            with self._lock:
-                self._clock.look()
-                why = self._fence.why_to_end(is_empty=self._agent.report()[1].is_empty)
-            if why is not None:
-                break
+        while (why := self._why_to_end()) is None:
             time.sleep(FORSAKEN_LOOK_EVERY_S)
         log.warning("the agent ends: %s", why)
         self._agent.close()
         os._exit(0)
+
+    def _why_to_end(self) -> str | None:
+        with self._lock:
+            self._clock.look()
+            try:
+                _, report = self._agent.report()
+            except RuntimeError as error:  # its own thread has ended, and its workers with it
+                return str(error)
+            return self._fence.why_to_end(is_empty=report.is_empty)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from orchestrator.records.keys import JOURNAL, journal_key, store_of_nodes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What a run holds against a machine because of one failure. Recorded once for each (run, attempt, machine)."""
+    """What a run holds against a machine because of one failure. Cordon and strikes are recorded once each for an attempt."""
 
     at_s: float
     machine: str
@@ -154,7 +154,7 @@ NOTHING_DECIDED: dict[str, Any] = {}
 
 
 def is_told(event: NodeEvent, history: Iterable[NodeEvent]) -> bool:
-    """Whether there is nothing new in an event of a run: a finding for the same run, attempt and machine, or the same GPUs as last seen."""
+    """Whether an event of a run says nothing new: a cordon or strikes for the same run, attempt and machine, or the GPUs that were last seen."""
     match event:
         case Finding():
             return any(isinstance(one, Finding) and _key(one) == _key(event) for one in history)
@@ -163,8 +163,8 @@ def is_told(event: NodeEvent, history: Iterable[NodeEvent]) -> bool:
     return False
 
 
-def _key(finding: Finding) -> tuple[str, int, str]:
-    return finding.run, finding.attempt, finding.machine
+def _key(finding: Finding) -> tuple[str, int, str, bool]:
+    return finding.run, finding.attempt, finding.machine, finding.cordons
 
 
 class NodeRegistry:

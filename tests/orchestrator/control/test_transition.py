@@ -333,6 +333,12 @@ def test_a_power_cut_is_not_held_against_the_survivors_whose_watchdog_aborts_the
     assert next_on(state, "acd") == "ac"
 
 
+def test_survivors_of_several_nodes_whose_watchdogs_abort_them_are_under_no_suspicion():
+    large = play(submitted(replace(TERMS, num_nodes=3, world_size=3)), placed(1, "abc"))
+    assert next_on(play(failed(1, fault(Cause.ABORTED, "a", ranks=2, nodes=2)), gone(1), state=large), "abcd") == "abc"
+    assert next_on(play(failed(1, fault(Cause.ABORTED, "a")), gone(1), state=large), "abcd") == "bcd"
+
+
 def test_an_abort_after_a_lost_peer_explains_nothing_more():
     state = play(*running(), failed(1, fault(Cause.PEER_LOST, "a")), failed(1, fault(Cause.ABORTED, "b")))
     assert [one.strikes for one in state.incidents] == [{}]

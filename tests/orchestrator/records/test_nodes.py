@@ -96,6 +96,13 @@ def test_a_finding_is_recorded_once_for_each_attempt_of_a_run():
     assert standings(registry.read()) == {"m1": Standing(strikes=3), "m2": Standing(strikes=1)}
 
 
+def test_cordon_and_strikes_of_one_attempt_are_two_findings():
+    registry = NodeRegistry(MemoryStore())
+    for event in (finding("m1", strikes=0, cordons=True), finding("m1", strikes=1), finding("m1", strikes=1)):
+        registry.record(event)
+    assert (len(registry.read()), standings(registry.read())["m1"].strikes) == (2, 1)
+
+
 def test_what_a_run_held_against_a_machine_is_not_said_again_after_it_was_cleared():
     """The run asks for the same findings as long as it lives."""
     registry = NodeRegistry(MemoryStore())
