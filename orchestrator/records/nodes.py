@@ -154,7 +154,7 @@ NOTHING_DECIDED: dict[str, Any] = {}
 
 
 def is_told(event: NodeEvent, history: Iterable[NodeEvent]) -> bool:
-    """Whether an event of a run says nothing new: a cordon or strikes for the same run, attempt and machine, or the GPUs that were last seen."""
+    """Whether a run has told this before: a cordon or strikes for the same run, attempt and machine, or the same GPUs as last seen."""
     match event:
         case Finding():
             return any(isinstance(one, Finding) and _key(one) == _key(event) for one in history)
