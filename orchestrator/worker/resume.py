@@ -59,26 +59,20 @@ class Resumer:
                 log.info("resumed from the checkpoint of step %d (attempt %d)", commit.step, commit.attempt)
                 return Resumed(step=commit.step, rejected=tuple(rejected))
             complaint = _complaint(failure, exchange)
-            refused = self._judge(commit, complaint, is_last=commit is candidates[-1])
-            rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) {refused}: {complaint.error}")
+            self._judge(complaint, is_last=commit is candidates[-1])
+            rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) refused: {complaint.error}")
             log.error("%s", rejected[-1])
+            on_first_rank(exchange, partial(self._reject, commit, str(complaint.error)))
         raise NoCheckpoint(_none_left(self.run, rejected[-1]))
 
-    def _judge(self, commit: Commit, complaint: Complaint, *, is_last: bool) -> str:
-        """Refuses the checkpoint for good where a second node finds it broken too, and says in words what became of it.
-
-        On the word of one host it is passed over this time, and the next attempt, maybe elsewhere, looks at it again.
-        """
-        if self.witnesses.confirm(self.store, complaint):
-            on_first_rank(self.witnesses.exchange, partial(self._reject, commit, str(complaint.error)))
-            return "refused"
-        if is_last:
+    def _judge(self, complaint: Complaint, *, is_last: bool) -> None:
+        """Returns where the checkpoint is to be refused. The last one that is trusted is not refused on the word of one host."""
+        if not self.witnesses.confirm(self.store, complaint) and is_last:
             self.witnesses.leave_open(
                 complaint,
                 "it is of the last checkpoint that is trusted, which one host alone does not refuse: "
                 f"run `braid checkpoints {self.run} --verify` on another machine, or resume on another node",
             )
-        return "passed over, there was no second node to read it"
 
     def _candidates(self) -> list[Commit]:
         commit_log = self.attempt.commit_log
