@@ -11,7 +11,7 @@ import pytest
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, ObjectStore
 from data_pipeline.store.s3 import MULTIPART_FROM_BYTES, S3Store, create_bucket, open_s3
-from tests.data_pipeline.store.s3_world import set_credentials
+from tests.data_pipeline.store.s3_world import leave_an_upload, set_credentials
 from tests.data_pipeline.store.store_contract import StoreContract
 from tests.s3.conftest import CephAccess
 
@@ -44,6 +44,9 @@ class TestCephStore(StoreContract):
     @pytest.fixture
     def store(self, ceph_store: S3Store) -> ObjectStore:
         return ceph_store
+
+    def leave_incomplete(self, store: ObjectStore, key: str) -> None:
+        leave_an_upload(store, key)
 
     def put_all(self, store: ObjectStore, keys: list[str]) -> None:
         with ThreadPoolExecutor(8) as pool:

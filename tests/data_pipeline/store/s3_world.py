@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import StorageConfig
+from data_pipeline.store.protocol import ObjectStore
+from data_pipeline.store.s3 import S3Store
 from launch.servers.moto import build_moto_server
 
 ACCESS_KEY = "test-access-key"
@@ -75,3 +77,10 @@ def set_credentials(patch: pytest.MonkeyPatch, access_key: str, secret_key: str)
         patch.delenv(name, raising=False)
     patch.setenv("AWS_ACCESS_KEY_ID", access_key)
     patch.setenv("AWS_SECRET_ACCESS_KEY", secret_key)
+
+
+def leave_an_upload(store: ObjectStore, key: str) -> None:
+    """A multipart upload that nobody completes."""
+    assert isinstance(store, S3Store)
+    upload = store._call("create_multipart_upload", key, {})["UploadId"]
+    store._call("upload_part", key, {"UploadId": upload, "PartNumber": 1, "Body": b"half"})

@@ -12,6 +12,7 @@ from data_pipeline.store.local import LocalStore
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import AccessDenied, KeyExists, KeyMissing, ObjectStore, StoreError
 from data_pipeline.store.s3 import S3Store
+from tests.data_pipeline.store.s3_world import leave_an_upload
 from tests.data_pipeline.store.store_contract import StoreContract
 from tests.fakes.memory_store import MemoryStore
 
@@ -41,9 +42,7 @@ class TestS3Store(StoreContract):
         return s3_store
 
     def leave_incomplete(self, store: ObjectStore, key: str) -> None:
-        assert isinstance(store, S3Store)
-        upload = store._call("create_multipart_upload", key, {})["UploadId"]
-        store._call("upload_part", key, {"UploadId": upload, "PartNumber": 1, "Body": b"half"})
+        leave_an_upload(store, key)
 
 
 def kill_a_writer(root: str, key: str) -> None:
