@@ -13,6 +13,7 @@ side by side.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -58,8 +59,8 @@ class TimedTransport(SimulatedTransport):
     def call(self, agent: Any, method: str, *args: Any) -> Any:
         return self._timed(lambda: SimulatedTransport.call(self, agent, method, *args))
 
-    def wait(self, timeout_s: float) -> Any:
-        return self._timed(lambda: SimulatedTransport.wait(self, timeout_s))
+    def wait(self, timeout_s: float, limit: int) -> Any:
+        return self._timed(lambda: SimulatedTransport.wait(self, timeout_s, limit))
 
     def _timed(self, act: Callable[[], Any]) -> Any:
         started_s = time.process_time()
@@ -92,6 +93,7 @@ class Loop:
         self.state: RunState = transition(transition(RunState(), submitted), events.ControllerStarted(at_s=0.0, epoch=1))
         self.cluster.attach(epoch=1, desired=desired(self.config.name, self.state))
         self.since_s = 0.0
+        gc.freeze()  # as a controller does, once it has begun
 
     def look(self) -> Observation:
         self.cluster.reconcile(desired(self.config.name, self.state))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from orchestrator.control.desired import Desired
 from orchestrator.control.placement import Node
@@ -13,9 +13,8 @@ from orchestrator.messages import AgentReport, WorkerReport, grown_older
 from orchestrator.records.nodes import Standing
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgentSeen:
-    """One agent of the run as the controller's end of it knows it."""
+class AgentSeen(NamedTuple):
+    """One agent of the run as the controller's end of it knows it. Made of every agent at every look, so it is of the cheapest kind."""
 
     node: str
     report: AgentReport | None = None

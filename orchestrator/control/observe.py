@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.control import events
-from orchestrator.control.causes import Cause, classify
+from orchestrator.control.causes import Cause
 from orchestrator.control.cluster import AgentSeen, Observation, last_step
 from orchestrator.control.events import Event
 from orchestrator.control.incidents import suspects
 from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
+from orchestrator.control.summary import FailedRanks
 from orchestrator.control.transition import fault_at, fault_on, terms_in
-from orchestrator.messages import WorkerReport
 
 NODE_WIDE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS, Cause.KILLED, Cause.LEAVING)
 """Causes that each node has for itself; of any other, however many nodes it shows on, there is one fault."""
@@ -59,7 +59,7 @@ def _progress(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -
     if committed is not None and committed > state.committed_step:
         yield events.CheckpointCommitted(at_s=at_s, attempt=attempt, step=committed)
     if lost is not None and all(lost.step != known.step for known in state.lost_checkpoints):
-        nodes = {_node_of_rank(state, rank) for rank in lost.ranks}
+        nodes = {placed.node for rank in lost.ranks if (placed := _placed_of_rank(state, rank)) is not None}
         yield events.CheckpointLost(
             at_s=at_s,
             attempt=attempt,
@@ -116,19 +116,19 @@ def _faults(state: RunState, agents: Sequence[AgentSeen], seen: Observation, in_
 
 def _of_agents(state: RunState, seen: Observation, alive: set[str]) -> Iterator[Fault]:
     recovery = terms_in(state).recovery
-    for agent in _placed_agents(state, seen):
+    for index, agent in enumerate(_placed_agents(state, seen)):
         if agent.is_lost:
             if agent.node in alive and state.stage is not Stage.DRAINING:
-                yield fault_on(state, agent.node, Cause.AGENT_LOST, "the node's agent ended")
+                yield fault_at(state, index, Cause.AGENT_LOST, "the node's agent ended")
         elif agent.is_given_up and agent.age_s >= recovery.give_up_timeout_s:
             detail = f"the node's agent did not answer within {agent.age_s:.1f} s when its workers were to be killed"
-            yield fault_on(state, agent.node, Cause.FROZEN, detail)
+            yield fault_at(state, index, Cause.FROZEN, detail)
         elif agent.age_s > recovery.heartbeat_timeout_s and state.stage is not Stage.DRAINING:
-            yield fault_on(state, agent.node, Cause.FROZEN, f"no word from the node's agent for {agent.age_s:.1f} s")
+            yield fault_at(state, index, Cause.FROZEN, f"no word from the node's agent for {agent.age_s:.1f} s")
         if agent.report is not None and agent.report.stuck:
             pids = ", ".join(map(str, agent.report.stuck))
             detail = f"processes {pids} survive SIGKILL, stuck in the kernel, maybe holding a GPU; this node needs a look, or a reboot"
-            yield fault_on(state, agent.node, Cause.HARDWARE, detail)
+            yield fault_at(state, index, Cause.HARDWARE, detail)
 
 
 def _of_starts(state: RunState, seen: Observation) -> list[Fault]:
@@ -141,24 +141,24 @@ def _of_starts(state: RunState, seen: Observation) -> list[Fault]:
 
 def _of_workers(state: RunState, agents: Sequence[AgentSeen]) -> list[Fault]:
     """What failed workers say, the same word of many told once."""
-    told: dict[tuple[Cause, str | None], list[tuple[str, WorkerReport, str]]] = {}
+    told: dict[tuple[Cause, str | None], list[tuple[str, FailedRanks]]] = {}
     for agent in agents:
-        for worker in agent.summary.failed if agent.summary is not None else ():
-            cause, detail = classify(worker.exit_code, worker.failed)
-            told.setdefault((cause, agent.node if cause in NODE_WIDE else None), []).append((agent.node, worker, detail))
-    return [_told_by(state, cause, ranks) for (cause, _), ranks in told.items()]
+        for failed in agent.summary.failed if agent.summary is not None else ():
+            told.setdefault((failed.cause, agent.node if failed.cause in NODE_WIDE else None), []).append((agent.node, failed))
+    return [_told_by(state, on_nodes) for on_nodes in told.values()]
 
 
-def _told_by(state: RunState, cause: Cause, ranks: Sequence[tuple[str, WorkerReport, str]]) -> Fault:
-    node, worker, detail = min(ranks, key=lambda one: one[1].rank)
+def _told_by(state: RunState, on_nodes: Sequence[tuple[str, FailedRanks]]) -> Fault:
+    node, first = min(on_nodes, key=lambda one: one[1].rank)
+    placed = _placed_of_rank(state, first.rank)
     return Fault(
-        cause=cause,
+        cause=first.cause,
         node=node,
-        machine=state.machine_of(node),
-        rank=worker.rank,
-        detail=detail,
-        num_ranks=len(ranks),
-        num_nodes=len({node for node, _, _ in ranks}),
+        machine=placed.machine if placed is not None else None,
+        rank=first.rank,
+        detail=first.detail,
+        num_ranks=sum(failed.num_ranks for _, failed in on_nodes),
+        num_nodes=len(on_nodes),
     )
 
 
@@ -249,9 +249,9 @@ def _is_gone(state: RunState, agent: AgentSeen) -> bool:
     return agent.report is not None and agent.report.attempt >= state.attempt and agent.report.is_empty
 
 
-def _node_of_rank(state: RunState, rank: int) -> str | None:
+def _placed_of_rank(state: RunState, rank: int) -> Placed | None:
     index = rank // terms_in(state).workers_per_node
-    return state.placement[index].node if index < len(state.placement) else None
+    return state.placement[index] if index < len(state.placement) else None
 
 
 def _save_within_s(state: RunState) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from orchestrator.control.causes import Cause, classify
 from orchestrator.messages import Ended, Phase, WorkerReport
 
 PHASES = list(Phase)
@@ -15,6 +16,18 @@ SKIPPED = attrgetter("num_skipped")
 PAUSE = attrgetter("last_progress_s")
 SILENCE = attrgetter("silent_s")
 TOLD = attrgetter("told_to_leave")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedRanks:
+    """Workers of one node that failed of one cause."""
+
+    cause: Cause
+    rank: int
+    """The lowest of them."""
+    detail: str
+    """What it said."""
+    num_ranks: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +47,8 @@ class Summary:
     """Of those that run, the one that was silent for the longest; where some still start, of the others."""
     is_level: bool
     """All that run stand at the same step of the same phase, and have begun the same."""
-    failed: tuple[WorkerReport, ...]
-    """Those that failed by themselves."""
+    failed: tuple[FailedRanks, ...]
+    """Those that failed by themselves, by cause."""
     ended: tuple[Ended, ...]
     """How those ended that said so."""
     told_to_leave: bool
@@ -58,7 +71,7 @@ def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
         behind=max(running, key=PAUSE, default=None) if is_level else min(running, key=lambda one: (*standing_of(one), -PAUSE(one))),
         silent=max([one for one in running if one.phase is not Phase.STARTING] or running, key=SILENCE, default=None),
         is_level=is_level,
-        failed=tuple(filter(failed_by_itself, stopped)),
+        failed=_by_cause(filter(failed_by_itself, stopped)) if stopped else (),
         ended=tuple(worker.ended for worker in workers if worker.ended is not None),
         told_to_leave=any(map(TOLD, workers)),
     )
@@ -67,6 +80,16 @@ def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
 def failed_by_itself(stopped: WorkerReport) -> bool:
     """A worker that has stopped reported an error, or ended early and not by its agent's hand."""
     return stopped.failed is not None or (stopped.ended is None and not stopped.killed_by_agent)
+
+
+def _by_cause(failed: Iterable[WorkerReport]) -> tuple[FailedRanks, ...]:
+    found: dict[Cause, tuple[int, str]] = {}
+    causes: list[Cause] = []
+    for worker in failed:
+        cause, detail = classify(worker.exit_code, worker.failed)
+        causes.append(cause)
+        found.setdefault(cause, (worker.rank, detail))
+    return tuple(FailedRanks(cause=one, rank=rank, detail=text, num_ranks=causes.count(one)) for one, (rank, text) in found.items())
 
 
 def standing_of(worker: WorkerReport) -> tuple[int, int, int]:

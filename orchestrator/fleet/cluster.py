@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from orchestrator.attended import AttendedClock
 from orchestrator.config import RunConfig
-from orchestrator.control.cluster import Observation
+from orchestrator.control.cluster import AgentSeen, Observation
 from orchestrator.control.desired import Desired
 from orchestrator.control.placement import Node
 from orchestrator.deadlines import ATTENDED_GAP_S, CLOSE_POLL_S, STEP_DOWN_WITHIN_S
@@ -21,9 +21,16 @@ from orchestrator.fleet.slots import NodeList
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Transport
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import AgentIdentity
-from orchestrator.node.orders import WORKER_COMMAND
+from orchestrator.node.orders import WORKER_COMMAND, AgentOrder
 from orchestrator.records.nodes import GpusSeen, NodeEvent, Standing
 
+MESSAGES_IN_A_LOOK = 200
+"""Calls that one look begins, and answers that it takes in, at most: what is left is for the next, which follows at once.
+
+So a look stays short where a thousand agents have something to say at the same moment.
+"""
+STARTS_IN_A_LOOK = 50
+"""Agents that one look starts at most: an order to start one takes Ray some 4 ms."""
 log = logging.getLogger(__name__)
 
 
@@ -68,6 +75,12 @@ class AgentCluster:
         """Of the desired attempt; None until it is known."""
         self._told_gpus: set[str] = set()
         """Nodes whose GPUs the registry was told of."""
+        self._orders: Mapping[str, AgentOrder] = {}
+        """By node."""
+        self._ordered: tuple[Desired, Rendezvous | None] | None = None
+        """What the orders were made of."""
+        self._to_start: Sequence[str] = ()
+        """Nodes whose agent is desired, and that no look has come to yet."""
         self._is_settled = False
         """Every agent that is desired has been started, and has its order."""
 
@@ -94,14 +107,14 @@ class AgentCluster:
             self._settle()
 
     def poll(self, *, timeout_s: float) -> Observation:
-        if self._exchange(timeout_s):
+        if self._exchange(0.0 if self._to_start else timeout_s):
             self._settle()
         nodes = self._list_nodes()
         self._tell_gpus(nodes)
         return Observation(
             at_s=self._wall_clock(),
             nodes=nodes,
-            agents=tuple(link.seen() for link in self._links.values()),
+            agents=(*(link.seen() for link in self._links.values()), *map(AgentSeen, self._to_start)),
             standings=self._registry.standings,
         )
 
@@ -109,7 +122,7 @@ class AgentCluster:
         told = {ref for link in self._links.values() if (ref := link.step_down()) is not None}
         deadline_s = self._transport.now() + STEP_DOWN_WITHIN_S
         while told and self._transport.now() < deadline_s:
-            told -= set(self._transport.wait(deadline_s - self._transport.now()))
+            told -= set(self._transport.wait(deadline_s - self._transport.now(), MESSAGES_IN_A_LOOK))
 
     def close(self) -> None:
         """Agents that no link knows are looked for too."""
@@ -156,15 +169,22 @@ class AgentCluster:
     def _settle(self) -> None:
         """Begins what can be begun now."""
         desired = self._desired
-        for node in desired.held:
-            if node not in self._links:
-                self._links[node] = self._start(node)
+        missing = [node for node in desired.held if node not in self._links]
+        for node in missing[:STARTS_IN_A_LOOK]:
+            self._links[node] = self._start(node)
+        self._to_start = missing[STARTS_IN_A_LOOK:]
         if desired.mode is Mode.RUN and self._rendezvous is None:
             self._rendezvous = self._find_rendezvous()
-        orders = orders_of(desired, self._rendezvous, self._config)
+        self._give_orders()
+        self._is_settled = not self._to_start and (desired.mode is not Mode.RUN or self._rendezvous is not None)
+
+    def _give_orders(self) -> None:
+        """They are made anew only where what they follow from has changed."""
+        decisive = replace(self._desired, may_start=False, findings=()), self._rendezvous
+        if decisive != self._ordered:
+            self._orders, self._ordered = orders_of(*decisive, self._config), decisive
         for node, link in self._links.items():
-            link.order(orders.get(node))
-        self._is_settled = desired.mode is not Mode.RUN or self._rendezvous is not None
+            link.order(self._orders.get(node))
 
     def _find_rendezvous(self) -> Rendezvous | None:
         """Agents that an earlier controller started are heard first: it may have chosen a place already."""
@@ -197,12 +217,14 @@ class AgentCluster:
 
     def _exchange(self, timeout_s: float) -> bool:
         """Returns with the first news, or after the timeout. True when an agent has ended: another may have to follow it."""
+        left = MESSAGES_IN_A_LOOK
         for link in self._links.values():
-            self._begin_calls_of(link)
-        is_over, deadline_s = False, self._transport.now() + timeout_s
-        while not is_over and (arrived := self._transport.wait(deadline_s - self._transport.now())):
+            left -= self._begin_calls_of(link) if left > 0 else 0
+        is_over, deadline_s = left <= 0, self._transport.now() + timeout_s
+        while not is_over and (arrived := self._transport.wait(deadline_s - self._transport.now(), left)):
             self._clock.look()
-            is_over = self._transport.now() >= deadline_s  # where answers come faster than they are taken in
+            left -= len(arrived)
+            is_over = left <= 0 or self._transport.now() >= deadline_s  # where answers come faster than they are taken in
             for ref in arrived:
                 link = self._calls.pop(ref)
                 is_over |= link.take(ref)
@@ -215,9 +237,12 @@ class AgentCluster:
             del self._links[node]
         return bool(ended)
 
-    def _begin_calls_of(self, link: AgentLink) -> None:
-        for ref in link.calls():
+    def _begin_calls_of(self, link: AgentLink) -> int:
+        """How many it began."""
+        begun = link.calls()
+        for ref in begun:
             self._calls[ref] = link
+        return len(begun)
 
     def _tell_gpus(self, nodes: tuple[Node, ...]) -> None:
         """Once for each agent, when it first says which GPUs it holds."""

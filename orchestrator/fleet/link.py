@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -122,14 +122,16 @@ class AgentLink:
         self._under_way: dict[Ref, str] = {}
         """Calls to the agent, and the method that each is of."""
         self._ask_again_s = 0.0
+        self._is_quiet = False
+        """There is nothing to call for until something happens: most links, at most looks."""
 
     # --- what the run wants --------------------------------------------------------------------------------------------
 
     def order(self, order: AgentOrder | None) -> None:
         """What the agent is to see to from now on; None for nothing yet."""
-        if order == self._order:
+        if order is self._order or order == self._order:
             return
-        self._order = order
+        self._order, self._is_quiet = order, False
         self._kill_since_s = self._clock.now() if order is not None and order.mode is Mode.KILL else None
         self._show()
 
@@ -144,21 +146,20 @@ class AgentLink:
 
     # --- talking to it -------------------------------------------------------------------------------------------------
 
-    def calls(self) -> Iterator[Ref]:
+    def calls(self) -> Sequence[Ref]:
         """Begins the calls that are due."""
-        if self.agent is None or self._clock.now() < self._ask_again_s:
-            return
-        talking = self._under_way.values()
-        if self.state in OBEYS:
-            if self._order is not self._obeyed and self._order is not None and self._sent is None:
-                self._sent = self._order
-                yield self._call("obey", self._order)
-            if "report" not in talking:
-                yield self._call("report", self._version, self._report_every_s)
-        elif self.state is LinkState.LEAVING and "leave" not in talking:
-            yield self._call("leave")
-        elif self.state is LinkState.KILLED and "report" not in talking:
-            yield self._call("report", self._version, self._report_every_s)
+        if self._is_quiet or self.agent is None or self._clock.now() < self._ask_again_s:
+            return ()
+        self._is_quiet = True
+        begun, talking = [], self._under_way.values()
+        if self.state in OBEYS and self._order is not self._obeyed and self._order is not None and self._sent is None:
+            self._sent = self._order
+            begun.append(self._call("obey", self._order))
+        if self.state in (*OBEYS, LinkState.KILLED) and "report" not in talking:
+            begun.append(self._call("report", self._version, self._report_every_s))
+        if self.state is LinkState.LEAVING and "leave" not in talking:
+            begun.append(self._call("leave"))
+        return begun
 
     def step_down(self) -> Ref | None:
         """Leaves the agent to another controller, with what it does now."""
@@ -166,6 +167,7 @@ class AgentLink:
 
     def take(self, ref: Ref) -> bool:
         """Takes in an answer that has arrived; True when it is news. Raises Superseded when the agent obeys a newer controller."""
+        self._is_quiet = False
         before = self.state, self._version, self._kill_since_s
         self._hear(ref, self._under_way.pop(ref))
         return (self.state, self._version, self._kill_since_s) != before
@@ -255,7 +257,7 @@ class AgentLink:
         after = TRANSITIONS.get((self.state, signal), self.state)
         if after is self.state:
             return
-        self.state, self._since_s = after, self._clock.now()
+        self.state, self._since_s, self._is_quiet = after, self._clock.now(), False
         if after is LinkState.KILLED:
             if self.agent is None:
                 self.state = LinkState.ENDED

@@ -27,7 +27,8 @@ def orders_of(desired: Desired, rendezvous: Rendezvous | None, config: RunConfig
     if desired.attempt == 0:
         return {}
     kill = AgentOrder(attempt=desired.attempt, mode=Mode.KILL, wants_evidence=desired.wants_evidence)
-    orders = {node: kill for node in desired.held if desired.mode is Mode.KILL or node not in desired.placement}
+    working = frozenset(desired.placement if desired.mode is not Mode.KILL else ())
+    orders = {node: kill for node in desired.held if node not in working}
     if desired.mode is Mode.SAVE:
         save = AgentOrder(attempt=desired.attempt, mode=Mode.SAVE)
         orders |= {node: save for node in desired.placement}

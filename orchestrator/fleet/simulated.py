@@ -230,9 +230,9 @@ class SimulatedTransport:
         fleet = self._fleet
         fleet.after(fleet.pace.latency_s + fleet.nodes[agent.identity.node].answers_late_by_s, arrive)
 
-    def wait(self, timeout_s: float) -> list[Ref]:
+    def wait(self, timeout_s: float, limit: int) -> list[Ref]:
         self._fleet.let_pass(max(0.0, timeout_s), until=lambda: bool(self._arrived))
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived = self._arrived[:limit], self._arrived[limit:]
         return arrived
 
     def result(self, ref: Ref) -> Any:

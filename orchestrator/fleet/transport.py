@@ -63,8 +63,8 @@ class Transport(Protocol):
     def call(self, agent: Any, method: str, *args: Any) -> Ref:
         """Begins to call a method of an agent."""
 
-    def wait(self, timeout_s: float) -> list[Ref]:
-        """The calls whose answers have arrived since the last `wait`, as soon as there is one; [] after the timeout."""
+    def wait(self, timeout_s: float, limit: int) -> list[Ref]:
+        """Calls whose answers have arrived, `limit` at most, each once, the oldest first, as soon as there is one; [] after the timeout."""
 
     def result(self, ref: Ref) -> Any:
         """The answer to a call that `wait` returned; to be taken once. Raises AgentGone, AgentUnreachable or StaleController."""

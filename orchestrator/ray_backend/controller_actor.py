@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import threading
@@ -143,6 +144,7 @@ class ControllerActor:
         self._registry.start()
         self._cluster = build_agent_cluster(self._config, RayTransport(), registry=self._registry, worker_command=self._worker_command)
         self._controller = Controller(run=self._run, history=history, cluster=self._cluster)
+        gc.freeze()  # what is imported by now is not looked through again: with Ray's modules that would be a pause of its own
         self._opened.set()
         log.info("controller of %s in process %d", self._run, os.getpid())
         return controllers_without_news(history.entries)

@@ -67,12 +67,12 @@ class RayTransport:
         self._futures[ref].add_done_callback(lambda _: self._arrived.put(ref))
         return ref
 
-    def wait(self, timeout_s: float) -> list[Ref]:
+    def wait(self, timeout_s: float, limit: int) -> list[Ref]:
         try:
             arrived = [self._arrived.get(timeout=max(0.0, timeout_s))]
         except queue.Empty:
             return []
-        while not self._arrived.empty():
+        while len(arrived) < limit and not self._arrived.empty():
             arrived.append(self._arrived.get())
         return arrived
 

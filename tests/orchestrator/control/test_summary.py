@@ -51,7 +51,7 @@ def test_who_failed_by_itself():
     by_agent = rank(0, exit_code=-9, killed_by_agent=True)
     summary = summarise((by_agent, rank(1, failed=FAILED), rank(2, exit_code=1), rank(3, exit_code=0, ended=DONE), rank(4)))
     assert summary is not None
-    assert [one.rank for one in summary.failed] == [1, 2]
+    assert [(one.rank, one.num_ranks) for one in summary.failed] == [(1, 2)]
     told = summarise((rank(0, failed=FAILED, exit_code=-9, killed_by_agent=True),))
     assert told is not None
     assert len(told.failed) == 1, "its word counts, however it ended"

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.control.cluster import Observation
 from orchestrator.control.desired import Desired
-from orchestrator.deadlines import REPORT_EVERY_S
+from orchestrator.deadlines import POLL_S, REPORT_EVERY_S
 from orchestrator.errors import Superseded
+from orchestrator.fleet.cluster import MESSAGES_IN_A_LOOK, STARTS_IN_A_LOOK
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.fleet.simulated_agent import Pace
 from orchestrator.fleet.transport import Ref
@@ -20,6 +22,10 @@ from tests.orchestrator.fleet.stories import A, B, C, Watch, agent_on, all_gone,
 def pairs(fleet: SimulatedFleet) -> list[tuple[str, int]]:
     """Which workers were started: node and attempt."""
     return [(node, attempt) for _, node, attempt in fleet.spawned]
+
+
+def num_failed(seen: Observation) -> int:
+    return sum(bool(agent.summary and agent.summary.failed) for agent in seen.agents)
 
 
 # --- starting and ending ------------------------------------------------------------------------------------------------
@@ -38,6 +44,39 @@ def test_an_attempt_starts_on_its_nodes_and_nowhere_else():
         (B, "machine-00001", 2),
         (C, "machine-00002", 2),
     ]
+
+
+def test_many_agents_are_started_by_and_by_and_none_counts_as_lost_before_its_turn():
+    """An order to start one takes Ray milliseconds: all in one look, and the controller is blind for seconds."""
+    num_nodes = 2 * STARTS_IN_A_LOOK + 1
+    fleet = SimulatedFleet(num_nodes=num_nodes)
+    watch = Watch(fleet, config=run_config(num_nodes=num_nodes)).want(wanted(1, *sorted(fleet.nodes)))
+
+    first = watch.look()
+    started = len(fleet.agents)
+    seen = watch.until_trains()
+
+    assert started == STARTS_IN_A_LOOK
+    assert [agent.node for agent in first.agents] == sorted(fleet.nodes)
+    assert not any(agent.is_lost for agent in first.agents)
+    assert [agent.node for agent in seen.agents] == sorted(fleet.nodes)
+    assert sorted(pairs(fleet)) == [(node, 1) for node in sorted(fleet.nodes)]
+
+
+def test_a_look_stays_short_where_all_speak_at_once_and_what_is_left_is_heard_without_a_wait():
+    num_nodes = MESSAGES_IN_A_LOOK + 1
+    fleet = SimulatedFleet(num_nodes=num_nodes)
+    watch = Watch(fleet, config=run_config(num_nodes=num_nodes)).want(wanted(1, *sorted(fleet.nodes)))
+    watch.until_trains()
+    watch.watch_for(10.0)
+    for agent in list(fleet.agents.values()):
+        agent.fail_all("DistBackendError", "connection closed by peer")
+
+    first, since_s = watch.look(), fleet.now_s
+    watch.until(lambda seen: num_failed(seen) == num_nodes)
+
+    assert 0 < num_failed(first) <= MESSAGES_IN_A_LOOK
+    assert fleet.now_s - since_s < POLL_S
 
 
 def test_asking_for_the_same_again_changes_nothing():
@@ -252,11 +291,11 @@ def test_a_look_ends_although_answers_never_cease():
 
         waits = 0
 
-        def wait(self, timeout_s: float) -> list[Ref]:
-            arrived = super().wait(timeout_s)
+        def wait(self, timeout_s: float, limit: int) -> list[Ref]:
+            arrived = super().wait(timeout_s, limit)
             self.waits += 1
             assert self.waits < 1000, "a look does not end"
-            return arrived or super().wait(2 * REPORT_EVERY_S)
+            return arrived or super().wait(2 * REPORT_EVERY_S, limit)
 
     fleet = SimulatedFleet(num_nodes=2)
     watch = Watch(fleet, transport=BusyTransport(fleet)).want(wanted(1, A, B))

@@ -118,12 +118,12 @@ def test_a_controller_that_stands_still_for_minutes_blames_nobody(fleet: Simulat
     paused_at_s: list[float] = []
 
     class PausingTransport(SimulatedTransport):
-        def wait(self, timeout_s: float) -> list[Ref]:
+        def wait(self, timeout_s: float, limit: int) -> list[Ref]:
             if fleet.now_s > 30.0 and not paused_at_s:
                 paused_at_s.append(fleet.now_s)
                 fleet.let_pass(60.0)
                 return []  # what came meanwhile has yet to be read
-            return super().wait(timeout_s)
+            return super().wait(timeout_s, limit)
 
     end = played(fleet, config=run_config(heartbeat_timeout_s=4.0), transport=PausingTransport(fleet))
 
