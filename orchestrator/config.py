@@ -96,8 +96,19 @@ class RecoveryConfig:
     give_up_timeout_s: float = field(default=8.0, metadata=SINCE_DESIRED)
     """From the order to kill to taking the workers of a node that does not answer for gone: their writes are fenced. Of a node that
     answers, this comes after `kill_timeout_s`."""
+    stack_dump_grace_s: float = field(default=1.0, metadata=SINCE_DESIRED)
+    """For workers that hang to write their stacks into their logs, between the order to kill and SIGKILL; less than `give_up_timeout_s`."""
+    log_upload_timeout_s: float = field(default=2.0, metadata=SINCE_DESIRED)
+    """For an agent that ends to upload the rest of its workers' logs. One that was told to leave is killed after `give_up_timeout_s`."""
+    gpu_release_timeout_s: float = field(default=5.0, metadata=SINCE_DESIRED)
+    """For GPUs that an agent gave back to show as free: it uploads logs first, and Ray's own count lags behind. A node whose GPUs do not
+    is no place for the next attempt."""
     orphan_timeout_s: float = field(default=30.0, metadata=SINCE_DESIRED)
     """For another controller to speak to an agent whose own controller stepped down, before the agent ends with its workers."""
+    idle_timeout_s: float = field(default=600.0, metadata=SINCE_DESIRED)
+    """An agent without workers that no controller has spoken to for this long ends."""
+    step_down_timeout_s: float = field(default=2.0, metadata=SINCE_DESIRED)
+    """For agents to hear that their controller steps down, before its process ends."""
     access_timeout_s: float = field(default=1800.0, metadata=SINCE_DESIRED)
     """How long the object store may refuse (credentials, a bucket that is gone) before the run fails."""
     nodes_alarm_s: float = field(default=600.0, metadata=SINCE_DESIRED)
@@ -111,7 +122,7 @@ class RecoveryConfig:
         for name in ("max_restarts", "max_cordons"):
             _at_least(f"recovery.{name}", getattr(self, name), 0)
         _at_least("recovery.max_lost_checkpoints", self.max_lost_checkpoints, 1)
-        may_be_zero = ("backoff_s", "backoff_limit_s", "peer_grace_s")
+        may_be_zero = ("backoff_s", "backoff_limit_s", "peer_grace_s", "stack_dump_grace_s")
         for name in (known.name for known in fields(self) if known.name.endswith("_s")):
             value = getattr(self, name)
             if name in may_be_zero and not value >= 0:

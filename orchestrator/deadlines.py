@@ -1,6 +1,7 @@
-"""How long the parts of a run wait for each other, and how often they look, where the configuration does not say. Imports nothing.
+"""How often the parts of a run look, how long they wait for a tool, the store or a word, and how long a person's command does.
 
-What a person may want to change for a run is in `config.RecoveryConfig`.
+Imports nothing. A wait after which something is decided about a run, a node or a process is a setting of the run, in
+`config.RecoveryConfig`.
 """
 
 from __future__ import annotations
@@ -14,34 +15,22 @@ LEDGER_WRITTEN_EVERY_S = 1.0
 
 # --- an agent, and the controller's link to it --------------------------------------------------------------------------
 
-EVIDENCE_WITHIN_S = 1.0
-"""For workers to write down where they stand, before they are killed."""
 AGENT_LOOKS_EVERY_S = 0.5
 """Between two looks of an agent at its workers when nothing happens."""
 AGENT_LOOKS_AT_ORPHANS_EVERY_S = 0.02
 """The same while it kills what ended workers left behind: these end without a word to it."""
 ATTENDED_GAP_S = 1.0
-"""The longest time between two looks that counts as watched: see `attended`."""
+"""The longest time between two looks that counts as watched, more than any wait between two looks: see `attended`."""
 REPORT_EVERY_S = 2.0
 """How old an agent's report without news may become, where workers may be silent for long."""
 ASK_AGAIN_AFTER_S = 0.2
 """Between two questions to an agent that can't be reached."""
-STEP_DOWN_WITHIN_S = 2.0
-"""For a controller that another one replaced to tell the agents."""
-UPLOAD_WITHIN_S = 2.0
-"""For an agent without workers to upload the rest of their logs."""
-FORSAKEN_AFTER_S = 600.0
-"""For an agent without workers and without a word from any controller to end by itself."""
-FORSAKEN_LOOK_EVERY_S = 1.0
-"""Between two looks of an agent whether it is forsaken."""
+FENCE_LOOK_EVERY_S = 1.0
+"""Between two looks of an agent whether anybody is left to obey."""
 GPUS_ASKED_WITHIN_S = 10.0
-"""For nvidia-smi to name the GPUs of a node."""
+"""For nvidia-smi to name the GPUs of a node; they go without names else."""
 NODES_LISTED_EVERY_S = 1.0
 """Between two questions to Ray for its nodes and their free GPUs."""
-GPUS_SETTLE_WITHIN_S = 5.0
-"""How long GPUs that an agent gave back may not yet show as free: it uploads logs first, and Ray's own count lags behind."""
-PROCESSES_GONE_WITHIN_S = 10.0
-"""For processes to end after SIGKILL, before they are said to be stuck in the kernel."""
 
 # --- the controller -----------------------------------------------------------------------------------------------------
 
@@ -51,6 +40,12 @@ CLOSE_POLL_S = 0.05
 """How long the controller waits for news while the run's last agents end."""
 JOURNAL_RETRY_S = 1.0
 """Between two tries to write an entry while the store is away."""
+REGISTRY_READ_EVERY_S = 10.0
+"""How old the standings of machines may become, and how long a finding waits for the next try while the store is away."""
+REGISTRY_READ_WITHIN_S = 5.0
+"""For the first reading. Longer than that no run waits: machines that are cordoned are left once it is known."""
+FINDINGS_WRITTEN_WITHIN_S = 5.0
+"""For the findings of a run that has just ended to be written."""
 REOPEN_AFTER_S = 2.0
 """Before the first new try to open a run, or the first new process after a crash; doubles with each further one."""
 REOPEN_WITHIN_S = 300.0
@@ -74,3 +69,5 @@ CONTROLLER_LEAVES_WITHIN_S = 15.0
 """For the controller of a run that has just ended to be gone."""
 LOCAL_CLUSTER_STARTS_WITHIN_S = 120.0
 """For every node of a local cluster to be up."""
+PROCESSES_GONE_WITHIN_S = 10.0
+"""For the processes of a local cluster to end after SIGKILL, before the command says that they are stuck in the kernel."""

@@ -13,7 +13,7 @@ from orchestrator.config import RunConfig
 from orchestrator.control.cluster import AgentSeen, Observation
 from orchestrator.control.desired import Desired
 from orchestrator.control.placement import Node
-from orchestrator.deadlines import ATTENDED_GAP_S, CLOSE_POLL_S, STEP_DOWN_WITHIN_S
+from orchestrator.deadlines import ATTENDED_GAP_S, CLOSE_POLL_S
 from orchestrator.fleet.link import AgentLink, LinkState
 from orchestrator.fleet.names import agent_name, agent_prefix, node_of
 from orchestrator.fleet.orders import choose_rendezvous, orders_of
@@ -120,7 +120,7 @@ class AgentCluster:
 
     def step_down(self) -> None:
         told = {ref for link in self._links.values() if (ref := link.step_down()) is not None}
-        deadline_s = self._transport.now() + STEP_DOWN_WITHIN_S
+        deadline_s = self._transport.now() + self._config.recovery.step_down_timeout_s
         while told and self._transport.now() < deadline_s:
             told -= set(self._transport.wait(deadline_s - self._transport.now(), MESSAGES_IN_A_LOOK))
 
@@ -269,7 +269,13 @@ def build_agent_cluster(
     wall_clock: Callable[[], float] = time.time,
 ) -> AgentCluster:
     clock = AttendedClock(transport.now, max_gap_s=ATTENDED_GAP_S)
-    nodes = NodeList(transport, wanted=_workers_per_node(config), counts_gpus=config.resources.device == "cuda", clock=transport.now)
+    nodes = NodeList(
+        transport,
+        wanted=_workers_per_node(config),
+        counts_gpus=config.resources.device == "cuda",
+        gpu_release_timeout_s=config.recovery.gpu_release_timeout_s,
+        clock=transport.now,
+    )
     return AgentCluster(
         config,
         transport=transport,

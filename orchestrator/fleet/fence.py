@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.deadlines import FORSAKEN_AFTER_S
+from orchestrator.config import RecoveryConfig
 from orchestrator.fleet.transport import StaleController
 
 
 class Fence:
     """Controllers are numbered; the newest that spoke is obeyed, and every older one is refused. For calls under one lock."""
 
-    def __init__(self, epoch: int, *, orphan_timeout_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, epoch: int, recovery: RecoveryConfig, *, clock: Callable[[], float]) -> None:
         self.epoch = epoch
         """The newest controller that spoke."""
-        self._orphan_timeout_s = orphan_timeout_s
+        self._recovery = recovery
         self._clock = clock
         self._heard_s = clock()
         self._left_s: float | None = None
@@ -35,9 +35,9 @@ class Fence:
 
     def why_to_end(self, *, is_empty: bool) -> str | None:
         """Why the agent should end, its workers with it; None while it should stay. `is_empty`: no worker of it is left."""
-        now_s = self._clock()
-        if self._left_s is not None and now_s - self._left_s > self._orphan_timeout_s:
-            return f"the controller stepped down, and no other has spoken for {self._orphan_timeout_s:.0f} s"
-        if is_empty and now_s - self._heard_s > FORSAKEN_AFTER_S:
-            return f"no worker is left, and no controller has spoken for {FORSAKEN_AFTER_S:.0f} s"
+        now_s, recovery = self._clock(), self._recovery
+        if self._left_s is not None and now_s - self._left_s > recovery.orphan_timeout_s:
+            return f"the controller stepped down, and no other has spoken for {recovery.orphan_timeout_s:.0f} s"
+        if is_empty and now_s - self._heard_s > recovery.idle_timeout_s:
+            return f"no worker is left, and no controller has spoken for {recovery.idle_timeout_s:.0f} s"
         return None

@@ -6,22 +6,17 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
+from orchestrator.deadlines import FINDINGS_WRITTEN_WITHIN_S, REGISTRY_READ_EVERY_S, REGISTRY_READ_WITHIN_S
 from orchestrator.errors import is_expected
 from orchestrator.records.nodes import NodeEvent, NodeRegistry, Standing, is_told, standings
 
-READ_EVERY_S = 10.0
-"""How old the standings may become, and how long a finding waits for the next try while the store is away."""
-FIRST_READING_WITHIN_S = 5.0
-"""For the first reading. Longer than that no run waits: machines that are cordoned are left once it is known."""
-LAST_FINDINGS_WITHIN_S = 5.0
-"""For the findings of a run that has just ended to be written."""
 log = logging.getLogger(__name__)
 
 
 class RegistryWatch:
     """`standings` and `record` never wait for the store; `start` and `stop` do for a while, and the thread runs between them."""
 
-    def __init__(self, registry: NodeRegistry, *, every_s: float = READ_EVERY_S) -> None:
+    def __init__(self, registry: NodeRegistry, *, every_s: float = REGISTRY_READ_EVERY_S) -> None:
         self._registry = registry
         self._every_s = every_s
         self._events: Sequence[NodeEvent] | None = None
@@ -55,15 +50,15 @@ class RegistryWatch:
             self._news.set()
 
     def start(self) -> None:
-        """Waits up to FIRST_READING_WITHIN_S for the first reading, so that no attempt is placed on a machine that is cordoned already."""
+        """Waits up to REGISTRY_READ_WITHIN_S for the first reading, so that no attempt is placed on a machine that is cordoned already."""
         self._thread.start()
-        self._looked.wait(FIRST_READING_WITHIN_S)
+        self._looked.wait(REGISTRY_READ_WITHIN_S)
 
     def stop(self) -> None:
-        """Ends the thread after one more try to write what waits; gives it LAST_FINDINGS_WITHIN_S for that."""
+        """Ends the thread after one more try to write what waits; gives it FINDINGS_WRITTEN_WITHIN_S for that."""
         self._stopping = True
         self._news.set()
-        self._thread.join(LAST_FINDINGS_WITHIN_S)
+        self._thread.join(FINDINGS_WRITTEN_WITHIN_S)
 
     def _publish(self) -> None:
         """What this run holds against a machine counts for it at once, whenever the store has it.

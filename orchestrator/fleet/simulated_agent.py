@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
+from orchestrator.deadlines import FENCE_LOOK_EVERY_S
 from orchestrator.fleet.fence import Fence
 from orchestrator.fleet.transport import AgentGone, StaleController
 from orchestrator.messages import AgentReport, Ended, Failed, Mode, Outcome, Phase, Rendezvous, Resumed, WorkerReport
@@ -97,7 +99,8 @@ class SimulatedAgent:
         """Local ranks of the worker processes that exist."""
         self._world = world
         self._recovery = recovery
-        self._fence = Fence(epoch, orphan_timeout_s=recovery.orphan_timeout_s, clock=lambda: world.now_s)
+        self._clock = AttendedClock(lambda: world.now_s, max_gap_s=2 * FENCE_LOOK_EVERY_S)
+        self._fence = Fence(epoch, recovery, clock=self._clock.now)
         self._has_begun = False
         self._is_gone = False
         self._unheard: list[Callable[[], None]] = []
@@ -121,6 +124,7 @@ class SimulatedAgent:
     def begin(self) -> None:
         self._has_begun = True
         self._tell_news()
+        self._end_when_nobody_is_left_to_obey()
         unheard, self._unheard = self._unheard, []
         for hear in unheard:
             hear()
@@ -196,11 +200,13 @@ class SimulatedAgent:
     def _on_step_down(self, call: int, epoch: int) -> None:
         self._fence.step_down(epoch)
         self._answer(call, None)
-        self._world.on_node(self.identity.node, 1.01 * self._recovery.orphan_timeout_s, self._end_if_nobody_is_left_to_obey)
 
-    def _end_if_nobody_is_left_to_obey(self) -> None:
+    def _end_when_nobody_is_left_to_obey(self) -> None:
+        self._clock.look()
         if self._fence.why_to_end(is_empty=not self.running) is not None:
             self.vanish()
+        elif not self._is_gone:
+            self._world.on_node(self.identity.node, FENCE_LOOK_EVERY_S, self._end_when_nobody_is_left_to_obey)
 
     def _on_read_log(self, call: int, rank: int, offset: int, limit: int) -> None:
         text = f"rank {rank} of attempt {self._order.attempt}".encode()
@@ -239,7 +245,8 @@ class SimulatedAgent:
         is_current = self._group is not None and self._group.attempt == order.attempt
         if self.running and (not is_current or order.mode is Mode.KILL) and not self._is_ending:
             self._is_ending = True
-            self._world.on_node(node, pace.kill_s, self._have_killed)
+            grace_s = self._recovery.stack_dump_grace_s if order.wants_evidence else 0.0
+            self._world.on_node(node, grace_s + pace.kill_s, self._have_killed)
         if order.spawn is not None and order.mode is not Mode.KILL and not is_current and not self.running:
             self._spawn(order.spawn)
         elif order.mode is Mode.SAVE and is_current and self.running and not self._is_saving:

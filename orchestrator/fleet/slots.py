@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from orchestrator.control.placement import Node
-from orchestrator.deadlines import GPUS_SETTLE_WITHIN_S, NODES_LISTED_EVERY_S
+from orchestrator.deadlines import NODES_LISTED_EVERY_S
 from orchestrator.fleet.transport import ClusterNode, Transport
 
 NEVER_S = -float("inf")
@@ -14,11 +14,12 @@ NEVER_S = -float("inf")
 class GpuSlots:
     """GPUs that nobody holds, and those that the run holds itself; never more than `wanted`, which is what a node must have.
 
-    A node that the run holds keeps the same number from the order to start its agent until its GPUs are back.
+    A node that the run holds keeps the same number from the order to start its agent until its GPUs are back, `release_timeout_s` at most.
     """
 
-    def __init__(self, *, wanted: int, clock: Callable[[], float]) -> None:
+    def __init__(self, *, wanted: int, release_timeout_s: float, clock: Callable[[], float]) -> None:
         self._wanted = wanted
+        self._release_timeout_s = release_timeout_s
         self._clock = clock
         self._held_until_s: dict[str, float] = {}
 
@@ -29,7 +30,7 @@ class GpuSlots:
         in vain.
         """
         now_s = self._clock()
-        self._held_until_s |= dict.fromkeys(held, now_s + GPUS_SETTLE_WITHIN_S)
+        self._held_until_s |= dict.fromkeys(held, now_s + self._release_timeout_s)
         ours = {node for node, until_s in self._held_until_s.items() if now_s < until_s} - set(refused)
         self._held_until_s = {node: self._held_until_s[node] for node in ours}
         return lambda node: self._wanted if node in ours else min(self._wanted, free.get(node, 0))
@@ -38,12 +39,14 @@ class GpuSlots:
 class NodeList:
     """What the cluster lists, looked at once a second at most: with a thousand nodes that costs more than all else in a look."""
 
-    def __init__(self, transport: Transport, *, wanted: int, counts_gpus: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, transport: Transport, *, wanted: int, counts_gpus: bool, gpu_release_timeout_s: float, clock: Callable[[], float]
+    ) -> None:
         self._transport = transport
         self._wanted = wanted
         self._counts_gpus = counts_gpus
         self._clock = clock
-        self._slots = GpuSlots(wanted=wanted, clock=clock)
+        self._slots = GpuSlots(wanted=wanted, release_timeout_s=gpu_release_timeout_s, clock=clock)
         self._listed: tuple[ClusterNode, ...] = ()
         self._free: Mapping[str, int] = {}
         self._list_again_s = NEVER_S

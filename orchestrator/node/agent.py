@@ -16,13 +16,8 @@ from dataclasses import dataclass
 
 from data_pipeline.config import StorageConfig
 from orchestrator.attended import AttendedClock
-from orchestrator.deadlines import (
-    AGENT_LOOKS_AT_ORPHANS_EVERY_S,
-    AGENT_LOOKS_EVERY_S,
-    ATTENDED_GAP_S,
-    PROCESSES_GONE_WITHIN_S,
-    UPLOAD_WITHIN_S,
-)
+from orchestrator.config import RecoveryConfig
+from orchestrator.deadlines import AGENT_LOOKS_AT_ORPHANS_EVERY_S, AGENT_LOOKS_EVERY_S, ATTENDED_GAP_S
 from orchestrator.messages import AgentReport, Mode, Rendezvous
 from orchestrator.node.held_port import HeldPort, hold_port
 from orchestrator.node.home import prune_logs, run_directory
@@ -62,11 +57,11 @@ class Agent:
     """Made by `build_agent`. Every method may be called from any thread, and only `close` waits for a process."""
 
     def __init__(
-        self, identity: AgentIdentity, holding: Holding, *, kill_timeout_s: float, uploader: LogUploader, clock: Callable[[], float]
+        self, identity: AgentIdentity, holding: Holding, recovery: RecoveryConfig, *, uploader: LogUploader, clock: Callable[[], float]
     ) -> None:
         self._identity = identity
         self._holding = holding
-        self._kill_timeout_s = kill_timeout_s
+        self._recovery = recovery
         self._uploader = uploader
         self._clock = AttendedClock(clock, max_gap_s=ATTENDED_GAP_S)
         self._changed = threading.Condition()
@@ -128,8 +123,8 @@ class Agent:
             self._order = AgentOrder(attempt=self._order.attempt, mode=Mode.KILL)
             self._is_closing = True
         self._wake()
-        self.thread.join(PROCESSES_GONE_WITHIN_S)
-        self._uploader.wait(UPLOAD_WITHIN_S)
+        self.thread.join(self._recovery.kill_timeout_s)
+        self._uploader.wait(self._recovery.log_upload_timeout_s)
 
     # --- the one thread ------------------------------------------------------------------------------------------------
 
@@ -219,7 +214,7 @@ class Agent:
 
     @property
     def _stuck(self) -> tuple[int, ...]:
-        return self._group.stuck(self._kill_timeout_s)
+        return self._group.stuck(self._recovery.kill_timeout_s)
 
     def _tell_news(self) -> None:
         workers = self._group.milestones() if self._is_current else ()
@@ -233,7 +228,14 @@ class Agent:
         def upload_log(rank: int, logfile: RotatedLog) -> None:
             self._uploader.upload(log_key(attempt, rank), lambda: logfile.tail(TAIL_BYTES))
 
-        return WorkerGroup(attempt, run=self._identity.run, selector=self._selector, clock=self._clock, on_exit=upload_log)
+        return WorkerGroup(
+            attempt,
+            run=self._identity.run,
+            stack_dump_grace_s=self._recovery.stack_dump_grace_s,
+            selector=self._selector,
+            clock=self._clock,
+            on_exit=upload_log,
+        )
 
     def _check_thread(self) -> None:
         """Raises RuntimeError where the agent is of no use any more."""
@@ -249,10 +251,12 @@ class Agent:
             os.read(self._wake_read, WAKE_BYTES)
 
 
-def build_agent(identity: AgentIdentity, holding: Holding, *, kill_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> Agent:
-    """A running agent. Processes that survive SIGKILL for longer than `kill_timeout_s` are said to be stuck."""
+def build_agent(
+    identity: AgentIdentity, holding: Holding, recovery: RecoveryConfig, *, clock: Callable[[], float] = time.monotonic
+) -> Agent:
+    """A running agent."""
     uploader = LogUploader(identity.storage, identity.run)
     uploader.start()
-    agent = Agent(identity, holding, kill_timeout_s=kill_timeout_s, uploader=uploader, clock=clock)
+    agent = Agent(identity, holding, recovery, uploader=uploader, clock=clock)
     agent.thread.start()
     return agent

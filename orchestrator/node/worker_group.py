@@ -11,7 +11,6 @@ from contextlib import suppress
 
 from orchestrator.attended import AttendedClock
 from orchestrator.codec import DecodeError
-from orchestrator.deadlines import EVIDENCE_WITHIN_S
 from orchestrator.messages import Failed, Stop, WorkerReport, decode
 from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import members_of_session, processes, send, variables_of
@@ -37,6 +36,7 @@ class WorkerGroup:
         attempt: int,
         *,
         run: str,
+        stack_dump_grace_s: float,
         selector: selectors.BaseSelector,
         clock: AttendedClock,
         on_exit: Callable[[int, RotatedLog], None],
@@ -45,6 +45,7 @@ class WorkerGroup:
         self.is_gone = False
         """No process is left, and none of an agent of the run that died; True only once `end` has found it so."""
         self._run = run
+        self._stack_dump_grace_s = stack_dump_grace_s
         self._selector = selector
         self._clock = clock
         self._on_exit = on_exit
@@ -77,14 +78,14 @@ class WorkerGroup:
     def end(self, *, wants_evidence: bool) -> None:
         """Brings everything nearer to its end; to be called again and again until `is_gone`.
 
-        With evidence, workers get a moment to write down where they stand before SIGKILL.
+        With evidence, workers get `stack_dump_grace_s` to write down where they stand before SIGKILL.
         """
         if self.is_gone:
             return
         for worker in list(self._workers.values()):
             self._reap(worker)
         if self._kill_at_s is None:  # who ended before this moment did so by itself
-            self._kill_at_s = self._clock.now() + (EVIDENCE_WITHIN_S if wants_evidence else 0.0)
+            self._kill_at_s = self._clock.now() + (self._stack_dump_grace_s if wants_evidence else 0.0)
             if wants_evidence:
                 self._signal_workers(signal.SIGUSR1)
         if self._workers and self._clock.now() < self._kill_at_s:

@@ -14,7 +14,7 @@ import ray
 
 from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
-from orchestrator.deadlines import FORSAKEN_LOOK_EVERY_S, GPUS_ASKED_WITHIN_S
+from orchestrator.deadlines import FENCE_LOOK_EVERY_S, GPUS_ASKED_WITHIN_S
 from orchestrator.fleet.fence import Fence
 from orchestrator.messages import AgentReport
 from orchestrator.node.agent import AgentIdentity, Holding, build_agent
@@ -32,9 +32,9 @@ class NodeAgent:
     def __init__(self, identity: AgentIdentity, recovery: RecoveryConfig, epoch: int) -> None:
         start_log_file(run_directory(identity.run) / f"agent-{identity.node[:8]}.log")
         self._lock = threading.Lock()
-        self._clock = AttendedClock(time.monotonic, max_gap_s=2 * FORSAKEN_LOOK_EVERY_S)
-        self._fence = Fence(epoch, orphan_timeout_s=recovery.orphan_timeout_s, clock=self._clock.now)
-        self._agent = build_agent(identity, _holding(), kill_timeout_s=recovery.kill_timeout_s)
+        self._clock = AttendedClock(time.monotonic, max_gap_s=2 * FENCE_LOOK_EVERY_S)
+        self._fence = Fence(epoch, recovery, clock=self._clock.now)
+        self._agent = build_agent(identity, _holding(), recovery)
         threading.Thread(target=self._end_when_nobody_is_left_to_obey, name="fence", daemon=True).start()
 
     @ray.method(concurrency_group="command")
@@ -75,7 +75,7 @@ class NodeAgent:
 
     def _end_when_nobody_is_left_to_obey(self) -> None:
         while (why := self._why_to_end()) is None:
-            time.sleep(FORSAKEN_LOOK_EVERY_S)
+            time.sleep(FENCE_LOOK_EVERY_S)
         log.warning("the agent ends: %s", why)
         self._agent.close()
         os._exit(0)

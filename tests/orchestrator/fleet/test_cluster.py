@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.config import RecoveryConfig
 from orchestrator.control.cluster import Observation
 from orchestrator.control.desired import Desired
 from orchestrator.deadlines import POLL_S, REPORT_EVERY_S
@@ -15,8 +16,9 @@ from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.fleet.simulated_agent import Pace
 from orchestrator.fleet.transport import Ref
 from orchestrator.messages import Mode
+from orchestrator.node.agent import AgentIdentity
 from orchestrator.records.nodes import Finding
-from tests.orchestrator.fleet.stories import A, B, C, Watch, agent_on, all_gone, run_config, seen_on, wanted
+from tests.orchestrator.fleet.stories import A, B, C, Watch, agent_on, all_gone, is_gone, run_config, seen_on, wanted
 
 
 def pairs(fleet: SimulatedFleet) -> list[tuple[str, int]]:
@@ -143,6 +145,19 @@ def test_a_node_that_is_not_held_any_more_gives_its_gpus_back():
     assert [node.slots for node in seen.nodes] == [2, 2, 2]
 
 
+def test_a_node_whose_gpus_do_not_come_back_is_no_place_after_a_while():
+    """Another run takes them the moment that they are free."""
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(gpu_release_timeout_s=20.0)).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.want(wanted(1, A, mode=Mode.KILL)).until(lambda seen: [agent.node for agent in seen.agents] == [A])
+    identity = AgentIdentity(run="another", node=B, storage=run_config().storage)
+    SimulatedTransport(fleet).start_agent("another", identity, RecoveryConfig(), epoch=1, num_gpus=fleet.gpus_per_node)
+
+    assert [node.slots for node in watch.watch_for(18.0).nodes] == [2, 2]
+    assert [node.slots for node in watch.watch_for(4.0).nodes] == [2, 0]
+
+
 def test_a_node_that_is_wanted_again_while_its_agent_leaves_gets_another_and_is_never_without_one():
     fleet = SimulatedFleet(num_nodes=2)
     watch = Watch(fleet).want(wanted(1, A, B))
@@ -259,6 +274,16 @@ def test_workers_that_take_long_to_die_are_waited_for_while_their_agent_answers(
     assert not any(agent.is_given_up or (agent.report and agent.report.is_empty) for agent in seen.agents)
     watch.until(all_gone(1))
     assert not any(agent.is_given_up for agent in watch.look().agents)
+
+
+def test_workers_that_hang_get_the_time_to_write_down_their_stacks_before_they_are_killed():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(stack_dump_grace_s=5.0)).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.want(replace(watch.desired, mode=Mode.KILL, may_start=False, wants_evidence=True))
+
+    assert not any(is_gone(agent, 1) for agent in watch.watch_for(4.5).agents)
+    assert all_gone(1)(watch.watch_for(1.0))
 
 
 def test_an_agent_that_answers_is_given_up_too_when_its_workers_can_not_be_killed():
@@ -491,6 +516,42 @@ def test_agents_end_when_their_controller_stepped_down_and_no_other_speaks():
     fleet.let_pass(2.0)
 
     assert fleet.agents == {}
+
+
+def test_agents_without_workers_end_when_no_controller_speaks():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(idle_timeout_s=120.0)).want(wanted(1, A, B))
+    watch.until_trains()
+    watch.want_mode(Mode.KILL).until(all_gone(1))
+
+    watch.watch_for(300.0)
+    fleet.let_pass(118.0)
+    assert len(fleet.agents) == 2
+    fleet.let_pass(4.0)
+
+    assert fleet.agents == {}
+
+
+def test_agents_that_train_stay_however_long_no_controller_speaks():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(idle_timeout_s=120.0)).want(wanted(1, A, B))
+    watch.until_trains()
+
+    fleet.let_pass(1200.0)
+
+    assert watch.trains(watch.look())
+
+
+def test_a_controller_that_steps_down_waits_a_while_for_a_node_that_stands_still():
+    fleet = SimulatedFleet(num_nodes=2)
+    watch = Watch(fleet, config=run_config(step_down_timeout_s=7.0)).want(wanted(1, A, B))
+    watch.until_trains()
+    fleet.pause_node(B)
+    before_s = fleet.now_s
+
+    watch.cluster.step_down()
+
+    assert fleet.now_s - before_s == pytest.approx(7.0)
 
 
 def test_agents_stay_when_another_controller_speaks_in_time():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.deadlines import FORSAKEN_AFTER_S
+from orchestrator.config import RecoveryConfig
 from orchestrator.fleet.fence import Fence
 from orchestrator.fleet.transport import StaleController
 
@@ -24,7 +24,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def fence(clock: Clock) -> Fence:
-    return Fence(3, orphan_timeout_s=30.0, clock=clock)
+    return Fence(3, RecoveryConfig(orphan_timeout_s=30.0, idle_timeout_s=90.0), clock=clock)
 
 
 def test_the_newest_controller_is_obeyed_and_every_older_one_refused(fence: Fence):
@@ -36,16 +36,16 @@ def test_the_newest_controller_is_obeyed_and_every_older_one_refused(fence: Fenc
 
 
 def test_an_agent_that_trains_stays_however_long_nobody_speaks(fence: Fence, clock: Clock):
-    clock.now_s = 10 * FORSAKEN_AFTER_S
+    clock.now_s = 900.0
 
     assert fence.why_to_end(is_empty=False) is None
-    assert "no controller has spoken" in (fence.why_to_end(is_empty=True) or "")
+    assert "no controller has spoken for 90 s" in (fence.why_to_end(is_empty=True) or "")
 
 
 def test_an_agent_without_workers_stays_as_long_as_it_is_spoken_to(fence: Fence, clock: Clock):
-    clock.now_s = FORSAKEN_AFTER_S - 1
+    clock.now_s = 89.0
     fence.check(3)
-    clock.now_s += FORSAKEN_AFTER_S - 1
+    clock.now_s += 89.0
 
     assert fence.why_to_end(is_empty=True) is None
 

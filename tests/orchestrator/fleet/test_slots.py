@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from orchestrator.control.placement import Node
-from orchestrator.deadlines import GPUS_SETTLE_WITHIN_S, NODES_LISTED_EVERY_S
+from orchestrator.deadlines import NODES_LISTED_EVERY_S
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.fleet.slots import GpuSlots, NodeList
 from tests.orchestrator.fleet.stories import A, B
+
+RELEASE_TIMEOUT_S = 12.0
 
 
 class World:
@@ -15,7 +17,7 @@ class World:
     def __init__(self, **free: int) -> None:
         self.now_s = 0.0
         self.free = free
-        self.slots = GpuSlots(wanted=4, clock=lambda: self.now_s)
+        self.slots = GpuSlots(wanted=4, release_timeout_s=RELEASE_TIMEOUT_S, clock=lambda: self.now_s)
 
     def count(self, node: str, *, held: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> int:
         return self.slots.count(self.free, held=held, refused=refused)(node)
@@ -33,7 +35,7 @@ def test_a_node_keeps_its_places_while_the_run_comes_and_goes():
     for held, free in story:
         world.free = {"node": free}
         seen.append(world.count("node", held=held))
-        world.now_s += GPUS_SETTLE_WITHIN_S / 3
+        world.now_s += RELEASE_TIMEOUT_S / 3
 
     assert seen == [4] * len(story)
 
@@ -41,7 +43,9 @@ def test_a_node_keeps_its_places_while_the_run_comes_and_goes():
 def test_gpus_that_do_not_come_back_are_no_places_after_a_while():
     world = World(node=0)
     world.count("node", held=("node",))
-    world.now_s += GPUS_SETTLE_WITHIN_S
+    world.now_s += RELEASE_TIMEOUT_S - 1
+    assert world.count("node") == 4
+    world.now_s += 1
 
     assert world.count("node") == 0
 
@@ -51,6 +55,10 @@ def test_a_node_where_an_agent_waited_in_vain_is_none_at_once():
     world.count("node", held=("node",))
 
     assert world.count("node", refused=("node",)) == 0
+
+
+def listed(transport: SimulatedTransport, *, counts_gpus: bool) -> NodeList:
+    return NodeList(transport, wanted=4, counts_gpus=counts_gpus, gpu_release_timeout_s=RELEASE_TIMEOUT_S, clock=transport.now)
 
 
 class CountingTransport(SimulatedTransport):
@@ -64,7 +72,7 @@ class CountingTransport(SimulatedTransport):
 def test_the_cluster_is_asked_once_a_second_at_most_and_what_did_not_change_is_the_same_object():
     fleet = SimulatedFleet(num_nodes=2)
     transport = CountingTransport(fleet)
-    nodes = NodeList(transport, wanted=4, counts_gpus=True, clock=transport.now)
+    nodes = listed(transport, counts_gpus=True)
 
     looks = []
     for _ in range(10):
@@ -80,7 +88,7 @@ def test_the_cluster_is_asked_at_once_where_an_agent_was_lost():
     """It may have been the node."""
     fleet = SimulatedFleet(num_nodes=2)
     transport = SimulatedTransport(fleet)
-    nodes = NodeList(transport, wanted=4, counts_gpus=True, clock=transport.now)
+    nodes = listed(transport, counts_gpus=True)
     nodes.nodes(held=(A, B), lost=(), refused=())
     fleet.nodes[B].is_listed = False
 
@@ -91,7 +99,7 @@ def test_the_cluster_is_asked_at_once_where_an_agent_was_lost():
 def test_on_the_cpu_every_node_that_is_alive_has_as_many_places_as_asked():
     fleet = SimulatedFleet(num_nodes=2, gpus_per_node=0)
     transport = SimulatedTransport(fleet)
-    nodes = NodeList(transport, wanted=4, counts_gpus=False, clock=transport.now)
+    nodes = listed(transport, counts_gpus=False)
     assert [node.slots for node in nodes.nodes(held=(), lost=(), refused=())] == [4, 4]
 
     fleet.kill_node(B)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
+from orchestrator.config import RecoveryConfig
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import Agent, AgentIdentity, Holding, build_agent
 from orchestrator.node.orders import AgentOrder, SpawnOrder
@@ -27,9 +28,10 @@ def agent_of(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
     """Agents of the run whose workers run a piece of code."""
     agents: list[Agent] = []
 
-    def agent_of(code: str, *, kill_timeout_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> Agent:
+    def agent_of(code: str, *, clock: Callable[[], float] = time.monotonic, **recovery: float) -> Agent:
         identity = AgentIdentity(run=tmp_path.name, node="a", storage=storage(tmp_path), worker_command=command(code))
-        agents.append(build_agent(identity, Holding(address="127.0.0.1", gpus=("GPU-1",)), kill_timeout_s=kill_timeout_s, clock=clock))
+        holding = Holding(address="127.0.0.1", gpus=("GPU-1",))
+        agents.append(build_agent(identity, holding, RecoveryConfig(**recovery), clock=clock))
         return agents[-1]
 
     yield agent_of

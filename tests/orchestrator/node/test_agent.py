@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.config import StorageConfig
+from orchestrator.config import RecoveryConfig
 from orchestrator.messages import AgentReport, Mode, Outcome
 from orchestrator.node import worker_group
-from orchestrator.node.agent import Agent
+from orchestrator.node.agent import Agent, AgentIdentity, Holding
+from orchestrator.node.log_uploader import LogUploader
 from orchestrator.node.orders import AgentOrder
 from orchestrator.node.processes import look_at, pids_with_environment, send
 from orchestrator.records.keys import log_key
@@ -197,6 +200,18 @@ hang()
     assert b"in hang" in agent.read_log(0, 0, 1 << 20)[0]
 
 
+def test_a_run_that_grants_no_time_for_stacks_kills_what_hangs_at_once(agent_of, run):
+    """No time passes here."""
+    ignores = HEARS + "signal.signal(signal.SIGUSR1, signal.SIG_IGN); train(); time.sleep(120)"
+    agent = agent_of(ignores, clock=lambda: 0.0, stack_dump_grace_s=0.0)
+    agent.obey(run(1))
+    report_when(agent, trains(1))
+
+    agent.obey(kill(1, wants_evidence=True))
+
+    assert report_when(agent, is_empty).workers[0].exit_code == -9
+
+
 # --- reports --------------------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +327,30 @@ def test_a_closed_agent_leaves_nothing_behind_and_starts_nothing(agent_of, run, 
         agent.obey(run(2))
 
     assert pids_with_environment("BRAID_RUN", tmp_path.name) == []
+    assert not agent.thread.is_alive()
+
+
+class SlowUploader(LogUploader):
+    """Never done; remembers how long it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(StorageConfig(root="nowhere"), "slow")
+        self.waited_s: list[float] = []
+
+    def wait(self, timeout_s: float) -> bool:
+        self.waited_s.append(timeout_s)
+        return False
+
+
+def test_a_closed_agent_waits_for_its_logs_as_long_as_the_run_says(tmp_path: Path):
+    uploader, identity = SlowUploader(), AgentIdentity(run=tmp_path.name, node="a", storage=StorageConfig(root="nowhere"))
+    recovery = RecoveryConfig(log_upload_timeout_s=45.0)
+    agent = Agent(identity, Holding(address="127.0.0.1"), recovery, uploader=uploader, clock=time.monotonic)
+    agent.thread.start()
+
+    agent.close()
+
+    assert uploader.waited_s == [45.0]
     assert not agent.thread.is_alive()
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from orchestrator.attended import AttendedClock
 from orchestrator.messages import Failed, Phase, WorkerReport
+from orchestrator.node import worker_group
 from orchestrator.node.orders import WorkerSpec
-from orchestrator.node.processes import look_at, members_of_session
+from orchestrator.node.processes import look_at, members_of_session, send
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup
 from orchestrator.node.worker_process import WorkerProcess
@@ -26,13 +27,20 @@ from tests.orchestrator.node.waiting import is_over, is_training, wait_for
 class Served:
     """A group, and one who serves it while it waits."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic, stack_dump_grace_s: float = 1.0) -> None:
         self.ended: list[int] = []
         """Ranks, in the order in which they ended."""
         self._directory = directory
         self._selector = selectors.DefaultSelector()
-        self._clock = AttendedClock(time.monotonic, max_gap_s=1.0)
-        self.group = WorkerGroup(1, run=directory.name, selector=self._selector, clock=self._clock, on_exit=self._on_exit)
+        self._clock = AttendedClock(clock, max_gap_s=1.0)
+        self.group = WorkerGroup(
+            1,
+            run=directory.name,
+            stack_dump_grace_s=stack_dump_grace_s,
+            selector=self._selector,
+            clock=self._clock,
+            on_exit=self._on_exit,
+        )
 
     def start(self, *codes: str, python: str = sys.executable) -> None:
         """A worker for each piece of code."""
@@ -145,6 +153,25 @@ def test_how_a_worker_ends_says_nothing_once_the_agent_kills_its_peers(served: S
     served.end(wants_evidence=True)
 
     assert [(report.exit_code, report.killed_by_agent) for report in served.group.reports()] == [(-6, True)]
+
+
+def test_a_worker_is_not_killed_before_it_had_the_time_to_write_down_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now_s, sent = [0.0], []
+    served = Served(tmp_path, clock=lambda: now_s[0], stack_dump_grace_s=5.0)
+    served.start(HEARS + "signal.signal(signal.SIGUSR1, signal.SIG_IGN); train(); time.sleep(120)")
+    served.when(is_training)
+
+    def note(pid: int, number: signal.Signals) -> None:
+        sent.append((now_s[0], number))
+        send(pid, number)
+
+    monkeypatch.setattr(worker_group, "send", note)
+    while not served.group.is_gone and now_s[0] < 60.0:
+        served.group.end(wants_evidence=True)
+        now_s[0] += 0.5
+        served.serve()
+
+    assert (sent[0], sent[1]) == ((0.0, signal.SIGUSR1), (5.0, signal.SIGKILL))
 
 
 def test_nothing_is_left_of_a_killed_worker(served: Served):
