@@ -105,13 +105,12 @@ class AgentLink:
         self._transport = transport
         self._clock = clock
         self._recovery = recovery
-        self._report_every_s = min(REPORT_EVERY_S, recovery.heartbeat_timeout_s / REPORTS_IN_A_HEARTBEAT)
         self._since_s = clock.now()
         """When the link came to its state."""
         self._version = 0
         self._newest: AgentReport | None = None
         self._summary: Summary | None = None
-        self._received_s = 0.0
+        self._received_s = self._ask_again_s = 0.0
         self._order: AgentOrder | None = None
         self._sent: AgentOrder | None = None
         """The order that is on its way."""
@@ -121,7 +120,6 @@ class AgentLink:
         """When the workers were first told to be gone; None while they are wanted, or once they are."""
         self._under_way: dict[Ref, str] = {}
         """Calls to the agent, and the method that each is of."""
-        self._ask_again_s = 0.0
         self._is_quiet = False
         """There is nothing to call for until something happens: most links, at most looks."""
 
@@ -156,7 +154,8 @@ class AgentLink:
             self._sent = self._order
             begun.append(self._call("obey", self._order))
         if self.state in (*OBEYS, LinkState.KILLED) and "report" not in talking:
-            begun.append(self._call("report", self._version, self._report_every_s))
+            report_every_s = min(REPORT_EVERY_S, self._recovery.heartbeat_timeout_s / REPORTS_IN_A_HEARTBEAT)
+            begun.append(self._call("report", self._version, report_every_s))
         if self.state is LinkState.LEAVING and "leave" not in talking:
             begun.append(self._call("leave"))
         return begun
