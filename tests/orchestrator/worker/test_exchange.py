@@ -1,7 +1,11 @@
 """Objects between ranks by way of a store: what arrives, what it costs, what is left behind, and what happens when somebody is missing."""
 
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -154,6 +158,35 @@ def test_a_store_that_is_gone_with_its_host_is_one_line():
     with pytest.raises(PeerFailed, match=r"^rank 1 waits for others in vain, or the rank that hosts their store is gone: .+") as caught:
         exchange.barrier()
     assert "\n" not in str(caught.value)
+
+
+HOST = """
+import time
+from datetime import timedelta
+import torch.distributed as dist
+store = dist.TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=20), wait_for_workers=False)
+print(store.port, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[subprocess.Popen[str]]:
+    """A process that hosts a store and says where."""
+    with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("operation", [Exchange.barrier, lambda exchange: exchange.broadcast(None)])
+def test_a_store_that_is_frozen_with_its_host_holds_nobody_for_ever(host: subprocess.Popen[str], operation: Callable[[Exchange], object]):
+    assert host.stdout is not None
+    store = dist.TCPStore("127.0.0.1", int(host.stdout.readline()), 2, False, timedelta(seconds=1))
+    exchange = Exchange(store, rank=1, world_size=2)
+    host.send_signal(signal.SIGSTOP)
+
+    with pytest.raises(PeerFailed, match=r"^rank 1 waits for others in vain, or .* is gone: it does not answer$"):
+        operation(exchange)
 
 
 def tcp_store() -> dist.TCPStore:
