@@ -22,7 +22,7 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.leftovers import remove_leftovers
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
 from orchestrator.records.retention import directories_to_delete
-from orchestrator.worker.agreement import Failure, failure_among, result_of
+from orchestrator.worker.agreement import Failure, failure_among, raise_failure, result_of
 from orchestrator.worker.dcp import StoreWriter
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.parts import Part, PartWriter
@@ -176,14 +176,14 @@ class Checkpointer:
         """Returns when no save is under way and the last one is committed. Raises what went wrong with it."""
         failure = self._finish()
         if failure is not None:
-            raise failure.error
+            raise_failure(self._exchange, failure)
 
     def _finish_or_drop(self) -> None:
         failure = self._finish()
         if failure is None:
             return
         if not isinstance(failure.error, MAY_PASS):
-            raise failure.error
+            raise_failure(self._exchange, failure)
         log.error(
             "a checkpoint is LOST, the store is away or refuses (step %d, rank %s); training goes on, the next checkpoint tries again: %s",
             self._step,

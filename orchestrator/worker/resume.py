@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint, PeerFailed, is_configuration
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Commit
 from orchestrator.records.holds import hold_start
@@ -20,7 +20,7 @@ from orchestrator.records.keys import CHECKPOINTS
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 from orchestrator.records.origin import start_store, unusable_start
 from orchestrator.records.retention import still_there
-from orchestrator.worker.agreement import Failure, on_first_rank, try_on_every_rank
+from orchestrator.worker.agreement import Failure, on_first_rank, raise_failure, try_on_every_rank
 from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt
@@ -45,7 +45,7 @@ class Resumer:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
 
         Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank; HostCorrupts where it is this host's fault,
-        CheckpointCorrupt where it may be, PeerFailed where it is another's.
+        CheckpointCorrupt, DecodeError or ConfigMismatch where it may be, PeerFailed where it is another's.
         """
         exchange = self.witnesses.exchange
         candidates = on_first_rank(exchange, self._candidates)
@@ -141,16 +141,10 @@ def load_state(run_store: ObjectStore, manifest: CheckpointManifest, state: dict
 
 
 def _complaint(failure: Failure, exchange: Exchange) -> Complaint:
-    """Raises the error where it is not about a file: on every rank.
-
-    One of configuration that not all ranks meet is raised on its rank alone, and PeerFailed elsewhere: it is that host's, on which another
-    version of braid may be installed.
-    """
-    if isinstance(failure.error, CheckpointCorrupt):
-        return Complaint(rank=failure.rank, error=failure.error)
-    if is_configuration(failure.error) and failure.num_alike < exchange.world_size and failure.rank != exchange.rank:
-        raise PeerFailed(f"rank {failure.rank} can't load what others can, see its error")
-    raise failure.error
+    """Raises the error where it is not about a file."""
+    if not isinstance(failure.error, CheckpointCorrupt):
+        raise_failure(exchange, failure)
+    return Complaint(rank=failure.rank, error=failure.error)
 
 
 def _none_left(run: str, why: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from data_pipeline.store.protocol import KeyMissing, StoreUnavailable
+from orchestrator.codec import DecodeError
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, HostCorrupts, NoCheckpoint, PeerFailed
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Reject, open_commit_log
@@ -227,6 +228,23 @@ def test_what_one_host_alone_finds_unfit_is_that_hosts_own():
 
     assert [type(error) for error in on_ranks(3, lambda one: resume_as_another(one, 1))] == [PeerFailed, ConfigMismatch, PeerFailed]
     assert [type(error) for error in on_ranks(3, lambda one: resume_as_another(one, 0, 1, 2))] == [ConfigMismatch] * 3
+
+
+def test_what_the_first_host_alone_reads_and_can_not_decode_is_that_hosts_own():
+    """Its bits flip, or another version of braid is installed there: another host may be tried."""
+    store = saved(3, num_ranks=2)
+    misreading = Misreading(name="000001.json", objects=store.objects, lock=store.lock)
+
+    reading = on_ranks(2, lambda exchange: begin(misreading if exchange.rank == 0 else store, exchange, 2).load())
+
+    def save_after_a_newer_version(exchange: Exchange) -> None:
+        training = begin(store, exchange, 3)
+        store.put("commits/000004.json", b'{"kind": "of a newer version"}')
+        training.save(6)
+
+    for first, second in (reading, on_ranks(2, save_after_a_newer_version)):
+        assert isinstance(first, DecodeError)
+        assert repr(second) == 'PeerFailed("rank 0 can\'t go on, see its error")'
 
 
 def test_a_store_that_is_away_refuses_nothing(exchange: Exchange):
