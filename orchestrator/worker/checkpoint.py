@@ -15,7 +15,7 @@ from data_pipeline.store.protocol import MAY_PASS, ObjectStore, StoreError
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
 from orchestrator.messages import CheckpointLost
-from orchestrator.records.commit_log import Commit, CommitLog
+from orchestrator.records.commit_log import Commit, CommitLog, count
 from orchestrator.records.holds import held_checkpoints
 from orchestrator.records.keys import CHECKPOINTS, MANIFEST
 from orchestrator.records.ledger import Ledger
@@ -118,13 +118,14 @@ class Committer:
     def _delete_old(self) -> None:
         keys = [info.key for info in self._store.list(CHECKPOINTS)]
         committed = [entry for entry in self._commit_log.entries if isinstance(entry, Commit)]
+        counting = count(self._commit_log.entries)
         directories = directories_to_delete(
             keys,
             committed=committed,
-            trusted=self._commit_log.trusted(),
+            trusted=counting.trusted,
             keep_latest=self._terms.keep_latest,
             attempt=self._terms.attempt,
-            held=held_checkpoints(self._store),
+            held=held_checkpoints(self._store) | counting.doubted,
         )
         for directory in directories:
             self._commit_log.check(self._terms.attempt)
