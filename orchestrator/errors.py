@@ -67,7 +67,7 @@ class Kind:
     is_expected: bool = False
     """The one line of such an error, or of a subclass, says everything; an unexpected one is logged with its traceback."""
     is_agreed: bool = False
-    """Where one rank meets such an error, or a subclass, every rank raises it: see `worker.agreement`."""
+    """Where one rank meets such an error, or a subclass, every rank learns of it, and as a rule raises it: see `worker.agreement`."""
 
 
 ERRORS: dict[str, Kind] = {

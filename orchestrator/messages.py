@@ -80,7 +80,7 @@ class Resumed:
 
     step: int
     rejected: tuple[str, ...] = ()
-    """One line for each newer checkpoint that was refused, and why."""
+    """One line for each newer checkpoint that was refused or passed over, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

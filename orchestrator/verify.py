@@ -130,14 +130,15 @@ def _attempts_continue_commits(records: Records, starts: Starts) -> Iterator[str
 
 
 def _possible_starts(entries: Sequence[Entry]) -> Starts:
-    """Steps that counted when an attempt began, or were trusted again since, less what it rejected."""
+    """Steps that counted when an attempt began, or were trusted again since, less what it rejected or passed over."""
     starts: dict[int, dict[int, int]] = {}
     counting = Counting()
     for entry in entries:
         counting.add(entry)
         if not isinstance(entry, Commit):
             older = (commit for commit in reversed(counting.trusted) if commit.attempt < counting.attempt)
-            starts[counting.attempt] = {0: 0} | {commit.step: commit.attempt for commit in older}
+            its = {commit.step: commit.attempt for commit in older if (commit.step, commit.attempt) not in counting.doubted}
+            starts[counting.attempt] = {0: 0} | its
     return starts
 
 

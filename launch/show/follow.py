@@ -15,7 +15,7 @@ _LINE_EVERY_S = 10.0
 
 
 def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:
-    """Passes on what it sees, and tells each alert, and each checkpoint that was refused, once when it appears."""
+    """Passes on what it sees, and tells each alert, and each checkpoint that was refused or passed over, once when it appears."""
     told_refused, alerts = 0, []
     for status in seen:
         for line in status["alerts"]:
@@ -24,7 +24,7 @@ def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Stat
         alerts = status["alerts"]
         refused = status["rejected_checkpoints"]
         for line in refused[told_refused:]:
-            tell(f"warning: checkpoint refused: {line}")
+            tell(f"warning: {line}")
         told_refused = max(told_refused, len(refused))
         yield status
 

@@ -43,7 +43,7 @@ def status_view(status: Status) -> RenderableType:
         parts.append(Text(f"{earlier:,} earlier incidents, and the newest:", style="dim"))
     if status["incidents"]:
         parts.append(incidents_view(status["incidents"]))
-    parts.extend(Text(f"checkpoint refused: {line}", style="yellow") for line in status["rejected_checkpoints"])
+    parts.extend(Text(line, style="yellow") for line in status["rejected_checkpoints"])
     if not status["live"] and status["state"] not in ENDED:
         parts.append(Text("from the run's journal", style="dim"))
     return Group(*parts)

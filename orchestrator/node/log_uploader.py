@@ -56,6 +56,8 @@ class LogUploader:
                 if not self._warned:
                     log.warning("logs stay on this node: %s", error)
                 self._warned = True
+            except Exception:  # the thread must live, for logs to come
+                log.exception("%s stays on this node: unexpected error", key)
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()

@@ -4,6 +4,7 @@
     commits/000002.json   {"kind": "commit", "attempt": 1, "step": 100, …}
     commits/000003.json   {"kind": "reject", "attempt": 1, "step": 100, …}
     commits/000004.json   {"kind": "trust", "attempt": 1, "step": 100, …}
+    commits/000005.json   {"kind": "doubt", "attempt": 1, "step": 100, …}
 
 An attempt begins with a fence. A writer appends at the first number that it has not read; where another was faster it reads on, and a newer
 attempt's fence ends it. So a worker of an older attempt, even one that was only frozen, can't write what a newer one reads.
@@ -60,8 +61,18 @@ class Trust:
     """For people: who did it."""
 
 
-Entry = Fence | Commit | Reject | Trust
-_KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject, Trust)}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doubt:
+    """A later attempt, all on one node, could not read a committed checkpoint and passed it over: it is the file, or that host."""
+
+    attempt: int
+    """The attempt that committed the checkpoint."""
+    step: int
+    reason: str
+
+
+Entry = Fence | Commit | Reject | Trust | Doubt
+_KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject, Trust, Doubt)}
 
 
 def last_fence(entries: Sequence[Entry]) -> int:
@@ -73,6 +84,8 @@ class Counting:
     """Which checkpoints count after the entries added so far: committed by the attempt of the fence before them, and not rejected since.
 
     One that is trusted again counts as newer than those of its own or an earlier step, whoever committed them.
+    One that is doubted counts until the attempt that passed it over commits: the run's history has then left it, as if it were rejected.
+    Should that attempt end before, the next one looks at it again.
     """
 
     def __init__(self) -> None:
@@ -80,17 +93,25 @@ class Counting:
         """Of the last fence; 0 before any."""
         self._trusted: dict[tuple[int, int], Commit] = {}
         self._rejected: dict[tuple[int, int], Commit] = {}
+        self.doubted: set[tuple[int, int]] = set()
+        """(step, attempt) of what the attempt of the last fence passed over."""
 
     def add(self, entry: Entry) -> None:
         match entry:
             case Fence():
                 self.attempt = entry.attempt
+                self.doubted = set()
             case Commit() if entry.attempt == self.attempt:
+                for name in sorted(self.doubted):
+                    self._reject(name)
                 self._rejected.pop(_name(entry), None)
                 self._trusted[_name(entry)] = entry
-            case Reject() if commit := self._trusted.pop(_name(entry), None):
-                self._rejected[_name(entry)] = commit
+            case Reject():
+                self._reject(_name(entry))
+            case Doubt():
+                self.doubted.add(_name(entry))
             case Trust() if commit := self._rejected.pop(_name(entry), None):
+                self.doubted.discard(_name(entry))
                 newest_first = list(self.trusted)
                 place = next((place for place, other in enumerate(newest_first) if other.step <= commit.step), len(newest_first))
                 newest_first.insert(place, commit)
@@ -103,8 +124,12 @@ class Counting:
 
     @property
     def rejected(self) -> tuple[Commit, ...]:
-        """What counted until it was rejected, the last rejected one first."""
+        """What counted until it was rejected, or left because of a doubt, the last one first."""
         return tuple(reversed(self._rejected.values()))
+
+    def _reject(self, name: tuple[int, int]) -> None:
+        if commit := self._trusted.pop(name, None):
+            self._rejected[name] = commit
 
 
 def count(entries: Iterable[Entry]) -> Counting:
@@ -120,7 +145,7 @@ def trusted_commits(entries: Iterable[Entry]) -> list[Commit]:
     return list(count(entries).trusted)
 
 
-def _name(entry: Commit | Reject | Trust) -> tuple[int, int]:
+def _name(entry: Commit | Reject | Trust | Doubt) -> tuple[int, int]:
     """What tells a checkpoint from any other of its run."""
     return entry.step, entry.attempt
 
@@ -162,6 +187,10 @@ class CommitLog:
     def reject(self, commit: Commit, reason: str, *, attempt: int) -> None:
         """`attempt`, which runs now, found that the checkpoint of `commit` can't be used. Raises Fenced."""
         self._append_as(attempt, Reject(attempt=commit.attempt, step=commit.step, reason=reason))
+
+    def doubt(self, commit: Commit, reason: str, *, attempt: int) -> None:
+        """`attempt`, which runs now, passes the checkpoint of `commit` over. Raises Fenced."""
+        self._append_as(attempt, Doubt(attempt=commit.attempt, step=commit.step, reason=reason))
 
     def trust(self, commit: Commit, reason: str) -> None:
         """Takes back that the checkpoint of `commit` was rejected: a person's decision, whatever attempt runs."""

@@ -31,7 +31,7 @@ def directories_to_delete(
     """Which checkpoints retention removes, given every key below checkpoints/. Pure.
 
     Committed ones older than the `keep_latest` newest of `trusted` (newest first), and what attempts before `attempt` left uncommitted;
-    not those that other runs have held, given as (step, attempt).
+    not those that other runs or a person's second look may need, `held` as (step, attempt).
     """
     kept = trusted[:keep_latest]
     names_committed = {(commit.step, commit.attempt) for commit in committed}

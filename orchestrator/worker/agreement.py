@@ -1,12 +1,17 @@
-"""Doing things together: where one rank fails, every rank learns of the same error, so that all take the same way from there."""
+"""Doing things together: where one rank fails, every rank learns of it, so that all take the same way from there.
+
+As a rule all raise the same error. What may be the fault of one host, on which another version of braid may be installed, is raised there
+alone, and PeerFailed elsewhere: who restarts them can then tell it from what every host says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from orchestrator.errors import agreement_order
+from orchestrator.codec import DecodeError
+from orchestrator.errors import PeerFailed, agreement_order, is_configuration
 from orchestrator.worker.exchange import Exchange
 
 T = TypeVar("T")
@@ -31,8 +36,14 @@ def on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T:
     """This rank's result of `action`, once it has succeeded everywhere. An error that can't be agreed on is raised on this rank alone."""
     result = try_on_every_rank(exchange, action)
     if isinstance(result, Failure):
-        raise result.error
+        raise_failure(exchange, result)
     return result
+
+
+def raise_failure(exchange: Exchange, failure: Failure) -> NoReturn:
+    """Raises the agreed error; one of configuration that not all ranks meet on its rank alone."""
+    is_everybodys = not is_configuration(failure.error) or failure.num_alike == exchange.world_size
+    _raise(exchange, failure.error, failure.rank, is_everybodys=is_everybodys)
 
 
 def try_on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T | Failure:
@@ -51,10 +62,10 @@ def on_first_rank(exchange: Exchange, action: Callable[[], T]) -> T:
 
 
 def on_one_rank(exchange: Exchange, rank: int, action: Callable[[], T]) -> T:
-    """The result of `action` on `rank`, on every rank."""
+    """The result of `action` on `rank`, on every rank. What only that one reads, and can't decode, is its own error."""
     result = exchange.broadcast(result_of(action) if exchange.rank == rank else None, source=rank)
     if isinstance(result, Exception):
-        raise result
+        _raise(exchange, result, rank, is_everybodys=not isinstance(result, DecodeError))
     return result  # type: ignore[return-value]
 
 
@@ -78,6 +89,12 @@ def failure_among(results: Sequence[object]) -> Failure | None:
     named = ranks if len(ranks) <= NUM_NAMED else (*ranks[: NUM_NAMED - 1], ranks[-1])
     num_alike = sum(type(error) is type(errors[rank]) for error in errors.values())
     return Failure(error=errors[rank], rank=rank, ranks=named, num_alike=num_alike)
+
+
+def _raise(exchange: Exchange, error: Exception, rank: int, *, is_everybodys: bool) -> NoReturn:
+    if not is_everybodys and exchange.rank != rank:
+        raise PeerFailed(f"rank {rank} can't go on, see its error")
+    raise error
 
 
 def _order(error: Exception) -> int:

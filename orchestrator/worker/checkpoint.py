@@ -15,14 +15,14 @@ from data_pipeline.store.protocol import MAY_PASS, ObjectStore, StoreError
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
 from orchestrator.messages import CheckpointLost
-from orchestrator.records.commit_log import Commit, CommitLog
+from orchestrator.records.commit_log import Commit, CommitLog, count
 from orchestrator.records.holds import held_checkpoints
 from orchestrator.records.keys import CHECKPOINTS, MANIFEST
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.leftovers import remove_leftovers
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
 from orchestrator.records.retention import directories_to_delete
-from orchestrator.worker.agreement import Failure, failure_among, result_of
+from orchestrator.worker.agreement import Failure, failure_among, raise_failure, result_of
 from orchestrator.worker.dcp import StoreWriter
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.parts import Part, PartWriter
@@ -118,13 +118,14 @@ class Committer:
     def _delete_old(self) -> None:
         keys = [info.key for info in self._store.list(CHECKPOINTS)]
         committed = [entry for entry in self._commit_log.entries if isinstance(entry, Commit)]
+        counting = count(self._commit_log.entries)
         directories = directories_to_delete(
             keys,
             committed=committed,
-            trusted=self._commit_log.trusted(),
+            trusted=counting.trusted,
             keep_latest=self._terms.keep_latest,
             attempt=self._terms.attempt,
-            held=held_checkpoints(self._store),
+            held=held_checkpoints(self._store) | counting.doubted,
         )
         for directory in directories:
             self._commit_log.check(self._terms.attempt)
@@ -176,14 +177,14 @@ class Checkpointer:
         """Returns when no save is under way and the last one is committed. Raises what went wrong with it."""
         failure = self._finish()
         if failure is not None:
-            raise failure.error
+            raise_failure(self._exchange, failure)
 
     def _finish_or_drop(self) -> None:
         failure = self._finish()
         if failure is None:
             return
         if not isinstance(failure.error, MAY_PASS):
-            raise failure.error
+            raise_failure(self._exchange, failure)
         log.error(
             "a checkpoint is LOST, the store is away or refuses (step %d, rank %s); training goes on, the next checkpoint tries again: %s",
             self._step,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -23,13 +24,18 @@ _COUNT_BYTES = 4
 class Exchange:
     """One rank's end; for one thread. Another thread needs another exchange, on a clone of the store: a client that waits is locked.
 
-    Every operation raises PeerFailed where others don't come within the store's timeout, or the store is gone with its host.
+    Every operation raises PeerFailed where others don't come within the store's timeout, or the store is gone or frozen with its host.
+    A frozen store takes twice as long to find, and its exchange can't be used any more.
     """
 
     def __init__(self, store: dist.Store, *, rank: int, world_size: int) -> None:
         self.rank = rank
         self.world_size = world_size
         self._store = store
+        self._caller = ThreadPoolExecutor(1, thread_name_prefix="exchange")
+        """Where the store is called: a client waits for a frozen server for ever, whatever its timeout."""
+        self._patience_s: float = 2 * store.timeout.total_seconds()  # type: ignore[attr-defined]
+        """Longer than a store that answers lets anybody wait."""
         self._round = 0
         self._outdated: list[str] = []
         """Keys of earlier rounds that this rank removes as soon as it knows that all ranks are past them."""
@@ -120,9 +126,9 @@ class Exchange:
 
     def _call(self, operation: Callable[..., T], *arguments: object) -> T:
         try:
-            return operation(*arguments)
-        except dist.DistError as error:
-            why = str(error).strip().splitlines()[0]
+            return self._caller.submit(operation, *arguments).result(self._patience_s)
+        except (dist.DistError, TimeoutError) as error:
+            why = next(iter(str(error).strip().splitlines()), "it does not answer")
             raise PeerFailed(f"rank {self.rank} waits for others in vain, or the rank that hosts their store is gone: {why}") from error
 
 

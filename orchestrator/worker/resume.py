@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint, PeerFailed, is_configuration
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Commit
 from orchestrator.records.holds import hold_start
@@ -20,7 +20,7 @@ from orchestrator.records.keys import CHECKPOINTS
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 from orchestrator.records.origin import start_store, unusable_start
 from orchestrator.records.retention import still_there
-from orchestrator.worker.agreement import Failure, on_first_rank, try_on_every_rank
+from orchestrator.worker.agreement import Failure, on_first_rank, raise_failure, try_on_every_rank
 from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt
@@ -45,7 +45,7 @@ class Resumer:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
 
         Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank; HostCorrupts where it is this host's fault,
-        CheckpointCorrupt where it may be, PeerFailed where it is another's.
+        CheckpointCorrupt, DecodeError or ConfigMismatch where it may be, PeerFailed where it is another's.
         """
         exchange = self.witnesses.exchange
         candidates = on_first_rank(exchange, self._candidates)
@@ -59,20 +59,22 @@ class Resumer:
                 log.info("resumed from the checkpoint of step %d (attempt %d)", commit.step, commit.attempt)
                 return Resumed(step=commit.step, rejected=tuple(rejected))
             complaint = _complaint(failure, exchange)
-            self._judge(complaint, is_last=commit is candidates[-1])
-            rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) refused: {complaint.error}")
+            verdict = self._judge(commit, complaint, is_last=commit is candidates[-1])
+            rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) {verdict}: {complaint.error}")
             log.error("%s", rejected[-1])
-            on_first_rank(exchange, partial(self._reject, commit, str(complaint.error)))
         raise NoCheckpoint(_none_left(self.run, rejected[-1]))
 
-    def _judge(self, complaint: Complaint, *, is_last: bool) -> None:
-        """Returns where the checkpoint is to be refused. The last one that is trusted is not refused on the word of one host."""
-        if not self.witnesses.confirm(self.store, complaint) and is_last:
+    def _judge(self, commit: Commit, complaint: Complaint, *, is_last: bool) -> str:
+        """Refuses the checkpoint where another node finds it broken too, and says so; on the word of one host it is only passed over."""
+        is_confirmed = self.witnesses.confirm(self.store, complaint)
+        if not is_confirmed and is_last:
             self.witnesses.leave_open(
                 complaint,
-                "it is of the last checkpoint that is trusted, which one host alone does not refuse: "
+                "it is of the last checkpoint that is trusted, which one host alone does not pass over: "
                 f"run `braid checkpoints {self.run} --verify` on another machine, or resume on another node",
             )
+        on_first_rank(self.witnesses.exchange, partial(self._record, commit, str(complaint.error), is_confirmed=is_confirmed))
+        return "refused" if is_confirmed else "passed over, no other node could look at it"
 
     def _candidates(self) -> list[Commit]:
         commit_log = self.attempt.commit_log
@@ -82,9 +84,10 @@ class Resumer:
             raise NoCheckpoint(_none_left(self.run, "all were refused by earlier attempts"))
         return still_there(trusted, {info.key for info in self.store.list(CHECKPOINTS)})
 
-    def _reject(self, commit: Commit, reason: str) -> None:
-        assert self.attempt.commit_log is not None, "only the first rank writes it"
-        self.attempt.commit_log.reject(commit, reason, attempt=self.attempt.number)
+    def _record(self, commit: Commit, reason: str, *, is_confirmed: bool) -> None:
+        commit_log = self.attempt.commit_log
+        assert commit_log is not None, "only the first rank writes it"
+        (commit_log.reject if is_confirmed else commit_log.doubt)(commit, reason, attempt=self.attempt.number)
 
     def _load(self, commit: Commit, state: dict[str, Tensor]) -> None:
         manifest = self._read_manifest(commit)
@@ -141,16 +144,10 @@ def load_state(run_store: ObjectStore, manifest: CheckpointManifest, state: dict
 
 
 def _complaint(failure: Failure, exchange: Exchange) -> Complaint:
-    """Raises the error where it is not about a file: on every rank.
-
-    One of configuration that not all ranks meet is raised on its rank alone, and PeerFailed elsewhere: it is that host's, on which another
-    version of braid may be installed.
-    """
-    if isinstance(failure.error, CheckpointCorrupt):
-        return Complaint(rank=failure.rank, error=failure.error)
-    if is_configuration(failure.error) and failure.num_alike < exchange.world_size and failure.rank != exchange.rank:
-        raise PeerFailed(f"rank {failure.rank} can't load what others can, see its error")
-    raise failure.error
+    """Raises the error where it is not about a file."""
+    if not isinstance(failure.error, CheckpointCorrupt):
+        raise_failure(exchange, failure)
+    return Complaint(rank=failure.rank, error=failure.error)
 
 
 def _none_left(run: str, why: str) -> str:

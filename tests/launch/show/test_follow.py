@@ -15,7 +15,7 @@ def test_each_refused_checkpoint_is_told_once_when_it_appears(tmp_path: Path) ->
     told: list[str] = []
     seen = warned((status_of(tmp_path, rejected_checkpoints=lines) for lines in refused), told.append)
     assert [(status["state"], len(told)) for status in seen] == [("running", 0), ("running", 1), ("running", 1), ("running", 2)]
-    assert told == ["warning: checkpoint refused: step 40: bad", "warning: checkpoint refused: step 20: bad"]
+    assert told == ["warning: step 40: bad", "warning: step 20: bad"]
 
 
 def test_an_alert_is_told_when_it_appears_and_again_when_it_comes_back(tmp_path: Path) -> None:

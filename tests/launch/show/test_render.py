@@ -44,7 +44,7 @@ def test_a_status_shows_workers_incidents_and_refused_checkpoints(tmp_path: Path
         "0.2 s ago",
         "gpu_out_of_memory",
         "attempt 1: OutOfMemoryError",
-        "refused: step 20: bad",
+        "step 20: bad",
         "1,234 tokens/s",
     ):
         assert part in text, text

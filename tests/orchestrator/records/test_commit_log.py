@@ -9,6 +9,7 @@ from orchestrator.codec import DecodeError
 from orchestrator.errors import Fenced
 from orchestrator.records.commit_log import (
     Commit,
+    Doubt,
     Entry,
     Fence,
     Reject,
@@ -194,6 +195,45 @@ def test_what_was_committed_anew_since_is_not_replaced_by_what_was_rejected():
     assert trusted_commits([Fence(attempt=1), commit(1, 20), reject(1, 20), anew, trust(1, 20)]) == [anew]
 
 
+def doubt(attempt: int, step: int) -> Doubt:
+    return Doubt(attempt=attempt, step=step, reason="unreadable on one host")
+
+
+def test_what_an_attempt_passed_over_counts_until_that_attempt_commits():
+    """Attempt 2 went back to 20 and died, attempt 3 looks at 40 and 60 again."""
+    entries: list[Entry] = [Fence(attempt=1), *(commit(1, step) for step in (20, 40, 60)), Fence(attempt=2), doubt(1, 60), doubt(1, 40)]
+
+    assert steps(entries) == steps([*entries, Fence(attempt=3)]) == [(1, 60), (1, 40), (1, 20)]
+    assert steps([*entries, commit(2, 30)]) == [(2, 30), (1, 20)]
+    assert count([*entries, commit(2, 30)]).rejected == (commit(1, 60), commit(1, 40))
+    assert steps([*entries, Fence(attempt=3), doubt(1, 60), commit(3, 50)]) == [(3, 50), (1, 40), (1, 20)]
+
+
+def test_a_history_that_was_left_because_of_a_doubt_is_left_at_whatever_step_the_next_commit_is():
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 20), commit(1, 40), Fence(attempt=2), doubt(1, 40)]
+
+    assert steps([*entries, commit(2, 40)]) == [(2, 40), (1, 20)]
+    assert steps([*entries, commit(2, 50)]) == [(2, 50), (1, 20)]
+
+
+def test_a_person_brings_back_what_was_passed_over_and_the_attempt_leaves_it_so():
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 20), commit(1, 60), Fence(attempt=2), doubt(1, 60), commit(2, 30), trust(1, 60)]
+
+    assert steps(entries) == [(1, 60), (2, 30), (1, 20)]
+    assert steps([*entries, commit(2, 40)]) == [(2, 40), (1, 60), (2, 30), (1, 20)]
+
+
+def test_a_zombie_can_not_doubt_what_a_newer_attempt_reads():
+    store = MemoryStore()
+    zombie = open_commit_log(store)
+    zombie.fence(1)
+    zombie.commit(commit(1, step=10))
+    open_commit_log(store).fence(2)
+
+    with pytest.raises(Fenced):
+        zombie.doubt(commit(1, step=10), "its own memory is broken", attempt=1)
+
+
 class LosesAnswers(MemoryStore):
     """A store that does what it is asked, and of which nobody hears."""
 
@@ -251,8 +291,10 @@ def test_the_bytes_of_entries():
     log = open_commit_log(store)
     log.fence(1)
     log.commit(Commit(attempt=1, step=3, manifest_key="k", manifest_sha256="s"))
+    log.doubt(Commit(attempt=1, step=3, manifest_key="k", manifest_sha256="s"), "why", attempt=1)
 
     assert store.objects == {
         "commits/000001.json": b'{"attempt": 1, "kind": "fence"}',
         "commits/000002.json": b'{"attempt": 1, "kind": "commit", "manifest_key": "k", "manifest_sha256": "s", "step": 3}',
+        "commits/000003.json": b'{"attempt": 1, "kind": "doubt", "reason": "why", "step": 3}',
     }

@@ -1,7 +1,11 @@
 """Objects between ranks by way of a store: what arrives, what it costs, what is left behind, and what happens when somebody is missing."""
 
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +13,8 @@ import pytest
 import torch.distributed as dist
 
 from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
-from orchestrator.errors import ConfigMismatch, PeerFailed
+from orchestrator.codec import DecodeError
+from orchestrator.errors import ConfigMismatch, NoCheckpoint, PeerFailed
 from orchestrator.worker.agreement import Failure, failure_among, on_every_rank, on_one_rank, try_on_every_rank
 from orchestrator.worker.exchange import Exchange
 from tests.orchestrator.worker.ranks import on_ranks
@@ -122,13 +127,36 @@ def test_an_error_of_one_rank_alone_is_not_passed_on():
     assert str(second).startswith("rank 1 waits for others in vain, or the rank that hosts their store is gone: ")
 
 
-def test_an_error_of_the_rank_that_acts_for_all_is_everybodys():
+@pytest.mark.parametrize("error", [AccessDenied("no credentials"), NoCheckpoint("none left"), ConfigMismatch("another model")])
+def test_an_error_of_the_rank_that_acts_for_all_is_everybodys(error: Exception):
     def refuse() -> None:
-        raise AccessDenied("no credentials")
+        raise error
 
     failures = on_ranks(3, lambda exchange: on_one_rank(exchange, 2, refuse))
 
-    assert [repr(failure) for failure in failures] == ["AccessDenied('no credentials')"] * 3
+    assert [repr(failure) for failure in failures] == [repr(error)] * 3
+
+
+def test_what_only_the_rank_that_acts_can_not_decode_is_its_own():
+    def decode() -> None:
+        raise DecodeError("written by another version")
+
+    failures = on_ranks(3, lambda exchange: on_one_rank(exchange, 2, decode))
+
+    assert [type(failure) for failure in failures] == [PeerFailed, PeerFailed, DecodeError]
+
+
+@pytest.mark.parametrize("error", [ConfigMismatch("another model"), NoCheckpoint("none left"), DecodeError("of another version")])
+def test_an_error_of_configuration_is_everybodys_where_all_meet_it(error: Exception):
+    def act(exchange: Exchange, *failing: int) -> None:
+        def meet() -> None:
+            if exchange.rank in failing:
+                raise error
+
+        on_every_rank(exchange, meet)
+
+    assert [type(failure) for failure in on_ranks(2, lambda exchange: act(exchange, 0, 1))] == [type(error)] * 2
+    assert [type(failure) for failure in on_ranks(2, lambda exchange: act(exchange, 1))] == [PeerFailed, type(error)]
 
 
 def test_who_waits_in_one_exchange_keeps_nobody_out_of_another():
@@ -154,6 +182,35 @@ def test_a_store_that_is_gone_with_its_host_is_one_line():
     with pytest.raises(PeerFailed, match=r"^rank 1 waits for others in vain, or the rank that hosts their store is gone: .+") as caught:
         exchange.barrier()
     assert "\n" not in str(caught.value)
+
+
+HOST = """
+import time
+from datetime import timedelta
+import torch.distributed as dist
+store = dist.TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=20), wait_for_workers=False)
+print(store.port, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[subprocess.Popen[str]]:
+    """A process that hosts a store and says where."""
+    with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("operation", [Exchange.barrier, lambda exchange: exchange.broadcast(None)])
+def test_a_store_that_is_frozen_with_its_host_holds_nobody_for_ever(host: subprocess.Popen[str], operation: Callable[[Exchange], object]):
+    assert host.stdout is not None
+    store = dist.TCPStore("127.0.0.1", int(host.stdout.readline()), 2, False, timedelta(seconds=1))
+    exchange = Exchange(store, rank=1, world_size=2)
+    host.send_signal(signal.SIGSTOP)
+
+    with pytest.raises(PeerFailed, match=r"^rank 1 waits for others in vain, or .* is gone: it does not answer$"):
+        operation(exchange)
 
 
 def tcp_store() -> dist.TCPStore:

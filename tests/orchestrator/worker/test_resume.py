@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from data_pipeline.store.protocol import KeyMissing, StoreUnavailable
+from orchestrator.codec import DecodeError
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Fenced, HostCorrupts, NoCheckpoint, PeerFailed
 from orchestrator.messages import Resumed
-from orchestrator.records.commit_log import Reject, open_commit_log
+from orchestrator.records.commit_log import Doubt, Reject, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
@@ -56,7 +57,7 @@ def test_a_run_without_a_checkpoint_starts_afresh(exchange: Exchange):
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
-def test_one_flipped_byte_refuses_a_checkpoint_and_the_one_before_is_used(exchange: Exchange, name: str, caplog: pytest.LogCaptureFixture):
+def test_one_flipped_byte_costs_a_checkpoint_and_the_one_before_is_used(exchange: Exchange, name: str, caplog: pytest.LogCaptureFixture):
     store = MemoryStore()
     begin(store, exchange, 1).save(3, 6)
     flip_a_byte(store, checkpoint_directory(6, 1) + name)
@@ -67,14 +68,15 @@ def test_one_flipped_byte_refuses_a_checkpoint_and_the_one_before_is_used(exchan
     assert torch.equal(state["model.weight"], torch.full((4, 3), 3.0))
     assert len(resumed.rejected) == 1
     assert resumed.rejected[0].startswith(
-        f"checkpoint of step 6 (attempt 1) refused: memory:checkpoints/step-000000006-a0001/{name} is not what"
+        "checkpoint of step 6 (attempt 1) passed over, no other node could look at it: "
+        f"memory:checkpoints/step-000000006-a0001/{name} is not what"
     )
     assert resumed.rejected[0] in caplog.text
-    assert isinstance(open_commit_log(store).entries[-1], Reject)
+    assert isinstance(open_commit_log(store).entries[-1], Doubt)
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
-def test_a_missing_file_refuses_a_checkpoint(exchange: Exchange, name: str):
+def test_a_missing_file_costs_a_checkpoint(exchange: Exchange, name: str):
     store = MemoryStore()
     begin(store, exchange, 1).save(3, 6)
     store.delete(checkpoint_directory(6, 1) + name)
@@ -86,11 +88,11 @@ def test_a_missing_file_refuses_a_checkpoint(exchange: Exchange, name: str):
 
 
 def test_a_checkpoint_that_was_refused_once_is_never_considered_again(exchange: Exchange):
-    store = MemoryStore()
-    begin(store, exchange, 1).save(3, 6)
+    store = saved(3, 6)
     good = store.objects[checkpoint_directory(6, 1) + "__0_0.distcp"]
     flip_a_byte(store, checkpoint_directory(6, 1) + "__0_0.distcp")
-    begin(store, exchange, 2).load()
+    two = on_ranks(2, lambda exchange: begin(store, exchange, 2).load())
+    assert all(resumed.rejected[0].startswith("checkpoint of step 6 (attempt 1) refused: ") for resumed, _ in two)
     store.objects[checkpoint_directory(6, 1) + "__0_0.distcp"] = good
 
     resumed, _ = begin(store, exchange, 3).load()
@@ -132,27 +134,6 @@ def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again():
                 str(error),
             )
     assert steps_refused(store) == [6, 3]
-
-
-@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "manifest.json"])
-def test_the_last_checkpoint_is_not_refused_on_the_word_of_one_host(exchange: Exchange, name: str):
-    """Two ranks of one node are one witness. Nor is it held against that host as a fault of its hardware: the file may be broken."""
-    store = saved(3, 6)
-    for step in (3, 6):
-        flip_a_byte(store, checkpoint_directory(step, 1) + name)
-
-    for attempt in (2, 3):
-        complaining, other = on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load(ranks_per_node=2))
-
-        assert isinstance(complaining, CheckpointCorrupt)
-        assert re.fullmatch(
-            rf"host {socket.gethostname()}: memory:checkpoints/step-000000003-a0001/{name} is not what was written: SHA-256 \S+…, "
-            r"committed was \S+…; it is of the last checkpoint that is trusted, which one host alone does not refuse: "
-            r"run `braid checkpoints first --verify` on another machine, or resume on another node",
-            str(complaining),
-        )
-        assert repr(other) == "PeerFailed('rank 0 alone finds a checkpoint broken, see its error')"
-        assert steps_refused(store) == [6]
 
 
 @pytest.mark.parametrize(("name", "node"), [(".metadata", 1), ("manifest.json", 0), ("__1_0.distcp", 1)])
@@ -227,6 +208,23 @@ def test_what_one_host_alone_finds_unfit_is_that_hosts_own():
 
     assert [type(error) for error in on_ranks(3, lambda one: resume_as_another(one, 1))] == [PeerFailed, ConfigMismatch, PeerFailed]
     assert [type(error) for error in on_ranks(3, lambda one: resume_as_another(one, 0, 1, 2))] == [ConfigMismatch] * 3
+
+
+def test_what_the_first_host_alone_reads_and_can_not_decode_is_that_hosts_own():
+    """Its bits flip, or another version of braid is installed there: another host may be tried."""
+    store = saved(3, num_ranks=2)
+    misreading = Misreading(name="000001.json", objects=store.objects, lock=store.lock)
+
+    reading = on_ranks(2, lambda exchange: begin(misreading if exchange.rank == 0 else store, exchange, 2).load())
+
+    def save_after_a_newer_version(exchange: Exchange) -> None:
+        training = begin(store, exchange, 3)
+        store.put("commits/000004.json", b'{"kind": "of a newer version"}')
+        training.save(6)
+
+    for first, second in (reading, on_ranks(2, save_after_a_newer_version)):
+        assert isinstance(first, DecodeError)
+        assert repr(second) == 'PeerFailed("rank 0 can\'t go on, see its error")'
 
 
 def test_a_store_that_is_away_refuses_nothing(exchange: Exchange):
