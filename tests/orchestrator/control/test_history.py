@@ -47,7 +47,7 @@ def test_a_run_is_read_as_it_was_left():
     store = MemoryStore()
     assert read_state(store) == RunState()
     history = live(store, *LIFE)
-    assert read_state(store) == open_history(store).state == history.reread() == history.state
+    assert read_state(store) == open_history(store).state == history.reopen().state == history.state
     assert history.state.attempt == 3
 
 
