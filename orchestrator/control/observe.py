@@ -32,7 +32,7 @@ def events_of(state: RunState, seen: Observation, in_stage_s: float) -> Iterator
         yield from _progress(state, agents, seen)
         yield from _ended(state, agents, seen.at_s)
     yield from _faults(state, agents, seen, in_stage_s)
-    if state.stage in (Stage.STARTING, Stage.RUNNING):
+    if state.stage in (Stage.WAITING, Stage.STARTING, Stage.RUNNING):
         yield from _cordoned(state, seen)
     if state.stage is Stage.DRAINING and all(_is_gone(state, agent) for agent in _placed_agents(state, seen)):
         yield events.WorkersGone(at_s=seen.at_s, attempt=state.attempt, spares=_spares(state, seen))
@@ -184,9 +184,9 @@ def _silent_s(agent: AgentSeen) -> float:
 
 
 def _cordoned(state: RunState, seen: Observation) -> Iterator[Event]:
-    """Machines that the attempt is on, and that somebody took out of use."""
+    """Machines that the run holds, and that somebody, or the run itself, took out of use."""
     standings = {placed.node: seen.standings.get(placed.machine, GOOD_STANDING) for placed in state.placement}
-    cordoned = {node: standing for node, standing in standings.items() if standing.cordoned}
+    cordoned = {node: standing for node, standing in standings.items() if standing.cordoned and node not in state.given_back}
     if cordoned:
         machines = ", ".join(placed.machine for placed in state.placement if placed.node in cordoned)
         within_s = min((standing.within_s for standing in cordoned.values() if standing.within_s is not None), default=None)

@@ -125,6 +125,8 @@ class RunState:
     attempt: int = 0
     placement: tuple[Placed, ...] = ()
     """Nodes of the attempt, in the order of their ranks."""
+    given_back: tuple[str, ...] = ()
+    """Those of them whose machine was cordoned, once no worker is left there: the run holds them no more."""
     committed_step: int = 0
     resumed_from: int | None = None
     """Step that the current attempt started from, once known."""

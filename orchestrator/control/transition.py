@@ -85,6 +85,7 @@ def _attempt_started(state: RunState, event: events.AttemptStarted) -> RunState:
         stage=Stage.STARTING,
         attempt=event.attempt,
         placement=event.placement,
+        given_back=(),
         resumed_from=None,
         wait_s=0.0,
         wants_nodes=False,
@@ -210,7 +211,9 @@ def _failed(state: RunState, seen: events.FaultsSeen) -> RunState:
 
 
 def _nodes_to_leave(state: RunState, event: events.NodesToLeave) -> RunState:
-    """Workers that have begun to train save first."""
+    """Workers that have begun to train save first. Between attempts there are none: the nodes are given back."""
+    if state.stage is Stage.WAITING:
+        return replace(state, given_back=tuple(dict.fromkeys((*state.given_back, *event.nodes))))
     if state.stage not in (Stage.STARTING, Stage.RUNNING):
         return state
     faults = tuple(fault_on(state, node, Cause.LEAVING, event.text) for node in event.nodes)
