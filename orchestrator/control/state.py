@@ -133,7 +133,8 @@ class RunState:
     restarts: int = 0
     restarts_in_row: int = 0
     waited_s: float = 0.0
-    """Waits before the restarts in this row, added up."""
+    """Waits that were ordered before the restarts in this row, added up. At least as long was waited: one that a new controller begins
+    anew counts once, and neither the attempts between them nor waits for nodes count."""
     wait_s: float = 0.0
     """How long the run waits before its next attempt, from the moment at which the one before was gone."""
     wants_nodes: bool = False
