@@ -12,7 +12,7 @@ from orchestrator.control.incidents import suspects
 from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
-from orchestrator.control.transition import fault_at, fault_on, terms_in
+from orchestrator.control.transition import fault_at, fault_on, save_within_s, terms_in
 from orchestrator.messages import WorkerReport
 
 NODE_WIDE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS, Cause.KILLED, Cause.LEAVING)
@@ -36,7 +36,7 @@ def events_of(state: RunState, seen: Observation, in_stage_s: float) -> Iterator
         yield from _cordoned(state, seen)
     if state.stage is Stage.DRAINING and all(_is_gone(state, agent) for agent in _placed_agents(state, seen)):
         yield events.WorkersGone(at_s=seen.at_s, attempt=state.attempt, spares=_spares(state, seen))
-    if state.stage is Stage.SAVING and in_stage_s >= _save_within_s(state):
+    if state.stage is Stage.SAVING and in_stage_s >= save_within_s(state):
         yield events.SavingOverdue(at_s=seen.at_s, attempt=state.attempt)
     if state.stage is Stage.WAITING and in_stage_s >= state.wait_s:
         yield from _next_attempt(state, seen)
@@ -252,8 +252,3 @@ def _is_gone(state: RunState, agent: AgentSeen) -> bool:
 def _node_of_rank(state: RunState, rank: int) -> str | None:
     index = rank // terms_in(state).workers_per_node
     return state.placement[index].node if index < len(state.placement) else None
-
-
-def _save_within_s(state: RunState) -> float:
-    limit = terms_in(state).recovery.stop_timeout_s
-    return limit if state.save_within_s is None else min(limit, state.save_within_s)

@@ -154,12 +154,25 @@ def test_asking_twice_for_the_same_is_asking_once():
 
 def test_a_stop_that_takes_too_long_kills():
     state = play(*running(), stop(), SavingOverdue(at_s=1.0, attempt=1), gone(1))
-    assert (state.label, state.reason) == ("stopped", "stopped on request, without a new checkpoint: saving took too long")
+    assert (state.label, state.reason) == ("stopped", "stopped on request; its last checkpoint failed: it took longer than 600 s")
 
 
 def test_a_worker_that_dies_during_a_stop_ends_the_run_instead_of_restarting_it():
     state = play(*running(), stop(), failed(1, fault()), gone(1))
     assert (state.label, state.reason) == ("stopped", "stopped on request; its last checkpoint failed: it broke")
+
+
+def test_a_worker_that_dies_once_its_stop_was_saved_takes_nothing_away():
+    state = play(*running(), stop(), committed(1, 77), failed(1, fault(), at_step=77), gone(1))
+    assert (state.label, state.reason) == ("stopped", "stopped on request at step 77; after that was saved: it broke")
+    state = play(*running(), committed(1, 60), stop(), failed(1, fault(), at_step=77), gone(1))
+    assert state.reason == "stopped on request; its last checkpoint failed: it broke", "that of step 60 is an earlier one"
+
+
+def test_checkpoints_that_were_lost_do_not_end_the_last_one_early():
+    state = play(*running(), *(lost_checkpoint(1, step, "b") for step in (50, 100)), stop(), lost_checkpoint(1, 150, "b"))
+    assert state.stage is Stage.SAVING
+    assert play(committed(1, 160), ended(1, Outcome.STOPPED, 160), gone(1), state=state).reason == "stopped on request at step 160"
 
 
 def test_a_stop_while_waiting_starting_or_recovering_ends_the_run():
