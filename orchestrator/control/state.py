@@ -151,7 +151,7 @@ class RunState:
     resumed_after_attempt: int = 0
     """Last attempt before a person resumed the run: incidents up to it are history."""
     rejected: tuple[str, ...] = ()
-    """Checkpoints that were refused, one line each."""
+    """Checkpoints that this attempt refused, one line each."""
     lost_checkpoints: tuple[LostCheckpoint, ...] = ()
     """Those that were lost since the last one that was committed, in this attempt."""
 

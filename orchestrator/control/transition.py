@@ -91,6 +91,7 @@ def _attempt_started(state: RunState, event: events.AttemptStarted) -> RunState:
         wants_nodes=False,
         save_within_s=None,
         reason=recovering_from(state),
+        rejected=(),
         lost_checkpoints=(),
     )
 
@@ -154,9 +155,8 @@ def _training_resumed(state: RunState, event: events.TrainingResumed) -> RunStat
     """A checkpoint that nobody knew of is progress, although its commit was told to nobody."""
     if state.resumed_from is not None or state.stage not in ACTIVE:
         return state
-    rejected = (*state.rejected, *event.rejected)
     known = _progressed(state) if event.from_step > state.committed_step else state
-    return replace(known, resumed_from=event.from_step, committed_step=event.from_step, rejected=rejected)
+    return replace(known, resumed_from=event.from_step, committed_step=event.from_step, rejected=event.rejected)
 
 
 def _step_reached(state: RunState, event: events.StepReached) -> RunState:
