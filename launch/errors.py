@@ -42,4 +42,4 @@ class Abandoned(UserError):
 
 
 class NotOpen(NotReachable):
-    """A controller answers, but does not control its run; the message says why."""
+    """A controller is there, but does not control its run, or does not understand what it is asked; the message says why."""

@@ -3,11 +3,38 @@
 from typing import Any
 
 Status = dict[str, Any]
-"""The keys are those of orchestrator.control.status.build_status.
+"""The keys are KEYS and what every step measures, those of orchestrator.control.status.build_status.
 
 `alerts` are the things that a person should see to, one line each, worded the same for as long as they hold. `workers` is one page of them
 by rank, of `num_workers` in all; `nodes` and `strikes` go by machine.
 """
 
+KEYS = frozenset(
+    [
+        "run",
+        "state",
+        "reason",
+        "alerts",
+        "attempt",
+        "step",
+        "num_steps",
+        "tokens",
+        "tokens_per_s",
+        "skipped_updates",
+        "last_committed_step",
+        "rejected_checkpoints",
+        "live",
+        "seen_s_ago",
+        "nodes",
+        "spares",
+        "strikes",
+        "cordoned",
+        "num_workers",
+        "workers",
+        "restarts",
+        "num_incidents",
+        "incidents",
+    ]
+)
 ENDED = ("finished", "failed", "stopped")
 """States of a run in which nothing changes any more, unless it is resumed."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from data_pipeline.config import StorageConfig
 from launch.errors import NotOpen, NotReachable
-from launch.status import Status
+from launch.status import KEYS, Status
+from model.train.metrics import in_status
 from orchestrator.config import RunConfig
 from orchestrator.control.state import Terms
 from orchestrator.node.home import home_directory
@@ -46,6 +47,8 @@ class RunHandle:
     def status(self, page: int = 1) -> Status:
         """Its `workers` are those of the page; the first is 1."""
         status: Status = self._ask("status", page, within_s=STATUS_WITHIN_S)
+        if missing := (KEYS | in_status(None).keys()) - status.keys():
+            raise NotOpen(str(client.another_version(self._run, f"its status lacks {', '.join(sorted(missing))}")))
         return status
 
     def stop(self, *, now: bool) -> None:
@@ -64,15 +67,14 @@ class RunHandle:
     def _ask(self, method: str, *arguments: object, within_s: float) -> Any:
         if not client.is_connected():
             raise NotReachable(f"controller of {self._run}: its cluster is gone; see `braid status {self._run}`")
-        return self._answer(getattr(self._actor, method).remote(*arguments), within_s)
-
-    def _answer(self, reference: Any, within_s: float) -> Any:
         import ray
 
         from orchestrator.ray_backend.controller_actor import NotReady
 
         try:
-            return ray.get(reference, timeout=within_s)
+            return client.ask(self._run, self._actor, method, *arguments, within_s=within_s)
+        except client.AnotherVersion as error:
+            raise NotOpen(str(error)) from error
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, NotReady):

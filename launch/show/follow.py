@@ -16,16 +16,15 @@ _LINE_EVERY_S = 10.0
 
 def warned(seen: Iterator[Status], tell: Callable[[str], None]) -> Iterator[Status]:
     """Passes on what it sees, and tells each alert, and each checkpoint that was refused or passed over, once when it appears."""
-    told_refused, alerts = 0, []
+    alerts, refused = [], []
     for status in seen:
         for line in status["alerts"]:
             if line not in alerts:
                 tell(f"ALERT: {line}")
-        alerts = status["alerts"]
-        refused = status["rejected_checkpoints"]
-        for line in refused[told_refused:]:
-            tell(f"warning: {line}")
-        told_refused = max(told_refused, len(refused))
+        for line in status["rejected_checkpoints"]:
+            if line not in refused:
+                tell(f"warning: {line}")
+        alerts, refused = status["alerts"], status["rejected_checkpoints"]
         yield status
 
 

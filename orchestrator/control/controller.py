@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from data_pipeline.store.protocol import StoreUnavailable
@@ -74,7 +74,7 @@ class Controller:
             while self._history.state.stage is not Stage.ENDED:
                 self._tick()
         except Superseded:
-            self._leave_to(self._patiently(self._history.reread))
+            self._leave_to(self._patiently(self._history.reopen).state)
             raise
         self._cluster.reconcile(desired(self._run, self._history.state))  # what is held against machines in the end is recorded
         self._cluster.close()
@@ -82,19 +82,35 @@ class Controller:
 
     def _leave_to(self, other: RunState) -> None:
         """`other`: the run as another controller, or a person, has it now."""
-        if other.stage is not Stage.ENDED:
-            return self._cluster.step_down()
-        if not self._is_attached:  # the agents that are here obey the controller before this one
-            self._cluster.attach(epoch=self._history.state.epoch, desired=desired(self._run, other))
-        self._cluster.close()
+        has_ended = other.stage is Stage.ENDED
+        if not self._is_attached:  # the agents that are here obey the controller before this one, which has lost the run as well
+            before = self._history.state
+            wanted = desired(self._run, other if has_ended else before)
+            self._cluster.attach(epoch=before.epoch, desired=replace(wanted, may_start=False))
+        if has_ended:
+            self._cluster.close()
+        else:
+            self._cluster.step_down()
 
     def _open(self) -> None:
         """An entry of its own comes first: from here on every older controller fails to write, and agents refuse it."""
         self._since_s = self._attended.look()
-        self._append(ControllerStarted(at_s=self._wall_clock(), epoch=self._history.state.epoch + 1))
+        self._take_over()
         state = self._history.state
         self._cluster.attach(epoch=state.epoch, desired=desired(self._run, state))
         self._is_attached = True
+
+    def _take_over(self) -> None:
+        """What a person, or the controller before this one, writes at the same moment is heard: only a newer controller is left the run."""
+        while True:
+            epoch = self._history.state.epoch
+            try:
+                return self._append(ControllerStarted(at_s=self._wall_clock(), epoch=epoch + 1))
+            except Superseded:
+                now = self._patiently(self._history.reopen)
+                if now.state.stage is Stage.ENDED or now.state.epoch > epoch:
+                    raise
+                self._history = now
 
     def _tick(self) -> None:
         self._cluster.reconcile(desired(self._run, self._history.state))

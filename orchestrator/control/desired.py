@@ -42,9 +42,8 @@ def desired(run: str, state: RunState) -> Desired:
     if terms is None or state.stage is Stage.ENDED:
         return Desired(attempt=state.attempt, findings=findings(run, state))
     newest = state.incidents[-1] if state.incidents else None
-    cordoned = newest.cordons if newest is not None and state.stage is Stage.WAITING else ()
     return Desired(
-        held=tuple(placed.node for placed in state.placement if placed.machine not in cordoned),
+        held=tuple(placed.node for placed in state.placement if placed.node not in state.given_back),
         attempt=state.attempt,
         mode=MODES.get(state.stage, Mode.KILL),
         placement=tuple(placed.node for placed in state.placement),

@@ -1,6 +1,6 @@
 """Journals of versions that wrote events only, and decided anew whenever they read them. Pure.
 
-Such a run goes on with a new attempt from its newest checkpoint. What failed before is left to its logs.
+Such a run goes on with a new attempt from its newest checkpoint, unless it has ended, or may have. What failed before is left to its logs.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.control import events
+from orchestrator.control.causes import Cause
 from orchestrator.control.events import Event
-from orchestrator.control.state import Ending, RunState, Stage
+from orchestrator.control.state import Ending, RunState, Stage, Terms
 from orchestrator.messages import Outcome
 
 
@@ -46,42 +47,64 @@ class BackoffElapsed:
 EARLIER_KINDS: dict[str, Any] = {cls.__name__: cls for cls in (NodesChanged, WorkerFailed, BackoffElapsed)}
 
 
+RESTARTS_IN_ANY_CASE = 2
+"""Every earlier version tried again after as many failures of any cause but a wrong configuration."""
+
+
 def state_after(history: Sequence[Event]) -> RunState:
     """What a journal without decisions says for certain; the state of a run that was never submitted for no events."""
-    terms, ending = None, None
+    terms: Terms | None = None
     epoch = attempt = committed_step = 0
-    workers: events.WorkersEnded | None = None
-    stop_wanted = False
+    stretch: list[Event | WorkerFailed] = []
     for event in history:
         attempt = max(attempt, getattr(event, "attempt", 0))
         match event:
             case events.RunSubmitted() | events.ResumeRequested():
-                terms, ending, workers, stop_wanted = event.terms, None, None, False
+                terms, stretch = event.terms, []
             case events.ControllerStarted():
                 epoch = event.epoch
-            case events.CheckpointCommitted() | events.TrainingResumed():
-                committed_step = event.step if isinstance(event, events.CheckpointCommitted) else event.from_step
+                continue
+            case events.CheckpointCommitted():
+                committed_step = event.step
+            case events.TrainingResumed():
+                committed_step = event.from_step
             case events.WorkersEnded():
-                workers, committed_step = event, max(committed_step, event.step)
-            case events.StopRequested():
-                stop_wanted = True
-            case events.WorkersGone():
-                ending = _ending(workers, stop_wanted)
-    if history and isinstance(history[-1], events.StopRequested):
-        ending = Ending.STOPPED
+                committed_step = max(committed_step, event.step)
+        stretch.append(event)
+    stage, ending, reason = _end_of(stretch, terms)
     return RunState(
-        stage=Stage.ENDED if ending else Stage.WAITING,
+        stage=stage,
         terms=terms,
         epoch=epoch,
         attempt=attempt + 1 if attempt else 0,  # one more may have begun without a word
         committed_step=committed_step,
+        stop_wanted=ending is Ending.STOPPED,
         ending=ending,
-        reason="" if ending is None else f"{ending.value}, under an earlier version of braid",
+        reason=reason,
     )
 
 
-def _ending(workers: events.WorkersEnded | None, stop_wanted: bool) -> Ending | None:
-    """Whether a run had ended when its workers were gone; one that failed for good looks like one that is about to restart."""
-    if workers is not None and workers.outcome is Outcome.FINISHED:
-        return Ending.FINISHED
-    return Ending.STOPPED if stop_wanted else None
+def _end_of(stretch: Sequence[Event | WorkerFailed], terms: Terms | None) -> tuple[Stage, Ending | None, str]:
+    """How a run is left by the events since it was last submitted or resumed.
+
+    Where a stop has no end, workers may still be saving: a controller sees to it. A failure that ended the run wrote no other event than
+    one that another attempt was to follow: where both may be, a person decides.
+    """
+    are_gone = any(isinstance(event, events.WorkersGone) for event in stretch[-1:])
+    outcomes = [event.outcome for event in stretch if isinstance(event, events.WorkersEnded)]
+    if are_gone and Outcome.FINISHED in outcomes:
+        return Stage.ENDED, Ending.FINISHED, "finished, under an earlier version of braid"
+    if any(isinstance(event, events.StopRequested) for event in stretch):
+        return Stage.ENDED if are_gone else Stage.DRAINING, Ending.STOPPED, "stopped on request, under an earlier version of braid"
+    if not are_gone or terms is None or _goes_on(stretch, terms):
+        return Stage.WAITING, None, ""
+    told = [f" ({event.cause}: {event.detail})" for event in stretch if isinstance(event, WorkerFailed)]
+    failed = f"its last attempt failed{''.join(told[-1:])} under an earlier version of braid"
+    return Stage.ENDED, Ending.FAILED, f"{failed}, which may have ended it; `braid resume` goes on"
+
+
+def _goes_on(stretch: Sequence[Event | WorkerFailed], terms: Terms) -> bool:
+    """Whether every earlier version would have tried again after the last of these failures."""
+    num_failures = sum(isinstance(event, events.WorkersGone) for event in stretch)
+    is_wrong = any(isinstance(event, WorkerFailed) and event.cause == Cause.CONFIG.value for event in stretch)
+    return not is_wrong and num_failures <= min(RESTARTS_IN_ANY_CASE, terms.recovery.max_restarts)

@@ -107,7 +107,7 @@ class CheckpointLost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodesToLeave:
-    """Somebody cordoned machines that the attempt is on."""
+    """Machines were cordoned that the attempt is on, or that are kept for the next one."""
 
     at_s: float
     attempt: int

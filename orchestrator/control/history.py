@@ -43,20 +43,23 @@ class History:
         self.state = after
         return True
 
-    def reread(self) -> RunState:
-        """The state as the store has it now, whoever wrote it."""
-        return fold(self._journal.reread())
+    def reopen(self) -> History:
+        """The same writer's end of the run as the store has it now, whoever wrote it."""
+        return _over(self._journal.reopen())
 
 
 def open_history(store: ObjectStore, writer: str | None = None) -> History:
     """The run whose store this is, for appending as `writer` (default: a new unique name). Raises JournalBroken."""
-    journal = open_journal(store, KINDS, writer)
-    return History(journal, fold(journal.entries))
+    return _over(open_journal(store, KINDS, writer))
 
 
 def new_history(store: ObjectStore) -> History:
     """A run without entries yet: appending to it raises Superseded where there is one already."""
     return History(new_journal(store, KINDS), RunState())
+
+
+def _over(journal: Journal[Event]) -> History:
+    return History(journal, fold(journal.entries))
 
 
 def read_state(store: ObjectStore) -> RunState:

@@ -13,7 +13,7 @@ from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
 from orchestrator.control.summary import FailedRanks
-from orchestrator.control.transition import fault_at, fault_on, terms_in
+from orchestrator.control.transition import fault_at, fault_on, save_within_s, terms_in
 
 NODE_WIDE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS, Cause.KILLED, Cause.LEAVING)
 """Causes that each node has for itself; of any other, however many nodes it shows on, there is one fault."""
@@ -32,11 +32,11 @@ def events_of(state: RunState, seen: Observation, in_stage_s: float) -> Iterator
         yield from _progress(state, agents, seen)
         yield from _ended(state, agents, seen.at_s)
     yield from _faults(state, agents, seen, in_stage_s)
-    if state.stage in (Stage.STARTING, Stage.RUNNING):
+    if state.stage in (Stage.WAITING, Stage.STARTING, Stage.RUNNING):
         yield from _cordoned(state, seen)
     if state.stage is Stage.DRAINING and all(_is_gone(state, agent) for agent in _placed_agents(state, seen)):
         yield events.WorkersGone(at_s=seen.at_s, attempt=state.attempt, spares=_spares(state, seen))
-    if state.stage is Stage.SAVING and in_stage_s >= _save_within_s(state):
+    if state.stage is Stage.SAVING and in_stage_s >= save_within_s(state):
         yield events.SavingOverdue(at_s=seen.at_s, attempt=state.attempt)
     if state.stage is Stage.WAITING and in_stage_s >= state.wait_s:
         yield from _next_attempt(state, seen)
@@ -184,9 +184,9 @@ def _silent_s(agent: AgentSeen) -> float:
 
 
 def _cordoned(state: RunState, seen: Observation) -> Iterator[Event]:
-    """Machines that the attempt is on, and that somebody took out of use."""
+    """Machines that the run holds, and that somebody, or the run itself, took out of use."""
     standings = {placed.node: seen.standings.get(placed.machine, GOOD_STANDING) for placed in state.placement}
-    cordoned = {node: standing for node, standing in standings.items() if standing.cordoned}
+    cordoned = {node: standing for node, standing in standings.items() if standing.cordoned and node not in state.given_back}
     if cordoned:
         machines = ", ".join(placed.machine for placed in state.placement if placed.node in cordoned)
         within_s = min((standing.within_s for standing in cordoned.values() if standing.within_s is not None), default=None)
@@ -252,8 +252,3 @@ def _is_gone(state: RunState, agent: AgentSeen) -> bool:
 def _placed_of_rank(state: RunState, rank: int) -> Placed | None:
     index = rank // terms_in(state).workers_per_node
     return state.placement[index] if index < len(state.placement) else None
-
-
-def _save_within_s(state: RunState) -> float:
-    limit = terms_in(state).recovery.stop_timeout_s
-    return limit if state.save_within_s is None else min(limit, state.save_within_s)

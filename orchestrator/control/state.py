@@ -125,13 +125,16 @@ class RunState:
     attempt: int = 0
     placement: tuple[Placed, ...] = ()
     """Nodes of the attempt, in the order of their ranks."""
+    given_back: tuple[str, ...] = ()
+    """Those of them whose machine was cordoned, once no worker is left there: the run holds them no more."""
     committed_step: int = 0
     resumed_from: int | None = None
     """Step that the current attempt started from, once known."""
     restarts: int = 0
     restarts_in_row: int = 0
     waited_s: float = 0.0
-    """Waits before the restarts in this row, added up."""
+    """Waits that were ordered before the restarts in this row, added up. At least as long was waited: one that a new controller begins
+    anew counts once, and neither the attempts between them nor waits for nodes count."""
     wait_s: float = 0.0
     """How long the run waits before its next attempt, from the moment at which the one before was gone."""
     wants_nodes: bool = False
@@ -148,7 +151,7 @@ class RunState:
     resumed_after_attempt: int = 0
     """Last attempt before a person resumed the run: incidents up to it are history."""
     rejected: tuple[str, ...] = ()
-    """Checkpoints that were refused, one line each."""
+    """Checkpoints that this attempt refused, one line each."""
     lost_checkpoints: tuple[LostCheckpoint, ...] = ()
     """Those that were lost since the last one that was committed, in this attempt."""
 

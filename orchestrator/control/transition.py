@@ -85,11 +85,13 @@ def _attempt_started(state: RunState, event: events.AttemptStarted) -> RunState:
         stage=Stage.STARTING,
         attempt=event.attempt,
         placement=event.placement,
+        given_back=(),
         resumed_from=None,
         wait_s=0.0,
         wants_nodes=False,
         save_within_s=None,
         reason=recovering_from(state),
+        rejected=(),
         lost_checkpoints=(),
     )
 
@@ -153,9 +155,8 @@ def _training_resumed(state: RunState, event: events.TrainingResumed) -> RunStat
     """A checkpoint that nobody knew of is progress, although its commit was told to nobody."""
     if state.resumed_from is not None or state.stage not in ACTIVE:
         return state
-    rejected = (*state.rejected, *event.rejected)
     known = _progressed(state) if event.from_step > state.committed_step else state
-    return replace(known, resumed_from=event.from_step, committed_step=event.from_step, rejected=rejected)
+    return replace(known, resumed_from=event.from_step, committed_step=event.from_step, rejected=event.rejected)
 
 
 def _step_reached(state: RunState, event: events.StepReached) -> RunState:
@@ -184,7 +185,8 @@ def _checkpoint_lost(state: RunState, event: events.CheckpointLost) -> RunState:
     newest = row[-limit:]
     is_its_own = len(newest) == limit and {lost.machine for lost in newest} == {machine} and len(state.placement) > 1
     has_moved_in_vain = state.restarts_in_row > 0
-    if event.node is None or not is_its_own or not event.spares or has_moved_in_vain:
+    is_ending = state.stage is Stage.SAVING  # one more checkpoint is on its way
+    if event.node is None or not is_its_own or not event.spares or has_moved_in_vain or is_ending:
         return replace(state, lost_checkpoints=newest)
     detail = f"{limit} checkpoints in a row were lost there: {event.text}"
     fault = fault_on(state, event.node, Cause.CUT_OFF, detail)
@@ -204,13 +206,21 @@ def _failed(state: RunState, seen: events.FaultsSeen) -> RunState:
     is_leaving = bool(state.incidents) and state.incidents[-1].attempt == seen.attempt
     failed = explained(state, seen) if is_leaving else replace(state, incidents=(*state.incidents, incident_of(state, seen)))
     if state.stop_wanted:
-        reason = f"stopped on request; its last checkpoint failed: {failed.incidents[-1].detail}"
-        failed = replace(failed, ending=Ending.STOPPED, reason=reason)
+        failed = replace(failed, ending=Ending.STOPPED, reason=_how_it_stopped(state, seen, failed.incidents[-1].detail))
     return _drain(failed)
 
 
+def _how_it_stopped(state: RunState, seen: events.FaultsSeen, detail: str) -> str:
+    """A stop is over when its workers fail: what they had not saved is gone with them, and trained again only by a person's resume."""
+    if state.committed_step >= seen.at_step > (state.resumed_from or 0):
+        return f"stopped on request at step {state.committed_step}; after that was saved: {detail}"
+    return f"stopped on request; its last checkpoint failed: {detail}"
+
+
 def _nodes_to_leave(state: RunState, event: events.NodesToLeave) -> RunState:
-    """Workers that have begun to train save first."""
+    """Workers that have begun to train save first. Between attempts there are none: the nodes are given back."""
+    if state.stage is Stage.WAITING:
+        return replace(state, given_back=tuple(dict.fromkeys((*state.given_back, *event.nodes))))
     if state.stage not in (Stage.STARTING, Stage.RUNNING):
         return state
     faults = tuple(fault_on(state, node, Cause.LEAVING, event.text) for node in event.nodes)
@@ -226,7 +236,14 @@ def _saving_overdue(state: RunState, event: events.SavingOverdue) -> RunState:
         return state
     if not state.stop_wanted:
         return _drain(state)
-    return _drain(replace(state, ending=Ending.STOPPED, reason="stopped on request, without a new checkpoint: saving took too long"))
+    reason = f"stopped on request; its last checkpoint failed: it took longer than {save_within_s(state):g} s"
+    return _drain(replace(state, ending=Ending.STOPPED, reason=reason))
+
+
+def save_within_s(state: RunState) -> float:
+    """How long workers that are to save and end may take."""
+    limit = terms_in(state).recovery.stop_timeout_s
+    return limit if state.save_within_s is None else min(limit, state.save_within_s)
 
 
 # --- small steps -------------------------------------------------------------------------------------------------------

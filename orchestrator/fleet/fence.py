@@ -30,8 +30,8 @@ class Fence:
 
     def step_down(self, epoch: int) -> None:
         """The controller `epoch` leaves the agent to another one, which has yet to speak. Where that one has spoken, this is no news."""
-        if epoch == self.epoch and self._left_s is None:
-            self._left_s = self._clock()
+        if epoch > self.epoch or (epoch == self.epoch and self._left_s is None):
+            self.epoch, self._left_s = epoch, self._clock()
 
     def why_to_end(self, *, is_empty: bool) -> str | None:
         """Why the agent should end, its workers with it; None while it should stay. `is_empty`: no worker of it is left."""

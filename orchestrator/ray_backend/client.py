@@ -23,6 +23,14 @@ class ClusterUnreachable(Exception):
     """No Ray cluster answers at the address. One line with the remedy."""
 
 
+class AnotherVersion(ClusterUnreachable):
+    """The controller was started by a version of braid that does not know the question. One line with the remedy."""
+
+
+MISUNDERSTOOD = (AttributeError, TypeError, ImportError)
+"""What a question ends in whose method, arguments or answer one of the two sides does not know; Ray's errors are of their cause's class."""
+
+
 def connect(address: str, *, token_path: Path | None = None) -> None:
     """Connects this process to the Ray cluster whose head listens on `address` (HOST:PORT). Raises ClusterUnreachable.
 
@@ -81,7 +89,7 @@ def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[
     _let_it_leave(run)
     handle = controller_class().options(**controller_options(run)).remote(run, storage, worker_command)
     try:
-        ray.get(handle.ping.remote(), timeout=CONTROLLER_STARTS_WITHIN_S)  # until then it needs this process to be created
+        ask(run, handle, "ping", within_s=CONTROLLER_STARTS_WITHIN_S)  # until then it needs this process to be created
     except ray.exceptions.RayError as error:
         raise ClusterUnreachable(f"the controller of {run} did not start: {_one_line(error)}; is braid installed on every node?") from error
     return handle
@@ -107,6 +115,23 @@ def find_controller(run: str) -> Any | None:
     return find_actor(controller_name(run))
 
 
+def ask(run: str, controller: Any, method: str, *arguments: object, within_s: float) -> Any:
+    """What the controller of a run answers. Raises RayError where it does not, AnotherVersion."""
+    import ray
+
+    try:
+        return ray.get(getattr(controller, method).remote(*arguments), timeout=within_s)
+    except MISUNDERSTOOD as error:
+        raise another_version(run, f"{method}: {_one_line(getattr(error, 'cause', None) or error)}") from error
+
+
+def another_version(run: str, detail: str) -> AnotherVersion:
+    remedy = f"stop the run with that version, or restart its Ray cluster, then `braid resume {run}`"
+    return AnotherVersion(
+        f"controller of {run}: was started by another version of braid and does not understand this one ({detail}); {remedy}"
+    )
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
@@ -118,7 +143,7 @@ def _let_it_leave(run: str) -> None:
     deadline_s = time.monotonic() + CONTROLLER_LEAVES_WITHIN_S
     while time.monotonic() < deadline_s and (handle := find_controller(run)) is not None:
         try:
-            if not ray.get(handle.is_leaving.remote(), timeout=CONTROLLER_LEAVES_WITHIN_S):
+            if not ask(run, handle, "is_leaving", within_s=CONTROLLER_LEAVES_WITHIN_S):
                 return
         except ray.exceptions.RayError:
             return

@@ -68,9 +68,9 @@ class Journal(Generic[E]):
     def entries(self) -> list[Entry[E]]:
         return list(self._entries)
 
-    def reread(self) -> list[Entry[E]]:
-        """The entries as they stand in the store, other writers' included."""
-        return read_journal(self._store, self._kinds)
+    def reopen(self) -> Journal[E]:
+        """The same writer's end of the journal as it stands now, other writers' entries included. Raises JournalBroken."""
+        return open_journal(self._store, self._kinds, self._writer)
 
     def append(self, event: E, decided: dict[str, Any] | None = None) -> None:
         """Returns once the event is durable.

@@ -152,7 +152,7 @@ def test_a_submission_tells_what_keeps_its_controller_from_working(
     monkeypatch.setattr("launch.runs.lifecycle.connected", connected)
     monkeypatch.setattr("orchestrator.ray_backend.client.start_controller", start_controller)
     monkeypatch.setattr("orchestrator.ray_backend.client.is_connected", lambda: True)
-    monkeypatch.setattr("launch.runs.connection.RunHandle._answer", lambda self, answer, within_s: answer)
+    monkeypatch.setattr("ray.get", lambda answer, timeout: answer)
     done = braid("submit", "tiny", "name=first", f"storage.root={braid.root}")
     assert (done.status, line in done.err) == (status, True), done.err
     assert json.loads(braid("runs", "--json").out)[0]["state"] == "queued"

@@ -18,6 +18,14 @@ def test_each_refused_checkpoint_is_told_once_when_it_appears(tmp_path: Path) ->
     assert told == ["warning: step 40: bad", "warning: step 20: bad"]
 
 
+def test_what_a_later_attempt_refuses_is_told_too(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING)
+    told: list[str] = []
+    for _ in warned((status_of(tmp_path, rejected_checkpoints=lines) for lines in (["step 40: bad"], [], ["step 20: bad"])), told.append):
+        pass
+    assert told == ["warning: step 40: bad", "warning: step 20: bad"]
+
+
 def test_an_alert_is_told_when_it_appears_and_again_when_it_comes_back(tmp_path: Path) -> None:
     stored_run(tmp_path, RUNNING)
     told: list[str] = []

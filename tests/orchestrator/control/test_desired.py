@@ -4,9 +4,26 @@ import pytest
 
 from orchestrator.control.causes import Cause
 from orchestrator.control.desired import Desired, desired
-from orchestrator.control.state import RunState
+from orchestrator.control.observe import events_of
+from orchestrator.control.state import RunState, Stage
 from orchestrator.messages import Mode, Outcome
-from tests.orchestrator.control.stories import ended, failed, fault, gone, placed, play, running, stepped, stop, submitted
+from orchestrator.records.nodes import Standing
+from tests.orchestrator.control.stories import (
+    agent,
+    ended,
+    failed,
+    fault,
+    gone,
+    placed,
+    play,
+    rank,
+    running,
+    see,
+    seen,
+    stepped,
+    stop,
+    submitted,
+)
 
 STARTING = play(submitted(), placed(1, "ab"))
 RUNNING = play(*running())
@@ -50,9 +67,14 @@ def test_an_ended_run_holds_nothing():
 
 
 def test_between_attempts_a_machine_that_was_cordoned_is_given_back():
-    draining = play(failed(1, fault(Cause.HARDWARE, "a")), state=RUNNING)
-    assert desired("r", draining).held == ("a", "b"), "its workers are still to be killed"
-    assert desired("r", play(gone(1), state=draining)).held == ("b",)
+    """By a person, or by the run itself: it waits, and will not start there, so others may have its GPUs."""
+    look = seen(agent("a"), agent("b"), standings={"A": Standing(cordoned="it is to be moved")})
+    draining = play(failed(1, fault(Cause.PEER_LOST, None)), state=RUNNING)
+    assert desired("r", see(draining, seen(agent("a", rank(0)), agent("b"), standings=look.standings))).held == ("a", "b")
+    waiting = see(play(gone(1), state=draining), look)
+    assert (waiting.stage, desired("r", waiting).held, desired("r", waiting).placement) == (Stage.WAITING, ("b",), ("a", "b"))
+    assert list(events_of(waiting, look, 0.0)) == [], "once"
+    assert desired("r", play(placed(2, "ab"), state=waiting)).held == ("a", "b"), "somebody cleared it meanwhile"
 
 
 def test_evidence_is_wanted_of_what_stands_still_before_it_is_killed():

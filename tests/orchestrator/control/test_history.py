@@ -47,7 +47,7 @@ def test_a_run_is_read_as_it_was_left():
     store = MemoryStore()
     assert read_state(store) == RunState()
     history = live(store, *LIFE)
-    assert read_state(store) == open_history(store).state == history.reread() == history.state
+    assert read_state(store) == open_history(store).state == history.reopen().state == history.state
     assert history.state.attempt == 3
 
 
@@ -106,71 +106,6 @@ def test_an_entry_says_only_what_changed():
     last = json.loads(store.get(journal_key(len(LIFE))))
     assert last["decided"].keys() == {"stage", "reason", "incidents"}
     assert last["decided"]["incidents"]["keep"] == 1, "the first incident was closed before"
-
-
-# --- journals of the version that wrote events only ----------------------------------------------------------------------
-
-EARLIER = """
-RunSubmitted {"at_s": 1.0, "terms": {"num_steps": 100, "num_nodes": 2, "workers_per_node": 1, "world_size": 2, "config_version": 1,
- "recovery": {"max_restarts": 10, "backoff_s": 1.0, "backoff_limit_s": 300.0, "heartbeat_timeout_s": 30.0, "progress_timeout_s": 600.0,
- "start_timeout_s": 1800.0, "stop_timeout_s": 600.0, "peer_grace_s": 5.0}}}
-ControllerStarted {"at_s": 2.0, "epoch": 1}
-NodesChanged {"at_s": 3.0, "joined": [{"node": "a", "slots": 1}, {"node": "b", "slots": 1}], "lost": [], "at_step": 0, "silent_s": 0.0}
-TrainingResumed {"at_s": 4.0, "attempt": 1, "from_step": 0, "rejected": []}
-StepReached {"at_s": 5.0, "attempt": 1, "step": 1}
-CheckpointCommitted {"at_s": 6.0, "attempt": 1, "step": 25}
-WorkerFailed {"at_s": 7.0, "attempt": 1, "rank": 1, "node": "b", "cause": "killed", "detail": "x", "at_step": 30, "silent_s": 0.1}
-WorkersGone {"at_s": 8.0, "attempt": 1}
-BackoffElapsed {"at_s": 9.0}
-""".strip().replace("\n ", " ")
-
-
-GONE = 'WorkersGone {"at_s": 11.0, "attempt": 2}'
-
-
-def earlier(*more: str) -> MemoryStore:
-    store = MemoryStore()
-    for number, line in enumerate((*EARLIER.splitlines(), *more), start=1):
-        kind, _, event = line.partition(" ")
-        entry = {"sequence": number, "writer": "old", "kind": kind, "event": json.loads(event)}
-        store.put(journal_key(number), json.dumps(entry).encode())
-    return store
-
-
-def test_a_run_of_the_version_before_goes_on_with_a_new_attempt_from_its_newest_checkpoint():
-    store = earlier()
-    state = read_state(store)
-    assert (state.stage, state.epoch, state.committed_step) == (Stage.WAITING, 1, 25)
-    assert state.attempt == 2, "one may have begun of which nothing was written yet"
-    history = open_history(store)
-    history.append(placed(3, "ab"))
-    assert read_state(store) == history.state
-
-
-@pytest.mark.parametrize(
-    ("more", "label"),
-    [
-        (
-            ['WorkersEnded {"at_s": 10.0, "attempt": 2, "outcome": "finished", "step": 100}', 'WorkersGone {"at_s": 11.0, "attempt": 2}'],
-            "finished",
-        ),
-        (['StopRequested {"at_s": 10.0, "now": false}', 'WorkersGone {"at_s": 11.0, "attempt": 2}'], "stopped"),
-        (['StopRequested {"at_s": 10.0, "now": true}'], "stopped"),
-        (['StopRequested {"at_s": 10.0, "now": true}', 'ResumeRequested {"at_s": 12.0, "terms": TERMS}'], "queued"),
-    ],
-)
-def test_how_a_run_of_the_version_before_ended(more: list[str], label: str):
-    terms = EARLIER.splitlines()[0].partition('"terms": ')[2][:-1]
-    assert read_state(earlier(*(line.replace("TERMS", terms) for line in more))).label == label
-
-
-def test_an_earlier_version_must_not_write_after_this_one():
-    store = earlier()
-    open_history(store).append(placed(3, "ab"))
-    ghost = {"sequence": 11, "writer": "old", "kind": "BackoffElapsed", "event": {"at_s": 1.0}}
-    store.put(journal_key(11), json.dumps(ghost).encode())
-    with pytest.raises(JournalBroken, match="entry 11 was written by an earlier version of braid after this one; end that one"):
-        read_state(store)
 
 
 # --- changes -------------------------------------------------------------------------------------------------------------

@@ -154,12 +154,25 @@ def test_asking_twice_for_the_same_is_asking_once():
 
 def test_a_stop_that_takes_too_long_kills():
     state = play(*running(), stop(), SavingOverdue(at_s=1.0, attempt=1), gone(1))
-    assert (state.label, state.reason) == ("stopped", "stopped on request, without a new checkpoint: saving took too long")
+    assert (state.label, state.reason) == ("stopped", "stopped on request; its last checkpoint failed: it took longer than 600 s")
 
 
 def test_a_worker_that_dies_during_a_stop_ends_the_run_instead_of_restarting_it():
     state = play(*running(), stop(), failed(1, fault()), gone(1))
     assert (state.label, state.reason) == ("stopped", "stopped on request; its last checkpoint failed: it broke")
+
+
+def test_a_worker_that_dies_once_its_stop_was_saved_takes_nothing_away():
+    state = play(*running(), stop(), committed(1, 77), failed(1, fault(), at_step=77), gone(1))
+    assert (state.label, state.reason) == ("stopped", "stopped on request at step 77; after that was saved: it broke")
+    state = play(*running(), committed(1, 60), stop(), failed(1, fault(), at_step=77), gone(1))
+    assert state.reason == "stopped on request; its last checkpoint failed: it broke", "that of step 60 is an earlier one"
+
+
+def test_checkpoints_that_were_lost_do_not_end_the_last_one_early():
+    state = play(*running(), *(lost_checkpoint(1, step, "b") for step in (50, 100)), stop(), lost_checkpoint(1, 150, "b"))
+    assert state.stage is Stage.SAVING
+    assert play(committed(1, 160), ended(1, Outcome.STOPPED, 160), gone(1), state=state).reason == "stopped on request at step 160"
 
 
 def test_a_stop_while_waiting_starting_or_recovering_ends_the_run():
@@ -272,11 +285,13 @@ def test_a_new_controller_changes_the_epoch_and_nothing_else():
     assert play(ControllerStarted(at_s=9.0, epoch=2), state=state) == replace(state, epoch=2)
 
 
-def test_refused_checkpoints_are_remembered():
+def test_refused_checkpoints_are_those_of_the_present_attempt():
+    """A person may trust one of an earlier attempt again; `braid checkpoints` has the history."""
     state = play(submitted(), placed(1, "ab"), resumed(1, 40, rejected=("step 60: digest mismatch in __0_0.distcp",)))
     assert state.rejected == ("step 60: digest mismatch in __0_0.distcp",)
-    state = play(failed(1, fault()), gone(1), placed(2, "bc"), resumed(2, 20, rejected=("step 40: bad",)), state=state)
-    assert state.rejected == ("step 60: digest mismatch in __0_0.distcp", "step 40: bad")
+    state = play(failed(1, fault()), gone(1), placed(2, "bc"), state=state)
+    assert state.rejected == ()
+    assert play(resumed(2, 20, rejected=("step 40: bad",)), state=state).rejected == ("step 40: bad",)
 
 
 def test_a_run_that_fell_back_has_not_committed_what_it_refused():

@@ -9,9 +9,10 @@ import pytest
 from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
 from orchestrator.control.controller import Controller
-from orchestrator.control.events import RunSubmitted
+from orchestrator.control.events import ControllerStarted, RunSubmitted
 from orchestrator.control.history import new_history, open_history
-from orchestrator.control.state import Ending, RunState, terms_of
+from orchestrator.control.state import Ending, RunState, Stage, terms_of
+from orchestrator.errors import Superseded
 from orchestrator.fleet.cluster import build_agent_cluster
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.fleet.simulated_agent import Pace
@@ -150,3 +151,28 @@ def test_a_node_that_stands_still_before_its_workers_train_is_left(fleet: Simula
     [incident] = end.incidents
     assert (incident.cause, incident.node) == (cause, B)
     assert (end.ending, nodes_of(end)) == (Ending.FINISHED, [A, C])
+
+
+def test_a_run_that_another_cluster_took_while_a_controller_began_here_leaves_nothing_running_here(fleet: SimulatedFleet):
+    """Of the controller before it only the agents are left, which train: nobody else will ever tell them."""
+    store = MemoryStore()
+    new_history(store).append(RunSubmitted(at_s=0.0, terms=terms_of(run_config(), 1)))
+
+    def controller() -> Controller:
+        transport = SimulatedTransport(fleet)
+        cluster = build_agent_cluster(run_config(), transport, registry=FakeRegistry(), wall_clock=lambda: fleet.now_s)
+        return Controller(run=RUN, history=open_history(store), cluster=cluster, clock=transport.now, sleep=fleet.let_pass)
+
+    first = controller()
+    first._open()
+    while first.view.state.stage is not Stage.RUNNING:
+        first._tick()
+    second = controller()
+    open_history(store).append(ControllerStarted(at_s=0.0, epoch=2))
+    with pytest.raises(Superseded):
+        second.run()
+    assert len(fleet.agents) == 2
+
+    fleet.let_pass(run_config().recovery.orphan_timeout_s + 2.0)
+
+    assert fleet.agents == {}

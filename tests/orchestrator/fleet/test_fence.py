@@ -59,6 +59,16 @@ def test_an_agent_whose_controller_stepped_down_ends_with_its_workers(fence: Fen
     assert "stepped down" in (fence.why_to_end(is_empty=False) or "")
 
 
+def test_an_agent_ends_too_when_a_controller_steps_down_that_had_not_spoken_to_it_yet(fence: Fence, clock: Clock):
+    """It lost the run between its first entry and its first word."""
+    fence.step_down(4)
+    clock.now_s = 31.0
+
+    assert "stepped down" in (fence.why_to_end(is_empty=False) or "")
+    with pytest.raises(StaleController):
+        fence.check(3)
+
+
 def test_it_stays_where_a_newer_controller_has_spoken_before_or_after(fence: Fence, clock: Clock):
     fence.step_down(3)
     fence.check(4)

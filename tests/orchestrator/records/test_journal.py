@@ -120,7 +120,7 @@ def test_a_long_journal_is_read_from_its_newest_summary():
     assert len(read_journal(store, EVENT_KINDS)) == SUMMARY_EVERY + 3
     reopened = open_journal(store, EVENT_KINDS)
     reopened.append(stop())
-    assert reopened.entries == read_journal(store, EVENT_KINDS) == reopened.reread()
+    assert reopened.entries == read_journal(store, EVENT_KINDS) == reopened.reopen().entries
 
 
 def test_of_several_summaries_the_newest_is_read():
