@@ -6,9 +6,12 @@ from itertools import pairwise
 import pytest
 
 from orchestrator.control.causes import Cause
+from orchestrator.control.events import NodesToLeave
 from orchestrator.control.transition import transition
+from orchestrator.messages import Outcome
 from tests.orchestrator.control.stories import (
     TERMS,
+    ended,
     failed,
     fault,
     gone,
@@ -81,6 +84,13 @@ def test_two_nodes_that_are_lost_at_once_have_a_strike_each():
     assert (incident.node, incident.strikes) == ("a", {"A": 1, "B": 1})
 
 
+def test_two_nodes_that_are_to_be_left_at_once_are_both_left():
+    state = play(*running(), ended(1, Outcome.STOPPED, 5, told="ab"), gone(1))
+    (incident,) = state.incidents
+    assert [(one.cause, one.node) for one in incident.faults] == [(Cause.LEAVING, "a"), (Cause.LEAVING, "b")]
+    assert next_on(state, "abcd") == "cd"
+
+
 def test_what_a_dying_node_does_to_its_workers_counts_once_but_its_broken_gpu_counts_too():
     state = play(*running(), failed(1, fault(Cause.KILLED, "b"), fault(Cause.AGENT_LOST, "b"), fault(Cause.NODE_LOST, "b")))
     assert state.incidents[0].strikes == {"B": 1}
@@ -111,6 +121,13 @@ def test_a_node_that_leaves_later_does_not_explain_what_was_seen_on_another():
 def test_what_was_recovered_from_is_not_explained_any_more():
     state = play(*running(), failed(1, fault(Cause.KILLED, "b")), gone(1), *running(2, "ac"))
     assert play(failed(2, fault(Cause.NODE_LOST, "a")), state=state).incidents[0].cause is Cause.KILLED
+
+
+def test_a_run_that_ends_well_on_a_node_that_is_to_be_left_holds_nothing_against_those_that_break_after_it():
+    leaving = play(*running(), NodesToLeave(at_s=9.0, attempt=1, nodes=("b",), text="B cordoned: bad"))
+    finished = play(ended(1, Outcome.FINISHED, 1000), state=leaving)
+    assert finished.incidents[0].recovered_after_s is not None
+    assert transition(finished, failed(1, fault(Cause.HARDWARE, "a"))) is finished
 
 
 def test_a_recovered_incident_stays_as_it_is_when_the_next_failure_is_explained():

@@ -129,6 +129,12 @@ def test_a_configuration_error_on_two_nodes_ends_the_run_and_one_of_two_ranks_on
     assert play(failed(1, fault(Cause.CONFIG, ranks=2, nodes=1)), gone(1), state=large).label == "recovering"
 
 
+def test_a_configuration_error_of_every_rank_ends_a_run_on_one_node_too():
+    alone = play(submitted(replace(TERMS, num_nodes=1, workers_per_node=2)), placed(1, "a"))
+    assert play(failed(1, fault(Cause.CONFIG, ranks=2)), gone(1), state=alone).label == "failed"
+    assert play(failed(1, fault(Cause.CONFIG, ranks=1)), gone(1), state=alone).label == "recovering"
+
+
 def test_a_configuration_error_of_one_rank_is_a_fault_of_its_node():
     state = play(submitted(), placed(1, "ab"), failed(1, fault(Cause.CONFIG, "a", detail="dataset is missing")), gone(1))
     assert (state.label, next_on(state)) == ("recovering", "bc")

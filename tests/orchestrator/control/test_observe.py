@@ -1,5 +1,7 @@
 """From levels (what is seen) to events (what it means)."""
 
+import pytest
+
 from orchestrator.control.causes import Cause
 from orchestrator.control.cluster import AgentSeen
 from orchestrator.control.events import (
@@ -68,6 +70,8 @@ def test_nothing_new_means_no_event():
 def test_of_a_run_that_was_never_submitted_or_has_ended_nothing_is_said():
     assert list(events_of(RunState(), seen(), 0.0)) == []
     assert list(events_of(play(submitted(), stop()), seen(), 0.0)) == []
+    over = play(*running(), stop(now=True), gone(1))
+    assert list(events_of(over, seen(alive=""), 0.0)) == [], "its nodes may be gone too"
 
 
 # --- attempts begin ------------------------------------------------------------------------------------------------------
@@ -220,6 +224,22 @@ def test_what_many_ranks_say_alike_is_one_fault():
     assert (one.cause, one.rank, one.node, one.num_ranks, one.num_nodes) == (Cause.PEER_LOST, 0, "a", 4, 4)
     killed = [agent(name, rank(number, exit_code=-9)) for number, name in enumerate("abcd")]
     assert [one.node for one in faults_of(state, *killed, alive="abcd").faults] == list("abcd"), "each node kills for reasons of its own"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "error", "cause"),
+    [
+        (1, ("AcceleratorError", "uncorrectable ECC error"), Cause.HARDWARE),
+        (1, ("OSError", "No space left on device"), Cause.DISK_FULL),
+        (1, ("KernelsWrong", "0.4 off"), Cause.KERNELS),
+        (-9, None, Cause.KILLED),
+        (-15, None, Cause.LEAVING),
+    ],
+)
+def test_what_each_node_has_for_itself_is_told_for_each(exit_code: int, error: tuple[str, str] | None, cause: Cause):
+    word = Failed(error_type=error[0], text=error[1]) if error else None
+    agents = both(a=rank(0, exit_code=exit_code, failed=word), b=rank(1, exit_code=exit_code, failed=word))
+    assert [(one.cause, one.node) for one in faults_of(steady(), *agents).faults] == [(cause, "a"), (cause, "b")]
 
 
 def test_a_worker_that_its_agent_killed_has_not_failed():

@@ -79,6 +79,16 @@ def test_workers_come_by_pages_of_64_with_their_ages_as_of_now(config: RunConfig
     assert {worker["silent_s"] for worker in pages[0]["workers"]} == {2.0}
 
 
+def test_of_workers_on_other_pages_no_report_is_looked_into(config: RunConfig):
+    there = agent("b", *(rank(64 + local) for local in range(10)))
+    assert there.report is not None
+    others = (agent("a", rank(0), rank(63)), agent("c", rank(128), rank(129)))
+    closed = [replace(one, report=replace(one.report, workers=None)) for one in others]  # type: ignore[arg-type, type-var]
+    look = replace(seen(), agents=(closed[0], there, closed[1]))
+    status = build_status("r", config, play(*running()), look, 0.0, page=2)
+    assert [worker["rank"] for worker in status["workers"]] == [*range(64, 74)]
+
+
 def test_only_the_newest_incidents_are_shown_and_their_number(config: RunConfig):
     state = play(submitted(replace(TERMS, recovery=replace(TERMS.recovery, max_restarts=99))))
     for attempt in range(1, 61):
@@ -91,6 +101,11 @@ def test_a_shortage_is_told_as_it_is_now(config: RunConfig):
     state = play(submitted(), SHORT)
     assert build_status("r", config, state, seen(alive=""), 0.0)["reason"].endswith("has 0")
     assert build_status("r", config, state, None, 0.0)["reason"].endswith("has 1")
+
+
+def test_a_shortage_that_the_run_has_not_met_yet_is_not_its_reason(config: RunConfig):
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST)), gone(1))
+    assert build_status("r", config, state, seen(alive=""), 0.0, in_stage_s=9.0)["reason"] == "recovering from peer_lost: it broke"
 
 
 # --- alerts --------------------------------------------------------------------------------------------------------------

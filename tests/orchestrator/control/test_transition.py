@@ -289,6 +289,8 @@ def test_a_run_that_fell_back_has_not_committed_what_it_refused():
 def test_a_commit_that_is_told_late_takes_nothing_back():
     state = play(*running(), committed(1, 60))
     assert transition(state, committed(1, 40)) is state
+    state = play(lost_checkpoint(1, 80, "b"), state=state)
+    assert transition(state, committed(1, 60)) is state, "what was lost since is not forgotten"
 
 
 def test_what_is_told_a_second_time_or_out_of_its_stage_changes_nothing():
