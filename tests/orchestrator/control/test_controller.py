@@ -11,7 +11,7 @@ from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.control.cluster import AgentSeen, Observation
 from orchestrator.control.controller import Controller, stop_without_cluster
 from orchestrator.control.desired import Desired
-from orchestrator.control.events import ControllerStarted, FoundDead, StopRequested
+from orchestrator.control.events import AttemptStarted, ControllerStarted, FoundDead, StopRequested, WorkersGone
 from orchestrator.control.history import KINDS, open_history, read_state
 from orchestrator.control.placement import Node
 from orchestrator.control.state import Stage
@@ -301,6 +301,15 @@ def test_a_wait_is_counted_by_the_one_who_waits():
         new._tick()
     waited_s = cluster.now_s - since_s
     assert read_state(store).attempt == 3
+    assert submitted().terms.recovery.backoff_s <= waited_s < submitted().terms.recovery.backoff_s + 1.0
+
+
+def test_a_wait_is_counted_from_the_moment_at_which_it_was_ordered():
+    cluster = FakeCluster(store := MemoryStore())
+    cluster.exits.extend((-9, -9))
+    build(store, cluster).run()
+    at_s = {(type(entry.event), entry.event.attempt): entry.event.at_s for entry in read_journal(store, KINDS) if entry.sequence > 2}
+    waited_s = at_s[AttemptStarted, 3] - at_s[WorkersGone, 2]
     assert submitted().terms.recovery.backoff_s <= waited_s < submitted().terms.recovery.backoff_s + 1.0
 
 

@@ -156,6 +156,10 @@ def test_a_run_of_the_version_before_goes_on_with_a_new_attempt_from_its_newest_
         ),
         (['StopRequested {"at_s": 10.0, "now": false}', 'WorkersGone {"at_s": 11.0, "attempt": 2}'], "stopped"),
         (['StopRequested {"at_s": 10.0, "now": true}'], "stopped"),
+        (
+            ['WorkersEnded {"at_s": 10.0, "attempt": 2, "outcome": "stopped", "step": 40}', 'WorkersGone {"at_s": 11.0, "attempt": 2}'],
+            "queued",
+        ),
         (['StopRequested {"at_s": 10.0, "now": true}', 'ResumeRequested {"at_s": 12.0, "terms": TERMS}'], "queued"),
     ],
 )

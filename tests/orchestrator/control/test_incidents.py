@@ -98,6 +98,13 @@ def test_what_a_dying_node_does_to_its_workers_counts_once_but_its_broken_gpu_co
     assert (state.incidents[0].strikes, state.incidents[0].cordons) == ({"B": 1}, ("B",))
 
 
+@pytest.mark.parametrize("cause", [Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS])
+def test_what_is_broken_for_certain_counts_beside_the_loss_of_its_node(cause: Cause):
+    (incident,) = play(*running(), failed(1, fault(Cause.NODE_LOST, "b"), fault(cause, "b", ranks=2))).incidents
+    assert [one.cause for one in incident.faults] == [Cause.NODE_LOST, cause]
+    assert incident.cordons == ("B",) or incident.strikes["B"] > 1
+
+
 def test_the_same_fault_seen_again_is_not_news():
     state = play(*running(), failed(1, fault(Cause.CRASHED, "a")))
     assert transition(state, failed(1, fault(Cause.CRASHED, "a"), at_s=9.0)) == state

@@ -158,6 +158,12 @@ def test_the_first_restart_is_immediate_and_further_ones_back_off_until_a_checkp
     assert (state.restarts_in_row, state.wait_s, state.restarts) == (1, 0.0, 4)
 
 
+def test_after_a_new_checkpoint_the_first_restart_is_immediate_though_the_run_failed_there_before():
+    state = play(*running(), committed(1, 60), failed(1, fault(Cause.STORE), at_step=60), gone(1))
+    state = play(placed(2, "ab"), resumed(2, 40, rejected=("step 60: bad",)), stepped(2, 41), committed(2, 60), state=state)
+    assert play(failed(2, fault(Cause.STORE), at_step=60), gone(2), state=state).wait_s == 0.0
+
+
 def test_the_restart_budget_ends_a_run_that_gets_nowhere():
     state = play(*running())
     for attempt in (1, 2, 3, 4):

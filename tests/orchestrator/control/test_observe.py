@@ -187,13 +187,16 @@ def test_the_drain_is_over_when_no_process_is_left_or_none_that_could_be_reached
     assert list(events_of(draining, seen(empty, AgentSeen(node="b", is_lost=True)), 0.0)) == over
     assert list(events_of(draining, seen(empty), 0.0)) == over, "an agent that nobody knows of has no workers"
     assert list(events_of(draining, seen(empty, agent("b", attempt=0)), 0.0)) == [], "it was not told to kill them yet"
+    assert list(events_of(draining, seen(empty, AgentSeen(node="b")), 0.0)) == [], "it has not said a word yet"
+    quiet = agent("b", dead, is_empty=False, age_s=99.0)
+    assert list(events_of(draining, seen(empty, quiet), 0.0)) == [], "the cluster gives it up, in its time"
 
 
 # --- faults --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_node_of_the_attempt_that_leaves_is_lost():
-    event = faults_of(steady(), agent("a", rank(0, silent_s=1.0), age_s=0.4), agent("b", rank(1)), alive="bc")
+    event = faults_of(steady(), agent("a", rank(0, silent_s=1.0), age_s=0.4), agent("b", rank(1, silent_s=2.0)), alive="bc")
     assert event.faults == (fault(Cause.NODE_LOST, "a", detail="the node left the cluster"),)
     assert (event.at_step, event.silent_s) == (7, 1.4)
 

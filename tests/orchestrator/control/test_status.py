@@ -8,6 +8,7 @@ from data_pipeline.config import DataConfig, StorageConfig
 from model.config import ModelConfig
 from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
+from model.train.metrics import StepMetrics
 from orchestrator.config import ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.control.alerts import alerts
 from orchestrator.control.causes import Cause
@@ -58,6 +59,14 @@ def test_a_healthy_run(config: RunConfig):
     assert [worker["rank"] for worker in status["workers"]] == [0, 1]
 
 
+def test_a_node_that_has_no_workers_yet_is_passed_over(config: RunConfig):
+    loss = StepMetrics(loss=2.5, grad_norm=1.0, tokens=16)
+    look = seen(agent("c"), agent("a", rank(0)), agent("b", rank(1, metrics=loss, num_skipped=3, tokens_per_s=7.0)))
+    status = build_status("r", config, play(*running()), look, now_s=50.5)
+    assert (status["loss"], status["tokens_per_s"]) == (2.5, 7.0), "of a rank that has finished a step"
+    assert (status["num_workers"], status["skipped_updates"], len(status["workers"])) == (2, 3, 2)
+
+
 def test_a_run_whose_cluster_is_gone(config: RunConfig):
     status = build_status("r", config, play(*running(), committed(1, 5)), None, now_s=0.0)
     assert (status["live"], status["step"], status["num_workers"], status["workers"], status["spares"]) == (False, 5, 0, [], 0)
@@ -100,7 +109,8 @@ def test_only_the_newest_incidents_are_shown_and_their_number(config: RunConfig)
 def test_a_shortage_is_told_as_it_is_now(config: RunConfig):
     state = play(submitted(), SHORT)
     assert build_status("r", config, state, seen(alive=""), 0.0)["reason"].endswith("has 0")
-    assert build_status("r", config, state, None, 0.0)["reason"].endswith("has 1")
+    for look in (None, seen(alive="ab")):
+        assert build_status("r", config, state, look, 0.0)["reason"].endswith("has 1"), "nothing is known to be missing now"
 
 
 def test_a_shortage_that_the_run_has_not_met_yet_is_not_its_reason(config: RunConfig):
@@ -123,9 +133,10 @@ def test_a_run_that_waits_for_nodes_for_long_wakes_somebody():
     (line,) = alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), limit_s)
     assert alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), 2 * limit_s) == (line,), "no news, the same line"
     assert line.startswith("for over 600 s waiting for nodes: needs 2 with 1 free slots, has 0; cordoned: A")
-    assert alerts(state, None, limit_s) == (
-        "for over 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
-    )
+    for look in (None, seen(alive="ab")):
+        assert alerts(state, look, limit_s) == (
+            "for over 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
+        )
 
 
 def test_checkpoints_that_come_to_nothing_wake_somebody():

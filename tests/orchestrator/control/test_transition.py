@@ -307,6 +307,8 @@ def test_what_is_told_a_second_time_or_out_of_its_stage_changes_nothing():
         SavingOverdue(at_s=9.0, attempt=1),
     ):
         assert transition(draining, event) is draining
+    early = play(submitted(), placed(1, "ab"), failed(1, fault()))
+    assert transition(early, resumed(1, 5)) is early
     waiting = play(gone(1), short, state=draining)
     assert transition(waiting, replace(short, text="still too few")) is waiting
 

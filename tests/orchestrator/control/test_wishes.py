@@ -26,6 +26,7 @@ def begins_at_once(state: RunState) -> bool:
 def test_a_resumed_run_has_as_many_restarts_as_a_new_one():
     state = play(RESUME, state=worn_out())
     assert (state.label, state.reason, state.ending) == ("queued", "", None)
+    assert (state.waited_s, state.wait_s) == (0.0, 0.0)
     waits = []
     for attempt in (5, 6, 7):
         state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
