@@ -313,6 +313,17 @@ def test_a_wait_is_counted_from_the_moment_at_which_it_was_ordered():
     assert submitted().terms.recovery.backoff_s <= waited_s < submitted().terms.recovery.backoff_s + 1.0
 
 
+def test_an_entry_that_leaves_the_stage_as_it_is_does_not_begin_the_wait_anew():
+    cluster = FakeCluster(store := MemoryStore())
+    cluster.nodes = cluster.nodes[:1]
+    controller = build(store, cluster)
+    controller._open()
+    for _ in range(3):
+        controller._tick()
+    assert kinds(store)[-1] == "NodesShort"
+    assert controller.view.in_stage_s == pytest.approx(cluster.now_s)
+
+
 def test_time_in_which_nobody_looked_does_not_count_as_waiting():
     cluster = FakeCluster(store := MemoryStore())
     controller = build(store, cluster)

@@ -59,6 +59,13 @@ def test_a_healthy_run(config: RunConfig):
     assert [worker["rank"] for worker in status["workers"]] == [0, 1]
 
 
+def test_ages_are_told_to_the_millisecond(config: RunConfig):
+    look = seen(agent("a", rank(0, silent_s=0.12345, last_progress_s=2.00055)), at_s=50.0)
+    status = build_status("r", config, play(*running()), look, now_s=50.12345)
+    (worker,) = status["workers"]
+    assert (status["seen_s_ago"], worker["silent_s"], worker["last_progress_s"]) == (0.123, 0.123, 2.001)
+
+
 def test_a_node_that_has_no_workers_yet_is_passed_over(config: RunConfig):
     loss = StepMetrics(loss=2.5, grad_norm=1.0, tokens=16)
     look = seen(agent("c"), agent("a", rank(0)), agent("b", rank(1, metrics=loss, num_skipped=3, tokens_per_s=7.0)))

@@ -104,7 +104,7 @@ def test_a_node_that_alone_loses_checkpoint_after_checkpoint_is_left():
     state = play(*running(), *(lost_checkpoint(1, step, "b") for step in (50, 100, 150)))
     (incident,) = state.incidents
     assert (state.stage, incident.cause, incident.node, incident.rank) == (Stage.DRAINING, Cause.CUT_OFF, "b", 1)
-    assert incident.detail == "3 checkpoints in a row were lost there: no answer for 60 s"
+    assert (incident.detail, incident.detected_after_s) == ("3 checkpoints in a row were lost there: no answer for 60 s", 0.0)
     assert next_on(play(gone(1), state=state)) == "ac"
 
 
@@ -228,7 +228,7 @@ def test_a_run_saves_before_it_leaves_a_node_that_somebody_cordoned():
     assert (state.stage, state.save_within_s, state.label) == (Stage.SAVING, 120.0, "running")
     state = play(committed(1, 77), ended(1, Outcome.STOPPED, 77), gone(1), state=state)
     (incident,) = state.incidents
-    assert (incident.cause, incident.node, incident.strikes) == (Cause.LEAVING, "b", {})
+    assert (incident.cause, incident.node, incident.strikes, incident.detected_after_s) == (Cause.LEAVING, "b", {}, 0.0)
     assert (state.restarts_in_row, state.wait_s, next_on(state)) == (0, 0.0, "ac")
     assert play(*running(2, "ac"), state=state).save_within_s is None
 
@@ -261,7 +261,7 @@ def test_workers_that_were_told_to_stop_by_somebody_else_go_on_elsewhere():
     state = play(*running(), ended(1, Outcome.STOPPED, 5, told="b"), gone(1))
     (incident,) = state.incidents
     assert (incident.cause, incident.node, state.restarts, next_on(state)) == (Cause.LEAVING, "b", 1, "ac")
-    assert incident.detail == "workers were told to stop by someone else (SIGTERM) and saved"
+    assert (incident.detail, incident.detected_after_s) == ("workers were told to stop by someone else (SIGTERM) and saved", 0.0)
 
 
 # --- what the journal is for ---------------------------------------------------------------------------------------------

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import AttemptStarted, FoundDead, NodesShort, ResumeRequested
+from orchestrator.control.history import read_state
 from orchestrator.control.observe import events_of
 from orchestrator.control.state import RunState, Stage
+from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.control.stories import TERMS, failed, fault, gone, placed, play, running, seen, stop, submitted
+from tests.orchestrator.control.test_controller import FakeCluster, build, kinds
 
 RESUME = ResumeRequested(at_s=1.0, terms=TERMS)
 
@@ -64,6 +67,7 @@ def test_a_stop_while_a_failed_attempt_is_being_ended_can_be_taken_back():
     stopping = play(*running(), failed(1, fault()), stop())
     assert (stopping.label, stopping.reason) == ("stopping", "stopped on request")
     assert play(gone(1), state=stopping).label == "stopped"
+    assert (play(RESUME, state=stopping).label, play(RESUME, state=stopping).reason) == ("recovering", "")
     state = play(RESUME, gone(1), state=stopping)
     assert (state.label, state.reason, state.stop_wanted) == ("recovering", "recovering from killed: it broke", False)
 
@@ -77,3 +81,14 @@ def test_a_run_that_was_found_dead_resumes_like_one_that_was_stopped():
     state = play(*running(), FoundDead(at_s=9.0))
     assert (state.label, state.reason, state.stop_wanted) == ("stopped", "stopped on request", True)
     assert (play(RESUME, state=state).label, play(RESUME, state=state).stop_wanted) == ("queued", False)
+
+
+def test_what_is_asked_for_in_the_moment_of_the_end_is_left_to_another_controller():
+    cluster = FakeCluster(store := MemoryStore())
+    controller = build(store, cluster)
+    controller._open()
+    while read_state(store).stage is not Stage.DRAINING:
+        controller._tick()
+    controller.request(RESUME)
+    assert controller.run().label == "finished"
+    assert "ResumeRequested" not in kinds(store)
