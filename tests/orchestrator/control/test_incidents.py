@@ -107,9 +107,10 @@ def test_what_is_broken_for_certain_counts_beside_the_loss_of_its_node(cause: Ca
 
 def test_the_same_fault_seen_again_is_not_news():
     state = play(*running(), failed(1, fault(Cause.CRASHED, "a")))
-    assert transition(state, failed(1, fault(Cause.CRASHED, "a"), at_s=9.0)) == state
+    assert transition(state, failed(1, fault(Cause.CRASHED, "a", detail="in other words"), at_s=9.0)) == state
     state = play(failed(1, fault(Cause.CRASHED, "a", ranks=2, nodes=2)), state=state)
     assert (state.incidents[0].num_ranks, state.incidents[0].strikes) == (2, {})
+    assert transition(state, failed(1, fault(Cause.CRASHED, "a", detail="of one rank"))) == state, "fewer ranks say no more"
 
 
 def test_a_worker_that_died_with_its_node_is_the_nodes_doing():

@@ -1,5 +1,7 @@
 """From levels (what is seen) to events (what it means)."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.control.causes import Cause
@@ -162,6 +164,9 @@ def test_workers_that_were_told_to_leave_say_where():
     (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=stopped, told_to_leave=True))), 0.0)
     assert isinstance(event, WorkersEnded)
     assert event.told == ("b",)
+    (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=replace(stopped, step=8)))), 0.0)
+    assert isinstance(event, WorkersEnded)
+    assert event.step == 9
 
 
 def test_a_run_that_is_done_does_not_miss_a_node():
@@ -279,6 +284,9 @@ def test_of_nodes_that_start_no_workers_the_first_is_left_after_a_while():
     (event,) = events_of(started(), idle, limit_s + 1)
     assert isinstance(event, FaultsSeen)
     assert [(fault.cause, fault.node) for fault in event.faults] == [(Cause.AGENT_LOST, "a")]
+    (event,) = events_of(started(), seen(agent("a", rank(0, step=0, resumed=None)), agent("b", attempt=0)), limit_s + 1)
+    assert isinstance(event, FaultsSeen)
+    assert [fault.node for fault in event.faults] == ["b"], "the first one has its workers"
 
 
 def test_a_node_whose_agent_says_nothing_while_workers_are_to_be_gone_explains_what_others_say():
@@ -328,6 +336,15 @@ def test_a_cordon_under_a_running_attempt_asks_it_to_leave():
     leaving = play(event, state=steady())
     assert list(events_of(leaving, seen(*both(), standings={"B": CORDONED}), 119.0)) == []
     assert list(events_of(leaving, seen(*both(), standings={"B": CORDONED}), 120.0)) == [SavingOverdue(at_s=50.0, attempt=1)]
+
+
+def test_of_several_nodes_that_are_to_be_left_the_one_in_the_greatest_hurry_says_by_when():
+    standings = {"A": Standing(cordoned="a new kernel"), "B": CORDONED}
+    (event,) = events_of(steady(), seen(*both(), standings=standings), 0.0)
+    assert event == NodesToLeave(at_s=50.0, attempt=1, nodes=("a", "b"), text="A, B cordoned: a new kernel", within_s=120.0)
+    (event,) = events_of(steady(), seen(*both(), standings={"A": Standing(cordoned="now", within_s=9.0), "B": CORDONED}), 0.0)
+    assert isinstance(event, NodesToLeave)
+    assert event.within_s == 9.0
 
 
 def test_a_cordon_elsewhere_disturbs_nobody():

@@ -98,6 +98,7 @@ def test_lost_checkpoints_are_counted_until_one_is_committed():
     state = play(*running(), lost_checkpoint(1, 50, None), lost_checkpoint(1, 50, None), lost_checkpoint(1, 100, "b"))
     assert [(one.step, one.machine) for one in state.lost_checkpoints] == [(50, None), (100, "B")]
     assert play(committed(1, 150), state=state).lost_checkpoints == ()
+    assert play(failed(1, fault()), gone(1), placed(2, "ac"), state=state).lost_checkpoints == (), "nor those of another attempt"
 
 
 def test_a_node_that_alone_loses_checkpoint_after_checkpoint_is_left():

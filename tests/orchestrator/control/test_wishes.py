@@ -49,6 +49,13 @@ def test_a_resumed_run_that_the_store_refuses_has_all_its_time_again():
     assert state.stage is Stage.WAITING
 
 
+def test_a_resumed_run_may_take_as_many_machines_out_of_use_as_a_new_one():
+    terms = replace(TERMS, recovery=replace(TERMS.recovery, max_cordons=1))
+    state = play(submitted(terms), placed(1, "ab"), failed(1, fault(Cause.HARDWARE, "a")), gone(1), stop())
+    state = play(ResumeRequested(at_s=1.0, terms=terms), placed(2, "bc"), failed(2, fault(Cause.HARDWARE, "b")), state=state)
+    assert [one.cordons for one in state.incidents] == [("A",), ("B",)]
+
+
 def test_a_run_that_was_stopped_while_it_waited_begins_at_once_when_it_is_resumed():
     waiting = play(*running(), failed(1, fault(Cause.PEER_LOST)), gone(1))
     assert not begins_at_once(waiting)
