@@ -36,6 +36,11 @@ def test_survivors_that_lost_a_peer_are_not_blamed_when_the_killed_worker_is_kno
     assert incident.strikes == {"B": 1}
 
 
+def test_a_root_cause_that_was_alive_after_the_first_sign_was_detected_in_no_time():
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST, "a"), at_s=20.0), failed(1, fault(Cause.KILLED, "b"), at_s=21.0))
+    assert state.incidents[0].detected_after_s == 0.0
+
+
 def test_a_crash_beside_a_broken_gpu_in_the_same_look_bars_the_broken_one():
     crash, ecc = fault(Cause.CRASHED, "a"), fault(Cause.HARDWARE, "b", rank=1, detail="uncorrectable ECC error")
     for order in ((crash, ecc), (ecc, crash)):

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from orchestrator.control.causes import Cause
 from orchestrator.control.cluster import AgentSeen
 from orchestrator.control.events import (
@@ -234,22 +232,6 @@ def test_what_many_ranks_say_alike_is_one_fault():
     assert [one.node for one in faults_of(state, *killed, alive="abcd").faults] == list("abcd"), "each node kills for reasons of its own"
 
 
-@pytest.mark.parametrize(
-    ("exit_code", "error", "cause"),
-    [
-        (1, ("AcceleratorError", "uncorrectable ECC error"), Cause.HARDWARE),
-        (1, ("OSError", "No space left on device"), Cause.DISK_FULL),
-        (1, ("KernelsWrong", "0.4 off"), Cause.KERNELS),
-        (-9, None, Cause.KILLED),
-        (-15, None, Cause.LEAVING),
-    ],
-)
-def test_what_each_node_has_for_itself_is_told_for_each(exit_code: int, error: tuple[str, str] | None, cause: Cause):
-    word = Failed(error_type=error[0], text=error[1]) if error else None
-    agents = both(a=rank(0, exit_code=exit_code, failed=word), b=rank(1, exit_code=exit_code, failed=word))
-    assert [(one.cause, one.node) for one in faults_of(steady(), *agents).faults] == [(cause, "a"), (cause, "b")]
-
-
 def test_a_worker_that_its_agent_killed_has_not_failed():
     draining = play(*running(), failed(1, fault()))
     by_agent = {"exit_code": -9, "killed_by_agent": True}
@@ -336,15 +318,6 @@ def test_a_cordon_under_a_running_attempt_asks_it_to_leave():
     leaving = play(event, state=steady())
     assert list(events_of(leaving, seen(*both(), standings={"B": CORDONED}), 119.0)) == []
     assert list(events_of(leaving, seen(*both(), standings={"B": CORDONED}), 120.0)) == [SavingOverdue(at_s=50.0, attempt=1)]
-
-
-def test_of_several_nodes_that_are_to_be_left_the_one_in_the_greatest_hurry_says_by_when():
-    standings = {"A": Standing(cordoned="a new kernel"), "B": CORDONED}
-    (event,) = events_of(steady(), seen(*both(), standings=standings), 0.0)
-    assert event == NodesToLeave(at_s=50.0, attempt=1, nodes=("a", "b"), text="A, B cordoned: a new kernel", within_s=120.0)
-    (event,) = events_of(steady(), seen(*both(), standings={"A": Standing(cordoned="now", within_s=9.0), "B": CORDONED}), 0.0)
-    assert isinstance(event, NodesToLeave)
-    assert event.within_s == 9.0
 
 
 def test_a_cordon_elsewhere_disturbs_nobody():

@@ -12,7 +12,7 @@ from model.train.metrics import StepMetrics
 from orchestrator.config import ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.control.alerts import alerts
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import NodesShort
+from orchestrator.control.events import NodesShort, ResumeRequested
 from orchestrator.control.state import RunState
 from orchestrator.control.status import build_status
 from orchestrator.records.nodes import Standing
@@ -56,7 +56,11 @@ def test_a_healthy_run(config: RunConfig):
     assert (status["state"], status["step"], status["last_committed_step"], status["seen_s_ago"]) == ("running", 8, 5, 0.5)
     assert (status["nodes"], status["spares"], status["alerts"], status["strikes"], status["cordoned"]) == (["A", "B"], 1, [], {}, {})
     assert (status["num_workers"], status["skipped_updates"]) == (2, 1)
-    assert [worker["rank"] for worker in status["workers"]] == [0, 1]
+    assert (status["run"], status["attempt"], status["num_steps"], status["tokens"], status["live"]) == ("r", 1, 1000, 8 * 16, True)
+    assert (status["restarts"], status["num_incidents"], status["incidents"], status["rejected_checkpoints"]) == (0, 0, [], [])
+    first, second = status["workers"]
+    assert first == {"rank": 0, "node": "a", "pid": 100, "phase": "training", "step": 7, "last_progress_s": 0.0, "silent_s": 0.0}
+    assert (second["rank"], second["node"], second["step"]) == (1, "b", 8)
 
 
 def test_ages_are_told_to_the_millisecond(config: RunConfig):
@@ -162,3 +166,5 @@ def test_machines_that_the_run_took_out_of_use_wake_somebody():
     )
     (line,) = alerts(play(*running(), failed(1, fault(Cause.HARDWARE, "a")), gone(1)), None, 0.0)
     assert "no more" not in line
+    resumed = play(stop(), ResumeRequested(at_s=1.0, terms=terms), state=state)
+    assert alerts(resumed, None, 0.0) == (), "whoever resumed the run has heard of it"

@@ -1,0 +1,45 @@
+"""What shows of a failure or of a cordon, on several nodes at once."""
+
+import pytest
+
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import NodesToLeave
+from orchestrator.control.observe import events_of
+from orchestrator.messages import Failed
+from orchestrator.records.nodes import Standing
+from tests.orchestrator.control.stories import play, rank, seen
+from tests.orchestrator.control.test_observe import CORDONED, both, faults_of, started, steady
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "error", "cause"),
+    [
+        (1, ("AcceleratorError", "uncorrectable ECC error"), Cause.HARDWARE),
+        (1, ("OSError", "No space left on device"), Cause.DISK_FULL),
+        (1, ("KernelsWrong", "0.4 off"), Cause.KERNELS),
+        (-9, None, Cause.KILLED),
+        (-15, None, Cause.LEAVING),
+    ],
+)
+def test_what_each_node_has_for_itself_is_told_for_each(exit_code: int, error: tuple[str, str] | None, cause: Cause):
+    word = Failed(error_type=error[0], text=error[1]) if error else None
+    agents = both(a=rank(0, exit_code=exit_code, failed=word), b=rank(1, exit_code=exit_code, failed=word))
+    assert [(one.cause, one.node) for one in faults_of(steady(), *agents).faults] == [(cause, "a"), (cause, "b")]
+
+
+def test_a_worker_that_falls_silent_is_held_against_its_machine():
+    event = faults_of(steady(), *both(b=rank(1, silent_s=31.0)))
+    assert play(event, state=steady()).incidents[0].strikes == {"B": 2}
+
+
+def test_what_is_lost_before_a_worker_was_there_is_lost_at_step_0():
+    assert faults_of(started(), alive="xyz").at_step == 0
+
+
+def test_of_several_nodes_that_are_to_be_left_the_one_in_the_greatest_hurry_says_by_when():
+    standings = {"A": Standing(cordoned="a new kernel"), "B": CORDONED}
+    (event,) = events_of(steady(), seen(*both(), standings=standings), 0.0)
+    assert event == NodesToLeave(at_s=50.0, attempt=1, nodes=("a", "b"), text="A, B cordoned: a new kernel", within_s=120.0)
+    (event,) = events_of(steady(), seen(*both(), standings={"A": Standing(cordoned="now", within_s=9.0), "B": CORDONED}), 0.0)
+    assert isinstance(event, NodesToLeave)
+    assert event.within_s == 9.0
