@@ -339,7 +339,7 @@ def test_time_in_which_nobody_looked_does_not_count_as_waiting():
 def test_the_view_has_what_was_seen_last():
     cluster = FakeCluster(store := MemoryStore())
     controller = build(store, cluster)
-    assert controller.view.seen is None
+    assert (controller.view.seen, controller.view.in_stage_s) == (None, 0.0)
     controller._open()
     controller._tick()
     assert controller.view.seen is not None

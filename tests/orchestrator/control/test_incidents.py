@@ -36,6 +36,13 @@ def test_survivors_that_lost_a_peer_are_not_blamed_when_the_killed_worker_is_kno
     assert incident.strikes == {"B": 1}
 
 
+def test_what_the_last_survivor_had_finished_is_what_a_failure_costs():
+    for steps in ((8, 9), (9, 8)):
+        seen_at = zip((Cause.KILLED, Cause.PEER_LOST), steps, strict=True)
+        state = play(*running(), *(failed(1, fault(cause, "a"), at_step=step) for cause, step in seen_at))
+        assert state.incidents[0].at_step == 9
+
+
 def test_a_root_cause_that_was_alive_after_the_first_sign_was_detected_in_no_time():
     state = play(*running(), failed(1, fault(Cause.PEER_LOST, "a"), at_s=20.0), failed(1, fault(Cause.KILLED, "b"), at_s=21.0))
     assert state.incidents[0].detected_after_s == 0.0

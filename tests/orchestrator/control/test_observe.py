@@ -117,6 +117,8 @@ def test_a_commit_is_told_once():
     look = seen(*both(a=rank(0, committed_step=5)))
     (event,) = events_of(steady(), look, 0.0)
     assert event == CheckpointCommitted(at_s=50.0, attempt=1, step=5)
+    assert list(events_of(steady(), seen(*reversed(both(a=rank(0, committed_step=5)))), 0.0)) == [event]
+    assert list(events_of(steady(), seen(*reversed(both(b=rank(1, committed_step=5)))), 0.0)) == [], "rank 0 speaks for the attempt"
     assert list(events_of(play(event, state=steady()), look, 0.0)) == []
 
 

@@ -48,6 +48,12 @@ def test_within_a_node_too_the_one_furthest_behind_is_the_culprit():
     assert (stalled(*agents).agent, stalled(*agents).worker.rank) == (agents[1], 2)
 
 
+def test_of_nodes_that_are_equally_far_behind_the_one_without_progress_for_longest_is_the_culprit():
+    first = agent("a", rank(0, step=8), rank(1, step=7, last_progress_s=61.0))
+    longer = agent("b", rank(2, step=8), rank(3, step=7, last_progress_s=62.0))
+    assert stalled(first, longer).worker.rank == 3
+
+
 def test_of_ranks_at_the_same_step_the_one_that_has_not_begun_the_next_is_the_culprit():
     waiting, reading = agent("a", rank(0, begun=8, last_progress_s=61.0)), agent("b", rank(1, begun=7, last_progress_s=62.0))
     assert stalled(waiting, reading).agent == reading
