@@ -5,9 +5,9 @@ import pytest
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import NodesToLeave
 from orchestrator.control.observe import events_of
-from orchestrator.messages import Failed
+from orchestrator.messages import CheckpointLost, Failed
 from orchestrator.records.nodes import Standing
-from tests.orchestrator.control.stories import play, rank, seen
+from tests.orchestrator.control.stories import agent, failed, fault, play, rank, seen
 from tests.orchestrator.control.test_observe import CORDONED, both, faults_of, started, steady
 
 
@@ -30,6 +30,13 @@ def test_what_each_node_has_for_itself_is_told_for_each(exit_code: int, error: t
 def test_a_worker_that_falls_silent_is_held_against_its_machine():
     event = faults_of(steady(), *both(b=rank(1, silent_s=31.0)))
     assert play(event, state=steady()).incidents[0].strikes == {"B": 2}
+
+
+def test_an_attempt_that_is_being_ended_makes_no_more_progress():
+    draining = play(failed(1, fault(Cause.PEER_LOST)), state=steady())
+    word = CheckpointLost(step=9, ranks=(1,), text="no answer")
+    look = seen(agent("a", rank(0, committed_step=5, lost_checkpoint=word), is_empty=False), agent("b", rank(1), is_empty=False))
+    assert list(events_of(draining, look, 0.0)) == []
 
 
 def test_what_is_lost_before_a_worker_was_there_is_lost_at_step_0():

@@ -103,6 +103,13 @@ def test_two_nodes_that_are_to_be_left_at_once_are_both_left():
     assert next_on(state, "abcd") == "cd"
 
 
+def test_workers_that_stop_though_nobody_was_seen_to_tell_them_are_restarted_where_they_were():
+    state = play(*running(), ended(1, Outcome.STOPPED, 5), gone(1))
+    (incident,) = state.incidents
+    assert (incident.cause, incident.node, incident.machine, incident.at_step, incident.strikes) == (Cause.LEAVING, None, None, 5, {})
+    assert next_on(state) == "ab"
+
+
 def test_what_a_dying_node_does_to_its_workers_counts_once_but_its_broken_gpu_counts_too():
     state = play(*running(), failed(1, fault(Cause.KILLED, "b"), fault(Cause.AGENT_LOST, "b"), fault(Cause.NODE_LOST, "b")))
     assert state.incidents[0].strikes == {"B": 1}

@@ -65,6 +65,11 @@ def test_where_nobody_is_behind_nobody_is_the_culprit():
     assert stall.detail.endswith("; every rank stands there")
 
 
+def test_a_node_whose_ranks_are_apart_leaves_a_culprit():
+    apart = agent("b", rank(1, step=7, last_progress_s=62.0), rank(2, step=8))
+    assert stalled(agent("a", rank(0, step=7, last_progress_s=61.0)), apart).agent == apart
+
+
 def test_of_a_single_node_there_is_no_doubt():
     only = agent("a", rank(0, last_progress_s=61.0), rank(1, last_progress_s=61.0))
     assert stalled(only).agent == only

@@ -102,7 +102,7 @@ def test_workers_come_by_pages_of_64_with_their_ages_as_of_now(config: RunConfig
 def test_of_workers_on_other_pages_no_report_is_looked_into(config: RunConfig):
     there = agent("b", *(rank(64 + local) for local in range(10)))
     assert there.report is not None
-    others = (agent("a", rank(0), rank(63)), agent("c", rank(128), rank(129)))
+    others = (agent("a", rank(62), rank(63)), agent("c", rank(128), rank(129)))
     closed = [replace(one, report=replace(one.report, workers=None)) for one in others]  # type: ignore[arg-type, type-var]
     look = replace(seen(), agents=(closed[0], there, closed[1]))
     status = build_status("r", config, play(*running()), look, 0.0, page=2)
@@ -129,11 +129,19 @@ def test_a_shortage_that_the_run_has_not_met_yet_is_not_its_reason(config: RunCo
     assert build_status("r", config, state, seen(alive=""), 0.0, in_stage_s=9.0)["reason"] == "recovering from peer_lost: it broke"
 
 
+def test_while_a_wait_is_not_over_nothing_is_looked_for(config: RunConfig):
+    """A controller that takes over waits as long again, whatever the one before was short of."""
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST)), gone(1), replace(SHORT, attempt=1))
+    told = [build_status("r", config, state, seen(alive=""), 0.0, in_stage_s=in_stage_s)["reason"] for in_stage_s in (4.9, 5.0)]
+    assert [one.rpartition(" ")[2] for one in told] == ["1", "0"]
+
+
 # --- alerts --------------------------------------------------------------------------------------------------------------
 
 
 def test_all_is_well():
-    for state in (RunState(), play(submitted()), play(*running()), play(*running(), failed(1, fault())), play(submitted(), stop())):
+    over = play(*running(), lost_checkpoint(1, 50, None), failed(1, fault(Cause.HARDWARE)), stop(), gone(1))
+    for state in (RunState(), play(submitted()), play(*running()), play(*running(), failed(1, fault())), play(submitted(), stop()), over):
         assert alerts(state, seen(), 1e6) == ()
 
 

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import AttemptStarted, FoundDead, NodesShort, ResumeRequested
+from orchestrator.control.events import AttemptStarted, FoundDead, NodesShort, NodesToLeave, ResumeRequested
 from orchestrator.control.history import read_state
 from orchestrator.control.observe import events_of
 from orchestrator.control.state import RunState, Stage
+from orchestrator.messages import Outcome
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.control.stories import TERMS, failed, fault, gone, placed, play, running, seen, stop, submitted
+from tests.orchestrator.control.stories import TERMS, ended, failed, fault, gone, placed, play, running, seen, stop, submitted
 from tests.orchestrator.control.test_controller import FakeCluster, build, kinds
 
 RESUME = ResumeRequested(at_s=1.0, terms=TERMS)
@@ -77,6 +78,19 @@ def test_a_stop_while_a_failed_attempt_is_being_ended_can_be_taken_back():
     assert (play(RESUME, state=stopping).label, play(RESUME, state=stopping).reason) == ("recovering", "")
     state = play(RESUME, gone(1), state=stopping)
     assert (state.label, state.reason, state.stop_wanted) == ("recovering", "recovering from killed: it broke", False)
+
+
+def test_a_run_that_has_finished_is_neither_stopped_nor_resumed_any_more():
+    finished = play(*running(), ended(1, Outcome.FINISHED, 1000), stop())
+    assert finished.reason == "finished at step 1000"
+    assert play(RESUME, state=finished) is finished
+    assert play(gone(1), state=finished).label == "finished"
+
+
+def test_a_run_that_saves_already_need_not_be_told_to_leave():
+    leave = NodesToLeave(at_s=1.0, attempt=1, nodes=("b",), text="B cordoned: bad", within_s=9.0)
+    for state in (play(*running(), stop()), play(*running(), failed(1, fault())), play(*running(), failed(1, fault()), gone(1))):
+        assert play(leave, state=state) is state
 
 
 def test_a_stop_of_a_run_that_starts_can_be_taken_back():
