@@ -46,7 +46,7 @@ def test_what_workers_are_to_do(state: RunState, mode: Mode, may_start: bool):
 
 def test_an_ended_run_holds_nothing():
     over = desired("r", play(ended(1, Outcome.FINISHED, 9), gone(1), state=RUNNING))
-    assert (over.held, over.placement, over.mode) == ((), (), Mode.KILL)
+    assert (over.held, over.placement, over.mode, over.attempt) == ((), (), Mode.KILL, 1)
     assert (over.workers_per_node, over.world_size, over.config_version, over.may_start, over.wants_evidence) == (0, 0, 0, False, False)
 
 

@@ -118,6 +118,11 @@ def test_an_attempt_that_never_said_where_it_began_began_at_the_beginning():
     assert (state.incidents[0].resumed_from_step, state.incidents[0].steps_replayed) == (0, 9)
 
 
+def test_a_checkpoint_newer_than_the_last_step_that_was_heard_of_replays_nothing():
+    state = play(submitted(), placed(1, "ab"), failed(1, fault(), at_step=9), gone(1), placed(2, "bc"), resumed(2, 20), stepped(2, 21))
+    assert (state.incidents[0].resumed_from_step, state.incidents[0].steps_replayed) == (20, 0)
+
+
 def test_a_configuration_error_of_every_rank_ends_the_run_at_once():
     state = play(submitted(), placed(1, "ab"), failed(1, fault(Cause.CONFIG, ranks=2, nodes=2)), gone(1))
     assert (state.label, state.restarts, state.reason) == ("failed", 0, "config: it broke; no restart can help")

@@ -227,6 +227,7 @@ def leave(attempt: int, node: str, within_s: float | None = None) -> NodesToLeav
 def test_a_run_saves_before_it_leaves_a_node_that_somebody_cordoned():
     state = play(*running(), leave(1, "b", within_s=120.0))
     assert (state.stage, state.save_within_s, state.label) == (Stage.SAVING, 120.0, "running")
+    assert state.reason == "B cordoned: its fan rattles"
     state = play(committed(1, 77), ended(1, Outcome.STOPPED, 77), gone(1), state=state)
     (incident,) = state.incidents
     assert (incident.cause, incident.node, incident.strikes, incident.detected_after_s) == (Cause.LEAVING, "b", {}, 0.0)
