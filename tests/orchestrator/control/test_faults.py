@@ -1,13 +1,15 @@
 """What shows of a failure or of a cordon, on several nodes at once."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import NodesToLeave
+from orchestrator.control.events import FaultsSeen, NodesToLeave, WorkersEnded
 from orchestrator.control.observe import events_of
-from orchestrator.messages import CheckpointLost, Failed
+from orchestrator.messages import CheckpointLost, Ended, Failed, Outcome
 from orchestrator.records.nodes import Standing
-from tests.orchestrator.control.stories import agent, failed, fault, play, rank, seen
+from tests.orchestrator.control.stories import TERMS, agent, failed, fault, placed, play, rank, resumed, seen, stepped, submitted
 from tests.orchestrator.control.test_observe import CORDONED, both, faults_of, started, steady
 
 
@@ -37,6 +39,26 @@ def test_an_attempt_that_is_being_ended_makes_no_more_progress():
     word = CheckpointLost(step=9, ranks=(1,), text="no answer")
     look = seen(agent("a", rank(0, committed_step=5, lost_checkpoint=word), is_empty=False), agent("b", rank(1), is_empty=False))
     assert list(events_of(draining, look, 0.0)) == []
+
+
+def test_an_agent_without_workers_is_not_blamed_where_another_node_failed():
+    limit_s = submitted().terms.recovery.start_timeout_s
+    look = seen(agent("a", rank(0, exit_code=-9, step=0, resumed=None)), agent("b", attempt=0))
+    (event,) = events_of(started(), look, limit_s + 1)
+    assert isinstance(event, FaultsSeen)
+    assert [one.cause for one in event.faults] == [Cause.KILLED]
+
+
+def test_a_limit_may_be_used_up():
+    recovery = submitted().terms.recovery
+    idle = agent("a"), agent("b", attempt=0, age_s=recovery.heartbeat_timeout_s)
+    assert list(events_of(started(), seen(*idle), recovery.start_timeout_s)) == []
+
+
+def test_a_run_of_one_worker_has_ended_when_it_says_so():
+    alone = play(submitted(replace(TERMS, num_nodes=1, world_size=1)), placed(1, "a"), resumed(1, 0), stepped(1, 1))
+    (event,) = events_of(alone, seen(agent("a", rank(0, ended=Ended(outcome=Outcome.FINISHED, step=9)))), 0.0)
+    assert isinstance(event, WorkersEnded)
 
 
 def test_what_is_lost_before_a_worker_was_there_is_lost_at_step_0():

@@ -176,6 +176,14 @@ def test_the_restart_budget_ends_a_run_that_gets_nowhere():
     assert state.reason == "recovery.max_restarts=3 restarts without a new checkpoint; last: store: it broke"
 
 
+def test_a_node_that_is_to_be_left_ends_no_run_whatever_it_has_been_through():
+    state = play(*running())
+    for attempt in (1, 2, 3):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
+    state = play(placed(4, "ab"), failed(4, fault(Cause.LEAVING), at_step=4), gone(4), state=state)
+    assert (state.stage, state.restarts_in_row) == (Stage.WAITING, 3)
+
+
 def test_a_checkpoint_whose_commit_was_told_to_nobody_is_progress_all_the_same():
     state = play(*running())
     for attempt in (1, 2):

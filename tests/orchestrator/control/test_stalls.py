@@ -81,6 +81,11 @@ def test_loading_and_compiling_may_take_longer(phase: Phase):
     assert find_stalled([agent("a", rank(0, phase=phase, last_progress_s=301.0))], LIMITS) is not None
 
 
+def test_a_limit_may_be_used_up():
+    assert find_stalled([agent("a", rank(0, last_progress_s=60.0, silent_s=5.0))], LIMITS) is None
+    assert find_stalled([agent("a", rank(0, last_progress_s=59.0, silent_s=4.0), age_s=1.0)], LIMITS) is None
+
+
 def test_a_process_that_still_imports_may_be_silent_for_long():
     assert find_stalled([agent("a", rank(0, phase=Phase.STARTING, silent_s=200.0))], LIMITS) is None
     assert find_stalled([agent("a", rank(0, phase=Phase.STARTING, silent_s=301.0))], LIMITS) is not None

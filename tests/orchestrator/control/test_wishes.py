@@ -93,6 +93,11 @@ def test_a_run_that_saves_already_need_not_be_told_to_leave():
         assert play(leave, state=state) is state
 
 
+def test_a_stop_that_is_taken_back_is_not_judged_by_what_failed_before():
+    state = play(*running(), failed(1, fault()), gone(1), *running(2, "bc"), stop(now=True), RESUME, gone(2))
+    assert (state.stage, state.wait_s, state.restarts_in_row, state.restarts) == (Stage.WAITING, 0.0, 1, 2)
+
+
 def test_a_stop_of_a_run_that_starts_can_be_taken_back():
     state = play(submitted(), placed(1, "ab"), stop(), RESUME, gone(1))
     assert (state.stage, state.reason, state.ending, state.stop_wanted) == (Stage.WAITING, "", None, False)
