@@ -67,7 +67,7 @@ def _leader(agents: list[AgentSeen]) -> WorkerReport | None:
 
 def _reason(state: RunState, seen: Observation | None, in_stage_s: float) -> str:
     """While the run waits for nodes, what is missing at this moment."""
-    waits = state.stage is Stage.WAITING and state.wants_nodes and seen is not None and in_stage_s >= state.wait_s
+    waits = state.stage is Stage.WAITING and state.wants_nodes and in_stage_s >= state.wait_s
     return shortage(state, seen) if waits and seen is not None and not next_placement(state, seen) else state.reason
 
 

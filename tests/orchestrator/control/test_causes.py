@@ -46,8 +46,10 @@ def test_causes(exit_code: int | None, error: tuple[str, str] | None, cause: Cau
 
 def test_the_detail_is_one_line_that_says_what_happened():
     assert classify(-9, None)[1] == "killed by SIGKILL"
+    assert classify(-1, None)[1] == "killed by SIGHUP"
     assert classify(-99, None)[1] == "killed by signal 99"
     assert classify(3, None)[1] == "exit status 3 without a word; see its log"
+    assert classify(0, None)[1] == "exit status 0 without a word; see its log"
     assert classify(1, Failed(error_type="ValueError", text="no"))[1] == "ValueError: no"
 
 

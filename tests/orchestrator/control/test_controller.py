@@ -9,10 +9,11 @@ import pytest
 
 from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.control.controller import stop_without_cluster
-from orchestrator.control.events import StopRequested
-from orchestrator.control.history import open_history, read_state
-from orchestrator.deadlines import JOURNAL_RETRY_S
+from orchestrator.control.events import AttemptStarted, StopRequested, WorkersGone
+from orchestrator.control.history import KINDS, open_history, read_state
+from orchestrator.deadlines import JOURNAL_RETRY_S, POLL_S
 from orchestrator.messages import Mode
+from orchestrator.records.journal import read_journal
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.control.fake_cluster import FakeCluster, build, kinds, modes
 from tests.orchestrator.control.stories import TERMS, submitted
@@ -91,20 +92,61 @@ def test_while_the_store_is_away_nothing_is_done_and_then_everything(caplog: pyt
     assert caplog.text.count("the journal can't be reached, trying again: no answer") == 3
 
 
+def test_a_wait_is_counted_by_the_one_who_waits():
+    """A backoff that an earlier controller ordered lasts as long again for its successor, whatever its clock says."""
+    cluster = FakeCluster(store := MemoryStore())
+    cluster.exits.extend((-9, -9))
+    old = build(store, cluster, "old")
+    old._open()
+    while read_state(store).wait_s == 0.0:
+        old._tick()
+    cluster.now_s += 3600.0
+    new = build(store, cluster, "new")
+    new._open()
+    since_s = cluster.now_s
+    while read_state(store).attempt == 2:
+        new._tick()
+    waited_s = cluster.now_s - since_s
+    assert read_state(store).attempt == 3
+    assert submitted().terms.recovery.backoff_s <= waited_s < submitted().terms.recovery.backoff_s + 1.0
+
+
+def test_a_wait_is_counted_from_the_moment_at_which_it_was_ordered():
+    cluster = FakeCluster(store := MemoryStore())
+    cluster.exits.extend((-9, -9))
+    build(store, cluster).run()
+    at_s = {(type(entry.event), entry.event.attempt): entry.event.at_s for entry in read_journal(store, KINDS) if entry.sequence > 2}
+    waited_s = at_s[AttemptStarted, 3] - at_s[WorkersGone, 2]
+    assert submitted().terms.recovery.backoff_s <= waited_s < submitted().terms.recovery.backoff_s + 1.0
+
+
+def test_an_entry_that_leaves_the_stage_as_it_is_does_not_begin_the_wait_anew():
+    cluster = FakeCluster(store := MemoryStore())
+    cluster.nodes = cluster.nodes[:1]
+    controller = build(store, cluster)
+    controller._open()
+    for _ in range(3):
+        controller._tick()
+    assert kinds(store)[-1] == "NodesShort"
+    assert controller.view.in_stage_s == pytest.approx(cluster.now_s)
+
+
 def test_time_in_which_nobody_looked_does_not_count_as_waiting():
     cluster = FakeCluster(store := MemoryStore())
+    cluster.nodes = cluster.nodes[:1]
     controller = build(store, cluster)
     controller._open()
     controller._tick()
+    watched_s = controller.view.in_stage_s
     cluster.now_s += 500.0
     controller._tick()
-    assert controller.view.in_stage_s < 3.0
+    assert controller.view.in_stage_s - watched_s == pytest.approx(1.0 + POLL_S)
 
 
 def test_the_view_has_what_was_seen_last():
     cluster = FakeCluster(store := MemoryStore())
     controller = build(store, cluster)
-    assert controller.view.seen is None
+    assert (controller.view.seen, controller.view.in_stage_s) == (None, 0.0)
     controller._open()
     controller._tick()
     assert controller.view.seen is not None

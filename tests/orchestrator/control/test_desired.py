@@ -63,7 +63,8 @@ def test_what_workers_are_to_do(state: RunState, mode: Mode, may_start: bool):
 
 def test_an_ended_run_holds_nothing():
     over = desired("r", play(ended(1, Outcome.FINISHED, 9), gone(1), state=RUNNING))
-    assert (over.held, over.placement, over.mode) == ((), (), Mode.KILL)
+    assert (over.held, over.placement, over.mode, over.attempt) == ((), (), Mode.KILL, 1)
+    assert (over.workers_per_node, over.world_size, over.config_version, over.may_start, over.wants_evidence) == (0, 0, 0, False, False)
 
 
 def test_between_attempts_a_machine_that_was_cordoned_is_given_back():
@@ -97,6 +98,7 @@ def test_a_strike_is_recorded_once_no_later_sign_can_move_it():
     assert desired("r", state).findings == ()
     state = play(placed(2, "bc"), state=state)
     assert [(one.machine, one.strikes, one.cause) for one in desired("r", state).findings] == [("A", 1, "killed"), ("B", 2, "frozen")]
+    assert not any(one.cordons for one in desired("r", state).findings)
     assert len(desired("r", play(stepped(2, 1), state=state)).findings) == 2
 
 

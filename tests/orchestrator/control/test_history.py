@@ -131,6 +131,12 @@ def test_a_list_that_grew_is_not_repeated():
     assert changes({"x": [1, 2, 3]}, {"x": [1]}) == {"x": {"keep": 1, "add": []}}
 
 
+def test_what_is_no_list_any_more_or_was_none_is_told_whole():
+    assert changes({"x": [1], "y": None}, {"x": None, "y": [1]}) == {"x": {"is": None}, "y": {"is": [1]}}
+    assert changes({}, {"x": 1}) == {"x": {"is": 1}}
+    assert apply({"x": [1]}, {"x": {"keep": 0, "add": []}, "y": {"is": 2}}) == {"x": [], "y": 2}
+
+
 def test_every_outcome_of_a_run_can_be_read_again():
     for last in (ended(3, Outcome.FINISHED, 1000), stop(now=True)):
         store = MemoryStore()

@@ -118,6 +118,11 @@ def test_an_attempt_that_never_said_where_it_began_began_at_the_beginning():
     assert (state.incidents[0].resumed_from_step, state.incidents[0].steps_replayed) == (0, 9)
 
 
+def test_a_checkpoint_newer_than_the_last_step_that_was_heard_of_replays_nothing():
+    state = play(submitted(), placed(1, "ab"), failed(1, fault(), at_step=9), gone(1), placed(2, "bc"), resumed(2, 20), stepped(2, 21))
+    assert (state.incidents[0].resumed_from_step, state.incidents[0].steps_replayed) == (20, 0)
+
+
 def test_a_configuration_error_of_every_rank_ends_the_run_at_once():
     state = play(submitted(), placed(1, "ab"), failed(1, fault(Cause.CONFIG, ranks=2, nodes=2)), gone(1))
     assert (state.label, state.restarts, state.reason) == ("failed", 0, "config: it broke; no restart can help")
@@ -127,6 +132,12 @@ def test_a_configuration_error_on_two_nodes_ends_the_run_and_one_of_two_ranks_on
     large = play(submitted(replace(TERMS, workers_per_node=2, world_size=4)), placed(1, "ab"))
     assert play(failed(1, fault(Cause.CONFIG, ranks=2, nodes=2)), gone(1), state=large).label == "failed"
     assert play(failed(1, fault(Cause.CONFIG, ranks=2, nodes=1)), gone(1), state=large).label == "recovering"
+
+
+def test_a_configuration_error_of_every_rank_ends_a_run_on_one_node_too():
+    alone = play(submitted(replace(TERMS, num_nodes=1, workers_per_node=2)), placed(1, "a"))
+    assert play(failed(1, fault(Cause.CONFIG, ranks=2)), gone(1), state=alone).label == "failed"
+    assert play(failed(1, fault(Cause.CONFIG, ranks=1)), gone(1), state=alone).label == "recovering"
 
 
 def test_a_configuration_error_of_one_rank_is_a_fault_of_its_node():
@@ -152,11 +163,25 @@ def test_the_first_restart_is_immediate_and_further_ones_back_off_until_a_checkp
     assert (state.restarts_in_row, state.wait_s, state.restarts) == (1, 0.0, 4)
 
 
+def test_after_a_new_checkpoint_the_first_restart_is_immediate_though_the_run_failed_there_before():
+    state = play(*running(), committed(1, 60), failed(1, fault(Cause.STORE), at_step=60), gone(1))
+    state = play(placed(2, "ab"), resumed(2, 40, rejected=("step 60: bad",)), stepped(2, 41), committed(2, 60), state=state)
+    assert play(failed(2, fault(Cause.STORE), at_step=60), gone(2), state=state).wait_s == 0.0
+
+
 def test_the_restart_budget_ends_a_run_that_gets_nowhere():
     state = play(*running())
     for attempt in (1, 2, 3, 4):
         state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
     assert state.reason == "recovery.max_restarts=3 restarts without a new checkpoint; last: store: it broke"
+
+
+def test_a_node_that_is_to_be_left_ends_no_run_whatever_it_has_been_through():
+    state = play(*running())
+    for attempt in (1, 2, 3):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.STORE), at_step=attempt), gone(attempt), state=state)
+    state = play(placed(4, "ab"), failed(4, fault(Cause.LEAVING), at_step=4), gone(4), state=state)
+    assert (state.stage, state.restarts_in_row) == (Stage.WAITING, 3)
 
 
 def test_a_checkpoint_whose_commit_was_told_to_nobody_is_progress_all_the_same():

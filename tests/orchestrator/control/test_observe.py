@@ -1,5 +1,7 @@
 """From levels (what is seen) to events (what it means)."""
 
+from dataclasses import replace
+
 from orchestrator.control.causes import Cause
 from orchestrator.control.cluster import AgentSeen
 from orchestrator.control.events import (
@@ -68,6 +70,8 @@ def test_nothing_new_means_no_event():
 def test_of_a_run_that_was_never_submitted_or_has_ended_nothing_is_said():
     assert list(events_of(RunState(), seen(), 0.0)) == []
     assert list(events_of(play(submitted(), stop()), seen(), 0.0)) == []
+    over = play(*running(), stop(now=True), gone(1))
+    assert list(events_of(over, seen(alive=""), 0.0)) == [], "its nodes may be gone too"
 
 
 # --- attempts begin ------------------------------------------------------------------------------------------------------
@@ -113,6 +117,8 @@ def test_a_commit_is_told_once():
     look = seen(*both(a=rank(0, committed_step=5)))
     (event,) = events_of(steady(), look, 0.0)
     assert event == CheckpointCommitted(at_s=50.0, attempt=1, step=5)
+    assert list(events_of(steady(), seen(*reversed(both(a=rank(0, committed_step=5)))), 0.0)) == [event]
+    assert list(events_of(steady(), seen(*reversed(both(b=rank(1, committed_step=5)))), 0.0)) == [], "rank 0 speaks for the attempt"
     assert list(events_of(play(event, state=steady()), look, 0.0)) == []
 
 
@@ -158,6 +164,9 @@ def test_workers_that_were_told_to_leave_say_where():
     (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=stopped, told_to_leave=True))), 0.0)
     assert isinstance(event, WorkersEnded)
     assert event.told == ("b",)
+    (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=replace(stopped, step=8)))), 0.0)
+    assert isinstance(event, WorkersEnded)
+    assert event.step == 9
 
 
 def test_a_run_that_is_done_does_not_miss_a_node():
@@ -183,13 +192,16 @@ def test_the_drain_is_over_when_no_process_is_left_or_none_that_could_be_reached
     assert list(events_of(draining, seen(empty, AgentSeen(node="b", is_lost=True)), 0.0)) == over
     assert list(events_of(draining, seen(empty), 0.0)) == over, "an agent that nobody knows of has no workers"
     assert list(events_of(draining, seen(empty, agent("b", attempt=0)), 0.0)) == [], "it was not told to kill them yet"
+    assert list(events_of(draining, seen(empty, AgentSeen(node="b")), 0.0)) == [], "it has not said a word yet"
+    quiet = agent("b", dead, is_empty=False, age_s=99.0)
+    assert list(events_of(draining, seen(empty, quiet), 0.0)) == [], "the cluster gives it up, in its time"
 
 
 # --- faults --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_node_of_the_attempt_that_leaves_is_lost():
-    event = faults_of(steady(), agent("a", rank(0, silent_s=1.0), age_s=0.4), agent("b", rank(1)), alive="bc")
+    event = faults_of(steady(), agent("a", rank(0, silent_s=1.0), age_s=0.4), agent("b", rank(1, silent_s=2.0)), alive="bc")
     assert event.faults == (fault(Cause.NODE_LOST, "a", detail="the node left the cluster"),)
     assert (event.at_step, event.silent_s) == (7, 1.4)
 
@@ -256,6 +268,9 @@ def test_of_nodes_that_start_no_workers_the_first_is_left_after_a_while():
     (event,) = events_of(started(), idle, limit_s + 1)
     assert isinstance(event, FaultsSeen)
     assert [(fault.cause, fault.node) for fault in event.faults] == [(Cause.AGENT_LOST, "a")]
+    (event,) = events_of(started(), seen(agent("a", rank(0, step=0, resumed=None)), agent("b", attempt=0)), limit_s + 1)
+    assert isinstance(event, FaultsSeen)
+    assert [fault.node for fault in event.faults] == ["b"], "the first one has its workers"
 
 
 def test_a_node_whose_agent_says_nothing_while_workers_are_to_be_gone_explains_what_others_say():

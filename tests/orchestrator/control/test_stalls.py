@@ -48,6 +48,12 @@ def test_within_a_node_too_the_one_furthest_behind_is_the_culprit():
     assert (stalled(*agents).agent, stalled(*agents).worker.rank) == (agents[1], 2)
 
 
+def test_of_nodes_that_are_equally_far_behind_the_one_without_progress_for_longest_is_the_culprit():
+    first = agent("a", rank(0, step=8), rank(1, step=7, last_progress_s=61.0))
+    longer = agent("b", rank(2, step=8), rank(3, step=7, last_progress_s=62.0))
+    assert stalled(first, longer).worker.rank == 3
+
+
 def test_of_ranks_at_the_same_step_the_one_that_has_not_begun_the_next_is_the_culprit():
     waiting, reading = agent("a", rank(0, begun=8, last_progress_s=61.0)), agent("b", rank(1, begun=7, last_progress_s=62.0))
     assert stalled(waiting, reading).agent == reading
@@ -59,6 +65,11 @@ def test_where_nobody_is_behind_nobody_is_the_culprit():
     assert stall.detail.endswith("; every rank stands there")
 
 
+def test_a_node_whose_ranks_are_apart_leaves_a_culprit():
+    apart = agent("b", rank(1, step=7, last_progress_s=62.0), rank(2, step=8))
+    assert stalled(agent("a", rank(0, step=7, last_progress_s=61.0)), apart).agent == apart
+
+
 def test_of_a_single_node_there_is_no_doubt():
     only = agent("a", rank(0, last_progress_s=61.0), rank(1, last_progress_s=61.0))
     assert stalled(only).agent == only
@@ -68,6 +79,11 @@ def test_of_a_single_node_there_is_no_doubt():
 def test_loading_and_compiling_may_take_longer(phase: Phase):
     assert find_stalled([agent("a", rank(0, phase=phase, last_progress_s=200.0))], LIMITS) is None
     assert find_stalled([agent("a", rank(0, phase=phase, last_progress_s=301.0))], LIMITS) is not None
+
+
+def test_a_limit_may_be_used_up():
+    assert find_stalled([agent("a", rank(0, last_progress_s=60.0, silent_s=5.0))], LIMITS) is None
+    assert find_stalled([agent("a", rank(0, last_progress_s=59.0, silent_s=4.0), age_s=1.0)], LIMITS) is None
 
 
 def test_a_process_that_still_imports_may_be_silent_for_long():

@@ -8,10 +8,11 @@ from data_pipeline.config import DataConfig, StorageConfig
 from model.config import ModelConfig
 from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
+from model.train.metrics import StepMetrics
 from orchestrator.config import ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.control.alerts import alerts
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import NodesShort
+from orchestrator.control.events import NodesShort, ResumeRequested
 from orchestrator.control.state import RunState
 from orchestrator.control.status import build_status
 from orchestrator.records.nodes import Standing
@@ -55,7 +56,26 @@ def test_a_healthy_run(config: RunConfig):
     assert (status["state"], status["step"], status["last_committed_step"], status["seen_s_ago"]) == ("running", 8, 5, 0.5)
     assert (status["nodes"], status["spares"], status["alerts"], status["strikes"], status["cordoned"]) == (["A", "B"], 1, [], {}, {})
     assert (status["num_workers"], status["skipped_updates"]) == (2, 1)
-    assert [worker["rank"] for worker in status["workers"]] == [0, 1]
+    assert (status["run"], status["attempt"], status["num_steps"], status["tokens"], status["live"]) == ("r", 1, 1000, 8 * 16, True)
+    assert (status["restarts"], status["num_incidents"], status["incidents"], status["rejected_checkpoints"]) == (0, 0, [], [])
+    first, second = status["workers"]
+    assert first == {"rank": 0, "node": "a", "pid": 100, "phase": "training", "step": 7, "last_progress_s": 0.0, "silent_s": 0.0}
+    assert (second["rank"], second["node"], second["step"]) == (1, "b", 8)
+
+
+def test_ages_are_told_to_the_millisecond(config: RunConfig):
+    look = seen(agent("a", rank(0, silent_s=0.12345, last_progress_s=2.00055)), at_s=50.0)
+    status = build_status("r", config, play(*running()), look, now_s=50.12345)
+    (worker,) = status["workers"]
+    assert (status["seen_s_ago"], worker["silent_s"], worker["last_progress_s"]) == (0.123, 0.123, 2.001)
+
+
+def test_a_node_that_has_no_workers_yet_is_passed_over(config: RunConfig):
+    loss = StepMetrics(loss=2.5, grad_norm=1.0, tokens=16)
+    look = seen(agent("c"), agent("a", rank(0)), agent("b", rank(1, metrics=loss, num_skipped=3, tokens_per_s=7.0)))
+    status = build_status("r", config, play(*running()), look, now_s=50.5)
+    assert (status["loss"], status["tokens_per_s"]) == (2.5, 7.0), "of a rank that has finished a step"
+    assert (status["num_workers"], status["skipped_updates"], len(status["workers"])) == (2, 3, 2)
 
 
 def test_a_run_whose_cluster_is_gone(config: RunConfig):
@@ -79,6 +99,16 @@ def test_workers_come_by_pages_of_64_with_their_ages_as_of_now(config: RunConfig
     assert {worker["silent_s"] for worker in pages[0]["workers"]} == {2.0}
 
 
+def test_of_workers_on_other_pages_no_report_is_looked_into(config: RunConfig):
+    there = agent("b", *(rank(64 + local) for local in range(10)))
+    assert there.report is not None
+    others = (agent("a", rank(62), rank(63)), agent("c", rank(128), rank(129)))
+    closed = [one._replace(report=replace(one.report, workers=None)) for one in others]  # type: ignore[arg-type, type-var]
+    look = replace(seen(), agents=(closed[0], there, closed[1]))
+    status = build_status("r", config, play(*running()), look, 0.0, page=2)
+    assert [worker["rank"] for worker in status["workers"]] == [*range(64, 74)]
+
+
 def test_only_the_newest_incidents_are_shown_and_their_number(config: RunConfig):
     state = play(submitted(replace(TERMS, recovery=replace(TERMS.recovery, max_restarts=99))))
     for attempt in range(1, 61):
@@ -90,14 +120,28 @@ def test_only_the_newest_incidents_are_shown_and_their_number(config: RunConfig)
 def test_a_shortage_is_told_as_it_is_now(config: RunConfig):
     state = play(submitted(), SHORT)
     assert build_status("r", config, state, seen(alive=""), 0.0)["reason"].endswith("has 0")
-    assert build_status("r", config, state, None, 0.0)["reason"].endswith("has 1")
+    for look in (None, seen(alive="ab")):
+        assert build_status("r", config, state, look, 0.0)["reason"].endswith("has 1"), "nothing is known to be missing now"
+
+
+def test_a_shortage_that_the_run_has_not_met_yet_is_not_its_reason(config: RunConfig):
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST)), gone(1))
+    assert build_status("r", config, state, seen(alive=""), 0.0, in_stage_s=9.0)["reason"] == "recovering from peer_lost: it broke"
+
+
+def test_while_a_wait_is_not_over_nothing_is_looked_for(config: RunConfig):
+    """A controller that takes over waits as long again, whatever the one before was short of."""
+    state = play(*running(), failed(1, fault(Cause.PEER_LOST)), gone(1), replace(SHORT, attempt=1))
+    told = [build_status("r", config, state, seen(alive=""), 0.0, in_stage_s=in_stage_s)["reason"] for in_stage_s in (4.9, 5.0)]
+    assert [one.rpartition(" ")[2] for one in told] == ["1", "0"]
 
 
 # --- alerts --------------------------------------------------------------------------------------------------------------
 
 
 def test_all_is_well():
-    for state in (RunState(), play(submitted()), play(*running()), play(*running(), failed(1, fault())), play(submitted(), stop())):
+    over = play(*running(), lost_checkpoint(1, 50, None), failed(1, fault(Cause.HARDWARE)), stop(), gone(1))
+    for state in (RunState(), play(submitted()), play(*running()), play(*running(), failed(1, fault())), play(submitted(), stop()), over):
         assert alerts(state, seen(), 1e6) == ()
 
 
@@ -108,9 +152,10 @@ def test_a_run_that_waits_for_nodes_for_long_wakes_somebody():
     (line,) = alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), limit_s)
     assert alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), 2 * limit_s) == (line,), "no news, the same line"
     assert line.startswith("for over 600 s waiting for nodes: needs 2 with 1 free slots, has 0; cordoned: A")
-    assert alerts(state, None, limit_s) == (
-        "for over 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
-    )
+    for look in (None, seen(alive="ab")):
+        assert alerts(state, look, limit_s) == (
+            "for over 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
+        )
 
 
 def test_checkpoints_that_come_to_nothing_wake_somebody():
@@ -129,3 +174,5 @@ def test_machines_that_the_run_took_out_of_use_wake_somebody():
     )
     (line,) = alerts(play(*running(), failed(1, fault(Cause.HARDWARE, "a")), gone(1)), None, 0.0)
     assert "no more" not in line
+    resumed = play(stop(), ResumeRequested(at_s=1.0, terms=terms), state=state)
+    assert alerts(resumed, None, 0.0) == (), "whoever resumed the run has heard of it"

@@ -98,13 +98,14 @@ def test_lost_checkpoints_are_counted_until_one_is_committed():
     state = play(*running(), lost_checkpoint(1, 50, None), lost_checkpoint(1, 50, None), lost_checkpoint(1, 100, "b"))
     assert [(one.step, one.machine) for one in state.lost_checkpoints] == [(50, None), (100, "B")]
     assert play(committed(1, 150), state=state).lost_checkpoints == ()
+    assert play(failed(1, fault()), gone(1), placed(2, "ac"), state=state).lost_checkpoints == (), "nor those of another attempt"
 
 
 def test_a_node_that_alone_loses_checkpoint_after_checkpoint_is_left():
     state = play(*running(), *(lost_checkpoint(1, step, "b") for step in (50, 100, 150)))
     (incident,) = state.incidents
     assert (state.stage, incident.cause, incident.node, incident.rank) == (Stage.DRAINING, Cause.CUT_OFF, "b", 1)
-    assert incident.detail == "3 checkpoints in a row were lost there: no answer for 60 s"
+    assert (incident.detail, incident.detected_after_s) == ("3 checkpoints in a row were lost there: no answer for 60 s", 0.0)
     assert next_on(play(gone(1), state=state)) == "ac"
 
 
@@ -239,9 +240,10 @@ def leave(attempt: int, node: str, within_s: float | None = None) -> NodesToLeav
 def test_a_run_saves_before_it_leaves_a_node_that_somebody_cordoned():
     state = play(*running(), leave(1, "b", within_s=120.0))
     assert (state.stage, state.save_within_s, state.label) == (Stage.SAVING, 120.0, "running")
+    assert state.reason == "B cordoned: its fan rattles"
     state = play(committed(1, 77), ended(1, Outcome.STOPPED, 77), gone(1), state=state)
     (incident,) = state.incidents
-    assert (incident.cause, incident.node, incident.strikes) == (Cause.LEAVING, "b", {})
+    assert (incident.cause, incident.node, incident.strikes, incident.detected_after_s) == (Cause.LEAVING, "b", {}, 0.0)
     assert (state.restarts_in_row, state.wait_s, next_on(state)) == (0, 0.0, "ac")
     assert play(*running(2, "ac"), state=state).save_within_s is None
 
@@ -274,7 +276,7 @@ def test_workers_that_were_told_to_stop_by_somebody_else_go_on_elsewhere():
     state = play(*running(), ended(1, Outcome.STOPPED, 5, told="b"), gone(1))
     (incident,) = state.incidents
     assert (incident.cause, incident.node, state.restarts, next_on(state)) == (Cause.LEAVING, "b", 1, "ac")
-    assert incident.detail == "workers were told to stop by someone else (SIGTERM) and saved"
+    assert (incident.detail, incident.detected_after_s) == ("workers were told to stop by someone else (SIGTERM) and saved", 0.0)
 
 
 # --- what the journal is for ---------------------------------------------------------------------------------------------
@@ -304,6 +306,8 @@ def test_a_run_that_fell_back_has_not_committed_what_it_refused():
 def test_a_commit_that_is_told_late_takes_nothing_back():
     state = play(*running(), committed(1, 60))
     assert transition(state, committed(1, 40)) is state
+    state = play(lost_checkpoint(1, 80, "b"), state=state)
+    assert transition(state, committed(1, 60)) is state, "what was lost since is not forgotten"
 
 
 def test_what_is_told_a_second_time_or_out_of_its_stage_changes_nothing():
@@ -320,6 +324,8 @@ def test_what_is_told_a_second_time_or_out_of_its_stage_changes_nothing():
         SavingOverdue(at_s=9.0, attempt=1),
     ):
         assert transition(draining, event) is draining
+    early = play(submitted(), placed(1, "ab"), failed(1, fault()))
+    assert transition(early, resumed(1, 5)) is early
     waiting = play(gone(1), short, state=draining)
     assert transition(waiting, replace(short, text="still too few")) is waiting
 
