@@ -8,7 +8,7 @@ from orchestrator.control import events
 from orchestrator.control.causes import Cause
 from orchestrator.control.cluster import AgentSeen, Observation, last_step
 from orchestrator.control.events import Event
-from orchestrator.control.incidents import suspects
+from orchestrator.control.incidents import open_incidents, suspects
 from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
@@ -213,15 +213,16 @@ def _next_attempt(state: RunState, seen: Observation) -> Iterator[Event]:
 
 
 def next_placement(state: RunState, seen: Observation) -> tuple[Placed, ...]:
-    """The nodes that the next attempt would get now; () for none."""
-    terms = terms_in(state)
+    """The nodes that the next attempt would get now; () for none. Where failure after failure points at no node, it may be any of them."""
+    terms, suspected = terms_in(state), suspects(state)
     return place(
         seen.nodes,
         standings=seen.standings,
-        suspects=suspects(state),
+        suspects=suspected,
         num_nodes=terms.num_nodes,
         slots=terms.workers_per_node,
         previous=state.placement,
+        rotates=bool(open_incidents(state)) and not suspected and state.restarts_in_row > 1,
     )
 
 
