@@ -67,7 +67,7 @@ class Kind:
     is_expected: bool = False
     """The one line of such an error, or of a subclass, says everything; an unexpected one is logged with its traceback."""
     is_agreed: bool = False
-    """Where one rank meets such an error, or a subclass, every rank learns of it, and as a rule raises it: see `worker.agreement`."""
+    """Where one rank meets such an error, or a subclass, every rank learns of it: see `worker.agreement`."""
 
 
 ERRORS: dict[str, Kind] = {
@@ -105,11 +105,6 @@ def agreement_order(error: BaseException) -> int | None:
     """A number for an error that ranks agree on, the lower of two counting; None for an error that is its rank's own."""
     agreed = [name for name, kind in ERRORS.items() if kind.is_agreed]
     return min((agreed.index(name) for name in _known_classes(error) if name in agreed), default=None)
-
-
-def is_configuration(error: BaseException) -> bool:
-    """Whether it says that the run as configured can't be, so that no restart helps where every rank meets it."""
-    return any(ERRORS[name].cause == "config" for name in _known_classes(error)[:1])
 
 
 def _known_classes(error: BaseException) -> list[str]:

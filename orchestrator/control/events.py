@@ -114,7 +114,7 @@ class NodesToLeave:
     nodes: tuple[str, ...]
     text: str
     within_s: float | None = None
-    """How long the workers may take to save."""
+    """How long the workers may take to save, from the moment at which they were told to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from orchestrator.control import events
 from orchestrator.control.causes import Cause
 from orchestrator.control.cluster import AgentSeen, Observation, last_step
 from orchestrator.control.events import Event
-from orchestrator.control.incidents import suspects
+from orchestrator.control.incidents import open_incidents, suspects
 from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
@@ -32,8 +32,8 @@ def events_of(state: RunState, seen: Observation, in_stage_s: float) -> Iterator
         yield from _progress(state, agents, seen)
         yield from _ended(state, agents, seen.at_s)
     yield from _faults(state, agents, seen, in_stage_s)
-    if state.stage in (Stage.WAITING, Stage.STARTING, Stage.RUNNING):
-        yield from _cordoned(state, seen)
+    if state.stage is not Stage.DRAINING:
+        yield from _cordoned(state, seen, in_stage_s)
     if state.stage is Stage.DRAINING and all(_is_gone(state, agent) for agent in _placed_agents(state, seen)):
         yield events.WorkersGone(at_s=seen.at_s, attempt=state.attempt, spares=_spares(state, seen))
     if state.stage is Stage.SAVING and in_stage_s >= save_within_s(state):
@@ -183,21 +183,25 @@ def _silent_s(agent: AgentSeen) -> float:
 # --- nodes -------------------------------------------------------------------------------------------------------------
 
 
-def _cordoned(state: RunState, seen: Observation) -> Iterator[Event]:
-    """Machines that the run holds, and that somebody, or the run itself, took out of use."""
+def _cordoned(state: RunState, seen: Observation, in_stage_s: float) -> Iterator[Event]:
+    """Machines that the run holds, and that somebody, or the run itself, took out of use; while it saves, those that leave it less time."""
     standings = {placed.node: seen.standings.get(placed.machine, GOOD_STANDING) for placed in state.placement}
     cordoned = {node: standing for node, standing in standings.items() if standing.cordoned and node not in state.given_back}
-    if cordoned:
-        machines = ", ".join(placed.machine for placed in state.placement if placed.node in cordoned)
-        within_s = min((standing.within_s for standing in cordoned.values() if standing.within_s is not None), default=None)
-        reason = next(iter(cordoned.values())).cordoned
-        yield events.NodesToLeave(
-            at_s=seen.at_s,
-            attempt=state.attempt,
-            nodes=tuple(cordoned),
-            text=f"{machines} cordoned: {reason}",
-            within_s=within_s,
-        )
+    if not cordoned:
+        return
+    within_s = min((standing.within_s for standing in cordoned.values() if standing.within_s is not None), default=None)
+    if state.stage is Stage.SAVING:
+        within_s = in_stage_s + within_s if within_s is not None else None
+        if within_s is None or within_s >= save_within_s(state):
+            return
+    machines = ", ".join(placed.machine for placed in state.placement if placed.node in cordoned)
+    yield events.NodesToLeave(
+        at_s=seen.at_s,
+        attempt=state.attempt,
+        nodes=tuple(cordoned),
+        text=f"{machines} cordoned: {next(iter(cordoned.values())).cordoned}",
+        within_s=within_s,
+    )
 
 
 def _next_attempt(state: RunState, seen: Observation) -> Iterator[Event]:
@@ -209,15 +213,16 @@ def _next_attempt(state: RunState, seen: Observation) -> Iterator[Event]:
 
 
 def next_placement(state: RunState, seen: Observation) -> tuple[Placed, ...]:
-    """The nodes that the next attempt would get now; () for none."""
-    terms = terms_in(state)
+    """The nodes that the next attempt would get now; () for none. Where failure after failure points at no node, it may be any of them."""
+    terms, suspected = terms_in(state), suspects(state)
     return place(
         seen.nodes,
         standings=seen.standings,
-        suspects=suspects(state),
+        suspects=suspected,
         num_nodes=terms.num_nodes,
         slots=terms.workers_per_node,
         previous=state.placement,
+        rotates=bool(open_incidents(state)) and not suspected and state.restarts_in_row > 1,
     )
 
 

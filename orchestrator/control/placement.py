@@ -41,11 +41,15 @@ def place(
     num_nodes: int,
     slots: int,
     previous: tuple[Placed, ...],
+    rotates: bool = False,
 ) -> tuple[Placed, ...]:
     """`num_nodes` nodes with `slots` each, ranks in their order; () where there are too few.
 
     Machines that the present trouble was seen on (`suspects`) come last, and before them those with more strikes. Of equals, those come
     first that the previous attempt used (their caches are warm), then by name. A suspect is better than none; a cordoned machine is not.
+
+    Where it `rotates`, those come first that the previous attempt did not use, and those last that the run has used for longest: they have
+    the lowest ranks. So one by one, every node is left out.
     """
     before = {placed.node: index for index, placed in enumerate(previous)}
     ranked = sorted(
@@ -53,7 +57,8 @@ def place(
         key=lambda node: (
             node.machine in suspects,
             standings.get(node.machine, GOOD_STANDING).strikes,
-            node.node not in before,
+            (node.node in before) is rotates,
+            -before.get(node.node, 0) if rotates else 0,
             node.node,
         ),
     )

@@ -218,9 +218,14 @@ def _how_it_stopped(state: RunState, seen: events.FaultsSeen, detail: str) -> st
 
 
 def _nodes_to_leave(state: RunState, event: events.NodesToLeave) -> RunState:
-    """Workers that have begun to train save first. Between attempts there are none: the nodes are given back."""
+    """Workers that have begun to train save first. Between attempts there are none: the nodes are given back.
+
+    Workers that save already may have less time for it now.
+    """
     if state.stage is Stage.WAITING:
         return replace(state, given_back=tuple(dict.fromkeys((*state.given_back, *event.nodes))))
+    if state.stage is Stage.SAVING and event.within_s is not None and event.within_s < save_within_s(state):
+        return replace(state, save_within_s=event.within_s)
     if state.stage not in (Stage.STARTING, Stage.RUNNING):
         return state
     faults = tuple(fault_on(state, node, Cause.LEAVING, event.text) for node in event.nodes)

@@ -1,7 +1,7 @@
 """Doing things together: where one rank fails, every rank learns of it, so that all take the same way from there.
 
-As a rule all raise the same error. What may be the fault of one host, on which another version of braid may be installed, is raised there
-alone, and PeerFailed elsewhere: who restarts them can then tell it from what every host says.
+What every rank meets, all raise. What only some do may be the fault of one host (its way to the store, another version of braid there): it
+is raised on one of these ranks alone, and PeerFailed elsewhere, so that who restarts them can tell it from what every host says.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
+from data_pipeline.store.protocol import StoreError
 from orchestrator.codec import DecodeError
-from orchestrator.errors import PeerFailed, agreement_order, is_configuration
+from orchestrator.errors import Fenced, PeerFailed, agreement_order
 from orchestrator.worker.exchange import Exchange
 
 T = TypeVar("T")
@@ -41,8 +42,8 @@ def on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T:
 
 
 def raise_failure(exchange: Exchange, failure: Failure) -> NoReturn:
-    """Raises the agreed error; one of configuration that not all ranks meet on its rank alone."""
-    is_everybodys = not is_configuration(failure.error) or failure.num_alike == exchange.world_size
+    """Raises the agreed error; one that not all ranks meet on its rank alone, unless it says that all of them are of the past."""
+    is_everybodys = failure.num_alike == exchange.world_size or isinstance(failure.error, Fenced)
     _raise(exchange, failure.error, failure.rank, is_everybodys=is_everybodys)
 
 
@@ -62,10 +63,10 @@ def on_first_rank(exchange: Exchange, action: Callable[[], T]) -> T:
 
 
 def on_one_rank(exchange: Exchange, rank: int, action: Callable[[], T]) -> T:
-    """The result of `action` on `rank`, on every rank. What only that one reads, and can't decode, is its own error."""
+    """The result of `action` on `rank`, on every rank. What only that one can't read or decode is its own error."""
     result = exchange.broadcast(result_of(action) if exchange.rank == rank else None, source=rank)
     if isinstance(result, Exception):
-        _raise(exchange, result, rank, is_everybodys=not isinstance(result, DecodeError))
+        _raise(exchange, result, rank, is_everybodys=not isinstance(result, StoreError | DecodeError))
     return result  # type: ignore[return-value]
 
 

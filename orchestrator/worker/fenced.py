@@ -25,7 +25,7 @@ class FencedAttempt:
 def begin_attempt(run_store: ObjectStore, exchange: Exchange, number: int | None) -> FencedAttempt:
     """Begins attempt `number`, or the run's next for None, and fences every older one, which can commit nothing from here on.
 
-    Raises Fenced where a newer one has begun, StoreError, the same on every rank; DecodeError on the first, PeerFailed on all others.
+    Raises Fenced where a newer one has begun, the same on every rank; StoreError or DecodeError on the first, PeerFailed on all others.
     """
     is_first = exchange.rank == 0
     commit_log = on_every_rank(exchange, lambda: open_commit_log(run_store) if is_first else None)

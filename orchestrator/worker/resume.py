@@ -44,8 +44,8 @@ class Resumer:
     def load_latest(self, prepare_state: Callable[[], dict[str, Tensor]]) -> Resumed:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
 
-        Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank; HostCorrupts where it is this host's fault,
-        CheckpointCorrupt, DecodeError or ConfigMismatch where it may be, PeerFailed where it is another's.
+        Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank where all meet it; HostCorrupts where it is this host's
+        fault, CheckpointCorrupt, DecodeError, ConfigMismatch or StoreError where it may be, PeerFailed where it is another's.
         """
         exchange = self.witnesses.exchange
         candidates = on_first_rank(exchange, self._candidates)
@@ -116,7 +116,7 @@ class Resumer:
 def load_start(store: ObjectStore, witnesses: Witnesses, config: RunConfig, state: dict[str, Tensor]) -> None:
     """Every rank's part in beginning from another run: loads into all of `state`. `store` is the storage root.
 
-    Raises NoCheckpoint, ConfigMismatch, StoreError, the same on every rank; HostCorrupts and PeerFailed as `Resumer.load_latest`.
+    Raises NoCheckpoint, ConfigMismatch, StoreError, HostCorrupts and PeerFailed as `Resumer.load_latest`.
     """
     its_store = start_store(store, config)
     try:

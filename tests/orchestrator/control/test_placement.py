@@ -20,11 +20,12 @@ def places(
     cordoned: str = "",
     suspects: str = "",
     previous: str = "",
+    rotates: bool = False,
 ) -> str:
     standings = {name: Standing(strikes=number) for name, number in strikes.items()}
     standings |= {name: Standing(cordoned="bad") for name in cordoned}
     before = tuple(Placed(node=name, machine=name.upper()) for name in previous)
-    placed = place(free, standings=standings, suspects=suspects, num_nodes=num_nodes, slots=8, previous=before)
+    placed = place(free, standings=standings, suspects=suspects, num_nodes=num_nodes, slots=8, previous=before, rotates=rotates)
     return "".join(one.node for one in placed)
 
 
@@ -44,6 +45,16 @@ def test_placement_takes_a_struck_machine_when_it_must_and_a_cordoned_one_never(
     free = known(a=8, b=8)
     assert places(free, strikes={"A": 99}, suspects="AB") == "ab"
     assert places(free, cordoned="A") == ""
+
+
+def test_where_any_node_may_be_the_bad_one_each_is_left_out_in_its_turn():
+    free, placement, left_out = known(a=8, b=8, c=8, d=8), "abc", []
+    for _ in range(4):
+        placement = places(free, num_nodes=3, previous=placement, rotates=True)
+        left_out += {*"abcd"} - {*placement}
+    assert left_out == ["a", "b", "c", "d"]
+    assert places(known(a=8, b=8), previous="ba", rotates=True) == "ba"
+    assert places(free, strikes={"C": 1, "D": 1}, previous="ab", rotates=True) == "ab", "what has strikes is no better"
 
 
 def test_nodes_with_too_few_slots_do_not_count():

@@ -176,3 +176,19 @@ def test_a_run_that_another_cluster_took_while_a_controller_began_here_leaves_no
     fleet.let_pass(run_config().recovery.orphan_timeout_s + 2.0)
 
     assert fleet.agents == {}
+
+
+@pytest.mark.parametrize("bad", [A, B])
+def test_a_node_whose_links_break_without_a_word_of_which_ends_no_run_while_another_is_free(fleet: SimulatedFleet, bad: str):
+    """Everybody loses a peer, those on the bad node too, as soon as they train."""
+
+    def break_links() -> None:
+        for agent in fleet.agents_on(bad):
+            if (training := agent.training) is not None and training.since_s is not None:
+                for peer in fleet.peers(training):
+                    peer.fail_all("DistBackendError", "NCCL error: remote process exited or there was a network error")
+
+    end = played(fleet, *((at_s, break_links) for at_s in range(5, 300, 2)))
+
+    assert {(incident.cause, *incident.strikes) for incident in end.incidents} == {(Cause.PEER_LOST,)}
+    assert (end.ending, bad in nodes_of(end), end.attempt <= 4) == (Ending.FINISHED, False, True)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from data_pipeline.store.protocol import AccessDenied, StoreUnavailable
 from orchestrator.codec import DecodeError
-from orchestrator.errors import ConfigMismatch, NoCheckpoint, PeerFailed
+from orchestrator.errors import ConfigMismatch, Fenced, NoCheckpoint, PeerFailed
 from orchestrator.worker.agreement import Failure, failure_among, on_every_rank, on_one_rank, try_on_every_rank
 from orchestrator.worker.exchange import Exchange
 from tests.orchestrator.worker.ranks import on_ranks
@@ -127,7 +127,7 @@ def test_an_error_of_one_rank_alone_is_not_passed_on():
     assert str(second).startswith("rank 1 waits for others in vain, or the rank that hosts their store is gone: ")
 
 
-@pytest.mark.parametrize("error", [AccessDenied("no credentials"), NoCheckpoint("none left"), ConfigMismatch("another model")])
+@pytest.mark.parametrize("error", [Fenced("a newer attempt has begun"), NoCheckpoint("none left"), ConfigMismatch("another model")])
 def test_an_error_of_the_rank_that_acts_for_all_is_everybodys(error: Exception):
     def refuse() -> None:
         raise error
@@ -137,17 +137,22 @@ def test_an_error_of_the_rank_that_acts_for_all_is_everybodys(error: Exception):
     assert [repr(failure) for failure in failures] == [repr(error)] * 3
 
 
-def test_what_only_the_rank_that_acts_can_not_decode_is_its_own():
-    def decode() -> None:
-        raise DecodeError("written by another version")
+@pytest.mark.parametrize("error", [DecodeError("written by another version"), AccessDenied("no credentials")])
+def test_what_only_the_rank_that_acts_can_not_read_is_its_own(error: Exception):
+    def read() -> None:
+        raise error
 
-    failures = on_ranks(3, lambda exchange: on_one_rank(exchange, 2, decode))
+    failures = on_ranks(3, lambda exchange: on_one_rank(exchange, 2, read))
 
-    assert [type(failure) for failure in failures] == [PeerFailed, PeerFailed, DecodeError]
+    assert [type(failure) for failure in failures] == [PeerFailed, PeerFailed, type(error)]
 
 
-@pytest.mark.parametrize("error", [ConfigMismatch("another model"), NoCheckpoint("none left"), DecodeError("of another version")])
-def test_an_error_of_configuration_is_everybodys_where_all_meet_it(error: Exception):
+@pytest.mark.parametrize(
+    "error", [ConfigMismatch("another model"), NoCheckpoint("none left"), DecodeError("of another version"), StoreUnavailable("no answer")]
+)
+def test_an_error_that_may_be_one_hosts_is_everybodys_where_all_meet_it(error: Exception):
+    """Where the way of one node to the store is bad, the next attempt is to leave that node."""
+
     def act(exchange: Exchange, *failing: int) -> None:
         def meet() -> None:
             if exchange.rank in failing:
