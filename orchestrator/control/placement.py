@@ -50,6 +50,8 @@ def place(
 
     Where it `rotates`, those come first that the previous attempt did not use, and those last that the run has used for longest: they have
     the lowest ranks. So one by one, every node is left out.
+
+    A machine twice comes after all others: as a rule one of the two is a raylet that is gone, and not yet taken off the list.
     """
     before = {placed.node: index for index, placed in enumerate(previous)}
     ranked = sorted(
@@ -64,5 +66,7 @@ def place(
     )
     if len(ranked) < num_nodes:
         return ()
+    first = {node.machine: node for node in reversed(ranked)}
+    ranked.sort(key=lambda node: first[node.machine] is not node)
     chosen = sorted(ranked[:num_nodes], key=lambda node: (before.get(node.node, len(before)), node.node))
     return tuple(Placed(node=node.node, machine=node.machine) for node in chosen)

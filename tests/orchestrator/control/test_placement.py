@@ -64,3 +64,9 @@ def test_nodes_with_too_few_slots_do_not_count():
 def test_a_placement_tells_the_machines():
     placed = place(known(a=8), standings={}, suspects=(), num_nodes=1, slots=8, previous=())
     assert placed == (Placed(node="a", machine="A"),)
+
+
+def test_a_machine_whose_old_raylet_is_still_listed_is_used_twice_only_where_nothing_else_is_left():
+    twice = [Node(node="a", machine="A", slots=8), Node(node="b", machine="A", slots=8), Node(node="c", machine="C", slots=8)]
+    assert places(twice) == "ac"
+    assert places(twice, num_nodes=3) == "abc"

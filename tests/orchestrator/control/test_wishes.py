@@ -88,7 +88,7 @@ def test_a_run_that_has_finished_is_neither_stopped_nor_resumed_any_more():
 
 
 def test_a_run_that_saves_already_need_not_be_told_to_leave():
-    leave = NodesToLeave(at_s=1.0, attempt=1, nodes=("b",), text="B cordoned: bad", within_s=9.0)
+    leave = NodesToLeave(at_s=1.0, attempt=1, nodes=("b",), text="B cordoned: bad", within_s=None)
     for state in (play(*running(), stop()), play(*running(), failed(1, fault()))):
         assert play(leave, state=state) is state
 
