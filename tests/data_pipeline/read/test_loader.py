@@ -1,3 +1,4 @@
+import multiprocessing
 from contextlib import closing
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from data_pipeline.config import DataConfig
 from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
 from data_pipeline.order.samples import samples_of_step
 from data_pipeline.read.loader import Loader, build_loader
-from data_pipeline.store.protocol import StoreUnavailable
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 
@@ -16,7 +18,7 @@ SHARDS = (list(range(1, 100)), [0] * 5 + list(range(200, 260)))
 SEQ_LEN = 4
 
 
-def load(store: MemoryStore, cache_dir: Path, *, rank_rows: range = range(6), seed: int = 3) -> Loader:
+def load(store: ObjectStore, cache_dir: Path, *, rank_rows: range = range(6), seed: int = 3) -> Loader:
     manifest = put_dataset(store, *SHARDS)
     config = DataConfig(seq_len=SEQ_LEN, seed=seed)
     return build_loader(manifest=manifest, config=config, store=store, cache_dir=cache_dir, batch_rows=6, rank_rows=rank_rows)
@@ -68,6 +70,24 @@ def test_resuming_is_asking_for_a_step(tmp_path: Path) -> None:
         for step in (7, 8, 2, 3):  # forwards and, after a fallback to an older checkpoint, backwards
             assert torch.equal(resumed.batch(step).tokens_BT, batches[step].tokens_BT)
             assert torch.equal(resumed.batch(step).labels_BT, batches[step].labels_BT)
+
+
+def read_first(root: Path, cache_dir: Path) -> list[list[int]]:
+    """The first batch, as another process reads it."""
+    with closing(load(LocalStore(root), cache_dir)) as loader:
+        return loader.batch(1).tokens_BT.tolist()
+
+
+def test_a_cached_shard_that_was_damaged_at_its_size_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache_dir = tmp_path / "cache"
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        before = pool.apply(read_first, (tmp_path / "store", cache_dir))
+    for damaged in range(2):  # before this process has seen the file, and after
+        for file in cache_dir.rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"\1" * file.stat().st_size)
+        assert read_first(tmp_path / "store", cache_dir) == before
+        assert caplog.text.count("this cached shard is damaged, it is fetched again") == (damaged + 1) * len(SHARDS)
 
 
 def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
