@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import ShardRef
-from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
-from data_pipeline.store.protocol import KeyMissing, ObjectStore
+from data_pipeline.errors import CacheUnusable
+from data_pipeline.read.fetch import fetch_shard
+from data_pipeline.store.protocol import ObjectStore
 
-FETCH_SIZE_BYTES = 16 * 2**20
 log = logging.getLogger(__name__)
 _checked: dict[Path, tuple[int, ...]] = {}
 """What this process found whole: a file's size, inode and time of change then. A disk forgets, so nobody trusts another's check."""
@@ -65,38 +65,15 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 def _fetch(ref: ShardRef, store: ObjectStore, path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    digest = hashlib.sha256()
     try:
         with temporary.open("xb") as file:
-            for data in _ranges_of(ref, store):
-                digest.update(data)
+            for data in fetch_shard(ref, store):
                 file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if digest.hexdigest() != ref.sha256:
-            raise ShardCorrupt(
-                f"{store.url(ref.key)}: its SHA-256 is {digest.hexdigest()[:12]}…, its manifest says {ref.sha256[:12]}…; "
-                "rebuild the dataset with `braid data build`, or restore this object"
-            )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _ranges_of(ref: ShardRef, store: ObjectStore) -> Iterator[bytes]:
-    for start in range(0, ref.size_bytes, FETCH_SIZE_BYTES):
-        wanted = min(FETCH_SIZE_BYTES, ref.size_bytes - start)
-        try:
-            data = store.get_range(ref.key, start, wanted)
-        except KeyMissing as error:
-            remedy = "rebuild it with `braid data build` or fix storage.root"
-            raise ShardMissing(f"{store.url(ref.key)}: is in the manifest but not in the store; {remedy}") from error
-        if len(data) != wanted:
-            raise ShardCorrupt(
-                f"{store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; "
-                "rebuild the dataset with `braid data build`, or restore this object"
-            )
-        yield data
 
 
 @contextmanager

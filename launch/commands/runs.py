@@ -155,9 +155,19 @@ def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url:
         tell(f"no runs in {where.root}; begin one with `braid submit tiny`")
 
 
-def verify(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
-    """Prove from the run's records that every step ran once on the right samples, and that replays agree bit for bit."""
-    proof = proof_of(read_run(storage_to_look_at(storage, endpoint_url), run))
+def verify(
+    run: RunName,
+    data: Annotated[
+        bool, typer.Option("--data", help="Read the dataset's shards again, and compare with what every step trained on.")
+    ] = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+) -> None:
+    """Prove from the run's records that every step ran once on the right samples, and that replays agree: tokens, and bit for bit.
+
+    The records hold a digest of each step's tokens, as they were read; whether the dataset has these tokens is what --data asks.
+    """
+    proof = proof_of(read_run(storage_to_look_at(storage, endpoint_url), run), with_data=data)
     typer.echo(proof.line)
     raise typer.Exit(0 if proof.ok else 1)
 
