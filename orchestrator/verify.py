@@ -51,11 +51,13 @@ def verify(
     expected_tokens: int,
     num_steps_done: int,
     num_steps_planned: int | None = None,
+    expected_token_digest: Callable[[int], str] | None = None,
 ) -> Proof:
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
     `entries` is the commit log, `expected_tokens` a step's tokens. `expected_digest` gives the digest of a step's samples by the plan, in
-    the form of the recorded one, its second argument: see `data_pipeline.order.samples.planned_digest`.
+    the form of the recorded one, its second argument: see `data_pipeline.order.samples.planned_digest`. `expected_token_digest` gives
+    that of a step's tokens as the dataset has them; None where nobody reads it again.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
     starts = _possible_starts(entries)
@@ -66,20 +68,19 @@ def verify(
         *_commits_are_recorded(attempts, entries),
         *_history_is_complete(history, num_steps_done),
         *_samples_are_the_plans(attempts, expected_digest, expected_tokens),
+        *_tokens_are_the_same(attempts),
+        *(_tokens_are_the_datasets(attempts, expected_token_digest) if expected_token_digest else ()),
         *_replays_agree(attempts),
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Proof(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    claim = (
-        f"run {run}: {num_steps_done:,} steps"
-        if num_steps_planned is None
-        else f"so far: run {run}: {num_steps_done:,} of {num_steps_planned:,} steps"
-    )
+    of_planned = f" of {num_steps_planned:,}" if num_steps_planned is not None else ""
+    claim = f"{'so far: ' * bool(of_planned)}run {run}: {num_steps_done:,}{of_planned} steps"
     spikes = [step for step, record in history.items() if record.skipped and step <= num_steps_done]
     line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), spikes)
-    return Proof(ok=True, line=line, problems=())
+    return Proof(ok=True, line=line + _words_of_tokens(attempts, was_read=expected_token_digest is not None), problems=())
 
 
 def committed_step(records: Records, entries: Sequence[Entry]) -> int:
@@ -174,6 +175,36 @@ def _samples_are_the_plans(records: Records, expected_digest: Callable[[int, str
             yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
         if record.tokens != expected_tokens:
             yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected_tokens:,}"
+
+
+def _tokens_are_the_same(records: Records) -> Iterator[str]:
+    """A step that ran again, in whatever setting, trained on the same tokens."""
+    firsts: dict[int, StepRecord] = {}
+    for record in filter(_knows_its_tokens, _all(records)):
+        first = firsts.setdefault(record.step, record)
+        if record.token_digest != first.token_digest:
+            yield f"attempt {record.attempt}: step {record.step} trained on other tokens than in attempt {first.attempt}"
+
+
+def _tokens_are_the_datasets(records: Records, expected_token_digest: Callable[[int], str]) -> Iterator[str]:
+    for record in filter(_knows_its_tokens, _all(records)):
+        if record.token_digest != expected_token_digest(record.step):
+            yield f"attempt {record.attempt}: step {record.step} trained on other tokens than its dataset has"
+
+
+def _knows_its_tokens(record: StepRecord) -> bool:
+    """Earlier versions did not record a digest of them."""
+    return bool(record.token_digest)
+
+
+def _words_of_tokens(records: Records, *, was_read: bool) -> str:
+    """What a dataset that was read again says."""
+    if not was_read:
+        return ""
+    unknown = len({record.step for record in _all(records) if not _knows_its_tokens(record)})
+    return ", every token as in the dataset" + (
+        f" but for {unknown} step{'s' * (unknown != 1)} without a record of them" if unknown else ""
+    )
 
 
 def _replays_agree(records: Records) -> Iterator[str]:

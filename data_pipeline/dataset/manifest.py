@@ -60,6 +60,23 @@ class DatasetManifest:
         """How many samples of `seq_len` inputs the shards hold; may be none."""
         return cut_samples((shard.num_tokens for shard in self.shards), seq_len=seq_len).num_samples
 
+    def num_unreached(self, seq_len: int) -> int:
+        """Tokens that no sample of `seq_len` inputs holds: the ends of shards, and shards that are shorter than a row."""
+        samples = (max(0, shard.num_tokens - 1) // seq_len for shard in self.shards)
+        return self.num_tokens - sum(number * seq_len + 1 for number in samples if number)
+
+
+def rows_in_words(manifest: DatasetManifest, seq_len: int) -> str:
+    """How much of a dataset rows of `seq_len` tokens reach."""
+    num_short = sum(shard.num_tokens <= seq_len for shard in manifest.shards)
+    unreached = manifest.num_unreached(seq_len)
+    share = 100 * unreached / (manifest.num_tokens or 1)
+    short = f": {num_short:,} of {len(manifest.shards):,} shards are shorter than a row" if num_short else ""
+    return (
+        f"rows of {seq_len:,} tokens: {manifest.num_samples(seq_len):,}; {unreached:,} of {manifest.num_tokens:,} tokens ({share:.3g} %) "
+        f"are in no row{short}"
+    )
+
 
 def build_sample_table(manifest: DatasetManifest, seq_len: int) -> SampleTable:
     """Finds the samples of `seq_len` inputs in the shards. Raises DatasetTooSmall where not one fits."""

@@ -84,6 +84,20 @@ def digest_of_sums(sums: Sequence[int]) -> str:
     return f"{_SUM}{whole % 2**128:032x}"
 
 
+def token_sums(rows: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """What says which tokens were read where: each row, (position in the stream, hash of its tokens), has a hash of 64 bits; sums of their
+    lower and their higher halves. Ranks add them up as they do `sample_sums`.
+    """
+    hashes = [mix(position, tokens) for position, tokens in rows]
+    return sum(one & 0xFFFFFFFF for one in hashes), sum(one >> 32 for one in hashes)
+
+
+def digest_of_token_sums(sums: Sequence[int]) -> str:
+    """The digest that the ledger keeps of a step's `token_sums`: the sum of its hashes modulo 2^64, in 16 hex digits."""
+    low, high = sums
+    return f"{(low + (high << 32)) % 2**64:016x}"
+
+
 def digest_of(samples: Iterable[SampleRef]) -> str:
     """SHA-256, in hex, over epoch and index of every sample, in order: what ledgers of earlier versions hold."""
     digest = hashlib.sha256()

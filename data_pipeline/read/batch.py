@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.order.samples import SampleRef
+from data_pipeline.read.row_hash import row_hash
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +17,8 @@ class TokenBatch:
 
     samples: tuple[SampleRef, ...]
     """The sample that each row was read from, in the order of the rows."""
+    hashes: tuple[int, ...]
+    """What says which tokens each row has: see `row_hash`."""
     tokens_BT: torch.Tensor
     """The inputs, int64."""
     labels_BT: torch.Tensor
@@ -30,6 +33,7 @@ def build_batch(samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]],
     tokens_BT = np.ascontiguousarray(stacked[:, :-1])
     return TokenBatch(
         samples=tuple(samples),
+        hashes=tuple(map(row_hash, stacked)),
         tokens_BT=torch.from_numpy(tokens_BT),
         labels_BT=torch.from_numpy(np.ascontiguousarray(stacked[:, 1:])),
         document_offsets_P=torch.from_numpy(document_offsets(tokens_BT, eos_id)),

@@ -1,4 +1,4 @@
-"""A cache of shards on the local disk: each is fetched whole, once per node, and checked before use.
+"""A cache of shards on the local disk: each is fetched whole, once per node, and every process checks it before its first use.
 
 A file is named by the SHA-256 of its shard, so that processes, runs and datasets may share a cache directory.
 """
@@ -6,6 +6,7 @@ A file is named by the SHA-256 of its shard, so that processes, runs and dataset
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import ShardRef
-from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
-from data_pipeline.store.protocol import KeyMissing, ObjectStore
+from data_pipeline.errors import CacheUnusable
+from data_pipeline.read.fetch import fetch_shard
+from data_pipeline.store.protocol import ObjectStore
 
-FETCH_SIZE_BYTES = 16 * 2**20
+log = logging.getLogger(__name__)
+_checked: dict[Path, tuple[int, ...]] = {}
+"""What this process found whole: a file's size, inode and time of change then. A disk forgets, so nobody trusts another's check."""
 
 
 def cached_shard(ref: ShardRef, *, store: ObjectStore, directory: Path) -> Path:
@@ -26,57 +30,50 @@ def cached_shard(ref: ShardRef, *, store: ObjectStore, directory: Path) -> Path:
     """
     path = directory / ref.sha256
     with _disk_errors(directory):
-        if _is_complete(path, ref):
+        if _is_whole(path, ref):
             return path
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f"{ref.sha256}.lock")):
-            if not _is_complete(path, ref):
+            if not _is_whole(path, ref):
+                if path.exists():
+                    log.warning("%s: this cached shard is damaged, it is fetched again from %s", path, store.url(ref.key))
                 _fetch(ref, store, path)
+                _checked[path] = _identity(path)
     return path
 
 
-def _is_complete(path: Path, ref: ShardRef) -> bool:
-    """Whether the shard is cached. A file gets its name only after its digest was checked; its size is checked again, for free."""
+def _is_whole(path: Path, ref: ShardRef) -> bool:
+    """Whether the shard is cached: its digest, where this process has not checked this very file."""
     try:
-        return path.stat().st_size == ref.size_bytes
-    except FileNotFoundError:
+        found = _identity(path)
+        if found[0] != ref.size_bytes:
+            return False
+        if _checked.get(path) != found:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != ref.sha256:
+                    return False
+            _checked[path] = found
+    except OSError:  # not there, or a disk that can't read it: fetching it says what is wrong with the disk
         return False
+    return True
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_size, found.st_ino, found.st_mtime_ns
 
 
 def _fetch(ref: ShardRef, store: ObjectStore, path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    digest = hashlib.sha256()
     try:
         with temporary.open("xb") as file:
-            for data in _ranges_of(ref, store):
-                digest.update(data)
+            for data in fetch_shard(ref, store):
                 file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if digest.hexdigest() != ref.sha256:
-            raise ShardCorrupt(
-                f"{store.url(ref.key)}: its SHA-256 is {digest.hexdigest()[:12]}…, its manifest says {ref.sha256[:12]}…; "
-                "rebuild the dataset with `braid data build`, or restore this object"
-            )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _ranges_of(ref: ShardRef, store: ObjectStore) -> Iterator[bytes]:
-    for start in range(0, ref.size_bytes, FETCH_SIZE_BYTES):
-        wanted = min(FETCH_SIZE_BYTES, ref.size_bytes - start)
-        try:
-            data = store.get_range(ref.key, start, wanted)
-        except KeyMissing as error:
-            remedy = "rebuild it with `braid data build` or fix storage.root"
-            raise ShardMissing(f"{store.url(ref.key)}: is in the manifest but not in the store; {remedy}") from error
-        if len(data) != wanted:
-            raise ShardCorrupt(
-                f"{store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; "
-                "rebuild the dataset with `braid data build`, or restore this object"
-            )
-        yield data
 
 
 @contextmanager

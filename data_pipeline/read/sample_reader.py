@@ -37,9 +37,10 @@ class SampleReader:
         path = cached_shard(ref, store=self.store, directory=self.cache_dir)
         tokens = read_tokens(path, dtype=self.manifest.dtype, start=wanted.start, count=wanted.count)
         if tokens.max() >= self.manifest.vocab_size:
-            remedy = "the manifest's dtype or vocab_size is wrong: rebuild the dataset"
+            at = int((tokens >= self.manifest.vocab_size).argmax())
+            remedy = "the manifest's dtype or vocab_size is wrong: `braid data inspect --verify`, or rebuild the dataset"
             raise ShardCorrupt(
-                f"{self.store.url(ref.key)}: token {tokens.max()} at {wanted.start}+, but vocab_size={self.manifest.vocab_size}; {remedy}"
+                f"{self.store.url(ref.key)}: token {tokens[at]} at {wanted.start + at}, but vocab_size={self.manifest.vocab_size}; {remedy}"
             )
         return tokens
 

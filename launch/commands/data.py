@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from data_pipeline.config import check_name
+from data_pipeline.dataset.manifest import rows_in_words
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
 from launch.commands.options import Endpoint, Storage
@@ -16,6 +17,8 @@ from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storag
 from launch.errors import UserError
 from launch.units import human
 
+ROW_LENGTHS = (1024, 4096, 8192)
+"""Usual ones, for a dataset that nobody has named a length for."""
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
 
 
@@ -64,27 +67,38 @@ def build(
 @app.command()
 def inspect(
     name: Annotated[str, typer.Argument(help="The dataset's name.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read every shard and check its digest.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every shard: its digest, and every token.")] = False,
+    seq_len: Annotated[
+        int | None, typer.Option("--seq-len", min=1, help="The length of a row, data.seq_len: how many tokens do rows reach?")
+    ] = None,
     storage: Storage = DEFAULT_ROOT,
     endpoint_url: Endpoint = "",
 ) -> None:
-    """What a dataset holds; exit status 1 where a shard is missing or damaged."""
+    """What a dataset holds; exit status 1 where a shard is missing, damaged, or not made of its vocabulary's tokens."""
     from data_pipeline.dataset.inspect import inspect_dataset
 
     _refuse_bad_name(name)
-    report = inspect_dataset(store=open_store(storage_to_look_at(storage, endpoint_url)), name=name, verify_digests=verify)
-    manifest = report.manifest
+    report = inspect_dataset(store=open_store(storage_to_look_at(storage, endpoint_url)), name=name, verify=verify)
+    manifest, tokens = report.manifest, report.tokens
     typer.echo(
         f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
     )
     typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, tokenizer {manifest.tokenizer_key}")
     typer.echo(f"begins with: {report.first_text[:200]!r}")
+    for length in ROW_LENGTHS if seq_len is None else (seq_len,):
+        typer.echo(rows_in_words(manifest, length))
+    if tokens is not None and tokens.num_tokens:
+        typer.echo(
+            f"documents: {tokens.num_documents:,}; {100 * tokens.eos_share:.3g} % of the tokens are eos; the largest is {tokens.max_token}"
+        )
+    for warning in report.warnings:
+        tell(f"warning: {warning}")
     for problem in report.problems:
         tell(f"braid: {problem}")
     if report.problems:
         raise typer.Exit(1)
     if verify:
-        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests")
+        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, and every token is in the vocabulary")
 
 
 def _refuse_bad_name(name: str) -> None:

@@ -17,7 +17,7 @@ from launch.errors import UserError
 from launch.runs import lifecycle
 from launch.runs.inspect import list_checkpoints, proof_of
 from launch.runs.person import this_person
-from launch.runs.preflight import start_line
+from launch.runs.preflight import dry_data_line, start_line
 from launch.runs.record import read_run, recorded_runs, run_store_with_checkpoints
 from launch.runs.trust import trust
 from launch.runs.view import open_view, statuses
@@ -155,9 +155,19 @@ def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url:
         tell(f"no runs in {where.root}; begin one with `braid submit tiny`")
 
 
-def verify(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:
-    """Prove from the run's records that every step ran once on the right samples, and that replays agree bit for bit."""
-    proof = proof_of(read_run(storage_to_look_at(storage, endpoint_url), run))
+def verify(
+    run: RunName,
+    data: Annotated[
+        bool, typer.Option("--data", help="Read the dataset's shards again, and compare with what every step trained on.")
+    ] = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+) -> None:
+    """Prove from the run's records that every step ran once on the right samples, and that replays agree: tokens, and bit for bit.
+
+    The records hold a digest of each step's tokens, as they were read; whether the dataset has these tokens is what --data asks.
+    """
+    proof = proof_of(read_run(storage_to_look_at(storage, endpoint_url), run), with_data=data)
     typer.echo(proof.line)
     raise typer.Exit(0 if proof.ok else 1)
 
@@ -201,12 +211,14 @@ def _print_plan(config: RunConfig) -> None:
     from launch.config.load import dump_yaml
 
     typer.echo(dump_yaml(config) + "".join(f"# {line}\n" for line in budget_lines(config)), nl=False)
-    if config.start.run:
-        store = open_store(storage_to_look_at(config.storage.root, config.storage.endpoint_url))
+    store = open_store(storage_to_look_at(config.storage.root, config.storage.endpoint_url))
+    lines = {f"start.run={config.start.run}": start_line} if config.start.run else {}
+    for what, line_of in (lines | {f"data.dataset={config.data.dataset}": dry_data_line}).items():
         try:
-            typer.echo(f"# {start_line(config, store)}")
+            typer.echo(f"# {line_of(config, store)}")
         except (AccessDenied, BucketMissing, StoreUnavailable) as error:
-            tell(f"warning: start.run={config.start.run}: not checked: {error}")
+            tell(f"warning: {what}: not checked: {error}")
+            return
 
 
 def _refuse_empty_page(status: Status, page: int) -> None:

@@ -5,22 +5,23 @@ Whatever is wrong with them becomes one ConfigError line that begins with the do
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from launch.config.check import check_keys
-from launch.config.keys import PRESET, near, wanted_at
+from launch.config.keys import PRESET, holds_structure, near, type_at
 from launch.config.model_cost import ModelPlan
-from launch.config.recipes import find_recipe, one_line, read_recipe
+from launch.config.recipes import find_recipe, read_recipe
 from launch.config.storage import absolute_root
+from launch.config.text import dump, one_line, parse_yaml, resolved
+from launch.config.typed import MissingKey, section
 from launch.errors import ConfigError
 from model.presets import PRESETS
 from orchestrator.config import RunConfig
+
+Tree = dict[Any, Any]
 
 
 def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
@@ -29,21 +30,25 @@ def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
     `model.preset` names the model in model.presets that the other model keys change. A directory as storage.root becomes absolute.
     Raises ConfigError.
     """
-    settings = _with_overrides(read_recipe(find_recipe(recipe)), overrides)
-    return _as_run(_build(OmegaConf.structured(RunConfig), settings))
+    return _as_run(_build(RunConfig, read_recipe(find_recipe(recipe)), overrides))
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """`config` with overrides on top. Raises ConfigError."""
-    return _as_run(_build(OmegaConf.structured(config), _with_overrides(OmegaConf.create({}), overrides)))
+    base = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return _as_run(_build(RunConfig, {}, overrides, base))
 
 
 def load_model_plan(preset: str, overrides: Sequence[str]) -> ModelPlan:
     """A model of model.presets with overrides on top, and what else decides its cost. Raises ConfigError."""
-    settings = _with_overrides(OmegaConf.create({"model": {PRESET: preset}}), overrides)
-    plan = _build(OmegaConf.structured(ModelPlan), settings)
+    plan = _build(ModelPlan, {"model": {PRESET: preset}}, overrides)
     assert isinstance(plan, ModelPlan)
     return plan
+
+
+def dump_yaml(config: RunConfig) -> str:
+    """The resolved configuration as a recipe that loads to the same."""
+    return dump(dataclasses.asdict(config))
 
 
 def _as_run(config: object) -> RunConfig:
@@ -51,76 +56,46 @@ def _as_run(config: object) -> RunConfig:
     return dataclasses.replace(config, storage=absolute_root(config.storage))
 
 
-def dump_yaml(config: RunConfig) -> str:
-    """The resolved configuration as a recipe that loads to the same."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def _with_overrides(settings: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The settings with the overrides on top, not checked yet. Raises ConfigError for what is no override."""
+def _build(cls: type, settings: Tree, overrides: Sequence[str], base: Mapping[str, Any] | None = None) -> object:
+    """An object of `cls`: the settings with the overrides on top, and where both say nothing, `base`. Raises ConfigError."""
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not all(key.split(".")):
-            raise ConfigError(f"override {override!r}: not of the form key=value; for example train.num_steps=200")
-        try:
-            addition = OmegaConf.from_dotlist([override if value else f"{key}=''"])  # YAML would read nothing as null
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"{key}: its value is not valid YAML: {one_line(error)}; quote it") from error
-        settings = typing.cast(DictConfig, OmegaConf.merge(settings, addition))
-    return settings
-
-
-def _build(base: DictConfig, settings: DictConfig) -> object:
-    """An object of the class that `base` was made of, with `settings` on top of its values. Raises ConfigError."""
+        settings = _with_override(cls, settings, override)
+    plain = resolved(settings)
+    model = _preset(plain)
     try:
-        plain = OmegaConf.to_container(settings, resolve=True)
-    except InterpolationResolutionError as error:
-        raise ConfigError(f"{error.full_key}: {one_line(error)}; fix the ${{…}} reference or set {error.full_key}=VALUE") from error
-    assert isinstance(plain, dict)
-    cls = OmegaConf.get_type(base)
-    assert cls is not None, "a structured config"
-    check_keys(cls, plain, "")
+        return section(cls, plain, "", {**(base or {}), **({"model": model} if model else {})})
+    except MissingKey as error:
+        if not error.key.startswith("model."):
+            raise
+        raise ConfigError(f"{error}; or choose a whole model with model.preset={'|'.join(PRESETS)}") from error
+
+
+def _with_override(cls: type, settings: Tree, override: str) -> Tree:
+    """The settings with one `key=value` on top, not checked yet. Raises ConfigError for what is no override."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override {override!r}: not of the form key=value; for example train.num_steps=200")
     try:
-        model = _preset(plain)
-        merged = OmegaConf.merge(base, {"model": model} if model else {}, _with_every_section(cls, base, plain))
-        return OmegaConf.to_object(merged)
-    except MissingMandatoryValue as error:
-        raise ConfigError(
-            f"{error.full_key}: missing; set it in the recipe, or with {error.full_key}=VALUE{_hint_of_missing(str(error.full_key))}"
-        ) from error
-    except OmegaConfBaseException as error:
-        raise _wrong_value(error, plain) from error
-    except ValueError as error:  # raised by the configs themselves, which name the key and the remedy
-        raise ConfigError(one_line(error)) from error
+        value = parse_yaml(text) if holds_structure(type_at(cls, key)) else text
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: its value is not valid YAML: {one_line(error)}; quote it") from error
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return typing.cast(Tree, _merged(settings, value))
 
 
-def _preset(plain: dict[Any, Any]) -> Any:
+def _merged(old: Any, new: Any) -> Any:
+    """Sections become one; of anything else the new one counts."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return {key: _merged(old[key], new[key]) if key in old and key in new else (old | new)[key] for key in old | new}
+
+
+def _preset(plain: Tree) -> Any:
     """Takes `model.preset` out of `plain` and returns the model that it names; None where no preset is named."""
     if not isinstance(plain.get("model"), dict) or PRESET not in plain["model"]:
         return None
-    name = plain["model"].pop(PRESET)
+    name = str(plain["model"].pop(PRESET))
     if name not in PRESETS:
-        raise ConfigError(f"model.preset={name!r}: no such model{near(str(name), list(PRESETS))}; use one of {', '.join(PRESETS)}")
+        raise ConfigError(f"model.preset={name!r}: no such model{near(name, list(PRESETS))}; use one of {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-def _with_every_section(cls: type, base: DictConfig, plain: dict[Any, Any]) -> dict[Any, Any]:
-    """A section that is left out is an empty one: its defaults count, and what it must have is missed by its own key."""
-    sections = [field.name for field in dataclasses.fields(cls) if field.name != "name"]
-    return {section: {} for section in sections if OmegaConf.is_missing(base, section)} | plain
-
-
-def _wrong_value(error: OmegaConfBaseException, plain: dict[Any, Any]) -> ConfigError:
-    key = str(error.full_key)
-    found: Any = plain
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    if isinstance(error, ConfigKeyError):
-        return ConfigError(f"{key}: no such key; see `braid submit RECIPE --dry-run` for those that exist")
-    return ConfigError(f"{key}={found!r}: {wanted_at(key)}")
-
-
-def _hint_of_missing(key: str) -> str:
-    if key.startswith("model."):
-        return f"; or choose a whole model with model.preset={'|'.join(PRESETS)}"
-    return ""

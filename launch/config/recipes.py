@@ -1,12 +1,12 @@
 """Recipes: YAML files that describe a run, among them those that ship with braid."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import GrammarParseError
 
 from launch.config.keys import near
+from launch.config.text import one_line, parse_yaml
 from launch.errors import ConfigError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -26,19 +26,15 @@ def find_recipe(recipe: Path | str) -> Path:
     raise ConfigError(f"recipe {str(recipe)!r}: no such file; give a YAML file, or one of {', '.join(shipped)}{near(str(recipe), shipped)}")
 
 
-def read_recipe(path: Path) -> DictConfig:
+def read_recipe(path: Path) -> dict[Any, Any]:
     """The settings as they are written, not checked yet. Raises ConfigError where the file is no YAML mapping."""
     try:
-        settings = OmegaConf.load(path)
-    except (yaml.YAMLError, GrammarParseError) as error:
+        settings = parse_yaml(path.read_bytes()) or {}
+    except yaml.YAMLError as error:
         raise ConfigError(f"recipe {path}: not valid YAML: {one_line(error)}; fix the file") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"recipe {path}: can't be read: {one_line(error)}; give a readable YAML file") from error
-    if not isinstance(settings, DictConfig):
-        raise ConfigError(f"recipe {path}: holds {type(settings).__name__}, not `key: value` lines; see {RECIPES / 'tiny.yaml'}")
+    if not isinstance(settings, dict):
+        what = "a list" if isinstance(settings, list) else "a text"
+        raise ConfigError(f"recipe {path}: holds {what}, not `key: value` lines; see {RECIPES / 'tiny.yaml'}")
     return settings
-
-
-def one_line(error: Exception) -> str:
-    """The text of an error without the lines that OmegaConf appends for its own developers."""
-    return " ".join(str(error).partition("\n    full_key:")[0].split())

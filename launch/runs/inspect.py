@@ -1,9 +1,11 @@
 """What a run left on the store, looked at after the fact: its records and its checkpoints. No torch."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
-from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
+from data_pipeline.errors import DataError
 from data_pipeline.order.samples import planned_digest
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
@@ -15,11 +17,14 @@ from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
 from orchestrator.records.ledger import StepRecord, read_ledger
 from orchestrator.records.manifest import read_manifest, read_verified
 from orchestrator.records.retention import still_there
-from orchestrator.verify import Proof, committed_step, verify
+from orchestrator.verify import Proof, Records, committed_step, verify
 
 
-def proof_of(record: RunRecord) -> Proof:
-    """The proof of all steps up to the last commit, or of the whole run once it has finished. Raises WrongMoment before any commit."""
+def proof_of(record: RunRecord, *, with_data: bool = False) -> Proof:
+    """The proof of all steps up to the last commit, or of the whole run once it has finished; `with_data` reads the dataset again.
+
+    Raises WrongMoment before any commit, DatasetMissing, ManifestInvalid, or what the store raises.
+    """
     config = record.config
     entries = open_commit_log(record.run_store).entries
     records = _records(record, last_attempt=last_fence(entries))
@@ -27,7 +32,12 @@ def proof_of(record: RunRecord) -> Proof:
     num_steps_done = config.train.num_steps if has_finished else committed_step(records, entries)
     if not num_steps_done:
         raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
-    num_samples = load_manifest(record.store, config.data.dataset).num_samples(config.data.seq_len)
+    manifest = load_manifest(record.store, config.data.dataset)
+    num_samples = manifest.num_samples(config.data.seq_len)
+    try:
+        expected_token_digest = _tokens_by_step(record, records, manifest) if with_data else None
+    except DataError as error:
+        return Proof(ok=False, line=f"NOT VERIFIED run {record.name}: {error}", problems=(str(error),))
 
     @functools.cache
     def expected_digest(step: int, recorded: str) -> str:
@@ -41,7 +51,18 @@ def proof_of(record: RunRecord) -> Proof:
         expected_tokens=config.tokens_per_step,
         num_steps_done=num_steps_done,
         num_steps_planned=None if has_finished else config.train.num_steps,
+        expected_token_digest=expected_token_digest,
     )
+
+
+def _tokens_by_step(record: RunRecord, records: Records, manifest: DatasetManifest) -> Callable[[int], str]:
+    """Digests of the tokens of the steps in `records`, as the shards have them now. Raises DataError, StoreError."""
+    from data_pipeline.read.row_hash import token_digests  # costs numpy
+
+    config = record.config
+    steps = {one.step for its_records in records.values() for one in its_records if one.token_digest}
+    digests = token_digests(steps, manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=record.store)
+    return digests.__getitem__
 
 
 def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepRecord]]:

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table, load_manifest
-from data_pipeline.errors import DatasetExists, DatasetMissing
+from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table, load_manifest, rows_in_words
+from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
 from orchestrator.config import RunConfig
@@ -17,7 +17,10 @@ DEFAULT_DATASET = "python-stdlib"
 
 
 def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[str], None]) -> None:
-    """Checks that the run's dataset is there and fits; the default one is built. Raises ConfigError, DataError, StoreError."""
+    """Checks that the run's dataset is there and fits, and tells how often it is read; the default one is built.
+
+    Raises ConfigError, DataError, StoreError.
+    """
     name = config.data.dataset
     try:
         manifest = load_manifest(store, name)
@@ -27,6 +30,37 @@ def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[st
         tell(f"building dataset {name} from the Python standard library's source …")
         manifest = _build_default(store, name)
     check_dataset(config, manifest)
+    _refuse_what_are_no_tokens(manifest, store)
+    tell(data_line(config, manifest))
+
+
+def data_line(config: RunConfig, manifest: DatasetManifest) -> str:
+    """How often a run will read its dataset, and what of it it never reads."""
+    seq_len = config.data.seq_len
+    wanted, reached = config.tokens_per_step * config.train.num_steps, manifest.num_samples(seq_len) * seq_len
+    return f"data: {wanted:,} tokens are {wanted / reached:.3g} epochs of {manifest.name}: {rows_in_words(manifest, seq_len)}"
+
+
+def dry_data_line(config: RunConfig, store: ObjectStore) -> str:
+    """`data_line` of a run that may be submitted, with the same checks. Raises ConfigError, DataError, StoreError."""
+    try:
+        manifest = load_manifest(store, config.data.dataset)
+    except DatasetMissing:
+        built = (
+            ", and is built when the run is submitted" if config.data.dataset == DEFAULT_DATASET else "; make it with `braid data build`"
+        )
+        return f"data: dataset {config.data.dataset} is not there yet{built}"
+    check_dataset(config, manifest)
+    _refuse_what_are_no_tokens(manifest, store)
+    return data_line(config, manifest)
+
+
+def _refuse_what_are_no_tokens(manifest: DatasetManifest, store: ObjectStore) -> None:
+    """A look at the beginning of the first shards. Raises ShardCorrupt."""
+    from data_pipeline.dataset.inspect import odd_beginnings  # costs numpy and tokenizers
+
+    if found := odd_beginnings(manifest, store):
+        raise ShardCorrupt(f"data.dataset={manifest.name}: {found[0]}")
 
 
 def _build_default(store: ObjectStore, name: str) -> DatasetManifest:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_pipeline.store.protocol import MAY_PASS, KeyExists, ObjectStore, StoreError
 from model.parallel.config import ParallelConfig
@@ -25,6 +25,8 @@ from orchestrator.records.segments import read_lines, read_newest_line
 
 LOOK_EVERY_S = 1.0
 """Between two looks of who waits for the writing thread whether it still lives."""
+SINCE_TOKEN_DIGEST = {"omit_default": True}
+"""Of what records before had not: left out at its default."""
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,8 @@ class StepRecord(StepMetrics):
     deterministic: bool
     setting: str
     """See `setting_of`: only steps of the same setting can agree to the bit."""
+    token_digest: str = field(default="", metadata=SINCE_TOKEN_DIGEST)
+    """Digest of the tokens of the global batch: see `data_pipeline.order.samples.digest_of_token_sums`."""
 
 
 def setting_of(config: RunConfig, *, torch_version: str) -> str:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from data_pipeline.order.samples import digest_of_sums, first_position, sample_sums
+from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, first_position, sample_sums, token_sums
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader
 from model.lm import HybridLM
@@ -101,10 +101,14 @@ class Trainer:
         )
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
-        """Whether this rank is to stop, and the samples that it read."""
+        """Whether this rank is to stop, and the samples and tokens that it read."""
         first = first_position(step, batch_rows=self.config.train.batch_rows)
-        rows = zip((first + row for row in self.loader.rank_rows), batch.samples, strict=True)
-        sums = sample_sums(rows if self.world.speaks_for_its_rows else ())
+        rows = zip((first + row for row in self.loader.rank_rows), batch.samples, batch.hashes, strict=True)
+        own = list(rows) if self.world.speaks_for_its_rows else []
+        sums = (
+            *sample_sums((position, sample) for position, sample, _ in own),
+            *token_sums((position, tokens) for position, _, tokens in own),
+        )
         return [float(self.stop.is_set()), *map(float, sums)]
 
     def _micro_batches(self, batch: TokenBatch) -> list[Batch]:
@@ -125,14 +129,15 @@ class Trainer:
         return tokens_per_s
 
     def _record(self, step: int, metrics: StepMetrics, parts: Sequence[float], *, tokens_per_s: float) -> None:
-        """`parts` are the `sample_sums` of all ranks together."""
+        """`parts` are the `sample_sums` and then the `token_sums` of all ranks together."""
         if self.attempt.ledger is None:
             return
-        first, second, third, fourth = map(int, parts)
+        first, second, third, fourth, *tokens = map(int, parts)
         record = StepRecord(
             step=step,
             attempt=self.attempt.number,
             samples=digest_of_sums((first, second, third, fourth)),
+            token_digest=digest_of_token_sums(tokens),
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
             setting=self.setting,

@@ -64,7 +64,9 @@ def stored_run(root: Path, events: Sequence[Event] = (), *overrides: str) -> Run
     return config
 
 
-def put_steps(root: Path, attempt: int, steps: range, samples: Callable[[int], str] = str) -> None:
+def put_steps(
+    root: Path, attempt: int, steps: range, samples: Callable[[int], str] = str, tokens: Callable[[int], str] = lambda step: ""
+) -> None:
     """Records of the steps of an attempt: step n has loss 9 − n / 10."""
     records = [
         StepRecord(
@@ -77,6 +79,7 @@ def put_steps(root: Path, attempt: int, steps: range, samples: Callable[[int], s
             layout=ParallelConfig(dp_shard=2),
             deterministic=True,
             setting="default",
+            token_digest=tokens(step),
         )
         for step in steps
     ]

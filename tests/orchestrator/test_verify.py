@@ -54,9 +54,9 @@ def interrupted_run() -> tuple[dict[int, list[StepRecord]], list[Entry]]:
     return records, entries
 
 
-def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_steps_done: int = 12) -> Proof:
+def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_steps_done: int = 12, **more: Any) -> Proof:
     return verify(
-        run="first", records=records, entries=entries, expected_digest=digest, expected_tokens=TOKENS, num_steps_done=num_steps_done
+        run="first", records=records, entries=entries, expected_digest=digest, expected_tokens=TOKENS, num_steps_done=num_steps_done, **more
     )
 
 
@@ -147,6 +147,34 @@ def test_a_run_that_another_version_began_is_compared_with_the_plan_in_the_form_
     assert judge(records, entries).ok
     change(3, 10, samples=digest(11, "sum:"))(records, entries)
     assert judge(records, entries).problems == ("attempt 3: step 10 trained on other samples than the plan's",)
+
+
+def with_tokens(records: dict[int, list[StepRecord]]) -> dict[int, list[StepRecord]]:
+    return {attempt: [replace(one, token_digest=f"tokens of {one.step}") for one in its] for attempt, its in records.items()}
+
+
+def test_a_replay_on_other_tokens_is_no_replay_in_any_setting():
+    records, entries = interrupted_run()
+    records = with_tokens(records)
+    assert judge(records, entries).ok
+    change(2, 6, token_digest="others", deterministic=False, setting="four GPUs")(records, entries)
+    assert judge(records, entries).line == ("NOT VERIFIED run first: attempt 2: step 6 trained on other tokens than in attempt 1")
+
+
+def test_what_earlier_versions_recorded_is_compared_with_nothing():
+    records, entries = interrupted_run()
+    records |= {2: with_tokens(records)[2]}
+    assert judge(records, entries).ok
+    read_again = judge(records, entries, expected_token_digest="tokens of {}".format)
+    assert read_again.line.endswith("nothing skipped or repeated, every token as in the dataset but for 10 steps without a record of them")
+
+
+def test_a_dataset_that_is_read_again_must_hold_what_every_step_trained_on():
+    records, entries = interrupted_run()
+    records = with_tokens(records)
+    assert judge(records, entries, expected_token_digest="tokens of {}".format).line.endswith(", every token as in the dataset")
+    other = judge(records, entries, expected_token_digest=lambda step: f"tokens of {step if step != 3 else 4}")
+    assert other.problems == ("attempt 1: step 3 trained on other tokens than its dataset has",)
 
 
 def test_what_must_be_there_is_what_was_committed():

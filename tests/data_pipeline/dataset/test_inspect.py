@@ -11,7 +11,7 @@ from tests.fakes.memory_store import MemoryStore
 def test_inspecting_shows_sizes_and_the_first_text(tokenizer: Tokenizer) -> None:
     store = MemoryStore()
     manifest = build(store, tokenizer)
-    report = inspect_dataset(store=store, name="tiny", verify_digests=True)
+    report = inspect_dataset(store=store, name="tiny", verify=True)
     assert report.manifest == manifest
     assert report.first_text.startswith("def function_0(argument):\n    return argument + 0\n<|endoftext|>def function_1")
     assert report.problems == ()
@@ -27,7 +27,7 @@ def test_inspecting_finds_missing_short_and_flipped_shards(tokenizer: Tokenizer)
     store.objects[refs[2].key] = bytes(flipped)
 
     quick = inspect_dataset(store=store, name="tiny").problems
-    thorough = inspect_dataset(store=store, name="tiny", verify_digests=True).problems
+    thorough = inspect_dataset(store=store, name="tiny", verify=True).problems
 
     assert [problem.partition("; ")[0].partition(": ")[2] for problem in quick[:2]] == [
         "is missing",

@@ -7,6 +7,7 @@ from data_pipeline.order.samples import (
     SampleRef,
     digest_of,
     digest_of_sums,
+    digest_of_token_sums,
     epoch_and_offset,
     first_position,
     planned_digest,
@@ -15,6 +16,7 @@ from data_pipeline.order.samples import (
     sample_sums,
     samples_of_rows,
     samples_of_step,
+    token_sums,
 )
 
 seeds = st.integers(0, 2**63 - 1)
@@ -126,3 +128,14 @@ def test_the_plan_has_a_digest_in_either_form_that_ledgers_hold() -> None:
     samples = samples_of_step(3, **plan)
     assert planned_digest(3, like=digest_of([]), **plan) == digest_of(samples)
     assert planned_digest(3, like=digest_of_sums(sample_sums([])), **plan) == digest_of_sums(sample_sums(enumerate(samples, 8)))
+
+
+def test_the_token_sums_of_ranks_add_up_and_say_which_tokens_were_where() -> None:
+    rows = [(position, 1000 + position) for position in range(8, 16)]
+    shares = [token_sums(rows[4:]), token_sums(rows[:1]), token_sums(rows[1:4]), token_sums([])]
+    assert tuple(map(sum, zip(*shares, strict=True))) == token_sums(rows) == token_sums(reversed(rows))
+    swapped = [(8, 1009), (9, 1008), *rows[2:]]
+    variants = [rows, swapped, rows[:-1], [*rows, rows[0]], [(8, 7), *rows[1:]], [(position + 8, tokens) for position, tokens in rows]]
+    assert len({digest_of_token_sums(token_sums(variant)) for variant in variants}) == len(variants)
+    assert all(0 <= part < 8 * 2**32 for part in token_sums(rows))
+    assert digest_of_token_sums(token_sums([(0, 0), (1, 2**64 - 1)])) == "39dafec1cc2961ea"

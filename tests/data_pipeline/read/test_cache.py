@@ -7,7 +7,7 @@ import pytest
 
 from data_pipeline.dataset.manifest import ShardRef
 from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
-from data_pipeline.read import cache
+from data_pipeline.read import fetch as fetching
 from data_pipeline.read.cache import cached_shard
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import StoreUnavailable
@@ -36,7 +36,7 @@ def files_in(directory: Path) -> set[str]:
 def test_a_shard_is_fetched_in_ranges_once_and_then_kept(
     store: MemoryStore, calls: Counter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "FETCH_SIZE_BYTES", 300)
+    monkeypatch.setattr(fetching, "FETCH_SIZE_BYTES", 300)
     ref = only_shard(store)
     path = cached_shard(ref, store=store, directory=tmp_path / "new" / "cache")
     assert path.read_bytes() == store.objects[ref.key]

@@ -1,6 +1,8 @@
+import multiprocessing
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +10,9 @@ from data_pipeline.config import DataConfig
 from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
 from data_pipeline.order.samples import samples_of_step
 from data_pipeline.read.loader import Loader, build_loader
-from data_pipeline.store.protocol import StoreUnavailable
+from data_pipeline.read.row_hash import hashes_of_samples, row_hash
+from data_pipeline.store.local import LocalStore
+from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 
@@ -16,7 +20,7 @@ SHARDS = (list(range(1, 100)), [0] * 5 + list(range(200, 260)))
 SEQ_LEN = 4
 
 
-def load(store: MemoryStore, cache_dir: Path, *, rank_rows: range = range(6), seed: int = 3) -> Loader:
+def load(store: ObjectStore, cache_dir: Path, *, rank_rows: range = range(6), seed: int = 3) -> Loader:
     manifest = put_dataset(store, *SHARDS)
     config = DataConfig(seq_len=SEQ_LEN, seed=seed)
     return build_loader(manifest=manifest, config=config, store=store, cache_dir=cache_dir, batch_rows=6, rank_rows=rank_rows)
@@ -61,6 +65,23 @@ def test_a_rank_names_the_samples_of_its_own_rows(tmp_path: Path) -> None:
         assert loader.batch(5).samples == samples_of_step(5, batch_rows=6, num_samples=loader.num_samples, seed=3)[2:4]
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_a_batch_says_which_tokens_its_rows_have_and_the_shards_read_again_say_the_same(dtype: str, tmp_path: Path) -> None:
+    store = MemoryStore()
+    manifest = put_dataset(store, *SHARDS, dtype=dtype)
+    config = DataConfig(seq_len=SEQ_LEN, seed=3)
+    with closing(
+        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=range(6))
+    ) as loader:
+        batch, table = loader.batch(2), loader.reader.table
+    rows = torch.cat([batch.tokens_BT, batch.labels_BT[:, -1:]], dim=1)
+    assert batch.hashes == tuple(row_hash(row.numpy()) for row in rows)
+    assert len(set(batch.hashes)) == 6
+    again = hashes_of_samples([sample.index for sample in batch.samples], manifest=manifest, table=table, store=store)
+    assert tuple(again[sample.index] for sample in batch.samples) == batch.hashes
+    assert row_hash(np.arange(5)) == 0x4393F8E7C137D5FB  # what a ledger holds must be found again by later versions
+
+
 def test_resuming_is_asking_for_a_step(tmp_path: Path) -> None:
     store = MemoryStore()
     with closing(load(store, tmp_path)) as through, closing(load(store, tmp_path)) as resumed:
@@ -68,6 +89,24 @@ def test_resuming_is_asking_for_a_step(tmp_path: Path) -> None:
         for step in (7, 8, 2, 3):  # forwards and, after a fallback to an older checkpoint, backwards
             assert torch.equal(resumed.batch(step).tokens_BT, batches[step].tokens_BT)
             assert torch.equal(resumed.batch(step).labels_BT, batches[step].labels_BT)
+
+
+def read_first(root: Path, cache_dir: Path) -> list[list[int]]:
+    """The first batch, as another process reads it."""
+    with closing(load(LocalStore(root), cache_dir)) as loader:
+        return loader.batch(1).tokens_BT.tolist()
+
+
+def test_a_cached_shard_that_was_damaged_at_its_size_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache_dir = tmp_path / "cache"
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        before = pool.apply(read_first, (tmp_path / "store", cache_dir))
+    for damaged in range(2):  # before this process has seen the file, and after
+        for file in cache_dir.rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"\1" * file.stat().st_size)
+        assert read_first(tmp_path / "store", cache_dir) == before
+        assert caplog.text.count("this cached shard is damaged, it is fetched again") == (damaged + 1) * len(SHARDS)
 
 
 def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from data_pipeline.dataset.manifest import ShardRef
 from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.read.row_hash import token_digests
 from launch.runs.person import this_person
 from launch.runs.record import run_store_of
 from orchestrator.control.causes import Cause
 from orchestrator.records.commit_log import Trust, open_commit_log
+from tests.data_pipeline.datasets import put_dataset as put_tokens
 from tests.launch.command_line import Braid, Done
 from tests.launch.stored_runs import FINISHED, put_checkpoint, put_dataset, put_steps, store_at, stored_run
 from tests.orchestrator.control.stories import failed, fault, gone, placed
@@ -49,6 +52,39 @@ def test_verify_prints_one_line_and_its_status_is_the_verdict(braid: Braid) -> N
     done = braid("verify", "first")
     assert done.status == 1
     assert done.out.startswith("NOT VERIFIED run first: ")
+
+
+def a_run_on_tokens(braid: Braid) -> ShardRef:
+    """A run of 10 steps, replayed from step 6, whose records say what it trained on; its one shard."""
+    config = stored_run(braid.root, FINISHED, "train.num_steps=10")
+    manifest = put_tokens(store_at(braid.root), [number * number % 997 for number in range(20_000)], name=config.data.dataset)
+    terms = {"batch_rows": config.train.batch_rows, "num_samples": manifest.num_samples(config.data.seq_len), "seed": config.data.seed}
+    store = store_at(braid.root)
+    tokens = token_digests(range(1, 11), manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=store)
+    for attempt, steps in ((1, range(1, 8)), (2, range(6, 11))):
+        put_steps(braid.root, attempt, steps, lambda step: digest_of(samples_of_step(step, **terms)), tokens.__getitem__)
+    put_checkpoint(braid.root, config, attempt=1, step=5)
+    put_checkpoint(braid.root, config, attempt=2, step=10)
+    return manifest.shards[0]
+
+
+def test_verify_data_reads_the_shards_again_and_compares_what_every_step_trained_on(braid: Braid) -> None:
+    shard = a_run_on_tokens(braid)
+    verified = "VERIFIED run first: 10 steps, 10,240 tokens, 2 attempts, 2 steps replayed bit for bit, nothing skipped or repeated"
+    assert braid("verify", "first") == Done(0, f"{verified}\n", "")
+    assert braid("verify", "first", "--data") == Done(0, f"{verified}, every token as in the dataset\n", "")
+
+    store = store_at(braid.root)
+    put_tokens(store, [(number * number + 1) % 997 for number in range(20_000)], name="python-stdlib")
+    assert braid("verify", "first").status == 0
+    done = braid("verify", "first", "--data")
+    assert done.status == 1
+    assert "trained on other tokens than its dataset has" in done.out
+
+    store.put(shard.key, b"\1" * shard.size_bytes)
+    done = braid("verify", "first", "--data")
+    assert (done.status, done.out.count("\n"), done.err) == (1, 1, "")
+    assert done.out.startswith(f"NOT VERIFIED run first: {store.url(shard.key)}: its SHA-256 is ")
 
 
 def test_there_is_nothing_to_verify_before_the_first_checkpoint(braid: Braid) -> None:

@@ -31,6 +31,16 @@ def test_a_dry_run_prints_a_recipe_that_loads_again_and_starts_nothing(recipe: s
     assert not braid.root.exists()
 
 
+def test_a_dry_run_tells_how_often_the_data_is_read(braid: Braid) -> None:
+    there = "# data: dataset python-stdlib is not there yet, and is built when the run is submitted\n"
+    assert there in braid("submit", "tiny", "--dry-run").out
+    put_dataset(braid.root)
+    line = (
+        "# data: 204,800 tokens are 2.05 epochs of python-stdlib: rows of 128 tokens: 781; 31 of 100,000 tokens (0.031 %) are in no row\n"
+    )
+    assert line in braid("submit", "tiny", "--dry-run").out
+
+
 def test_a_dry_run_tells_the_schedule_and_warns_of_one_that_is_all_warmup(braid: Braid) -> None:
     done = braid("submit", "tiny", "--dry-run", "optimizer.skip_sigma=6")
     assert (done.status, done.err) == (0, "")

@@ -52,7 +52,7 @@ def test_the_seven_billion_recipe_is_the_published_one() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("name: [1", "not valid YAML"), ("- a\n- b\n", "holds ListConfig"), ("a: 1\na: 2\n", "not valid YAML"), ("\udcff", "can't be read")],
+    [("name: [1", "not valid YAML"), ("- a\n- b\n", "holds a list"), ("a: 1\na: 2\n", "not valid YAML"), ("\udcff", "not valid YAML")],
 )
 def test_a_file_that_is_no_recipe_is_named(text: str, line: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"

@@ -21,7 +21,8 @@ def test_the_default_dataset_is_built_once_and_then_reused(tmp_path: Path, monke
     for _ in range(2):
         prepare_dataset(config_at(tmp_path), store_at(tmp_path), tell=told.append)
     assert built == ["python-stdlib"]
-    assert told == ["building dataset python-stdlib from the Python standard library's source …"]
+    line = "data: 204,800 tokens are 2.05 epochs of python-stdlib: rows of 128 tokens: 781; 31 of 100,000 tokens (0.031 %) are in no row"
+    assert told == ["building dataset python-stdlib from the Python standard library's source …", line, line]
 
 
 def test_a_submission_settles_where_it_begins(tmp_path: Path) -> None:

@@ -87,7 +87,10 @@ def test_a_killed_run_ends_with_the_same_bits_as_one_that_was_left_alone(referen
 def test_an_undisturbed_run_is_verified_and_leaves_the_last_two_checkpoints(reference: Reference):
     run_store = run_store_of(reference.config)
 
-    assert proof_on(reference.config).line == "VERIFIED run first: 8 steps, 512 tokens, 1 attempt, nothing skipped or repeated"
+    assert (
+        proof_on(reference.config).line
+        == "VERIFIED run first: 8 steps, 512 tokens, 1 attempt, nothing skipped or repeated, every token as in the dataset"
+    )
     assert {info.key.split("/")[1] for info in run_store.list("checkpoints/")} == {"step-000000006-a0001", "step-000000008-a0001"}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from data_pipeline.config import DataConfig, StorageConfig
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
 from data_pipeline.order.samples import planned_digest
+from data_pipeline.read.row_hash import token_digests
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
@@ -86,7 +87,7 @@ def run_store_of(config: RunConfig) -> ObjectStore:
 
 
 def proof_on(config: RunConfig) -> Proof:
-    """What `braid verify` says."""
+    """What `braid verify --data` says."""
     manifest = load_manifest(LocalStore(Path(config.storage.root)), config.data.dataset)
     num_samples = build_sample_table(manifest, config.data.seq_len).num_samples
 
@@ -94,13 +95,18 @@ def proof_on(config: RunConfig) -> Proof:
         return planned_digest(step, like=recorded, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed)
 
     run_store = run_store_of(config)
+    records = read_ledger(run_store)
+    steps = {record.step for its_records in records.values() for record in its_records}
+    store = LocalStore(Path(config.storage.root))
+    digests = token_digests(steps, manifest=manifest, config=config.data, batch_rows=BATCH_ROWS, store=store)
     return verify(
         run=config.name,
-        records=read_ledger(run_store),
+        records=records,
         entries=open_commit_log(run_store).entries,
         expected_digest=expected_digest,
         expected_tokens=config.tokens_per_step,
         num_steps_done=config.train.num_steps,
+        expected_token_digest=digests.__getitem__,
     )
 
 
