@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from data_pipeline.errors import CorpusInvalid
 from data_pipeline.sources import jsonl, parquet
 from data_pipeline.sources.corpus import Corpus
+from data_pipeline.sources.find import corpus_files
 from data_pipeline.sources.jsonl import JsonLinesFile
 from data_pipeline.sources.parquet import ParquetFile
 from data_pipeline.sources.protocol import Source
@@ -17,20 +17,15 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[Path], Source]], ...] = ((jsonl.S
 
 
 def open_corpus(path: Path | None) -> Corpus:
-    """The documents of a file, or of every file below a directory but hidden ones, sorted; for None the standard library's own source.
+    """The documents of a file, or of every file below a directory as `find.py` finds them; for None the standard library's own source.
 
     A file's name tells its kind: `.jsonl` (also `.jsonl.gz`, `.jsonl.zst`, `.json.gz`, `.json.zst`) holds one document per line,
     `.parquet` one per row, in the field `text`. Any other file is one document of UTF-8 text, which may be packed as `.gz` or `.zst`.
-    Raises CorpusInvalid where there is no file.
+    Raises CorpusInvalid where there is no file, or something that can't be read.
     """
     if path is None:
         return stdlib_corpus()
-    if path.is_file():
-        return Corpus((source_of(path),))
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-    if not files:
-        raise CorpusInvalid(f"{path}: no such file, or a directory without files; give the corpus's file or directory")
-    return Corpus(tuple(map(source_of, files)))
+    return Corpus(tuple(map(source_of, corpus_files(path))))
 
 
 def source_of(file: Path) -> Source:
@@ -39,7 +34,3 @@ def source_of(file: Path) -> Source:
         if file.name.endswith(suffixes):
             return kind(file)
     return TextFile(file)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)

@@ -1,5 +1,6 @@
 """`braid data`: datasets are made and looked into."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,21 @@ def test_a_dataset_name_that_could_reach_outside_is_one_line(command: str, braid
     done = braid("data", command, "../x")
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
     assert done.err.startswith("braid: NAME='../x': use up to 100 letters")
+
+
+def refused(braid: Braid, *arguments: str) -> str:
+    """The one line with which a dataset is not built."""
+    done = braid("data", "build", "mine", *arguments)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done.err
+    return done.err
+
+
+def test_a_corpus_that_can_not_be_read_whole_is_not_built(braid: Braid, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("text")
+    (corpus / "b.txt").symlink_to("gone.txt")
+    assert refused(braid, str(corpus)).startswith(f"braid: {corpus / 'b.txt'}: a link that leads to nothing")
+    (corpus / "b.txt").unlink()
+    os.mkfifo(corpus / "a.jsonl")
+    assert refused(braid, str(corpus)).startswith(f"braid: {corpus / 'a.jsonl'}: a pipe, socket or device")
