@@ -35,6 +35,7 @@ ONLY_IN = {
     "aiobotocore": ("data_pipeline/store/s3",),
     "botocore": ("data_pipeline/store/s3",),
     "pyarrow": ("data_pipeline/sources/",),
+    "zstandard": ("data_pipeline/sources/unpack.py",),
     "tokenizers": ("data_pipeline/dataset/",),
     "moto": ("launch/servers/moto.py",),
     "omegaconf": ("launch/config/",),

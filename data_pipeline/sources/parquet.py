@@ -11,6 +11,7 @@ from data_pipeline.sources.files import read_errors
 from data_pipeline.sources.protocol import TEXT_FIELD
 
 SUFFIXES = (".parquet",)
+MAGIC = b"PAR1"
 _BATCH_ROWS = 1024
 
 

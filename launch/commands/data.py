@@ -18,14 +18,18 @@ from launch.units import human
 
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
 
+Corpus = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A file, or a directory of text, .jsonl, .json (each also .gz, .zst, .bz2, .xz) and .parquet; without it, Python's own source."
+    ),
+]
+
 
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(help="The dataset's name, for data.dataset.")],
-    corpus: Annotated[
-        Path | None,
-        typer.Argument(help="A file, or a directory of text, .jsonl (.gz, .zst) and .parquet; without it, Python's own source."),
-    ] = None,
+    corpus: Corpus = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A Hugging Face tokenizer.json; without it, a BPE is trained on the corpus.")
     ] = None,

@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -84,15 +85,16 @@ except Exception as error:
 
 
 @pytest.mark.parametrize("name", ["closed", "closed.txt"])
-def test_directories_and_files_that_may_not_be_read_are_named(name: str, tmp_path: Path) -> None:
-    for directory in [*tmp_path.parents][:3]:
-        if directory.stat().st_uid == os.geteuid() and directory != Path("/tmp"):
-            directory.chmod(0o755)
-    tmp_path.chmod(0o755)
-    put(tmp_path / "a.txt")
-    (put(tmp_path / name) if name.endswith(".txt") else put(tmp_path / name / "b.txt").parent).chmod(0o000)
-    done = subprocess.run([sys.executable, "-c", READ_AS_NOBODY, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"CorpusInvalid {tmp_path / name}: can't be read (Permission denied)")
+def test_directories_and_files_that_may_not_be_read_are_named(name: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to everybody else
+        Path(directory).chmod(0o755)
+        put(Path(directory, "a.txt"))
+        closed = Path(directory, name)
+        put(closed if name.endswith(".txt") else closed / "b.txt")
+        closed.chmod(0o000)
+        done = subprocess.run([sys.executable, "-c", READ_AS_NOBODY, directory], capture_output=True, text=True, check=True)
+        closed.chmod(0o700)
+    assert done.stdout.startswith(f"CorpusInvalid {closed}: can't be read (Permission denied)")
 
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:

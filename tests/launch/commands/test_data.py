@@ -1,6 +1,8 @@
 """`braid data`: datasets are made and looked into."""
 
+import ast
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,24 @@ def test_a_corpus_that_can_not_be_read_whole_is_not_built(braid: Braid, tmp_path
     (corpus / "b.txt").unlink()
     os.mkfifo(corpus / "a.jsonl")
     assert refused(braid, str(corpus)).startswith(f"braid: {corpus / 'a.jsonl'}: a pipe, socket or device")
+
+
+def text_in(braid: Braid, name: str = "mine") -> str:
+    """How the dataset begins, as `braid data inspect` shows it."""
+    shown = next(line for line in braid("data", "inspect", name).out.splitlines() if line.startswith("begins with: "))
+    return str(ast.literal_eval(shown.removeprefix("begins with: ")))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "A.JSONL", "part-00000"])
+def test_records_are_documents_whatever_their_file_is_called(name: str, braid: Braid, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"text": "alpha"}\n{"text": "beta"}\n')
+    assert braid("data", "build", "mine", str(tmp_path / name), "--vocab-size", "300").status == 0
+    assert text_in(braid) == "alpha<|endoftext|>beta<|endoftext|>"
+
+
+def test_what_is_no_text_is_refused_by_name(braid: Braid, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "books.tar.gz", "w:gz") as archive:
+        archive.add(__file__, "book.txt")
+    assert refused(braid, str(tmp_path)).startswith(
+        f"braid: {tmp_path / 'books.tar.gz'}: a tar archive, not UTF-8 text; convert or unpack it"
+    )
