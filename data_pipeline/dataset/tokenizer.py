@@ -1,5 +1,6 @@
 """Tokenizers, read from a Hugging Face `tokenizers` file or trained on the corpus itself, and what they make of text."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def tokenizer_from_json(text: bytes, *, where: str) -> Tokenizer:
     """The tokenizer that is the content of a Hugging Face tokenizer.json. Raises TokenizerInvalid, whose message begins with `where`."""
     try:
-        return Tokenizer.from_buffer(text)
+        return Tokenizer.from_buffer(text.removeprefix(BOM_UTF8))
     except ValueError as error:
         raise TokenizerInvalid(f"{where}: not a Hugging Face tokenizers file; give a tokenizer.json") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline.errors import CorpusInvalid
 from data_pipeline.sources.files import open_text
-from data_pipeline.sources.protocol import TEXT_FIELD
+from data_pipeline.sources.protocol import BYTE_ORDER_MARK, TEXT_FIELD
 
 LINES_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".ldjson")
 SUFFIXES = (".json",)
@@ -85,7 +85,7 @@ def _decoded_at(text: str, place: int, path: Path) -> tuple[Any, int]:
 
 def _decoded(line: str, path: Path, number: int) -> Any:
     try:
-        return _DECODER.decode(line)
+        return _DECODER.decode(line.removeprefix(BYTE_ORDER_MARK))  # files that were joined have one in their middle
     except (ValueError, RecursionError) as error:
         raise CorpusInvalid(f"{path}:{number}: not a JSON object ({_reason(error)}); fix or remove this line") from error
 

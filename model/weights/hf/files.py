@@ -222,7 +222,7 @@ def _read(path: Path, key: str) -> Tensor:
 
 def _read_json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())  # of bytes it takes a byte order mark too
     except FileNotFoundError as error:
         raise HFFormatError(f"{path}: not there; name a directory with a Hugging Face model") from error
     except NotADirectoryError as error:

@@ -33,3 +33,8 @@ def test_tokenizers_that_wont_do_are_one_clear_line(tokenizer: Tokenizer, tmp_pa
         eos_id_of(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     with pytest.raises(TokenizerInvalid, match="at least 257"):
         train_tokenizer(DOCUMENTS, vocab_size=256)
+
+
+def test_a_byte_order_mark_before_a_tokenizer_is_none_of_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("\ufeff" + tokenizer.to_str())
+    assert load_tokenizer(tmp_path / "tokenizer.json").to_str() == tokenizer.to_str()

@@ -212,3 +212,32 @@ def test_a_corpus_that_is_not_there_says_so(tmp_path: Path) -> None:
             open_corpus(path)
     with pytest.raises(CorpusInvalid, match=r"gone\.txt: can't be read"):
         list(Corpus((TextFile(tmp_path / "gone.txt"),)))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.txt", "\ufeffone"),
+        ("a.txt", "\ufeff\ufeffone"),
+        ("a.jsonl", '\ufeff{"text": "one"}\n'),
+        ("a.json", '\ufeff[{"text": "one"}]'),
+        ("a.json", '\ufeff{"text": "\ufeffone"}'),
+        ("a", '\ufeff{"text": "one"}'),
+    ],
+)
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_byte_order_mark_is_no_text(name: str, data: str, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / (name + suffix)).write_bytes(PACK[suffix](data.encode()))
+    assert list(open_corpus(tmp_path)) == ["one"]
+
+
+def test_joined_files_may_have_byte_order_marks_in_their_middle(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\ufeff{"text": "one"}\n\ufeff{"text": "two \ufeff"}\n')
+    assert list(open_corpus(tmp_path)) == ["one", "two \ufeff"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a"])
+@pytest.mark.parametrize("data", ["", "\ufeff", " \n\t\r\n", "\ufeff\n\n"])
+def test_a_file_without_text_holds_no_document(data: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(data)
+    assert list(open_corpus(tmp_path)) == []

@@ -112,6 +112,13 @@ def test_what_can_not_be_read_is_not_called_missing(name: str, tmp_path: Path) -
     assert refusal(hf) == f"{hf / name}: can't be read (Is a directory); give a file that you may read"
 
 
+def test_a_byte_order_mark_before_json_is_none_of_it(tmp_path: Path) -> None:
+    hf = written(tmp_path / "hf", shard_bytes=3000)
+    for name in ("config.json", INDEX):
+        (hf / name).write_bytes(b"\xef\xbb\xbf" + (hf / name).read_bytes())
+    assert open_hf(hf).config == HYBRID
+
+
 def test_files_that_are_not_there_or_damaged_are_named(tmp_path: Path) -> None:
     def refusal() -> str:
         with pytest.raises(HFFormatError) as refused:
