@@ -112,6 +112,18 @@ def test_what_can_not_be_read_is_not_called_missing(name: str, tmp_path: Path) -
     assert refusal(hf) == f"{hf / name}: can't be read (Is a directory); give a file that you may read"
 
 
+@pytest.mark.parametrize("depth", [60, 900, 100_000])
+def test_json_that_is_nested_too_deep_is_refused(depth: int, tmp_path: Path) -> None:
+    hf = written(tmp_path / "hf")
+    config = json.loads((hf / "config.json").read_text())
+    for nested in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        (hf / "config.json").write_text(json.dumps(config | {"hidden_size": "HERE"}).replace('"HERE"', nested))
+        assert refusal(hf) == f"{hf / 'config.json'}: damaged (it is nested too deep); download it again"
+    (hf / INDEX).write_text('{"weight_map": ' + nested + "}")
+    (hf / "config.json").write_text(json.dumps(config))
+    assert refusal(hf) == f"{hf / INDEX}: damaged (it is nested too deep); download it again"
+
+
 def test_a_byte_order_mark_before_json_is_none_of_it(tmp_path: Path) -> None:
     hf = written(tmp_path / "hf", shard_bytes=3000)
     for name in ("config.json", INDEX):
