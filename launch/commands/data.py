@@ -1,5 +1,7 @@
 """`braid data`: makes datasets, and looks into them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -49,18 +51,20 @@ def build(
     store = open_store(where)
     refuse_existing(store, name)
     documents = open_corpus(corpus)
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("training a tokenizer" if tokenizer is None else "reading the tokenizer")
-        made = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(documents, vocab_size)
-
-        def show(done: BuildProgress) -> None:
-            progress.update(task, description=f"{done.num_documents:,} documents, {human(done.num_tokens)}tokens, {done.num_shards} shards")
-
-        manifest = build_dataset(
-            store=store, name=name, documents=documents, tokenizer=made, eos_token=eos_token, shard_size_tokens=shard_tokens, progress=show
+    with _shown("reading the tokenizer" if tokenizer else "training a tokenizer") as shown:
+        made, file = load_tokenizer(tokenizer) if tokenizer else (train_tokenizer(documents, vocab_size), b"")
+        build_dataset(
+            store=store,
+            name=name,
+            documents=documents,
+            tokenizer=made,
+            tokenizer_file=file,
+            eos_token=eos_token,
+            shard_size_tokens=shard_tokens,
+            progress=shown.show,
         )
     typer.echo(name)
-    tell(f"{manifest.num_tokens:,} tokens in {len(manifest.shards)} shards; use it with data.dataset={name}")
+    _tell_built(name, shown.last)
     if storage_hint(where):
         tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
 
@@ -89,6 +93,31 @@ def inspect(
         raise typer.Exit(1)
     if verify:
         typer.echo(f"verified: all {len(manifest.shards)} shards match their digests")
+
+
+def _tell_built(name: str, done: BuildProgress) -> None:
+    tell(f"{done.num_tokens:,} tokens in {done.num_shards} shards; use it with data.dataset={name}")
+    if done.num_unknown:
+        tell(f"{done.num_unknown:,} of them ({done.num_unknown / done.num_tokens:.2%}) stand for text that the tokenizer doesn't know")
+
+
+class _Shown:
+    """How far a build is, on a terminal."""
+
+    def __init__(self, describe: Callable[[str], None]) -> None:
+        self._describe = describe
+        self.last = BuildProgress(num_documents=0, num_tokens=0, num_shards=0)
+
+    def show(self, done: BuildProgress) -> None:
+        self.last = done
+        self._describe(f"{done.num_documents:,} documents, {human(done.num_tokens)}tokens, {done.num_shards} shards")
+
+
+@contextmanager
+def _shown(first: str) -> Iterator[_Shown]:
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(first)
+        yield _Shown(lambda description: progress.update(task, description=description))
 
 
 def _refuse_bad_name(name: str) -> None:
