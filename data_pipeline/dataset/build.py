@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from data_pipeline.dataset.encoder import build_encoder
@@ -45,7 +46,7 @@ def build_dataset(
     writer = build_shard_writer(store=store, name=name, vocab_size=vocab_size, shard_size_tokens=shard_size_tokens)
     encoder = build_encoder(tokenizer, eos_id)
     for tokens in encoder.encode(documents):
-        writer.add([*tokens.tolist(), eos_id])
+        writer.add(np.append(tokens, np.uint32(eos_id)))
         progress(replace(writer.progress, num_unknown=encoder.num_unknown))
     writer.flush()
     if not writer.shards:
