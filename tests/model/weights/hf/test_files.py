@@ -112,6 +112,33 @@ def test_what_can_not_be_read_is_not_called_missing(name: str, tmp_path: Path) -
     assert refusal(hf) == f"{hf / name}: can't be read (Is a directory); give a file that you may read"
 
 
+def wrapped(tensors: dict[str, Tensor], spell: Callable[[str], str]) -> None:
+    for key in list(tensors):
+        tensors[spell(key)] = tensors.pop(key)
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"module.{key}",
+        lambda key: f"module._orig_mod.{key}",
+        lambda key: f"_fsdp_wrapped_module.{key}",
+        lambda key: key.replace("layers.0.", "layers.0._orig_mod."),
+        lambda key: key.replace("layers.0.", "layers.0._checkpoint_wrapped_module."),
+    ],
+    ids=range(6),
+)
+def test_what_wrappers_left_in_the_keys_is_none_of_them(spell: Callable[[str], str], tmp_path: Path) -> None:
+    hf = written(tmp_path / "hf")
+    rewrite(hf, lambda tensors: wrapped(tensors, spell))
+    source = open_hf(hf)
+    for name, tensor in random_weights(HYBRID).held.items():
+        assert torch.equal(source.read(name), tensor), name
+    rewrite(hf, lambda tensors: tensors.update({NORM: torch.ones(16), f"module.{NORM}": torch.ones(16)}))
+    assert "the same tensor is there as" in refusal(hf)
+
+
 @pytest.mark.parametrize("depth", [60, 900, 100_000])
 def test_json_that_is_nested_too_deep_is_refused(depth: int, tmp_path: Path) -> None:
     hf = written(tmp_path / "hf")
