@@ -39,13 +39,14 @@ class Encoder:
     def encode(self, documents: Iterable[str]) -> Iterator[Tokens]:
         """The tokens of each document, in order, without eos. Raises TokenizerInvalid for text that can't be encoded."""
         for batch in _batches(documents):
-            encodings = self._encodings_of(batch)
-            for encoding in encodings:
-                tokens = self.id_of[np.array(encoding.ids, dtype=np.uint32)]
-                if np.any(tokens == self.lost):
-                    raise self._loses(batch)
-                self.num_unknown += int(np.count_nonzero(tokens == self.unknown))
-                yield tokens
+            documents_ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in self._encodings_of(batch)]
+            tokens = self.id_of[np.concatenate(documents_ids)]
+            if np.any(tokens == self.lost):
+                raise self._loses(batch)
+            self.num_unknown += int(np.count_nonzero(tokens == self.unknown))
+            ends = np.cumsum([len(ids) for ids in documents_ids])
+            for ids, end in zip(documents_ids, ends, strict=True):
+                yield tokens[end - len(ids) : end]
 
     def _encodings_of(self, batch: list[str]) -> list[Encoding]:
         with library_errors("the tokenizer can't encode the corpus"):
