@@ -36,6 +36,7 @@ ONLY_IN = {
     "botocore": ("data_pipeline/store/s3",),
     "pyarrow": ("data_pipeline/sources/",),
     "xxhash": ("data_pipeline/read/row_hash.py",),
+    "zstandard": ("data_pipeline/sources/unpack.py",),
     "tokenizers": ("data_pipeline/dataset/",),
     "moto": ("launch/servers/moto.py",),
     "omegaconf": ("launch/config/",),

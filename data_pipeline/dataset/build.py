@@ -5,13 +5,16 @@ A build may be interrupted anywhere: shards are named by their content, and only
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 
+import numpy as np
 from tokenizers import Tokenizer
 
+from data_pipeline.dataset.encoder import build_encoder
 from data_pipeline.dataset.manifest import DatasetManifest, dataset_prefix, manifest_key, manifest_to_json
 from data_pipeline.dataset.progress import ProgressCallback
 from data_pipeline.dataset.shard_writer import build_shard_writer
-from data_pipeline.dataset.tokenizer import eos_id_of, tokenize, train_tokenizer, vocab_size_of
+from data_pipeline.dataset.tokenizer import eos_id_of, train_tokenizer, vocab_size_of
 from data_pipeline.errors import CorpusInvalid, DatasetExists
 from data_pipeline.sources.stdlib import stdlib_corpus
 from data_pipeline.store.protocol import KeyExists, ObjectStore
@@ -27,30 +30,34 @@ def build_dataset(
     name: str,
     documents: Iterable[str],
     tokenizer: Tokenizer,
+    tokenizer_file: bytes = b"",
     eos_token: str = "",
     shard_size_tokens: int = SHARD_SIZE_TOKENS,
     progress: ProgressCallback,
 ) -> DatasetManifest:
     """Tokenizes `documents`, each followed by eos, into shards of about `shard_size_tokens`, and writes the manifest.
 
+    The file that the tokenizer was read from, if it was, is kept as it is.
     Raises DatasetExists, CorpusInvalid, TokenizerInvalid, or what the store raises.
     """
     refuse_existing(store, name)
     eos_id = eos_id_of(tokenizer, eos_token)
     vocab_size = vocab_size_of(tokenizer)
     writer = build_shard_writer(store=store, name=name, vocab_size=vocab_size, shard_size_tokens=shard_size_tokens)
-    for document in tokenize(documents, tokenizer):
-        writer.add([*document, eos_id])
-        progress(writer.progress)
+    encoder = build_encoder(tokenizer, eos_id)
+    for tokens in encoder.encode(documents):
+        writer.add(np.append(tokens, np.uint32(eos_id)))
+        progress(replace(writer.progress, num_unknown=encoder.num_unknown))
     writer.flush()
     if not writer.shards:
         raise CorpusInvalid(f"dataset {name}: the corpus holds no text; give another one")
+    progress(replace(writer.progress, num_unknown=encoder.num_unknown))
     manifest = DatasetManifest(
         name=name,
         dtype=writer.dtype,
         eos_id=eos_id,
         vocab_size=vocab_size,
-        tokenizer_key=_put_tokenizer(store, name, tokenizer),
+        tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
         shards=tuple(writer.shards),
     )
     _commit(store, manifest)
@@ -80,10 +87,9 @@ def _exists(store: ObjectStore, name: str) -> DatasetExists:
     return DatasetExists(f"{store.url(manifest_key(name))}: this dataset exists already; choose another NAME, or delete this object first")
 
 
-def _put_tokenizer(store: ObjectStore, name: str, tokenizer: Tokenizer) -> str:
-    data = tokenizer.to_str().encode()
-    key = f"{dataset_prefix(name)}tokenizer-{hashlib.sha256(data).hexdigest()[:16]}.json"
-    store.put(key, data)
+def _put_tokenizer(store: ObjectStore, name: str, content: bytes) -> str:
+    key = f"{dataset_prefix(name)}tokenizer-{hashlib.sha256(content).hexdigest()[:16]}.json"
+    store.put(key, content)
     return key
 
 

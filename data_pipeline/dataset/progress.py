@@ -13,7 +13,9 @@ class BuildProgress:
     """Tokens of all documents so far, their eos included."""
     num_shards: int
     """Shards that are complete on the store."""
+    num_unknown: int = 0
+    """Tokens so far that stand for text which the tokenizer doesn't know."""
 
 
 ProgressCallback = Callable[[BuildProgress], None]
-"""Called after every document, on the thread that builds."""
+"""Called after every document and after the last shard, on the thread that builds."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,8 @@ class ShardWriter:
     """Size in bytes of every object that was under `prefix` when the build began, by key."""
     shards: list[ShardRef] = field(default_factory=list)
     """Shards that are complete on the store."""
-    pending: list[NDArray[np.unsignedinteger]] = field(default_factory=list)
-    """Documents that wait for the next shard, as they will lie in it."""
+    pending: BytesIO = field(default_factory=BytesIO)
+    """Documents that wait for the next shard, as they will lie in it: it takes no more memory than the shard."""
     num_pending_tokens: int = 0
     num_documents: int = 0
     num_tokens: int = 0
@@ -41,9 +42,9 @@ class ShardWriter:
     def progress(self) -> BuildProgress:
         return BuildProgress(num_documents=self.num_documents, num_tokens=self.num_tokens, num_shards=len(self.shards))
 
-    def add(self, document: list[int]) -> None:
+    def add(self, document: NDArray[np.unsignedinteger]) -> None:
         """Takes the tokens of one document, eos included."""
-        self.pending.append(np.asarray(document, dtype=file_dtype(self.dtype)))
+        self.pending.write(document.astype(file_dtype(self.dtype)).data)
         self.num_pending_tokens += len(document)
         self.num_tokens += len(document)
         self.num_documents += 1
@@ -52,16 +53,15 @@ class ShardWriter:
 
     def flush(self) -> None:
         """Writes the documents that wait, if any, as a shard."""
-        if not self.pending:
+        if not self.num_pending_tokens:
             return
-        data = np.concatenate(self.pending).tobytes()
+        data, num_tokens = self.pending.getvalue(), self.num_pending_tokens  # the very bytes that were written, not a copy
+        self.pending, self.num_pending_tokens = BytesIO(), 0
         digest = hashlib.sha256(data).hexdigest()
         key = f"{self.prefix}{len(self.shards):05d}-{digest[:16]}.bin"
         if self.existing.get(key) != len(data):
             self.store.put(key, data)
-        self.shards.append(ShardRef(key=key, num_tokens=self.num_pending_tokens, size_bytes=len(data), sha256=digest))
-        self.pending.clear()
-        self.num_pending_tokens = 0
+        self.shards.append(ShardRef(key=key, num_tokens=num_tokens, size_bytes=len(data), sha256=digest))
 
 
 def build_shard_writer(*, store: ObjectStore, name: str, vocab_size: int, shard_size_tokens: int) -> ShardWriter:

@@ -1,7 +1,11 @@
-"""Tokenizers, read from a Hugging Face `tokenizers` file or trained on the corpus itself, and what they make of text."""
+"""Tokenizers, read from a Hugging Face `tokenizers` file or trained on the corpus itself."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from stat import S_ISREG
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -12,7 +16,7 @@ EOS_TOKEN = "<|endoftext|>"
 _EOS_TOKENS = (EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")
 SMALLEST_VOCAB_SIZE = 257
 """Tokens of the smallest byte-level BPE: one for every byte, and eos."""
-_BATCH_SIZE_CHARACTERS = 2**20
+_LARGEST_VOCAB_SIZE = 2**24
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -28,20 +32,32 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a Hugging Face tokenizer.json. Raises TokenizerInvalid."""
+def load_tokenizer(path: Path) -> tuple[Tokenizer, bytes]:
+    """The tokenizer in a Hugging Face tokenizer.json, and that file as it is. Raises TokenizerInvalid."""
     try:
-        return tokenizer_from_json(path.read_bytes(), where=str(path))
+        if not S_ISREG(path.stat().st_mode):
+            raise TokenizerInvalid(f"{path}: not a file; give a Hugging Face tokenizer.json")
+        content = path.read_bytes()
     except OSError as error:
         raise TokenizerInvalid(f"{path}: can't be read ({error.strerror}); give a Hugging Face tokenizer.json") from error
+    return tokenizer_from_json(content, where=str(path)), content
 
 
-def tokenizer_from_json(text: bytes, *, where: str) -> Tokenizer:
+def tokenizer_from_json(content: bytes, *, where: str) -> Tokenizer:
     """The tokenizer that is the content of a Hugging Face tokenizer.json. Raises TokenizerInvalid, whose message begins with `where`."""
+    with library_errors(f"{where}: not a Hugging Face tokenizers file, or of a newer version than {version('tokenizers')}"):
+        return Tokenizer.from_buffer(content.removeprefix(BOM_UTF8))
+
+
+@contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """Turns what the tokenizers library raises within into TokenizerInvalid: `what`, its reason, and what to do."""
     try:
-        return Tokenizer.from_buffer(text)
-    except ValueError as error:
-        raise TokenizerInvalid(f"{where}: not a Hugging Face tokenizers file; give a tokenizer.json") from error
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # which Rust raises, and which is no Exception
+            raise
+        raise TokenizerInvalid(f"{what} ({error}); update tokenizers, or give another tokenizer.json") from error
 
 
 def eos_id_of(tokenizer: Tokenizer, eos_token: str = "") -> int:
@@ -59,30 +75,8 @@ def eos_id_of(tokenizer: Tokenizer, eos_token: str = "") -> int:
 
 
 def vocab_size_of(tokenizer: Tokenizer) -> int:
-    """One more than the tokenizer's largest id."""
-    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
-
-
-def tokenize(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """The tokens of each document, in order, without eos.
-
-    Text that looks like a special token is tokenized as text, so that eos only ever ends a document.
-    """
-    tokenizer.encode_special_tokens = True
-    for batch in _batches(documents):
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            yield encoding.ids
-
-
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Groups of documents that are large enough to keep every core busy and small enough for memory."""
-    batch: list[str] = []
-    num_characters = 0
-    for document in documents:
-        batch.append(document)
-        num_characters += len(document)
-        if num_characters >= _BATCH_SIZE_CHARACTERS:
-            yield batch
-            batch, num_characters = [], 0
-    if batch:
-        yield batch
+    """One more than the tokenizer's largest id. Raises TokenizerInvalid where no model could have so many."""
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    if largest >= _LARGEST_VOCAB_SIZE:
+        raise TokenizerInvalid(f"the tokenizer's largest id is {largest}, and a model has a row for each; number its tokens from 0")
+    return 1 + largest

@@ -4,26 +4,40 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from pyarrow import ArrowException, CompressedInputStream
+from pyarrow import ArrowException
 
 from data_pipeline.errors import CorpusInvalid
+from data_pipeline.sources.unpack import PACKING_SUFFIXES, UNPACK_ERRORS, packing_of, unpacked
 
-_PACKINGS = {".gz": "gzip", ".zst": "zstd"}
+HEAD_BYTES = 2**13
+"""How much of a file is looked at to tell its kind."""
+_LONGEST_MAGIC_BYTES = 16
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
-    """A file of UTF-8 text, line ends as they are, unpacked where its name ends with `.gz` or `.zst`. Raises CorpusInvalid.
+    """A file of UTF-8 text, unpacked, without its byte order mark, line ends as they are. Raises CorpusInvalid."""
+    with read_errors(path), _open_content(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as text:
+        yield text
 
-    Arrow unpacks it, which reads every frame of a file and notices a truncated one; the usual zstd reader does neither.
-    """
-    packing = _PACKINGS.get(path.suffix)
-    with read_errors(path):
-        data: Any = CompressedInputStream(str(path), packing) if packing else path.open("rb")
-        with data, io.TextIOWrapper(data, encoding="utf-8", newline="") as text:
-            yield text
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file's content, unpacked. Raises CorpusInvalid."""
+    with read_errors(path), _open_content(path) as content:
+        return content.read(HEAD_BYTES)
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed, by its first bytes. Raises CorpusInvalid."""
+    with read_errors(path), path.open("rb") as file:
+        return packing_of(file.read(_LONGEST_MAGIC_BYTES)) != ""
+
+
+def name_unpacked(path: Path) -> str:
+    """A file's name in lower case, without what says how it is packed."""
+    return path.stem.lower() if path.suffix.lower() in PACKING_SUFFIXES else path.name.lower()
 
 
 @contextmanager
@@ -33,6 +47,23 @@ def read_errors(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise CorpusInvalid(f"{path}: not UTF-8 text; convert it, or keep it out of the corpus") from error
-    except (OSError, ArrowException) as error:
+    except (OSError, ArrowException, *UNPACK_ERRORS) as error:
         reason = str(getattr(error, "strerror", None) or error).partition("\n")[0]
         raise CorpusInvalid(f"{path}: can't be read ({reason}); replace it, or keep it out of the corpus") from error
+
+
+@contextmanager
+def _open_content(path: Path) -> Iterator[IO[bytes]]:
+    """A file's bytes, unpacked as its first bytes say; raises CorpusInvalid where its name says something else."""
+    with path.open("rb") as file:
+        packing = packing_of(file.read(_LONGEST_MAGIC_BYTES))
+        file.seek(0)
+        said = PACKING_SUFFIXES.get(path.suffix.lower(), packing)
+        if said != packing:
+            found = packing or "no packed data"
+            raise CorpusInvalid(f"{path}: can't be read (named like {said}, but it is {found}); replace or rename it")
+        if packing:
+            with unpacked(file, packing) as content:
+                yield content
+        else:
+            yield file

@@ -1,45 +1,46 @@
 """The front door to raw documents: from a path to a corpus. The only list of the kinds of sources."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from data_pipeline.errors import CorpusInvalid
-from data_pipeline.sources import jsonl, parquet
+from data_pipeline.sources import json_records, parquet
+from data_pipeline.sources.content import begins_like_records, not_text
 from data_pipeline.sources.corpus import Corpus
-from data_pipeline.sources.jsonl import JsonLinesFile
+from data_pipeline.sources.files import head_of, is_packed, name_unpacked
+from data_pipeline.sources.find import corpus_files
+from data_pipeline.sources.json_records import JsonFile, JsonLinesFile, begins_with_a_document
 from data_pipeline.sources.parquet import ParquetFile
 from data_pipeline.sources.protocol import Source
 from data_pipeline.sources.stdlib import stdlib_corpus
 from data_pipeline.sources.text import TextFile
 
-_KINDS: tuple[tuple[tuple[str, ...], Callable[[Path], Source]], ...] = ((jsonl.SUFFIXES, JsonLinesFile), (parquet.SUFFIXES, ParquetFile))
-"""(how the names of a kind's files end, the kind). A file of any other name is a TextFile."""
-
 
 def open_corpus(path: Path | None) -> Corpus:
-    """The documents of a file, or of every file below a directory but hidden ones, sorted; for None the standard library's own source.
+    """The documents of a file, or of every file below a directory as `find.py` finds them; for None the standard library's own source.
 
-    A file's name tells its kind: `.jsonl` (also `.jsonl.gz`, `.jsonl.zst`, `.json.gz`, `.json.zst`) holds one document per line,
-    `.parquet` one per row, in the field `text`. Any other file is one document of UTF-8 text, which may be packed as `.gz` or `.zst`.
-    Raises CorpusInvalid where there is no file.
+    Raises CorpusInvalid where there is no file, or one that can't be read or is no text.
     """
     if path is None:
         return stdlib_corpus()
-    if path.is_file():
-        return Corpus((source_of(path),))
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-    if not files:
-        raise CorpusInvalid(f"{path}: no such file, or a directory without files; give the corpus's file or directory")
-    return Corpus(tuple(map(source_of, files)))
+    return Corpus(tuple(map(source_of, corpus_files(path))))
 
 
 def source_of(file: Path) -> Source:
-    """The documents of one file, whose name tells its kind."""
-    for suffixes, kind in _KINDS:
-        if file.name.endswith(suffixes):
-            return kind(file)
+    """The documents of one file, whose kind is told by its name, in any case, and by how its content begins.
+
+    `.jsonl` (`.ndjson`) has a record per line, `.json` records in any arrangement, and so has a file of another name that begins with a
+    record; `.parquet` has a document per row; each in the field `text`. Any other file of text is one document. All but Parquet may be
+    packed. Raises CorpusInvalid for what is none of these.
+    """
+    head, name = head_of(file), name_unpacked(file)
+    if name.endswith(parquet.SUFFIXES) or head.startswith(parquet.MAGIC):
+        if is_packed(file):
+            raise CorpusInvalid(f"{file}: Parquet, packed as a whole; unpack it, or keep it out of the corpus")
+        return ParquetFile(file)
+    if kind := not_text(head):
+        raise CorpusInvalid(f"{file}: {kind}, not UTF-8 text; convert or unpack it, or keep it out of the corpus")
+    if name.endswith(json_records.LINES_SUFFIXES):
+        return JsonLinesFile(file)
+    if name.endswith(json_records.SUFFIXES) or (begins_like_records(head) and begins_with_a_document(file)):
+        return JsonFile(file)
     return TextFile(file)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)

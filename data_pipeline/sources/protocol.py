@@ -5,6 +5,8 @@ from typing import Protocol
 
 TEXT_FIELD = "text"
 """The JSON field or Parquet column that holds a document."""
+BYTE_ORDER_MARK = "\ufeff"
+"""What some programs write before a text; it is none of it."""
 
 
 class Source(Protocol):

@@ -1,5 +1,7 @@
 """`braid data`: makes datasets, and looks into them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +23,18 @@ ROW_LENGTHS = (1024, 4096, 8192)
 """Usual ones, for a dataset that nobody has named a length for."""
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
 
+Corpus = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A file, or a directory of text, .jsonl, .json (each also .gz, .zst, .bz2, .xz) and .parquet; without it, Python's own source."
+    ),
+]
+
 
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(help="The dataset's name, for data.dataset.")],
-    corpus: Annotated[
-        Path | None,
-        typer.Argument(help="A file, or a directory of text, .jsonl (.gz, .zst) and .parquet; without it, Python's own source."),
-    ] = None,
+    corpus: Corpus = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A Hugging Face tokenizer.json; without it, a BPE is trained on the corpus.")
     ] = None,
@@ -48,18 +54,20 @@ def build(
     store = open_store(where)
     refuse_existing(store, name)
     documents = open_corpus(corpus)
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("training a tokenizer" if tokenizer is None else "reading the tokenizer")
-        made = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(documents, vocab_size)
-
-        def show(done: BuildProgress) -> None:
-            progress.update(task, description=f"{done.num_documents:,} documents, {human(done.num_tokens)}tokens, {done.num_shards} shards")
-
-        manifest = build_dataset(
-            store=store, name=name, documents=documents, tokenizer=made, eos_token=eos_token, shard_size_tokens=shard_tokens, progress=show
+    with _shown("reading the tokenizer" if tokenizer else "training a tokenizer") as shown:
+        made, file = load_tokenizer(tokenizer) if tokenizer else (train_tokenizer(documents, vocab_size), b"")
+        build_dataset(
+            store=store,
+            name=name,
+            documents=documents,
+            tokenizer=made,
+            tokenizer_file=file,
+            eos_token=eos_token,
+            shard_size_tokens=shard_tokens,
+            progress=shown.show,
         )
     typer.echo(name)
-    tell(f"{manifest.num_tokens:,} tokens in {len(manifest.shards)} shards; use it with data.dataset={name}")
+    _tell_built(name, shown.last)
     if storage_hint(where):
         tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
 
@@ -99,6 +107,31 @@ def inspect(
         raise typer.Exit(1)
     if verify:
         typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, and every token is in the vocabulary")
+
+
+def _tell_built(name: str, done: BuildProgress) -> None:
+    tell(f"{done.num_tokens:,} tokens in {done.num_shards} shards; use it with data.dataset={name}")
+    if done.num_unknown:
+        tell(f"{done.num_unknown:,} of them ({done.num_unknown / done.num_tokens:.2%}) stand for text that the tokenizer doesn't know")
+
+
+class _Shown:
+    """How far a build is, on a terminal."""
+
+    def __init__(self, describe: Callable[[str], None]) -> None:
+        self._describe = describe
+        self.last = BuildProgress(num_documents=0, num_tokens=0, num_shards=0)
+
+    def show(self, done: BuildProgress) -> None:
+        self.last = done
+        self._describe(f"{done.num_documents:,} documents, {human(done.num_tokens)}tokens, {done.num_shards} shards")
+
+
+@contextmanager
+def _shown(first: str) -> Iterator[_Shown]:
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(first)
+        yield _Shown(lambda description: progress.update(task, description=description))
 
 
 def _refuse_bad_name(name: str) -> None:

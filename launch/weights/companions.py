@@ -60,6 +60,7 @@ def _read(path: Path) -> bytes:
             json.loads(data)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); give a file that you may read, or remove it") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); download it again, or remove it") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not JSON ({reason}); download it again, or remove it") from error
     return data

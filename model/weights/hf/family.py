@@ -14,6 +14,8 @@ from model.weights.hf.serving import Serving
 
 LAYER = "{layer}"
 """Stands for the number of the layer in names and keys that all layers of a kind share."""
+_WRAPPERS = frozenset(["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+"""What DDP, torch.compile, FSDP and activation checkpointing put into the keys of a state dict that is saved through them."""
 Rearrange = Callable[[Any], Any]
 """Gives a tensor's numbers in another order or shape, or shifted; by the tensor's own methods, so that families need no torch."""
 
@@ -119,16 +121,29 @@ def find_parameters(tensor_map: TensorMap, found: Mapping[str, Shape]) -> dict[s
 
     Raises HFFormatError, naming the key, when one is missing, unexpected, there twice or of another shape.
     """
-    pairings = _as_cut_here(tensor_map, found)
-    key_here = _match_keys([key for pairing in pairings for key in pairing.tensors], tensor_map.other_keys, found)
+    spelled = _without_wrappers(found)
+    shapes = {key: found[there] for key, there in spelled.items()}
+    pairings = _as_cut_here(tensor_map, shapes)
+    key_here = _match_keys([key for pairing in pairings for key in pairing.tensors], tensor_map.other_keys, shapes)
     placed: dict[str, Pairing] = {}
     for pairing in pairings:
-        here = replace(pairing, tensors={key_here[key]: shape for key, shape in pairing.tensors.items()})
+        here = replace(pairing, tensors={spelled[key_here[key]]: shape for key, shape in pairing.tensors.items()})
         for key, shape in here.tensors.items():
             if found[key] != shape:
                 raise HFFormatError(f"{key}: shape {list(found[key])}, but config.json makes it {list(shape)}; one of them is wrong")
         placed |= dict.fromkeys(here.parameters, here)
     return placed
+
+
+def _without_wrappers(found: Iterable[str]) -> dict[str, str]:
+    """Every key without the parts that a wrapper of the module left in it → how it is spelled. Raises HFFormatError for one key twice."""
+    spelled: dict[str, str] = {}
+    for key in sorted(found):
+        bare = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        if bare in spelled:
+            raise HFFormatError(f"{key}: the same tensor is there as {spelled[bare]}; remove one of them")
+        spelled[bare] = key
+    return spelled
 
 
 def _as_cut_here(tensor_map: TensorMap, found: Mapping[str, Shape]) -> list[Pairing]:

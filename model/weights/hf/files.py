@@ -27,6 +27,7 @@ from model.weights.source import TensorInfo, WeightSource, check_tensors
 
 SHARD_BYTES = 1 << 30
 """The largest file of an export, unless one tensor is larger."""
+_DEEPEST_NESTING = 50
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
@@ -222,7 +223,7 @@ def _read(path: Path, key: str) -> Tensor:
 
 def _read_json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())  # of bytes it takes a byte order mark too
     except FileNotFoundError as error:
         raise HFFormatError(f"{path}: not there; name a directory with a Hugging Face model") from error
     except NotADirectoryError as error:
@@ -231,9 +232,23 @@ def _read_json(path: Path) -> Json:
         raise _unreadable(path, error) from error
     except ValueError as error:
         raise HFFormatError(f"{path}: damaged ({error}); download it again") from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
     if not isinstance(content, dict):
         raise HFFormatError(f"{path}: not a JSON object; download it again")
+    if _is_nested(content, _DEEPEST_NESTING):
+        raise _too_deep(path)
     return content
+
+
+def _is_nested(value: object, depth: int) -> bool:
+    """Whether lists and objects lie in one another more than `depth` deep, so that nothing could be said of them."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(children) and (depth == 0 or any(_is_nested(child, depth - 1) for child in children))
+
+
+def _too_deep(path: Path) -> HFFormatError:
+    return HFFormatError(f"{path}: damaged (it is nested too deep); download it again")
 
 
 def _unreadable(path: Path, error: OSError) -> HFFormatError:

@@ -1,4 +1,5 @@
 import hashlib
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from data_pipeline.config import DataConfig
 from data_pipeline.dataset.build import build_dataset, dataset_exists
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
 from data_pipeline.dataset.progress import BuildProgress
+from data_pipeline.dataset.shard_writer import build_shard_writer
 from data_pipeline.dataset.tokenizer import EOS_TOKEN, load_tokenizer, train_tokenizer
 from data_pipeline.errors import CorpusInvalid, DatasetExists, DatasetMissing
 from data_pipeline.read.loader import build_loader
@@ -67,7 +69,7 @@ def test_a_large_vocabulary_takes_32_bits(tmp_path: Path) -> None:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
     store = MemoryStore()
-    manifest = build(store, load_tokenizer(tmp_path / "tokenizer.json"), ["far", "near far"])
+    manifest = build(store, load_tokenizer(tmp_path / "tokenizer.json")[0], ["far", "near far"])
     assert (manifest.dtype, manifest.vocab_size, manifest.eos_id) == ("uint32", 70_001, 0)
     assert np.frombuffer(store.get(manifest.shards[0].key), dtype="<u4").tolist() == [70_000, 0, 1, 70_000, 0]
 
@@ -94,7 +96,7 @@ def test_progress_is_told(tokenizer: Tokenizer) -> None:
     manifest = build_dataset(
         store=MemoryStore(), name="tiny", documents=DOCUMENTS, tokenizer=tokenizer, shard_size_tokens=120, progress=told.append
     )
-    assert [progress.num_documents for progress in told] == list(range(1, 41))
+    assert [progress.num_documents for progress in told] == [*range(1, 41), 40]
     assert told[-1].num_tokens == manifest.num_tokens
 
 
@@ -153,3 +155,22 @@ def test_nothing_to_build_from_is_one_clear_line(tokenizer: Tokenizer) -> None:
         build(MemoryStore(), tokenizer, [])
     with pytest.raises(ValueError, match=r"^data\.dataset="):
         build(MemoryStore(), tokenizer, name="../x")
+
+
+@pytest.mark.parametrize("tokens_of_a_document", [5, 100_000])
+def test_what_waits_for_a_shard_takes_no_more_memory_than_the_shard(tokens_of_a_document: int) -> None:
+    class Nowhere(MemoryStore):
+        def put(self, key: str, data: bytes) -> None:
+            assert len(data) == 4 * 1_000_000
+
+    writer = build_shard_writer(store=Nowhere(), name="tiny", vocab_size=70_000, shard_size_tokens=1_000_000)
+    document = np.full(tokens_of_a_document, 69_999, dtype=np.uint32)
+    tracemalloc.start()
+    try:
+        for _ in range(1_000_000 // tokens_of_a_document):
+            writer.add(document)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [ref.num_tokens for ref in writer.shards] == [1_000_000]
+    assert peak < 1.3 * writer.shards[0].size_bytes

@@ -1,12 +1,18 @@
 """`braid data`: datasets are made and looked into."""
 
+import ast
 import hashlib
+import json
+import os
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline.dataset.manifest import manifest_key, manifest_to_json
+from data_pipeline.dataset.tokenizer import train_tokenizer
 from data_pipeline.store.open import open_store
 from launch.config.storage import storage_of
 from tests.data_pipeline.datasets import put_dataset
@@ -54,3 +60,84 @@ def test_a_shard_with_the_header_of_an_npy_file_is_refused_before_a_run_begins(b
         assert done.err.count("\n") == 1
     done = braid("data", "inspect", "mine", "--verify")
     assert (done.status, "begins like an .npy file" in done.err) == (1, True)
+
+
+def refused(braid: Braid, *arguments: str) -> str:
+    """The one line with which a dataset is not built."""
+    done = braid("data", "build", "mine", *arguments)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done.err
+    return done.err
+
+
+def test_a_corpus_that_can_not_be_read_whole_is_not_built(braid: Braid, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("text")
+    (corpus / "b.txt").symlink_to("gone.txt")
+    assert refused(braid, str(corpus)).startswith(f"braid: {corpus / 'b.txt'}: a link that leads to nothing")
+    (corpus / "b.txt").unlink()
+    os.mkfifo(corpus / "a.jsonl")
+    assert refused(braid, str(corpus)).startswith(f"braid: {corpus / 'a.jsonl'}: a pipe, socket or device")
+
+
+def text_in(braid: Braid, name: str = "mine") -> str:
+    """How the dataset begins, as `braid data inspect` shows it."""
+    shown = next(line for line in braid("data", "inspect", name).out.splitlines() if line.startswith("begins with: "))
+    return str(ast.literal_eval(shown.removeprefix("begins with: ")))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "A.JSONL", "part-00000"])
+def test_records_are_documents_whatever_their_file_is_called(name: str, braid: Braid, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"text": "alpha"}\n{"text": "beta"}\n')
+    assert braid("data", "build", "mine", str(tmp_path / name), "--vocab-size", "300").status == 0
+    assert text_in(braid) == "alpha<|endoftext|>beta<|endoftext|>"
+
+
+def test_what_is_no_text_is_refused_by_name(braid: Braid, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "books.tar.gz", "w:gz") as archive:
+        archive.add(__file__, "book.txt")
+    assert refused(braid, str(tmp_path)).startswith(
+        f"braid: {tmp_path / 'books.tar.gz'}: a tar archive, not UTF-8 text; convert or unpack it"
+    )
+
+
+LONG = "the quick brown fox jumps over the lazy dog and then some more words that follow"
+
+
+def tokenizer_file(tmp_path: Path, **changes: object) -> Path:
+    fields = json.loads(train_tokenizer([LONG] * 9, 300).to_str())
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(fields | changes, indent=3))
+    return path
+
+
+def test_documents_are_whole_whatever_the_tokenizer_s_file_says_and_the_file_is_kept(braid: Braid, tmp_path: Path) -> None:
+    truncation = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    padding = {"strategy": {"Fixed": 99}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"}
+    file = tokenizer_file(tmp_path, truncation=truncation, padding=padding)
+    (tmp_path / "long.txt").write_text(LONG)
+    assert braid("data", "build", "mine", str(tmp_path / "long.txt"), "--tokenizer", str(file)).status == 0
+    assert text_in(braid) == f"{LONG}<|endoftext|>"
+    (stored,) = (braid.root / "datasets/mine").glob("tokenizer-*.json")
+    assert stored.read_bytes() == file.read_bytes()
+
+
+def test_text_that_spells_eos_does_not_end_a_document(braid: Braid, tmp_path: Path) -> None:
+    fields = json.loads(tokenizer_file(tmp_path).read_text())
+    file = tokenizer_file(tmp_path, added_tokens=[fields["added_tokens"][0] | {"special": False}])
+    (tmp_path / "eos.txt").write_text("before <|endoftext|> after")
+    assert braid("data", "build", "mine", str(tmp_path / "eos.txt"), "--tokenizer", str(file)).status == 0
+    (shard,) = (braid.root / "datasets/mine/shards").iterdir()
+    assert np.fromfile(shard, "<u2").tolist().count(0) == 1
+
+
+def test_unknown_text_is_refused_or_counted(braid: Braid, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("near far")
+    for vocab, said in (
+        ({"</s>": 0, "near": 1}, "braid: the tokenizer can't encode 37.50% of the text, such as 'f' in 'near far'"),
+        ({"</s>": 0, "near": 1, "[UNK]": 2}, "1 of them (33.33%) stand for text that the tokenizer doesn't know"),
+    ):
+        model = {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"}
+        file = tokenizer_file(tmp_path, model=model, added_tokens=[], pre_tokenizer={"type": "Whitespace"}, decoder=None)
+        done = braid("data", "build", "mine", str(tmp_path / "a.txt"), "--tokenizer", str(file))
+        assert (done.status, said in done.err) == (0 if "[UNK]" in vocab else 2, True), done.err

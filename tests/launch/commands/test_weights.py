@@ -113,6 +113,10 @@ def test_a_companion_that_could_not_be_read_again_is_refused(braid: Braid, tmp_p
     tokenizer = hf / "tokenizer.json"
     for spoil, said in (
         (lambda: tokenizer.write_text("{"), "tokenizer.json: not JSON ("),
+        (
+            lambda: tokenizer.write_text('{"x":' + "[" * 100_000 + "]" * 100_000 + "}"),
+            "tokenizer.json: not JSON (it is nested too deep); download",
+        ),
         (tokenizer.unlink, ""),
         (lambda: tokenizer.symlink_to("gone"), "tokenizer.json: not a file; put the model's own there, or remove it"),
     ):

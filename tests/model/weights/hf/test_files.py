@@ -112,6 +112,52 @@ def test_what_can_not_be_read_is_not_called_missing(name: str, tmp_path: Path) -
     assert refusal(hf) == f"{hf / name}: can't be read (Is a directory); give a file that you may read"
 
 
+def wrapped(tensors: dict[str, Tensor], spell: Callable[[str], str]) -> None:
+    for key in list(tensors):
+        tensors[spell(key)] = tensors.pop(key)
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"module.{key}",
+        lambda key: f"module._orig_mod.{key}",
+        lambda key: f"_fsdp_wrapped_module.{key}",
+        lambda key: key.replace("layers.0.", "layers.0._orig_mod."),
+        lambda key: key.replace("layers.0.", "layers.0._checkpoint_wrapped_module."),
+    ],
+    ids=range(6),
+)
+def test_what_wrappers_left_in_the_keys_is_none_of_them(spell: Callable[[str], str], tmp_path: Path) -> None:
+    hf = written(tmp_path / "hf")
+    rewrite(hf, lambda tensors: wrapped(tensors, spell))
+    source = open_hf(hf)
+    for name, tensor in random_weights(HYBRID).held.items():
+        assert torch.equal(source.read(name), tensor), name
+    rewrite(hf, lambda tensors: tensors.update({NORM: torch.ones(16), f"module.{NORM}": torch.ones(16)}))
+    assert "the same tensor is there as" in refusal(hf)
+
+
+@pytest.mark.parametrize("depth", [60, 900, 100_000])
+def test_json_that_is_nested_too_deep_is_refused(depth: int, tmp_path: Path) -> None:
+    hf = written(tmp_path / "hf")
+    config = json.loads((hf / "config.json").read_text())
+    for nested in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        (hf / "config.json").write_text(json.dumps(config | {"hidden_size": "HERE"}).replace('"HERE"', nested))
+        assert refusal(hf) == f"{hf / 'config.json'}: damaged (it is nested too deep); download it again"
+    (hf / INDEX).write_text('{"weight_map": ' + nested + "}")
+    (hf / "config.json").write_text(json.dumps(config))
+    assert refusal(hf) == f"{hf / INDEX}: damaged (it is nested too deep); download it again"
+
+
+def test_a_byte_order_mark_before_json_is_none_of_it(tmp_path: Path) -> None:
+    hf = written(tmp_path / "hf", shard_bytes=3000)
+    for name in ("config.json", INDEX):
+        (hf / name).write_bytes(b"\xef\xbb\xbf" + (hf / name).read_bytes())
+    assert open_hf(hf).config == HYBRID
+
+
 def test_files_that_are_not_there_or_damaged_are_named(tmp_path: Path) -> None:
     def refusal() -> str:
         with pytest.raises(HFFormatError) as refused:
