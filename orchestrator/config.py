@@ -106,11 +106,18 @@ class RecoveryConfig:
     """Nodes that one run may cordon by itself; further faults of hardware are strikes only."""
     max_lost_checkpoints: int = field(default=3, metadata=SINCE_DESIRED)
     """Checkpoints lost in a row before the node that could not write its part is left."""
+    on_nonfinite: Literal["skip", "rollback", "fail"] = field(default="skip", metadata=SINCE_DESIRED)
+    """What follows a step whose loss or gradient norm is not finite, and whose update is withheld: skip goes on, and after more than
+    `max_nonfinite` in a row does as rollback, which goes back to the newest checkpoint; fail ends the run."""
+    max_nonfinite: int = field(default=3, metadata=SINCE_DESIRED)
+    """Such steps in a row that skip goes on after."""
 
     def __post_init__(self) -> None:
-        for name in ("max_restarts", "max_cordons"):
+        for name in ("max_restarts", "max_cordons", "max_nonfinite"):
             _at_least(f"recovery.{name}", getattr(self, name), 0)
         _at_least("recovery.max_lost_checkpoints", self.max_lost_checkpoints, 1)
+        if self.on_nonfinite not in ("skip", "rollback", "fail"):
+            raise ValueError(f"recovery.on_nonfinite={self.on_nonfinite}: use skip, rollback or fail")
         may_be_zero = ("backoff_s", "backoff_limit_s", "peer_grace_s")
         for name in (known.name for known in fields(self) if known.name.endswith("_s")):
             value = getattr(self, name)

@@ -65,6 +65,7 @@ def verify(
         *_attempts_continue_commits(attempts, starts),
         *_commits_are_recorded(attempts, entries),
         *_history_is_complete(history, num_steps_done),
+        *_updates_are_finite(history),
         *_samples_are_the_plans(attempts, expected_digest, expected_tokens),
         *_replays_agree(attempts),
     ]
@@ -77,8 +78,8 @@ def verify(
         if num_steps_planned is None
         else f"so far: run {run}: {num_steps_done:,} of {num_steps_planned:,} steps"
     )
-    spikes = [step for step, record in history.items() if record.skipped and step <= num_steps_done]
-    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), spikes)
+    skipped = [record for step, record in history.items() if record.skipped and step <= num_steps_done]
+    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), skipped)
     return Proof(ok=True, line=line, problems=())
 
 
@@ -167,6 +168,14 @@ def _history_of(records: Records, starts: Starts) -> dict[int, StepRecord]:
     return {step: record for stretch in reversed(stretches) for step, record in stretch.items()}
 
 
+def _updates_are_finite(history: Mapping[int, StepRecord]) -> Iterator[str]:
+    """Earlier versions applied what is not finite; from there on all of it is."""
+    bad = next((record for record in history.values() if not (record.skipped or record.is_finite)), None)
+    if bad is not None:
+        numbers = f"loss {bad.loss:g}, gradient norm {bad.grad_norm:g}"
+        yield f"step {bad.step} is not finite ({numbers}) and its update was applied: weights from there on are worth nothing"
+
+
 def _samples_are_the_plans(records: Records, expected_digest: Callable[[int, str], str], expected_tokens: int) -> Iterator[str]:
     for record in _all(records):
         if record.samples != expected_digest(record.step, record.samples):
@@ -200,13 +209,23 @@ def _all(records: Records) -> Iterator[StepRecord]:
     return (record for its_records in records.values() for record in its_records)
 
 
-def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays, spikes: Sequence[int]) -> str:
+def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays, skipped: Sequence[StepRecord]) -> str:
     parts = [claim, f"{num_tokens:,} tokens", f"{num_attempts} attempt{'s' * (num_attempts != 1)}"]
     if replays.exact:
         parts.append(f"{replays.exact} step{'s' * (replays.exact != 1)} replayed bit for bit")
     if replays.incomparable:
         parts.append(f"{replays.incomparable} replayed with the same samples (other settings or not deterministic: bits can't be compared)")
+    spikes, withheld = ([record.step for record in skipped if record.is_finite is spike] for spike in (True, False))
     if spikes:
-        steps = f"step{'s' * (len(spikes) != 1)} {', '.join(map(str, spikes[:MANY]))}{', …' * (len(spikes) > MANY)}"
-        parts.append(f"{len(spikes)} update{'s' * (len(spikes) != 1)} skipped as {'spikes' if len(spikes) != 1 else 'a spike'} ({steps})")
-    return f"VERIFIED {', '.join(parts)}, {'no sample' if spikes else 'nothing'} skipped or repeated"
+        parts.append(f"{_updates(spikes)} skipped as {'spikes' if len(spikes) != 1 else 'a spike'} ({_steps(spikes)})")
+    if withheld:
+        parts.append(f"{_updates(withheld)} withheld as not finite ({_steps(withheld)})")
+    return f"VERIFIED {', '.join(parts)}, {'no sample' if skipped else 'nothing'} skipped or repeated"
+
+
+def _updates(steps: Sequence[int]) -> str:
+    return f"{len(steps)} update{'s' * (len(steps) != 1)}"
+
+
+def _steps(steps: Sequence[int]) -> str:
+    return f"step{'s' * (len(steps) != 1)} {', '.join(map(str, steps[:MANY]))}{', …' * (len(steps) > MANY)}"

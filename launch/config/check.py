@@ -1,6 +1,7 @@
 """Whether every key of a recipe exists, before OmegaConf merges it: its own errors name no neighbours and let the items of lists pass."""
 
 import dataclasses
+import math
 import typing
 from typing import Any
 
@@ -31,6 +32,18 @@ def check_keys(cls: type, plain: dict[Any, Any], where: str) -> None:
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}{key}={value!r}: {wanted_at(f'{where}{key}')}")
             check_keys(hint, value, f"{where}{key}.")
+
+
+def require_finite(value: Any, key: str = "") -> None:
+    """Raises ConfigError for the first number anywhere in a recipe that is infinite or none: no setting means that, and all let it pass."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            require_finite(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            require_finite(item, f"{key}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value}: must be finite; use an ordinary number")
 
 
 def _sections(cls: type, value: Any, key: str) -> list[Any]:

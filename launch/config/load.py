@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from launch.config.check import check_keys
+from launch.config.check import check_keys, require_finite
 from launch.config.keys import PRESET, near, wanted_at
 from launch.config.model_cost import ModelPlan
 from launch.config.recipes import find_recipe, one_line, read_recipe
@@ -83,6 +83,7 @@ def _build(base: DictConfig, settings: DictConfig) -> object:
     try:
         model = _preset(plain)
         merged = OmegaConf.merge(base, {"model": model} if model else {}, _with_every_section(cls, base, plain))
+        require_finite(OmegaConf.to_container(merged))
         return OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
         raise ConfigError(

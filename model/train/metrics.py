@@ -6,6 +6,7 @@ A new metric is a field of StepMetrics and its value in `model.train.step`: beat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -27,7 +28,12 @@ class StepMetrics:
     tokens: int
     """Valid tokens of the global batch."""
     skipped: bool = False
-    """The update was left out as a spike (see `model.train.spikes`): parameters and optimizer are as before."""
+    """The update was left out, as a spike (see `model.train.spikes`) or since it is not finite: parameters and optimizer are as before."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether loss and gradient norm are numbers. An update of those that are not is withheld."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
 def in_status(metrics: StepMetrics | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One optimizer step."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -34,7 +35,8 @@ def train_step(
     """What the step measured, and the sums over all ranks of their `votes`, in fp64: they cost no collective and no wait of their own.
 
     Accumulates the gradient of the micro-batches, clips it and steps. Waits for the gradient's norm, not for the update: while a GPU
-    makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it.
+    makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it. Where loss or norm
+    is not finite the device itself withholds the update, on every rank: all have the same two numbers.
 
     Ranks along dp bring different rows, ranks along cp slices of the same rows, ranks along tp the same; all bring equally many
     micro-batches. Every valid token of the global batch weighs the same, however the valid ones are spread.
@@ -49,13 +51,15 @@ def train_step(
     if spikes is not None and mesh is not None:
         dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
     read = _read_back(numbers)
-    skipped = spikes is not None and spikes.skips(*read()[:2])
-    if not skipped:
+    is_spike = spikes is not None and spikes.skips(*read()[:2])
+    if not is_spike:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0))
+        found_inf = (~numbers[:2].isfinite()).any().float()
+        optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0), found_inf=found_inf)
     loss, norm, tokens, *summed_votes = read()
-    return StepMetrics(loss=loss, grad_norm=norm, tokens=int(tokens), skipped=skipped), summed_votes
+    metrics = StepMetrics(loss=loss, grad_norm=norm, tokens=int(tokens), skipped=is_spike)
+    return replace(metrics, skipped=is_spike or not metrics.is_finite), summed_votes
 
 
 def _accumulate(model: HybridLM, batches: Sequence[Batch], num_tokens: Tensor, *, z_loss: float, chunk_tokens: int) -> Tensor:

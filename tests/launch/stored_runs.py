@@ -64,19 +64,22 @@ def stored_run(root: Path, events: Sequence[Event] = (), *overrides: str) -> Run
     return config
 
 
-def put_steps(root: Path, attempt: int, steps: range, samples: Callable[[int], str] = str) -> None:
-    """Records of the steps of an attempt: step n has loss 9 − n / 10."""
+def put_steps(root: Path, attempt: int, steps: range, samples: Callable[[int], str] = str, **changes: Any) -> None:
+    """Records of the steps of an attempt: step n has loss 9 − n / 10, and `changes` what else they are to say."""
     records = [
-        StepRecord(
-            step=step,
-            attempt=attempt,
-            loss=9.0 - step / 10,
-            grad_norm=1.0,
-            tokens=1024,
-            samples=samples(step),
-            layout=ParallelConfig(dp_shard=2),
-            deterministic=True,
-            setting="default",
+        replace(
+            StepRecord(
+                step=step,
+                attempt=attempt,
+                loss=9.0 - step / 10,
+                grad_norm=1.0,
+                tokens=1024,
+                samples=samples(step),
+                layout=ParallelConfig(dp_shard=2),
+                deterministic=True,
+                setting="default",
+            ),
+            **changes,
         )
         for step in steps
     ]

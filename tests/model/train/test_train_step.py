@@ -134,6 +134,31 @@ def test_a_spike_changes_neither_parameters_nor_optimizer(spike: Literal["loss",
     assert not torch.equal(model.head.weight, before[0]["head.weight"])
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("what", ["gradient", "loss"])
+def test_an_update_that_is_not_finite_is_withheld_and_told(name: Literal["adamw", "muon"], what: Literal["gradient", "loss"]) -> None:
+    """A single number of one gradient, or the loss alone, is enough; nothing of it is left in the next step."""
+    case = replace(CASE, optimizer=replace(OPTIMIZER, name=name))
+    model = build_model(MODEL, None, device=CPU, seed=3)
+    optimizer = build_optimizer(model, model.declared, case.optimizer)
+    step_once(model, optimizer, 1, None, case)
+    before = full(dict(model.named_parameters())), copy.deepcopy(optimizer.state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        if what == "loss":
+            nothing = torch.tensor(torch.inf)
+            patch.setattr(type(model), "loss_sum", lambda self, *args, **kwargs: nothing + 0 * self.norm.weight.sum())
+        else:
+            handle = model.norm.weight.register_hook(lambda grad: grad.index_fill(0, torch.tensor([1]), torch.nan))
+        skipped = step_once(model, optimizer, 2, None, case)
+        if what == "gradient":
+            handle.remove()
+
+    assert (skipped.skipped, skipped.is_finite) == (True, False)
+    torch.testing.assert_close((full(dict(model.named_parameters())), optimizer.state_dict()), before, rtol=0.0, atol=0.0)
+    taken = step_once(model, optimizer, 2, None, case)
+    assert (taken.skipped, taken.is_finite) == (False, True)
+
+
 def test_a_batch_is_learnt_by_heart() -> None:
     model = build_model(MODEL, None, device=CPU, seed=3)
     optimizer = build_optimizer(model, model.declared, OPTIMIZER)
