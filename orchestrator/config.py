@@ -18,6 +18,8 @@ from orchestrator import codec
 
 SINCE_DESIRED = {"omit_default": True}
 """Of fields that configurations before had not: left out at their default, so that what is stored stays readable."""
+LABELS_WITHIN = "labels end with their document"
+"""What runs with `data.document_masking` learn since they no longer learn the first token of the next document: others are not theirs."""
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -190,7 +192,7 @@ class RunConfig:
 def training_digest(config: RunConfig) -> str:
     """Digest of what decides the numbers of a run: model, data, optimizer, start, batch and seed; not its length, layout or machines."""
     decisive = (config.model, config.data, config.optimizer, config.start, config.train.batch_rows, config.train.seed)
-    return codec.digest(decisive)
+    return codec.digest((*decisive, LABELS_WITHIN) if config.data.document_masking else decisive)
 
 
 def _at_least(key: str, value: int, least: int) -> None:

@@ -41,6 +41,7 @@ def proof_of(record: RunRecord) -> Proof:
         expected_digest=expected_digest,
         expected_tokens=config.tokens_per_step,
         num_steps_done=num_steps_done,
+        has_gaps=config.data.document_masking,
         num_steps_planned=None if has_finished else config.train.num_steps,
     )
 

@@ -22,18 +22,20 @@ class StepMetrics:
     """What a step did; the same on every rank."""
 
     loss: float = field(metadata={STATUS: "loss {:.4f}", LOG: "loss {:.5f}"})
-    """Mean per valid token of the global batch, before the update."""
+    """Mean cross-entropy per valid token of the global batch, before the update; records of earlier versions hold it with the z-loss."""
     grad_norm: float = field(metadata={LOG: "grad norm {:.4f}"})
     """Global L2 norm before clipping."""
     tokens: int
     """Valid tokens of the global batch."""
+    z_loss: float | None = field(default=None, metadata={LOG: "z-loss {:.5f}", "omit_default": True})
+    """Mean z-loss per valid token, which training minimises beside the cross-entropy; None in records of earlier versions."""
     skipped: bool = False
     """The update was left out, as a spike (see `model.train.spikes`) or since it is not finite: parameters and optimizer are as before."""
 
     @property
     def is_finite(self) -> bool:
         """Whether loss and gradient norm are numbers. An update of those that are not is withheld."""
-        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+        return all(map(math.isfinite, (self.loss, self.grad_norm, self.z_loss or 0.0)))
 
 
 def in_status(metrics: StepMetrics | None) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def status_words(status: Mapping[str, Any]) -> list[str]:
 
 def log_words(metrics: StepMetrics) -> list[str]:
     """What people read of a step in a worker's log."""
-    return [words.format(getattr(metrics, name)) for name, words in _words(LOG).items()]
+    return [words.format(value) for name, words in _words(LOG).items() if (value := getattr(metrics, name)) is not None]
 
 
 def _words(key: str) -> dict[str, str]:

@@ -26,6 +26,8 @@ from orchestrator.records.segments import read_lines, read_newest_line
 
 LOOK_EVERY_S = 1.0
 """Between two looks of who waits for the writing thread whether it still lives."""
+MEASURE = "loss without z-loss"
+"""What `loss` is: earlier versions recorded another number, so that their steps can't be compared to the bit."""
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +49,7 @@ def setting_of(config: RunConfig, *, torch_version: str) -> str:
     """Short digest of what a resume may change and bits depend on: layout, compute, number of steps (the schedule), … . Pure."""
     train = config.train
     computed = (config.parallel, config.compute, train.micro_rows, train.deterministic, config.resources.device, torch_version)
-    decisive = (*computed, train.num_steps)
+    decisive = (*computed, train.num_steps, MEASURE)
     return codec.digest(decisive)[:12]
 
 

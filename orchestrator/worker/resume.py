@@ -101,7 +101,8 @@ class Resumer:
         if manifest.training.training_digest != self.training_digest:
             raise ConfigMismatch(
                 f"run {manifest.run}: model, data, optimizer, start, train.batch_rows or train.seed differs from what the checkpoint "
-                f"of step {manifest.step} was trained with; restore them, or start a new run under another name"
+                f"of step {manifest.step} was trained with; restore them, or start a new run under another name "
+                "(with data.document_masking: or go on with the version of braid that began it, which learns other labels)"
             )
         if manifest.training.dataset_digest != self.dataset_digest:
             raise ConfigMismatch(

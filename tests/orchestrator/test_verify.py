@@ -54,9 +54,15 @@ def interrupted_run() -> tuple[dict[int, list[StepRecord]], list[Entry]]:
     return records, entries
 
 
-def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_steps_done: int = 12) -> Proof:
+def judge(records: dict[int, list[StepRecord]], entries: list[Entry], *, num_steps_done: int = 12, has_gaps: bool = False) -> Proof:
     return verify(
-        run="first", records=records, entries=entries, expected_digest=digest, expected_tokens=TOKENS, num_steps_done=num_steps_done
+        run="first",
+        records=records,
+        entries=entries,
+        expected_digest=digest,
+        expected_tokens=TOKENS,
+        num_steps_done=num_steps_done,
+        has_gaps=has_gaps,
     )
 
 
@@ -102,6 +108,15 @@ def test_updates_that_are_not_finite_were_withheld_or_speak_against_the_run(numb
     proof = judge(records, entries)
     assert not proof.ok
     assert any(line.startswith("step 11 is not finite (loss ") and "was applied" in line for line in proof.problems)
+
+
+def test_where_documents_are_kept_apart_fewer_tokens_have_labels_and_never_more():
+    records, entries = interrupted_run()
+    change(1, 3, tokens=TOKENS - 9)(records, entries)
+    assert not judge(records, entries).ok
+    assert judge(records, entries, has_gaps=True).ok
+    change(1, 4, tokens=TOKENS + 1)(records, entries)
+    assert not judge(records, entries, has_gaps=True).ok
 
 
 def test_many_skipped_updates_are_counted_and_the_first_ones_named():

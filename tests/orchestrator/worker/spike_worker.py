@@ -23,9 +23,10 @@ def train_and_tell(self: Trainer, step: int, batch: TokenBatch) -> tuple[StepMet
     return train(self, step, batch)
 
 
-def spiking_loss_sum(self: HybridLM, *args: object, **kwargs: object) -> Tensor:
+def spiking_loss_sum(self: HybridLM, *args: object, **kwargs: object) -> tuple[Tensor, ...]:
     is_spike = under_way[-1] in STEPS and os.environ["RANK"] == "1"
-    return loss_sum(self, *args, **kwargs) * (FACTOR if is_spike else 1)  # type: ignore[arg-type]
+    factor = FACTOR if is_spike else 1
+    return tuple(part * factor for part in loss_sum(self, *args, **kwargs))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
