@@ -75,11 +75,8 @@ def verify(
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Proof(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    claim = (
-        f"run {run}: {num_steps_done:,} steps"
-        if num_steps_planned is None
-        else f"so far: run {run}: {num_steps_done:,} of {num_steps_planned:,} steps"
-    )
+    so_far, planned = ("", "") if num_steps_planned is None else ("so far: ", f" of {num_steps_planned:,}")
+    claim = f"{so_far}run {run}: {num_steps_done:,}{planned} steps"
     skipped = [record for step, record in history.items() if record.skipped and step <= num_steps_done]
     line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), skipped)
     return Proof(ok=True, line=line, problems=())

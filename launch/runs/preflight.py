@@ -27,6 +27,11 @@ def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[st
         tell(f"building dataset {name} from the Python standard library's source …")
         manifest = _build_default(store, name)
     check_dataset(config, manifest)
+    if config.eval.dataset:
+        held_out = load_manifest(store, config.eval.dataset)
+        num_samples = held_out.num_samples(config.data.seq_len)
+        if problem := config.eval.problem_with(vocab_size=held_out.vocab_size, num_samples=num_samples, config=config):
+            raise ConfigError(problem)
 
 
 def _build_default(store: ObjectStore, name: str) -> DatasetManifest:

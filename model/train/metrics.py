@@ -29,6 +29,12 @@ class StepMetrics:
     """Valid tokens of the global batch."""
     z_loss: float | None = field(default=None, metadata={LOG: "z-loss {:.5f}", "omit_default": True})
     """Mean z-loss per valid token, which training minimises beside the cross-entropy; None in records of earlier versions."""
+    eval_loss: float | None = field(default=None, metadata={STATUS: "eval {:.4f}", LOG: "eval {:.5f}", "omit_default": True})
+    """Mean cross-entropy per token of held-out text after the update; None at steps that don't look at it."""
+    eval_bits_per_byte: float | None = field(
+        default=None, metadata={STATUS: "{:.4f} bits/byte", LOG: "{:.4f} bits/byte", "omit_default": True}
+    )
+    """The same per byte of that text; None where its dataset does not know its bytes."""
     skipped: bool = False
     """The update was left out, as a spike (see `model.train.spikes`) or since it is not finite: parameters and optimizer are as before."""
 

@@ -48,8 +48,7 @@ def train_step(
     grad_norm = _grad_norm(model)
     sums = _summed(torch.cat([local_parts, own_votes]), mesh)
     loss, z_loss = sums[:2] / _num_copies(mesh)
-    measured = torch.stack([loss, grad_norm.double(), z_loss, num_tokens.double()])
-    numbers = torch.cat([measured, sums[2:]])
+    numbers = torch.cat([torch.stack([loss, grad_norm.double(), z_loss, num_tokens.double()]), sums[2:]])
     if spikes is not None and mesh is not None:
         dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
     read = _read_back(numbers)

@@ -24,6 +24,7 @@ from orchestrator.errors import Diverged
 from orchestrator.messages import Ended, Outcome, Phase
 from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.checkpoint import Checkpointer
+from orchestrator.worker.evaluation import Evaluation
 from orchestrator.worker.fenced import FencedAttempt
 from orchestrator.worker.health import Health
 from orchestrator.worker.reporter import Reporter
@@ -57,6 +58,7 @@ class Trainer:
     optimizer: AdamW
     spikes: SpikeGuard | None
     loader: Loader
+    evaluation: Evaluation | None
     attempt: FencedAttempt
     checkpointer: Checkpointer
     reporter: Reporter
@@ -81,6 +83,8 @@ class Trainer:
             batch = self.loader.batch(step)
             self.reporter.began(step)
             metrics, (num_stops, *parts) = self._train(step, batch)
+            if self.evaluation is not None and self.evaluation.is_due(step):
+                metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches)
             self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             self._check(health, step, metrics, is_last=is_last)
@@ -172,6 +176,7 @@ class Trainer:
 
     def _finish(self) -> None:
         self.checkpointer.wait()
-        self.loader.close()
+        for loader in (self.loader, *((self.evaluation.loader,) if self.evaluation is not None else ())):
+            loader.close()
         if self.attempt.ledger is not None:
             self.attempt.ledger.close()

@@ -1,4 +1,5 @@
 import hashlib
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.build import build_dataset, dataset_exists
-from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
+from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, manifest_from_json, manifest_to_json
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.dataset.tokenizer import EOS_TOKEN, load_tokenizer, train_tokenizer
 from data_pipeline.errors import CorpusInvalid, DatasetExists, DatasetMissing
@@ -153,3 +154,14 @@ def test_nothing_to_build_from_is_one_clear_line(tokenizer: Tokenizer) -> None:
         build(MemoryStore(), tokenizer, [])
     with pytest.raises(ValueError, match=r"^data\.dataset="):
         build(MemoryStore(), tokenizer, name="../x")
+
+
+def test_the_bytes_of_the_text_are_counted_as_utf_8_and_older_manifests_have_none(tokenizer: Tokenizer) -> None:
+    manifest = build(MemoryStore(), tokenizer, ["ab", "ä€", ""])
+    assert manifest.num_text_bytes == 2 + 2 + 3
+    assert manifest.bytes_per_token == 7 / manifest.num_tokens
+    older = json.loads(manifest_to_json(manifest))
+    del older["num_text_bytes"]
+    read = manifest_from_json(json.dumps(older).encode(), where="here")
+    assert read.bytes_per_token is None
+    assert "num_text_bytes" not in json.loads(manifest_to_json(read))
