@@ -130,7 +130,7 @@ def measure(
 
 
 def _accumulate(model: HybridLM, tokens_BT: Tensor, compute: ComputeConfig) -> None:
-    model.loss_sum(tokens_BT, tokens_BT, z_loss=1e-5, chunk_tokens=compute.loss_chunk_tokens).backward()
+    model.loss_sum(tokens_BT, tokens_BT, z_loss=1e-5, chunk_tokens=compute.loss_chunk_tokens)[0].backward()
 
 
 def _allocated_after_forward(model: HybridLM, tokens_BT: Tensor, meter: LiveStorages | CudaAllocator) -> int:

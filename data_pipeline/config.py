@@ -83,7 +83,8 @@ class DataConfig:
     seed: int = 34521
     """Chooses the order of samples. The same seed gives the same order for every world size."""
     document_masking: bool = False
-    """Whether the documents of a row are kept apart: none sees another, in attention, recurrent state or positions."""
+    """Whether the documents of a row are kept apart: none sees another, in attention, recurrent state or positions,
+    and the last token of one is not asked for the first of the next."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.dataset")

@@ -53,8 +53,9 @@ class HybridLM(nn.Module):
 
     def loss_sum(
         self, tokens_BT: Tensor, labels_BT: Tensor, documents: Documents | None = None, *, z_loss: float, chunk_tokens: int
-    ) -> Tensor:
-        """The sum of `layers.head.cross_entropy_sum` over this rank's tokens, without the logits of more than `chunk_tokens` at once.
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of `layers.head.cross_entropy_sum` over this rank's tokens, without the logits of more than `chunk_tokens` at once; and
+        its parts, cross-entropy and z-loss, shape (2,).
 
         For training: under FSDP a backward must follow.
         """

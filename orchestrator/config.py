@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from data_pipeline.config import DataConfig, StorageConfig
+from data_pipeline.config import DataConfig, StorageConfig, check_name
 from model.compute import ComputeConfig
 from model.config import ModelConfig, validate_layout
 from model.optim.config import OptimizerConfig
@@ -18,7 +18,14 @@ from orchestrator import codec
 
 SINCE_DESIRED = {"omit_default": True}
 """Of fields that configurations before had not: left out at their default, so that what is stored stays readable."""
+LABELS_WITHIN = "labels end with their document"
+"""What runs with `data.document_masking` learn since they no longer learn the first token of the next document: others are not theirs."""
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{key}={value}: must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +65,36 @@ class StartConfig:
             raise ValueError(f"start.optimizer={self.optimizer}: use reset or keep")
         if not self.run and (self.step, self.optimizer) != (-1, "reset"):
             raise ValueError("start.run: missing, and without it start has no meaning; set start.run=RUN")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """Held-out text on which the loss is measured; it changes nothing of the training."""
+
+    dataset: str = ""
+    """Name of a dataset under the storage root that is not trained on; empty for none."""
+    every_steps: int = 1000
+    """Also after the last step."""
+    num_batches: int = 8
+    """Of train.batch_rows rows each: always the same, whatever the layout."""
+
+    def __post_init__(self) -> None:
+        if self.dataset:
+            check_name(self.dataset, key="eval.dataset")
+        elif (self.every_steps, self.num_batches) != (1000, 8):
+            raise ValueError("eval.dataset: missing, and without it eval has no meaning; set eval.dataset=NAME")
+        _at_least("eval.every_steps", self.every_steps, 1)
+        _at_least("eval.num_batches", self.num_batches, 1)
+
+    def problem_with(self, *, vocab_size: int, num_samples: int, config: RunConfig) -> str:
+        """Why the dataset, of so many tokens and samples, can't serve; "" where it can."""
+        if vocab_size > (rows := config.model.vocab_size):
+            return f"eval.dataset={self.dataset}: has {vocab_size} tokens, and model.vocab_size={rows}; build it with the tokenizer of data"
+        most = num_samples // config.train.batch_rows
+        if self.num_batches > most:
+            remedy = f"use {most} or less, or more text" if most else "use more text"
+            return f"eval.num_batches={self.num_batches}: dataset {self.dataset} has samples for {most} batches; {remedy}"
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,11 +154,18 @@ class RecoveryConfig:
     """Nodes that one run may cordon by itself; further faults of hardware are strikes only."""
     max_lost_checkpoints: int = field(default=3, metadata=SINCE_DESIRED)
     """Checkpoints lost in a row before the node that could not write its part is left."""
+    on_nonfinite: Literal["skip", "rollback", "fail"] = field(default="skip", metadata=SINCE_DESIRED)
+    """What follows a step whose loss or gradient norm is not finite, and whose update is withheld: skip goes on, and after more than
+    `max_nonfinite` in a row does as rollback, which goes back to the newest checkpoint; fail ends the run."""
+    max_nonfinite: int = field(default=3, metadata=SINCE_DESIRED)
+    """Such steps in a row that skip goes on after."""
 
     def __post_init__(self) -> None:
-        for name in ("max_restarts", "max_cordons"):
+        for name in ("max_restarts", "max_cordons", "max_nonfinite"):
             _at_least(f"recovery.{name}", getattr(self, name), 0)
         _at_least("recovery.max_lost_checkpoints", self.max_lost_checkpoints, 1)
+        if self.on_nonfinite not in ("skip", "rollback", "fail"):
+            raise ValueError(f"recovery.on_nonfinite={self.on_nonfinite}: use skip, rollback or fail")
         may_be_zero = ("backoff_s", "backoff_limit_s", "peer_grace_s", "stack_dump_grace_s")
         for name in (known.name for known in fields(self) if known.name.endswith("_s")):
             value = getattr(self, name)
@@ -155,6 +199,7 @@ class RunConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     start: StartConfig = field(default_factory=StartConfig)
+    eval: EvalConfig = field(default=EvalConfig(), metadata=SINCE_DESIRED)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
@@ -194,9 +239,4 @@ class RunConfig:
 def training_digest(config: RunConfig) -> str:
     """Digest of what decides the numbers of a run: model, data, optimizer, start, batch and seed; not its length, layout or machines."""
     decisive = (config.model, config.data, config.optimizer, config.start, config.train.batch_rows, config.train.seed)
-    return codec.digest(decisive)
-
-
-def _at_least(key: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{key}={value}: must be at least {least}")
+    return codec.digest((*decisive, LABELS_WITHIN) if config.data.document_masking else decisive)

@@ -37,6 +37,10 @@ class HostCorrupts(Exception):
     """This host reads a file of a checkpoint as something else than another host does, or than it does itself at another look."""
 
 
+class Diverged(Exception):
+    """The numbers of training are not finite, or its updates are left out again and again."""
+
+
 class PeerFailed(Exception):
     """Another rank has gone or failed: a consequence, the cause shows there."""
 
@@ -75,6 +79,7 @@ ERRORS: dict[str, Kind] = {
     "ConfigMismatch": Kind(is_expected=True, is_agreed=True, cause="config"),
     "NoCheckpoint": Kind(is_expected=True, is_agreed=True, cause="config"),
     "DecodeError": Kind(is_expected=True, is_agreed=True, cause="config"),
+    "Diverged": Kind(is_expected=True, is_agreed=True, cause="diverged"),
     "StoreError": Kind(is_expected=True, is_agreed=True),
     "CheckpointCorrupt": Kind(is_expected=True, is_agreed=True),
     "HostCorrupts": Kind(is_expected=True, cause="hardware"),

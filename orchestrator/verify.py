@@ -52,12 +52,14 @@ def verify(
     num_steps_done: int,
     num_steps_planned: int | None = None,
     expected_token_digest: Callable[[int], str] | None = None,
+    has_gaps: bool = False,
 ) -> Proof:
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
     `entries` is the commit log, `expected_tokens` a step's tokens. `expected_digest` gives the digest of a step's samples by the plan, in
     the form of the recorded one, its second argument: see `data_pipeline.order.samples.planned_digest`. `expected_token_digest` gives
-    that of a step's tokens as the dataset has them; None where nobody reads it again.
+    that of a step's tokens as the dataset has them; None where nobody reads it again. With `has_gaps` some tokens have nothing to be
+    learnt from: those at the ends of documents, where these are kept apart.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
     starts = _possible_starts(entries)
@@ -67,7 +69,8 @@ def verify(
         *_attempts_continue_commits(attempts, starts),
         *_commits_are_recorded(attempts, entries),
         *_history_is_complete(history, num_steps_done),
-        *_samples_are_the_plans(attempts, expected_digest, expected_tokens),
+        *_updates_are_finite(history),
+        *_samples_are_the_plans(attempts, expected_digest, expected_tokens, has_gaps),
         *_tokens_are_the_same(attempts),
         *(_tokens_are_the_datasets(attempts, expected_token_digest) if expected_token_digest else ()),
         *_replays_agree(attempts),
@@ -76,10 +79,10 @@ def verify(
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Proof(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    of_planned = f" of {num_steps_planned:,}" if num_steps_planned is not None else ""
-    claim = f"{'so far: ' * bool(of_planned)}run {run}: {num_steps_done:,}{of_planned} steps"
-    spikes = [step for step, record in history.items() if record.skipped and step <= num_steps_done]
-    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), spikes)
+    so_far, planned = ("", "") if num_steps_planned is None else ("so far: ", f" of {num_steps_planned:,}")
+    claim = f"{so_far}run {run}: {num_steps_done:,}{planned} steps"
+    skipped = [record for step, record in history.items() if record.skipped and step <= num_steps_done]
+    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), skipped)
     return Proof(ok=True, line=line + _words_of_tokens(attempts, was_read=expected_token_digest is not None), problems=())
 
 
@@ -169,11 +172,21 @@ def _history_of(records: Records, starts: Starts) -> dict[int, StepRecord]:
     return {step: record for stretch in reversed(stretches) for step, record in stretch.items()}
 
 
-def _samples_are_the_plans(records: Records, expected_digest: Callable[[int, str], str], expected_tokens: int) -> Iterator[str]:
+def _updates_are_finite(history: Mapping[int, StepRecord]) -> Iterator[str]:
+    """Earlier versions applied what is not finite; from there on all of it is."""
+    bad = next((record for record in history.values() if not (record.skipped or record.is_finite)), None)
+    if bad is not None:
+        numbers = f"loss {bad.loss:g}, gradient norm {bad.grad_norm:g}"
+        yield f"step {bad.step} is not finite ({numbers}) and its update was applied: weights from there on are worth nothing"
+
+
+def _samples_are_the_plans(
+    records: Records, expected_digest: Callable[[int, str], str], expected_tokens: int, has_gaps: bool
+) -> Iterator[str]:
     for record in _all(records):
         if record.samples != expected_digest(record.step, record.samples):
             yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
-        if record.tokens != expected_tokens:
+        if record.tokens > expected_tokens or (record.tokens < expected_tokens and not has_gaps):
             yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected_tokens:,}"
 
 
@@ -232,13 +245,23 @@ def _all(records: Records) -> Iterator[StepRecord]:
     return (record for its_records in records.values() for record in its_records)
 
 
-def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays, spikes: Sequence[int]) -> str:
+def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays, skipped: Sequence[StepRecord]) -> str:
     parts = [claim, f"{num_tokens:,} tokens", f"{num_attempts} attempt{'s' * (num_attempts != 1)}"]
     if replays.exact:
         parts.append(f"{replays.exact} step{'s' * (replays.exact != 1)} replayed bit for bit")
     if replays.incomparable:
         parts.append(f"{replays.incomparable} replayed with the same samples (other settings or not deterministic: bits can't be compared)")
+    spikes, withheld = ([record.step for record in skipped if record.is_finite is spike] for spike in (True, False))
     if spikes:
-        steps = f"step{'s' * (len(spikes) != 1)} {', '.join(map(str, spikes[:MANY]))}{', …' * (len(spikes) > MANY)}"
-        parts.append(f"{len(spikes)} update{'s' * (len(spikes) != 1)} skipped as {'spikes' if len(spikes) != 1 else 'a spike'} ({steps})")
-    return f"VERIFIED {', '.join(parts)}, {'no sample' if spikes else 'nothing'} skipped or repeated"
+        parts.append(f"{_updates(spikes)} skipped as {'spikes' if len(spikes) != 1 else 'a spike'} ({_steps(spikes)})")
+    if withheld:
+        parts.append(f"{_updates(withheld)} withheld as not finite ({_steps(withheld)})")
+    return f"VERIFIED {', '.join(parts)}, {'no sample' if skipped else 'nothing'} skipped or repeated"
+
+
+def _updates(steps: Sequence[int]) -> str:
+    return f"{len(steps)} update{'s' * (len(steps) != 1)}"
+
+
+def _steps(steps: Sequence[int]) -> str:
+    return f"step{'s' * (len(steps) != 1)} {', '.join(map(str, steps[:MANY]))}{', …' * (len(steps) > MANY)}"

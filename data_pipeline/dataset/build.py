@@ -4,7 +4,7 @@ A build may be interrupted anywhere: shards are named by their content, and only
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -44,8 +44,9 @@ def build_dataset(
     eos_id = eos_id_of(tokenizer, eos_token)
     vocab_size = vocab_size_of(tokenizer)
     writer = build_shard_writer(store=store, name=name, vocab_size=vocab_size, shard_size_tokens=shard_size_tokens)
+    text = Counted(documents)
     encoder = build_encoder(tokenizer, eos_id)
-    for tokens in encoder.encode(documents):
+    for tokens in encoder.encode(text):
         writer.add(np.append(tokens, np.uint32(eos_id)))
         progress(replace(writer.progress, num_unknown=encoder.num_unknown))
     writer.flush()
@@ -59,9 +60,23 @@ def build_dataset(
         vocab_size=vocab_size,
         tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
         shards=tuple(writer.shards),
+        num_text_bytes=text.num_bytes,
     )
     _commit(store, manifest)
     return manifest
+
+
+class Counted:
+    """Passes documents on and counts the bytes of their text in UTF-8."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        self._documents = documents
+        self.num_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for document in self._documents:
+            self.num_bytes += len(document.encode(errors="surrogatepass"))
+            yield document
 
 
 def build_default_dataset(*, store: ObjectStore, name: str, progress: ProgressCallback) -> DatasetManifest:

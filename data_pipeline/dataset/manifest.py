@@ -8,7 +8,7 @@ Keys under the storage root, for a dataset that `build.py` made:
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_pipeline.config import check_name
@@ -47,6 +47,13 @@ class DatasetManifest:
     tokenizer_key: str
     """Key of the tokenizer, a Hugging Face `tokenizers` JSON file, on the object store."""
     shards: tuple[ShardRef, ...]
+    num_text_bytes: int = field(default=0, metadata={"omit_default": True})
+    """Bytes of the documents' text in UTF-8; 0 where nobody counted them: what earlier versions or others made."""
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Of text, eos counted as a token; None where the bytes are not known."""
+        return self.num_text_bytes / self.num_tokens if self.num_text_bytes and self.num_tokens else None
 
     @property
     def num_tokens(self) -> int:
@@ -115,7 +122,10 @@ def load_manifest(store: ObjectStore, name: str) -> DatasetManifest:
 
 def manifest_to_json(manifest: DatasetManifest) -> bytes:
     """The manifest as it is stored; the same manifest gives the same bytes."""
-    return (json.dumps({"version": VERSION} | asdict(manifest), indent=1) + "\n").encode()
+    plain = asdict(manifest)
+    if not manifest.num_text_bytes:
+        del plain["num_text_bytes"]  # as earlier versions wrote it
+    return (json.dumps({"version": VERSION} | plain, indent=1) + "\n").encode()
 
 
 def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
@@ -144,6 +154,7 @@ def _check(manifest: DatasetManifest) -> None:
     _require(type(manifest.dtype) is str and manifest.dtype in BYTES_PER_TOKEN, "dtype")
     _require(_is_count(manifest.vocab_size) and manifest.vocab_size <= 2 ** (8 * BYTES_PER_TOKEN[manifest.dtype]), "vocab_size")
     _require(_is_count(manifest.eos_id) and manifest.eos_id < manifest.vocab_size, "eos_id")
+    _require(_is_count(manifest.num_text_bytes), "num_text_bytes")
     _require(type(manifest.tokenizer_key) is str, "tokenizer_key")
     check_key(manifest.tokenizer_key)
     for shard in manifest.shards:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from data_pipeline.order.samples import SampleRef
 from data_pipeline.read.row_hash import row_hash
 
+NO_LABEL = -100
+"""What labels hold where there is nothing to learn, as everywhere in torch."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch:
@@ -22,20 +25,24 @@ class TokenBatch:
     tokens_BT: torch.Tensor
     """The inputs, int64."""
     labels_BT: torch.Tensor
-    """The next token of each input, int64; across a document's end too, as OLMo does."""
+    """The next token of each input, int64; across a document's end too, as OLMo does, or NO_LABEL there where documents are kept apart."""
     document_offsets_P: torch.Tensor
     """Where documents begin in the flattened rows, then B * T, int32. A document begins with each row and after each eos."""
 
 
-def build_batch(samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int) -> TokenBatch:
-    """`rows` are the T + 1 tokens of each sample."""
+def build_batch(
+    samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int, document_masking: bool = False
+) -> TokenBatch:
+    """`rows` are the T + 1 tokens of each sample. With `document_masking` nothing is learnt from an eos, which can't know what follows."""
     stacked = np.stack(rows)
-    tokens_BT = np.ascontiguousarray(stacked[:, :-1])
+    tokens_BT, labels_BT = np.ascontiguousarray(stacked[:, :-1]), np.ascontiguousarray(stacked[:, 1:])
+    if document_masking:
+        labels_BT[tokens_BT == eos_id] = NO_LABEL
     return TokenBatch(
         samples=tuple(samples),
         hashes=tuple(map(row_hash, stacked)),
         tokens_BT=torch.from_numpy(tokens_BT),
-        labels_BT=torch.from_numpy(np.ascontiguousarray(stacked[:, 1:])),
+        labels_BT=torch.from_numpy(labels_BT),
         document_offsets_P=torch.from_numpy(document_offsets(tokens_BT, eos_id)),
     )
 

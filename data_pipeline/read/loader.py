@@ -66,7 +66,7 @@ def build_loader(
         raise ValueError(f"rank_rows={rank_rows}: not rows of a batch of {batch_rows}")
     table = build_sample_table(manifest, config.seq_len)
     return Loader(
-        reader=SampleReader(manifest=manifest, table=table, store=store, cache_dir=cache_dir),
+        reader=SampleReader(manifest=manifest, table=table, store=store, cache_dir=cache_dir, document_masking=config.document_masking),
         seed=config.seed,
         batch_rows=batch_rows,
         rank_rows=rank_rows,

@@ -26,11 +26,13 @@ class SampleReader:
     store: ObjectStore
     cache_dir: Path
     """Where shards are kept on the local disk."""
+    document_masking: bool = False
+    """See `DataConfig`."""
 
     def read_batch(self, samples: Sequence[SampleRef]) -> TokenBatch:
         """A batch with one row for each sample. Raises ShardMissing, ShardCorrupt, CacheUnusable, or what the store raises."""
         rows = [self._read_range(self.table.locate(sample.index)) for sample in samples]
-        return build_batch(samples, rows, eos_id=self.manifest.eos_id)
+        return build_batch(samples, rows, eos_id=self.manifest.eos_id, document_masking=self.document_masking)
 
     def _read_range(self, wanted: TokenRange) -> NDArray[np.int64]:
         ref = self.manifest.shards[wanted.shard]

@@ -3,6 +3,7 @@
 import dataclasses
 import decimal
 import enum
+import math
 import re
 import typing
 from collections.abc import Mapping
@@ -69,9 +70,12 @@ def value_of(hint: Any, value: Any, key: str, base: Any = None) -> Any:
     if may_be_none and (value is None or (isinstance(value, str) and value.strip().lower() in NOTHING)):
         return None
     try:
-        return _typed(inner, value, key, base)
+        typed = _typed(inner, value, key, base)
     except _Unfit as error:
         raise ConfigError(f"{key}={value!r}: {wanted(hint, key)}") from error
+    if isinstance(typed, float) and not math.isfinite(typed):
+        raise ConfigError(f"{key}={value}: must be finite; use an ordinary number")
+    return typed
 
 
 def _typed(hint: Any, value: Any, key: str, base: Any) -> Any:

@@ -14,7 +14,7 @@ from orchestrator.control.state import Ending
 from orchestrator.errors import CheckpointCorrupt
 from orchestrator.records.commit_log import Commit, last_fence, open_commit_log
 from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
-from orchestrator.records.ledger import StepRecord, read_ledger
+from orchestrator.records.ledger import StepRecord, read_ledger, record_of_commit
 from orchestrator.records.manifest import read_manifest, read_verified
 from orchestrator.records.retention import still_there
 from orchestrator.verify import Proof, Records, committed_step, verify
@@ -31,7 +31,8 @@ def proof_of(record: RunRecord, *, with_data: bool = False) -> Proof:
     has_finished = record.state.ending is Ending.FINISHED
     num_steps_done = config.train.num_steps if has_finished else committed_step(records, entries)
     if not num_steps_done:
-        raise WrongMoment(f"run {record.name}: has not committed a checkpoint yet, so there is nothing to verify; look again later")
+        told = " and has ended; `braid status` says why" if record.has_ended else " yet, so there is nothing to verify; look again later"
+        raise WrongMoment(f"run {record.name}: has not committed a checkpoint{told}")
     manifest = load_manifest(record.store, config.data.dataset)
     num_samples = manifest.num_samples(config.data.seq_len)
     try:
@@ -50,6 +51,7 @@ def proof_of(record: RunRecord, *, with_data: bool = False) -> Proof:
         expected_digest=expected_digest,
         expected_tokens=config.tokens_per_step,
         num_steps_done=num_steps_done,
+        has_gaps=config.data.document_masking,
         num_steps_planned=None if has_finished else config.train.num_steps,
         expected_token_digest=expected_token_digest,
     )
@@ -78,7 +80,8 @@ def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, 
     """The trusted checkpoints that are still there, newest first, as JSON-ready rows; with `verify` every file is read.
 
     Their state is `committed`, of which only presence and size were looked at, or `verified`, or `damaged`, and then `problem` says why.
-    What retention removed is left out, but the newest must be there.
+    One that was taken after an update that is not finite, as earlier versions did, is `not finite`. What retention removed is left out,
+    but the newest must be there.
     """
     sizes = {info.key: info.size_bytes for info in run_store.list(CHECKPOINTS)}
     trusted = open_commit_log(run_store).trusted()
@@ -110,7 +113,11 @@ def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int]
         for file in manifest.files:
             _check_file(run_store, directory + file.name, sizes.get(directory + file.name), file.size_bytes, file.sha256 if verify else "")
     except CheckpointCorrupt as error:
-        row |= {"state": "damaged", "problem": str(error)}
+        return row | {"state": "damaged", "problem": str(error)}
+    record = record_of_commit(run_store, commit)
+    if record is not None and not (record.is_finite or record.skipped):
+        told = f"checkpoint of step {commit.step}: its weights are not finite, as the update before it (loss {record.loss:g})"
+        return row | {"state": "not finite", "problem": f"{told}; use an earlier one"}
     return row
 
 

@@ -32,6 +32,11 @@ def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[st
     check_dataset(config, manifest)
     _refuse_what_are_no_tokens(manifest, store)
     tell(data_line(config, manifest))
+    if config.eval.dataset:
+        held_out = load_manifest(store, config.eval.dataset)
+        num_samples = held_out.num_samples(config.data.seq_len)
+        if problem := config.eval.problem_with(vocab_size=held_out.vocab_size, num_samples=num_samples, config=config):
+            raise ConfigError(problem)
 
 
 def data_line(config: RunConfig, manifest: DatasetManifest) -> str:

@@ -19,7 +19,7 @@ COLOURS = {
     "finished": "bold green", "failed": "bold red", "stopped": "yellow",
 }  # fmt: skip
 MACHINE_COLOURS = {"ok": "green", "strikes": "yellow", "cordoned": "bold red"}
-CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red"}
+CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red", "not finite": "bold red"}
 
 
 def status_view(status: Status) -> RenderableType:

@@ -1,15 +1,20 @@
 """The checkpoint that a command names by run and step, and its weights."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import ObjectStore
+from launch.errors import UserError
 from launch.runs.record import run_store_with_checkpoints
+from model.weights.source import TensorInfo, WeightSource
 from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
-from orchestrator.worker.weights import CheckpointWeights, Progress, open_weights
+from orchestrator.worker.training_state import not_finite_in
+from orchestrator.worker.weights import Progress, open_weights
 
 Stage = Callable[[str], Progress]
 """Begins a part of the work, given its name, and returns what takes its progress."""
@@ -32,6 +37,30 @@ def checkpoint_at(storage: StorageConfig, run: str, step: int) -> StoredCheckpoi
     return StoredCheckpoint(run_store=run_store, manifest=find_checkpoint(run_store, step, who=f"run {run}"))
 
 
-def opened_weights(checkpoint: StoredCheckpoint, scratch: Path, stage: Stage) -> AbstractContextManager[CheckpointWeights]:
-    """The weights of a checkpoint, tensor by tensor. Its files lie below `scratch` until the block ends."""
-    return open_weights(checkpoint.run_store, checkpoint.manifest, scratch=scratch, progress=stage(f"reading {checkpoint}"))
+@contextmanager
+def opened_weights(checkpoint: StoredCheckpoint, scratch: Path, stage: Stage) -> Iterator[WeightSource]:
+    """The weights of a checkpoint, tensor by tensor. Its files lie below `scratch` until the block ends.
+
+    Raises UserError at the first tensor that is not finite: nothing is to be made of such weights.
+    """
+    progress = stage(f"reading {checkpoint}")
+    with open_weights(checkpoint.run_store, checkpoint.manifest, scratch=scratch, progress=progress) as weights:
+        yield _Finite(checkpoint, weights)
+
+
+class _Finite:
+    """The weights of a checkpoint, each looked through as it is read."""
+
+    def __init__(self, checkpoint: StoredCheckpoint, weights: WeightSource) -> None:
+        self._checkpoint, self._weights = checkpoint, weights
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return self._weights.tensors
+
+    def read(self, name: str) -> Tensor:
+        tensor = self._weights.read(name)
+        if not_finite_in({name: tensor}):
+            remedy = f"use an earlier step of `braid checkpoints {self._checkpoint.manifest.run}`"
+            raise UserError(f"{self._checkpoint}: {name} is not finite, training had diverged; {remedy}")
+        return tensor

@@ -45,7 +45,7 @@ def _loss(labels: Tensor) -> Compute:
     """With the head, since that is where its kernels are; in two chunks."""
 
     def compute(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        return (head_loss_sum(x, weight, labels, z_loss=LOSS_Z, chunk_tokens=LOSS_TOKENS // 2, tp=None),)
+        return head_loss_sum(x, weight, labels, z_loss=LOSS_Z, chunk_tokens=LOSS_TOKENS // 2, tp=None)[:1]
 
     return compute
 

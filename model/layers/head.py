@@ -43,8 +43,9 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, z_loss: float) -> tuple[Te
 
 def head_loss_sum(
     x_BTD: Tensor, weight_XD: Tensor, labels_BT: Tensor, *, z_loss: float, chunk_tokens: int, tp: DeviceMesh | None
-) -> Tensor:
-    """`cross_entropy_sum` of the logits x · weightᵀ, whose gradients are taken with it, `chunk_tokens` tokens at a time.
+) -> tuple[Tensor, Tensor]:
+    """`cross_entropy_sum` of the logits x · weightᵀ, whose gradients are taken with it, `chunk_tokens` tokens at a time; and its two parts,
+    cross-entropy and z-loss, shape (2,), which have no gradient.
 
     weight_XD holds this rank's rows of the vocabulary, ceil(X / tp) of them, on the last ranks what is left; x_BTD and labels_BT are
     the same on every tp rank. The sum is too, but the gradient of x_BTD is the part that this rank's rows contribute: whoever gave the
@@ -53,7 +54,8 @@ def head_loss_sum(
     """
     with_gradients = torch.is_grad_enabled() and (x_BTD.requires_grad or weight_XD.requires_grad)
     x_SD, labels_S = x_BTD.flatten(0, 1), labels_BT.flatten()
-    return _HeadLoss.apply(x_SD, weight_XD, labels_S, z_loss, chunk_tokens, tp, with_gradients)
+    loss, parts = _HeadLoss.apply(x_SD, weight_XD, labels_S, z_loss, chunk_tokens, tp, with_gradients)
+    return loss, parts
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -69,30 +71,31 @@ class _HeadLoss(torch.autograd.Function):
         chunk_tokens: int,
         tp: DeviceMesh | None,
         with_gradients: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(x_SD.dtype, torch.float32)
-        loss = x_SD.new_zeros((), dtype=wide)
+        parts = x_SD.new_zeros(2, dtype=wide)
         grads = (torch.empty_like(x_SD), torch.zeros_like(weight_XD, dtype=wide)) if with_gradients else None
         ctx.weight_dtype, weight_XD = weight_XD.dtype, weight_XD.to(x_SD.dtype)
         target_S = labels_S - _first_row(weight_XD, tp)
         for start in range(0, x_SD.shape[0], chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             x_CD, is_valid_C = x_SD[chunk], labels_S[chunk] != IGNORED
-            chunk_loss, grad_logits_CX = loss_and_gradient(
+            chunk_parts, grad_logits_CX = loss_and_gradient(
                 F.linear(x_CD, weight_XD), target_S[chunk], is_valid_C, z_loss, tp, with_gradients
             )
-            loss += chunk_loss
+            parts += chunk_parts
             if grads is not None and grad_logits_CX is not None:
                 torch.mm(grad_logits_CX, weight_XD, out=grads[0][chunk])
                 add_product_(grads[1], grad_logits_CX.T, x_CD)
             del grad_logits_CX  # before there are the next chunk's logits
         if grads is not None:
             ctx.save_for_backward(*grads)
-        return loss
+        ctx.mark_non_differentiable(parts)
+        return parts.sum(), parts
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_x_SD, grad_weight_XD = ctx.saved_tensors
         scaled_XD = torch.empty_like(grad_weight_XD, dtype=ctx.weight_dtype)
         torch.mul(grad_weight_XD, grad, out=scaled_XD)  # rounds once, and makes no second fp32 copy
@@ -102,7 +105,7 @@ class _HeadLoss(torch.autograd.Function):
 def loss_and_gradient(
     logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss of a chunk and, in the logits' dtype, its gradient: softmax · (1 + 2 z_loss · logsumexp), less 1 at the target.
+    """Cross-entropy and z-loss of a chunk, shape (2,), and, in the logits' dtype, their gradient, as in `definition`.
 
     `target_C` counts from this rank's first row. The logits are overwritten, by the plain computation only where they need no widening.
     """

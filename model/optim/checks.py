@@ -25,6 +25,7 @@ def _adamw(parameter: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor)
     """The third step, with settings of which each shows."""
     parameter, grad, exp_avg, exp_avg_sq = (x.clone() for x in (parameter, grad, exp_avg, exp_avg_sq))
     step, grad_scale = (torch.full((), 2.0, device=grad.device) for _ in range(2))
+    found_inf = torch.zeros((), device=grad.device)
     settings = {"lr": 0.5, "beta1": 0.9, "beta2": 0.8, "eps": 0.1, "weight_decay": 0.3}
-    adamw.update([parameter], [grad], [exp_avg], [exp_avg_sq], [step], grad_scale=grad_scale, **settings)
+    adamw.update([parameter], [grad], [exp_avg], [exp_avg_sq], [step], grad_scale=grad_scale, found_inf=found_inf, **settings)
     return parameter, exp_avg, exp_avg_sq

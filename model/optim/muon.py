@@ -27,26 +27,31 @@ class MuonAdamW(AdamW):
         self._shard_maps = shard_maps
 
     @torch.no_grad()
-    def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: None = None, *, grad_scale: Tensor | None = None, found_inf: Tensor | None = None
+    ) -> None:
         """As AdamW's; parameters without a gradient must be the same on every rank."""
         for group in self.param_groups:
             if not group["muon"]:
-                self._adamw(group, grad_scale)
+                self._adamw(group, grad_scale, found_inf)
+        withheld = None if found_inf is None else found_inf.bool()
         group_of = {matrix: group for group in self.param_groups for matrix in group["params"]}
         matrices = [matrix for matrix in self._shard_maps if matrix.grad is not None]
         while matrices:
             num_ranks = len(self._shard_maps[matrices[0]].blocks)
             owned, matrices = matrices[:num_ranks], matrices[num_ranks:]
-            updates = [self._momentum(matrix, group_of[matrix]["momentum"], grad_scale) for matrix in owned]
+            updates = [self._momentum(matrix, group_of[matrix]["momentum"], grad_scale, withheld) for matrix in owned]
             for matrix, update in zip(owned, orthogonalise_by_owners(updates, [self._shard_maps[matrix] for matrix in owned]), strict=True):
-                _descend(matrix, update, group_of[matrix])
+                _descend(matrix, update, group_of[matrix], withheld)
 
-    def _momentum(self, matrix: Tensor, momentum: float, grad_scale: Tensor | None) -> Tensor:
-        """This rank's shard of what is to be orthogonalised (Nesterov), in bf16."""
+    def _momentum(self, matrix: Tensor, momentum: float, grad_scale: Tensor | None, withheld: Tensor | None) -> Tensor:
+        """This rank's shard of what is to be orthogonalised (Nesterov), in bf16. A gradient that is withheld leaves the momentum alone."""
         assert matrix.grad is not None
         grad, buffer = shard_of(matrix.grad), shard_of(self.state[matrix]["momentum_buffer"])
         if grad_scale is not None:
             grad.mul_(grad_scale)
+        if withheld is not None:
+            torch.where(withheld, buffer, grad, out=grad)
         buffer.lerp_(grad, 1 - momentum)
         return grad.lerp(buffer, momentum).bfloat16()
 
@@ -59,7 +64,8 @@ def build_muon_adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> M
     return MuonAdamW(groups, defaults, shard_maps=shard_maps)
 
 
-def _descend(matrix: Tensor, update: Tensor, group: dict[str, Any]) -> None:
+def _descend(matrix: Tensor, update: Tensor, group: dict[str, Any], withheld: Tensor | None) -> None:
     lr, shard = group["lr"], shard_of(matrix)
-    shard.mul_(1 - lr * group["weight_decay"])
-    shard.add_(update, alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(matrix.shape)))
+    moved = shard * (1 - lr * group["weight_decay"])
+    moved.add_(update, alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(matrix.shape)))
+    shard.copy_(moved if withheld is None else torch.where(withheld, shard, moved))

@@ -1,6 +1,7 @@
 """One optimizer step."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -34,7 +35,8 @@ def train_step(
     """What the step measured, and the sums over all ranks of their `votes`, in fp64: they cost no collective and no wait of their own.
 
     Accumulates the gradient of the micro-batches, clips it and steps. Waits for the gradient's norm, not for the update: while a GPU
-    makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it.
+    makes that, the host prepares what comes next. With `spikes` the update is not even queued before: they may skip it. Where loss or norm
+    is not finite the device itself withholds the update, on every rank: all have the same numbers.
 
     Ranks along dp bring different rows, ranks along cp slices of the same rows, ranks along tp the same; all bring equally many
     micro-batches. Every valid token of the global batch weighs the same, however the valid ones are spread.
@@ -42,33 +44,34 @@ def train_step(
     num_tokens = _summed(torch.stack([(batch.labels_BT != IGNORED).sum() for batch in batches]).sum(), mesh) // _num_copies(mesh)
     own_votes = to_device(torch.tensor(votes, dtype=torch.float64), num_tokens.device)
     optimizer.zero_grad()
-    local_loss = _accumulate(model, batches, num_tokens, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
+    local_parts = _accumulate(model, batches, num_tokens, z_loss=config.z_loss, chunk_tokens=chunk_tokens)
     grad_norm = _grad_norm(model)
-    sums = _summed(torch.cat([local_loss, own_votes]), mesh)
-    numbers = torch.cat([sums[:1] / _num_copies(mesh), grad_norm.double().view(1), num_tokens.double().view(1), sums[1:]])
+    sums = _summed(torch.cat([local_parts, own_votes]), mesh)
+    numbers = torch.cat([sums[:2] / _num_copies(mesh), grad_norm.double().view(1), num_tokens.double().view(1), sums[2:]])
     if spikes is not None and mesh is not None:
         dist.broadcast(numbers, src=0)  # they have the same bits on every rank, but here a difference would part the ranks for good
     read = _read_back(numbers)
-    skipped = spikes is not None and spikes.skips(*read()[:2])
-    if not skipped:
+    is_spike = spikes is not None and spikes.skips(*read()[:3:2])
+    if not is_spike:
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0))
-    loss, norm, tokens, *summed_votes = read()
-    return StepMetrics(loss=loss, grad_norm=norm, tokens=int(tokens), skipped=skipped), summed_votes
+        found_inf = (~numbers[:3].isfinite()).any().float()
+        optimizer.step(grad_scale=torch.clamp(config.clip_norm / (grad_norm + 1e-6), max=1.0), found_inf=found_inf)
+    cross_entropy, z, norm, tokens, *summed_votes = read()
+    metrics = StepMetrics(loss=cross_entropy, z_loss=z, grad_norm=norm, tokens=int(tokens), skipped=is_spike)
+    return replace(metrics, skipped=is_spike or not metrics.is_finite), summed_votes
 
 
 def _accumulate(model: HybridLM, batches: Sequence[Batch], num_tokens: Tensor, *, z_loss: float, chunk_tokens: int) -> Tensor:
-    """Adds up the gradients of the micro-batches; returns this rank's part of the loss, in fp64 and of shape (1,)."""
-    local_loss = torch.zeros(1, dtype=torch.float64, device=num_tokens.device)
+    """Adds up the gradients of the micro-batches; returns this rank's part of cross-entropy and z-loss, in fp64 and of shape (2,)."""
+    local_parts = torch.zeros(2, dtype=torch.float64, device=num_tokens.device)
     for batch in batches:
         if isinstance(model, FSDPModule):
             model.set_requires_all_reduce(batch is batches[-1])  # between the replicas of HSDP, once is enough
-        loss_sum = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=z_loss, chunk_tokens=chunk_tokens)
-        mean_loss = loss_sum / num_tokens.clamp(min=1)
-        mean_loss.backward()
-        local_loss += mean_loss.detach()
-    return local_loss
+        loss_sum, parts = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=z_loss, chunk_tokens=chunk_tokens)
+        (loss_sum / num_tokens.clamp(min=1)).backward()
+        local_parts += parts / num_tokens.clamp(min=1)
+    return local_parts
 
 
 def _grad_norm(model: nn.Module) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from model.train.metrics import StepMetrics
 from orchestrator.control.cluster import Observation
 from orchestrator.control.observe import next_placement, shortage
 from orchestrator.control.state import RunState, Stage
@@ -14,6 +15,14 @@ def alerts(state: RunState, seen: Observation | None, in_stage_s: float) -> tupl
     if state.terms is None or state.stage is Stage.ENDED:
         return ()
     return (*_waiting(state, seen, in_stage_s), *_checkpoints(state), *_cordons(state))
+
+
+def not_finite(step: int, metrics: StepMetrics | None) -> tuple[str, ...]:
+    """What there is to say of a run's newest numbers, whether it still goes on or not."""
+    if metrics is None or metrics.is_finite:
+        return ()
+    numbers = f"step {step} is not finite: loss {metrics.loss:g}, gradient norm {metrics.grad_norm:g}"
+    return (f"{numbers}; its update was {'withheld' if metrics.skipped else 'applied, and the weights are not finite either'}",)
 
 
 def _waiting(state: RunState, seen: Observation | None, in_stage_s: float) -> Iterator[str]:

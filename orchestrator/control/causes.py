@@ -34,6 +34,8 @@ class Cause(Enum):
     """A newer attempt of the run exists."""
     CONFIG = "config"
     """Configuration, data or checkpoint do not fit."""
+    DIVERGED = "diverged"
+    """Loss, gradients or weights are not finite, or update after update is left out as a spike."""
     ACCESS = "access"
     """The object store refuses: credentials, or a bucket that is gone."""
     STORE = "store"

@@ -92,7 +92,7 @@ def _hold_against(state: RunState, incident: Incident) -> Incident:
     cordons: list[str] = []
     for fault in incident.faults:
         verdict, machine = VERDICTS[fault.cause], fault.machine
-        if machine is None or not (verdict.strikes or verdict.cordons) or _speaks_of_all(fault, state.terms):
+        if machine is None or not (verdict.strikes or verdict.cordons) or speaks_of_all(fault, state.terms):
             continue
         if verdict.cordons and len(cordoned | {*cordons}) < state.terms.recovery.max_cordons:
             cordons.append(machine)
@@ -101,7 +101,7 @@ def _hold_against(state: RunState, incident: Incident) -> Incident:
     return replace(incident, strikes=strikes, cordons=tuple(dict.fromkeys(cordons)))
 
 
-def _speaks_of_all(fault: Fault, terms: Terms) -> bool:
+def speaks_of_all(fault: Fault, terms: Terms) -> bool:
     """Every rank says so, of something that need not come from a node: no machine is to blame."""
     return fault.num_ranks >= terms.world_size and fault.cause not in (*NEVER_A_CONSEQUENCE, *NOT_OF_ANOTHER_NODE)
 

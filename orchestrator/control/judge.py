@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.control.causes import Cause
-from orchestrator.control.incidents import in_a_row
+from orchestrator.control.incidents import in_a_row, speaks_of_all
 from orchestrator.control.state import Incident, RunState
 from orchestrator.control.verdicts import VERDICTS, backoff_s
 
@@ -43,11 +43,13 @@ def _deterministic(state: RunState, incident: Incident, spares: int) -> str:
     agreed = incident.num_nodes > 1 or incident.num_ranks >= state.terms.world_size
     if verdict.ends_if_agreed and agreed:
         return f"{incident.cause.value}: {incident.detail}; no restart can help"
+    if incident.cause is Cause.DIVERGED and state.terms.recovery.on_nonfinite == "fail":
+        return f"{incident.cause.value}: {incident.detail}"
     row = in_a_row(state)
     if verdict.same_step_limit is None or len(row) < verdict.same_step_limit:
         return ""
     machines = {one.machine for one in row}
-    if len(machines) == 1 and spares:
+    if len(machines) == 1 and spares and not speaks_of_all(incident, state.terms):
         return ""
     told = f"{incident.cause.value} {len(row)} times in a row at step {incident.at_step}"
     if len(machines) > 1:

@@ -7,7 +7,7 @@ from typing import Any
 from model.train.metrics import in_status
 from orchestrator import codec
 from orchestrator.config import RunConfig
-from orchestrator.control.alerts import alerts
+from orchestrator.control.alerts import alerts, not_finite
 from orchestrator.control.cluster import AgentSeen, Observation, WorkerOnNode, last_step, workers_on
 from orchestrator.control.observe import next_placement, shortage
 from orchestrator.control.placement import GOOD_STANDING
@@ -42,7 +42,7 @@ def build_status(
         "run": run,
         "state": state.label,
         "reason": _reason(state, seen, in_stage_s),
-        "alerts": list(alerts(state, seen, in_stage_s)),
+        "alerts": [*alerts(state, seen, in_stage_s), *not_finite(lead.step if lead else step, lead.metrics if lead else recorded)],
         "attempt": state.attempt,
         "step": step,
         "num_steps": config.train.num_steps,

@@ -36,6 +36,7 @@ VERDICTS: dict[Cause, Verdict] = {
     Cause.FROZEN: Verdict(strikes=2),
     Cause.FENCED: Verdict(),
     Cause.CONFIG: Verdict(ends_if_agreed=True, same_step_limit=2, strikes=1),
+    Cause.DIVERGED: Verdict(same_step_limit=2),
     Cause.ACCESS: Verdict(counts=False),
     Cause.STORE: Verdict(),
     Cause.GPU_OUT_OF_MEMORY: Verdict(same_step_limit=3, strikes=1),

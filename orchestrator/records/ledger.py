@@ -13,20 +13,23 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from data_pipeline.store.protocol import MAY_PASS, KeyExists, ObjectStore, StoreError
+from data_pipeline.store.protocol import MAY_PASS, KeyExists, KeyMissing, ObjectStore, StoreError
 from model.parallel.config import ParallelConfig
 from model.train.metrics import StepMetrics
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.deadlines import LEDGER_WRITTEN_EVERY_S
 from orchestrator.records import segments
-from orchestrator.records.keys import segment_key
+from orchestrator.records.commit_log import Commit
+from orchestrator.records.keys import compacted_key, segment_key
 from orchestrator.records.segments import read_lines, read_newest_line
 
 LOOK_EVERY_S = 1.0
 """Between two looks of who waits for the writing thread whether it still lives."""
 SINCE_TOKEN_DIGEST = {"omit_default": True}
 """Of what records before had not: left out at its default."""
+MEASURE = "loss without z-loss"
+"""What `loss` is: earlier versions recorded another number, so that their steps can't be compared to the bit."""
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +53,7 @@ def setting_of(config: RunConfig, *, torch_version: str) -> str:
     """Short digest of what a resume may change and bits depend on: layout, compute, number of steps (the schedule), … . Pure."""
     train = config.train
     computed = (config.parallel, config.compute, train.micro_rows, train.deterministic, config.resources.device, torch_version)
-    decisive = (*computed, train.num_steps)
+    decisive = (*computed, train.num_steps, MEASURE)
     return codec.digest(decisive)[:12]
 
 
@@ -186,3 +189,12 @@ def read_newest_record(store: ObjectStore, attempt: int, *, since_step: int) -> 
     """The attempt's last record, found without listing what it wrote before `since_step`; None where there is none since."""
     lines = read_newest_line(store, attempt, since_step=since_step)
     return max((codec.from_json(StepRecord, line, key) for key, line in lines), key=lambda record: record.step, default=None)
+
+
+def record_of_commit(store: ObjectStore, commit: Commit) -> StepRecord | None:
+    """The record of the step that a checkpoint was taken after; None where its stretch of the ledger is not compacted yet."""
+    key = compacted_key(commit.attempt, commit.step)
+    try:
+        return codec.from_json(StepRecord, segments.decode(store.get(key), key).lines[-1], key)
+    except KeyMissing:
+        return None

@@ -27,6 +27,7 @@ from orchestrator.records.holds import release_start
 from orchestrator.records.keys import store_of_run
 from orchestrator.records.ledger import setting_of
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
+from orchestrator.worker.evaluation import build_evaluation
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
@@ -48,10 +49,8 @@ def build_trainer(
     stop: threading.Event,
     cache_dir: Path,
 ) -> Trainer:
-    """`store` is the storage root; `attempt_number` None begins the run's next attempt.
-
-    Raises Fenced, ConfigMismatch, NoCheckpoint, StoreError, DataError.
-    """
+    """`store` is the storage root; `attempt_number` None begins the run's next attempt. Raises Fenced, ConfigMismatch, NoCheckpoint,
+    StoreError, DataError."""
     reporter.enter(Phase.LOADING)
     run_store = store_of_run(store, config.name)
     attempt = begin_attempt(run_store, world.exchange, attempt_number)
@@ -70,6 +69,7 @@ def build_trainer(
         optimizer=optimizer,
         spikes=spikes,
         loader=loader,
+        evaluation=build_evaluation(config, world, store, cache_dir),
         attempt=attempt,
         checkpointer=_build_checkpointer(config, world, store, attempt, loader, reporter),
         reporter=reporter,

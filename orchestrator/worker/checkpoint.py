@@ -14,6 +14,7 @@ from torch import Tensor
 from data_pipeline.store.protocol import MAY_PASS, ObjectStore, StoreError
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
+from orchestrator.errors import Diverged
 from orchestrator.messages import CheckpointLost
 from orchestrator.records.commit_log import Commit, CommitLog, count
 from orchestrator.records.holds import held_checkpoints
@@ -27,6 +28,7 @@ from orchestrator.worker.dcp import StoreWriter
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.parts import Part, PartWriter
 from orchestrator.worker.staging import Stager
+from orchestrator.worker.training_state import not_finite_in
 
 NUM_PARALLEL_DELETES = 16
 log = logging.getLogger(__name__)
@@ -201,7 +203,7 @@ class Checkpointer:
 
     def _upload(self, step: int, snapshot: dict[str, Tensor]) -> Failure | None:
         writer = StoreWriter(self._store, step=step, attempt=self._attempt)
-        parts = self._parts.write(writer, snapshot)
+        parts = self._parts.write(writer, snapshot, check=lambda: _require_finite(step, snapshot))
         failure = self._exchange.broadcast(None if parts is None else self._complete(step, writer, parts))
         if failure is None and self._committer is not None:
             self._committer.retain()
@@ -218,6 +220,12 @@ class Checkpointer:
     def _commit(self, step: int, writer: StoreWriter, parts: Sequence[Part]) -> None:
         assert self._committer is not None, "the first rank commits"
         self._committer.commit(step, self._parts.finish(writer, parts))
+
+
+def _require_finite(step: int, snapshot: Mapping[str, Tensor]) -> None:
+    """Raises Diverged: such a checkpoint is never committed, so that those before it stay."""
+    if name := not_finite_in(snapshot):
+        raise Diverged(f"step {step}: {name} is not finite, the checkpoint is not committed; lower optimizer.lr or lengthen its warmup")
 
 
 def build_checkpointer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -45,12 +45,17 @@ class PartWriter:
         self._places: dict[int, list[WriteResult]] = {}
         """What each rank told last; on the first rank."""
 
-    def write(self, writer: StoreWriter, snapshot: Mapping[str, Tensor]) -> list[Part | Exception] | None:
-        """Writes this rank's part. On the first rank, once all have done so: what each wrote, or why it could not, by rank."""
+    def write(
+        self, writer: StoreWriter, snapshot: Mapping[str, Tensor], *, check: Callable[[], None] = lambda: None
+    ) -> list[Part | Exception] | None:
+        """Writes this rank's part. On the first rank, once all have done so: what each wrote, or why it could not, by rank.
+
+        `check` raises what speaks against writing it.
+        """
         planner = DefaultSavePlanner()
         planner.set_up_planner(dict(snapshot), writer.storage_meta(), self._exchange.rank == 0)
         plan = planner.finish_plan(self._plan(planner, writer))
-        parts = self._exchange.gather(result_of(lambda: self._write(writer, planner, plan)))
+        parts = self._exchange.gather(result_of(lambda: self._write(writer, planner, plan, check)))
         for rank, part in enumerate(parts or []):
             if isinstance(part, Part) and part.places is not None:
                 self._places[rank] = part.places
@@ -73,7 +78,8 @@ class PartWriter:
             raise ValueError("this rank's tensors are others than in the attempt's first checkpoint, by which all of them are planned")
         return self._own
 
-    def _write(self, writer: StoreWriter, planner: SavePlanner, plan: SavePlan) -> Part:
+    def _write(self, writer: StoreWriter, planner: SavePlanner, plan: SavePlan, check: Callable[[], None]) -> Part:
+        check()
         places = writer.write_data(plan, planner).wait()
         is_known = places == self._sent
         self._sent = places

@@ -47,7 +47,9 @@ class Reporter:
         self._set(replace(self._beat, begun=step))
 
     def finished(self, step: int, metrics: StepMetrics, *, tokens_per_s: float) -> None:
-        """A step of training is done, its update applied or skipped."""
+        """A step of training is done, its update applied or skipped. What was last measured on held-out text stays told."""
+        if metrics.eval_loss is None and (before := self._beat.metrics) is not None:
+            metrics = replace(metrics, eval_loss=before.eval_loss, eval_bits_per_byte=before.eval_bits_per_byte)
         num_skipped = self._beat.num_skipped + metrics.skipped
         beat = replace(self._beat, phase=Phase.TRAINING, step=step, metrics=metrics, tokens_per_s=tokens_per_s, num_skipped=num_skipped)
         self._set(beat)

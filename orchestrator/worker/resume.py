@@ -16,7 +16,7 @@ from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Commit
 from orchestrator.records.holds import hold_start
-from orchestrator.records.keys import CHECKPOINTS
+from orchestrator.records.keys import CHECKPOINTS, manifest_key
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 from orchestrator.records.origin import start_store, unusable_start
 from orchestrator.records.retention import still_there
@@ -24,6 +24,7 @@ from orchestrator.worker.agreement import Failure, on_first_rank, raise_failure,
 from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt
+from orchestrator.worker.training_state import not_finite_in
 from orchestrator.worker.witness import Complaint, Witnesses
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ class Resumer:
         if manifest.training.training_digest != self.training_digest:
             raise ConfigMismatch(
                 f"run {manifest.run}: model, data, optimizer, start, train.batch_rows or train.seed differs from what the checkpoint "
-                f"of step {manifest.step} was trained with; restore them, or start a new run under another name"
+                f"of step {manifest.step} was trained with; restore them, or start a new run under another name "
+                "(with data.document_masking: or go on with the version of braid that began it, which learns other labels)"
             )
         if manifest.training.dataset_digest != self.dataset_digest:
             raise ConfigMismatch(
@@ -137,10 +139,16 @@ def load_start(store: ObjectStore, witnesses: Witnesses, config: RunConfig, stat
 
 
 def load_state(run_store: ObjectStore, manifest: CheckpointManifest, state: dict[str, Tensor], check: Callable[[Metadata], None]) -> None:
-    """This rank's part: into the tensors of `state`, sharded or not, once `check` found no fault. Raises CheckpointCorrupt, StoreError."""
+    """This rank's part: into the tensors of `state`, sharded or not, once `check` found no fault. Raises CheckpointCorrupt, StoreError.
+
+    Numbers that are not finite are a fault of the checkpoint too: nothing can be trained on from them.
+    """
     reader = open_checkpoint(run_store, manifest)
     check(reader.metadata)
     load_into(state, reader)
+    if name := not_finite_in(state):
+        key = manifest_key(manifest.step, manifest.attempt)
+        raise CheckpointCorrupt(f"{name} is not finite in the checkpoint of step {manifest.step}: training had diverged", key=key)
 
 
 def _complaint(failure: Failure, exchange: Exchange) -> Complaint:

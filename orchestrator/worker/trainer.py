@@ -20,10 +20,13 @@ from model.train.metrics import StepMetrics, log_words
 from model.train.spikes import SpikeGuard
 from model.train.step import train_step
 from orchestrator.config import RunConfig
+from orchestrator.errors import Diverged
 from orchestrator.messages import Ended, Outcome, Phase
 from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.checkpoint import Checkpointer
+from orchestrator.worker.evaluation import Evaluation
 from orchestrator.worker.fenced import FencedAttempt
+from orchestrator.worker.health import Health
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.training_state import training_state
 from orchestrator.worker.world import World
@@ -55,6 +58,7 @@ class Trainer:
     optimizer: AdamW
     spikes: SpikeGuard | None
     loader: Loader
+    evaluation: Evaluation | None
     attempt: FencedAttempt
     checkpointer: Checkpointer
     reporter: Reporter
@@ -67,18 +71,28 @@ class Trainer:
     """See `ledger.setting_of`."""
 
     def run(self) -> Ended:
-        """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed."""
+        """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed.
+
+        A checkpoint that is due after a step whose numbers are not finite waits for the next whose are: the weights may be to blame.
+        """
         self.reporter.enter(Phase.WARMING)
-        outcome, step = Outcome.FINISHED, self.start_step
+        outcome, step, is_due = Outcome.FINISHED, self.start_step, False
+        health = Health(self.config.recovery, self.config.optimizer)
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
             batch = self.loader.batch(step)
             self.reporter.began(step)
             metrics, (num_stops, *parts) = self._train(step, batch)
+            if self.evaluation is not None and self.evaluation.is_due(step):
+                metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches)
             self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
-            if must_stop or is_last or step % self.config.checkpoint.every_steps == 0:
-                self._save(step, goes_on=not (must_stop or is_last))
+            self._check(health, step, metrics, is_last=is_last)
+            is_due |= must_stop or is_last or step % self.config.checkpoint.every_steps == 0
+            if not (is_due and metrics.is_finite):
+                continue
+            self._save(step, goes_on=not (must_stop or is_last))
+            is_due = False
             if must_stop and not is_last:
                 outcome = Outcome.STOPPED
                 break
@@ -147,7 +161,16 @@ class Trainer:
         total = self.config.train.num_steps
         log.info("step %d/%d  %s  %.0f tokens/s", step, total, "  ".join(log_words(metrics)), tokens_per_s)
         if metrics.skipped:
-            log.warning("step %d: a spike, its update is skipped", step)
+            log.warning("step %d: %s, its update is skipped", step, "a spike" if metrics.is_finite else "not finite")
+
+    def _check(self, health: Health, step: int, metrics: StepMetrics, *, is_last: bool) -> None:
+        """Raises Diverged, once the ledger has the steps that say why."""
+        try:
+            health.check(step, metrics, is_last=is_last)
+        except Diverged:
+            if self.attempt.ledger is not None:
+                self.attempt.ledger.close()
+            raise
 
     def _save(self, step: int, *, goes_on: bool) -> None:
         """Returns when training may change the state again; it waits where the save before is still under way."""
@@ -158,6 +181,7 @@ class Trainer:
 
     def _finish(self) -> None:
         self.checkpointer.wait()
-        self.loader.close()
+        for loader in (self.loader, *((self.evaluation.loader,) if self.evaluation is not None else ())):
+            loader.close()
         if self.attempt.ledger is not None:
             self.attempt.ledger.close()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from model.parallel.collectives import shard_of
 from model.train.spikes import SpikeGuard
+
+SPIKES = "spikes."
+"""What the name of the spike guard's memory begins with: it holds NaN where it knows nothing yet."""
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer, spikes: SpikeGuard | None = None) -> dict[str, Tensor]:
@@ -20,4 +27,14 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer, spikes: S
         if not moments:
             raise ValueError(f"{name}: the optimizer has no state for it; make the optimizer with build_optimizer")
         state |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
-    return state if spikes is None else state | {"spikes.history": spikes.history}
+    return state if spikes is None else state | {f"{SPIKES}history": spikes.history}
+
+
+def not_finite_in(state: Mapping[str, Tensor]) -> str:
+    """Which parameter or state of the optimizer holds, on this rank, what is no number; "" for none. Reads all of it once."""
+    shards = {name: shard_of(tensor) for name, tensor in state.items() if not name.startswith(SPIKES)}
+    filled = {name: shard for name, shard in shards.items() if shard.numel()}
+    if not filled:
+        return ""
+    peaks = torch.stack([peak.double() for peak in torch._foreach_norm([*filled.values()], math.inf)])
+    return next((name for name, is_finite in zip(filled, peaks.isfinite().tolist(), strict=True) if not is_finite), "")

@@ -1,5 +1,6 @@
 """AdamW's kernel on a GPU against torch's AdamW in fp64; its bits, its independence of the host, and tensors of over 2³¹ elements."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -91,7 +92,22 @@ def test_the_host_waits_for_nothing(name: str) -> None:
     optimizer.step(grad_scale=grad_scale)  # compiles
     torch.cuda.set_sync_debug_mode("error")
     optimizer.step(grad_scale=grad_scale)
+    optimizer.step(grad_scale=grad_scale, found_inf=torch.zeros((), device="cuda"))
     optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_that_is_withheld_changes_nothing(name: str) -> None:
+    model = Toy()
+    optimizer = build_optimizer(model, declared(model), replace(CONFIG, name=name))
+    set_gradients(model, 0)
+    optimizer.step()
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    nan = torch.tensor(torch.nan, device="cuda")
+    optimizer.step(grad_scale=nan, found_inf=torch.ones((), device="cuda"))
+    torch.testing.assert_close((model.state_dict(), optimizer.state_dict()), before, rtol=0.0, atol=0.0)
 
 
 def test_a_parameter_may_have_more_elements_than_32_bits_count() -> None:

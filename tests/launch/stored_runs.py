@@ -65,21 +65,29 @@ def stored_run(root: Path, events: Sequence[Event] = (), *overrides: str) -> Run
 
 
 def put_steps(
-    root: Path, attempt: int, steps: range, samples: Callable[[int], str] = str, tokens: Callable[[int], str] = lambda step: ""
+    root: Path,
+    attempt: int,
+    steps: range,
+    samples: Callable[[int], str] = str,
+    tokens: Callable[[int], str] = lambda step: "",
+    **changes: Any,
 ) -> None:
-    """Records of the steps of an attempt: step n has loss 9 − n / 10."""
+    """Records of the steps of an attempt: step n has loss 9 − n / 10, and `changes` what else they are to say."""
     records = [
-        StepRecord(
-            step=step,
-            attempt=attempt,
-            loss=9.0 - step / 10,
-            grad_norm=1.0,
-            tokens=1024,
-            samples=samples(step),
-            layout=ParallelConfig(dp_shard=2),
-            deterministic=True,
-            setting="default",
-            token_digest=tokens(step),
+        replace(
+            StepRecord(
+                step=step,
+                attempt=attempt,
+                loss=9.0 - step / 10,
+                grad_norm=1.0,
+                tokens=1024,
+                samples=samples(step),
+                layout=ParallelConfig(dp_shard=2),
+                deterministic=True,
+                setting="default",
+                token_digest=tokens(step),
+            ),
+            **changes,
         )
         for step in steps
     ]

@@ -21,7 +21,7 @@ def products_of_a_step(mode: str) -> tuple[Counter[tuple[int, ...]], dict[str, T
     compute = ComputeConfig(activation_checkpointing=mode)  # type: ignore[arg-type]
     model = build_model(CONFIG, None, device=torch.device("cpu"), seed=3, compute=compute)
     with profile(record_shapes=True) as seen:
-        model.loss_sum(TOKENS, TOKENS, z_loss=0.0, chunk_tokens=64).backward()
+        model.loss_sum(TOKENS, TOKENS, z_loss=0.0, chunk_tokens=64)[0].backward()
     products = [event.input_shapes for event in seen.events() if event.name == "aten::mm"]
     num_of = Counter(tuple(weight) for x, weight, *_ in products if x[0] == TOKENS.numel())
     return num_of, {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}

@@ -14,6 +14,7 @@ from orchestrator.errors import (
     ERRORS,
     CheckpointCorrupt,
     ConfigMismatch,
+    Diverged,
     Fenced,
     JournalBroken,
     KernelsWrong,
@@ -26,9 +27,12 @@ from orchestrator.errors import (
 HOMES = (orchestrator.errors, orchestrator.codec, data_pipeline.errors, data_pipeline.store.protocol, torch)
 EXPECTED = (
     Fenced, ConfigMismatch, NoCheckpoint, CheckpointCorrupt, KernelsWrong, Superseded, JournalBroken, DecodeError, StoreError, KeyMissing,
-    AccessDenied, StoreUnavailable, DataError, CacheUnusable, ShardCorrupt,
+    Diverged, AccessDenied, StoreUnavailable, DataError, CacheUnusable, ShardCorrupt,
 )  # fmt: skip
-AGREED = ((Fenced,), (ConfigMismatch,), (NoCheckpoint,), (DecodeError,), (StoreError, StoreUnavailable, KeyMissing), (CheckpointCorrupt,))
+AGREED = (
+    (Fenced,), (ConfigMismatch,), (NoCheckpoint,), (DecodeError,), (Diverged,),
+    (StoreError, StoreUnavailable, KeyMissing), (CheckpointCorrupt,),
+)  # fmt: skip
 """In the order in which they count."""
 NEITHER = (ValueError, OSError, RuntimeError, torch.OutOfMemoryError)
 

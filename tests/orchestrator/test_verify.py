@@ -92,6 +92,27 @@ def test_updates_that_were_skipped_as_spikes_are_told():
     assert "1 update skipped as a spike (step 3), no sample" in judge(records, entries, num_steps_done=8).line
 
 
+@pytest.mark.parametrize("numbers", [{"loss": float("nan")}, {"grad_norm": float("inf")}])
+def test_updates_that_are_not_finite_were_withheld_or_speak_against_the_run(numbers: dict[str, float]):
+    records, entries = interrupted_run()
+    change(1, 3, skipped=True, **numbers)(records, entries)
+    assert "1 update withheld as not finite (step 3), no sample skipped" in judge(records, entries).line
+
+    change(3, 11, **numbers)(records, entries)
+    proof = judge(records, entries)
+    assert not proof.ok
+    assert any(line.startswith("step 11 is not finite (loss ") and "was applied" in line for line in proof.problems)
+
+
+def test_where_documents_are_kept_apart_fewer_tokens_have_labels_and_never_more():
+    records, entries = interrupted_run()
+    change(1, 3, tokens=TOKENS - 9)(records, entries)
+    assert not judge(records, entries).ok
+    assert judge(records, entries, has_gaps=True).ok
+    change(1, 4, tokens=TOKENS + 1)(records, entries)
+    assert not judge(records, entries, has_gaps=True).ok
+
+
 def test_many_skipped_updates_are_counted_and_the_first_ones_named():
     proof = judge({1: steps(1, 1, 20, skipped=True)}, [Fence(attempt=1), commit(1, 20)], num_steps_done=20)
 

@@ -15,9 +15,13 @@ def update(
     steps: list[Tensor],
     *,
     grad_scale: Tensor | None,
+    found_inf: Tensor | None,
     **settings: Any,
 ) -> None:
-    """One step, in place, after the gradients are scaled in place. `settings` are lr, beta1, beta2, eps and weight_decay."""
+    """One step, in place, after the gradients are scaled in place; none where `found_inf`, a number of fp32, is 1.
+
+    `settings` are lr, beta1, beta2, eps and weight_decay.
+    """
     if grad_scale is not None:
         torch._foreach_mul_(grads, grad_scale)
-    adamw(parameters, grads, exp_avgs, exp_avg_sqs, [], steps, fused=True, amsgrad=False, maximize=False, **settings)
+    adamw(parameters, grads, exp_avgs, exp_avg_sqs, [], steps, fused=True, found_inf=found_inf, amsgrad=False, maximize=False, **settings)

@@ -22,10 +22,11 @@ def update(
     steps: list[Tensor],
     *,
     grad_scale: Tensor | None,
+    found_inf: Tensor | None,
     **settings: Any,
 ) -> None:
-    """One step, in place; the gradients stay as they are. `settings` are lr, beta1, beta2, eps and weight_decay."""
+    """One step, in place, none where `found_inf` is 1; the gradients stay as they are. `settings` are the definition's."""
     from model.kernels.adamw import triton as kernels  # Triton: absent on a CPU
 
     grads = [grad.contiguous() for grad in grads]
-    kernels.update(parameters, grads, exp_avgs, exp_avg_sqs, steps, grad_scale=grad_scale, **settings)
+    kernels.update(parameters, grads, exp_avgs, exp_avg_sqs, steps, grad_scale=grad_scale, found_inf=found_inf, **settings)

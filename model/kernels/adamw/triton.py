@@ -22,14 +22,20 @@ def update(
     steps: list[Tensor],
     *,
     grad_scale: Tensor | None,
+    found_inf: Tensor | None = None,
     lr: float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
 ) -> None:
-    """One step, in place, of contiguous tensors in fp32 on one device; `steps` are those before it. The gradients stay as they are."""
+    """One step, in place, of contiguous tensors in fp32 on one device; `steps` are those before it. The gradients stay as they are.
+
+    Where `found_inf` is 1 nothing is written: numbers that are not finite times 0 would not be 0.
+    """
     torch._foreach_add_(steps, 1)
+    if found_inf is not None:
+        torch._foreach_sub_(steps, [found_inf] * len(steps))
     corrections_P2 = bias_corrections(torch.stack(steps), beta1, beta2)
     settings = (lr, lr * weight_decay, 1 - beta1, 1 - beta2, eps)
     with torch.cuda.device_of(corrections_P2):
@@ -37,7 +43,7 @@ def update(
             size = tensors[0].numel()
             if size:  # a rank may hold nothing of a parameter
                 grid = (triton.cdiv(size, BLOCK),)
-                adamw_kernel[grid](*tensors, grad_scale, corrections_P2, index, size, *settings, BLOCK, num_warps=NUM_WARPS)
+                adamw_kernel[grid](*tensors, grad_scale, found_inf, corrections_P2, index, size, *settings, BLOCK, num_warps=NUM_WARPS)
 
 
 def bias_corrections(step_P: Tensor, beta1: float, beta2: float) -> Tensor:
@@ -53,6 +59,7 @@ def adamw_kernel(
     exp_avg_ptr,
     exp_avg_sq_ptr,
     grad_scale_ptr,
+    found_inf_ptr,
     correction_ptr,
     index,
     size,
@@ -68,6 +75,8 @@ def adamw_kernel(
     Subtracting m·weight1 in one rounding forgets no more than is learnt: β₁ and weight1, each rounded to fp32, do not add up to 1.
     """
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    if found_inf_ptr is not None:
+        size = tl.where(tl.load(found_inf_ptr) == 0.0, size, 0)
     inside = offset < size
     grad = tl.load(grad_ptr + offset, mask=inside)
     exp_avg = tl.load(exp_avg_ptr + offset, mask=inside)

@@ -15,7 +15,7 @@ from model.parallel.collectives import max_over_ranks, sum_over_ranks
 def loss_and_gradient(
     logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor, z_loss: float, tp: DeviceMesh | None, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss of a chunk and, where the logits were, its gradient: `definition.loss_and_gradient` of bf16 or fp32 logits.
+    """Cross-entropy and z-loss of a chunk and, where the logits were, their gradient: the definition's, of bf16 or fp32 logits.
 
     The kernels read the logits twice and write them once; between the passes there are only vectors, which the ranks exchange.
     """
@@ -23,11 +23,11 @@ def loss_and_gradient(
     peak_C = max_over_ranks(my_peak_C, tp)
     my_sum_exp_C = my_sum_exp_C * (my_peak_C - peak_C).exp()
     sum_exp_C, target_logit_C = sum_over_ranks(torch.stack([my_sum_exp_C, my_target_logit_C]), tp)
-    loss, scale_C = loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
+    losses, scale_C = loss_and_scale(sum_exp_C, target_logit_C, peak_C, is_valid_C, z_loss)
     if not with_gradient:
-        return loss, None
+        return losses, None
     gradient_(logits_CX, target_C, is_valid_C, peak_C, scale_C)
-    return loss, logits_CX
+    return losses, logits_CX
 
 
 def _empty_statistics(logits_CX: Tensor, target_C: Tensor, is_valid_C: Tensor) -> tuple[Tensor, ...]:

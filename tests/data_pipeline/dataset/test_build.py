@@ -1,4 +1,5 @@
 import hashlib
+import json
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.build import build_dataset, dataset_exists
-from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
+from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, manifest_from_json, manifest_to_json
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.dataset.shard_writer import build_shard_writer
 from data_pipeline.dataset.tokenizer import EOS_TOKEN, load_tokenizer, train_tokenizer
@@ -174,3 +175,14 @@ def test_what_waits_for_a_shard_takes_no_more_memory_than_the_shard(tokens_of_a_
         tracemalloc.stop()
     assert [ref.num_tokens for ref in writer.shards] == [1_000_000]
     assert peak < 1.3 * writer.shards[0].size_bytes
+
+
+def test_the_bytes_of_the_text_are_counted_as_utf_8_and_older_manifests_have_none(tokenizer: Tokenizer) -> None:
+    manifest = build(MemoryStore(), tokenizer, ["ab", "ä€", ""])
+    assert manifest.num_text_bytes == 2 + 2 + 3
+    assert manifest.bytes_per_token == 7 / manifest.num_tokens
+    older = json.loads(manifest_to_json(manifest))
+    del older["num_text_bytes"]
+    read = manifest_from_json(json.dumps(older).encode(), where="here")
+    assert read.bytes_per_token is None
+    assert "num_text_bytes" not in json.loads(manifest_to_json(read))

@@ -124,6 +124,19 @@ def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
         assert offsets.dtype == torch.int32
 
 
+def test_where_documents_are_kept_apart_nothing_is_learnt_from_the_end_of_one(tmp_path: Path) -> None:
+    """Not at the end of a row either; a document that goes on in the next row has all its labels."""
+    store = MemoryStore()
+    manifest = put_dataset(store, [1, 2, 0, 4, 5, 6, 7, 0, 9, 0, 0, 12, 13])
+    config = DataConfig(seq_len=4, document_masking=True)
+    with closing(
+        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=3, rank_rows=range(3))
+    ) as loader:
+        batch = loader.batch(1)
+        labels = {tokens[0]: found for tokens, found in zip(batch.tokens_BT.tolist(), batch.labels_BT.tolist(), strict=True)}
+    assert labels == {1: [2, 0, -100, 5], 5: [6, 7, 0, -100], 9: [0, -100, -100, 13]}
+
+
 def test_tokens_of_32_bits_are_read_as_they_are(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = put_dataset(store, [100_000, 65_536, 3, 70_000], dtype="uint32", vocab_size=100_278)

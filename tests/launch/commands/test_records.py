@@ -1,6 +1,8 @@
 """`braid runs`, `verify` and `checkpoints`: what the store alone tells."""
 
 import json
+import math
+from collections.abc import Callable
 
 import pytest
 
@@ -9,8 +11,10 @@ from data_pipeline.order.samples import digest_of, samples_of_step
 from data_pipeline.read.row_hash import token_digests
 from launch.runs.person import this_person
 from launch.runs.record import run_store_of
+from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
 from orchestrator.records.commit_log import Trust, open_commit_log
+from orchestrator.records.segments import compact
 from tests.data_pipeline.datasets import put_dataset as put_tokens
 from tests.launch.command_line import Braid, Done
 from tests.launch.stored_runs import FINISHED, put_checkpoint, put_dataset, put_steps, store_at, stored_run
@@ -33,13 +37,15 @@ def test_a_run_is_listed_on_one_line_however_long_its_reason(braid: Braid, monke
     assert line.rstrip().endswith("…")
 
 
+def planned(config: RunConfig, num_samples: int) -> Callable[[int], str]:
+    """The digest of a step's samples."""
+    rows, seed = config.train.batch_rows, config.data.seed
+    return lambda step: digest_of(samples_of_step(step, batch_rows=rows, num_samples=num_samples, seed=seed))
+
+
 def test_verify_prints_one_line_and_its_status_is_the_verdict(braid: Braid) -> None:
     config = stored_run(braid.root, FINISHED, "train.num_steps=40")
-    num_samples = put_dataset(braid.root).num_samples(config.data.seq_len)
-
-    def samples(step: int) -> str:
-        return digest_of(samples_of_step(step, batch_rows=config.train.batch_rows, num_samples=num_samples, seed=config.data.seed))
-
+    samples = planned(config, put_dataset(braid.root).num_samples(config.data.seq_len))
     put_steps(braid.root, 1, range(1, 34), samples)
     put_steps(braid.root, 2, range(21, 41), samples)
     put_checkpoint(braid.root, config, attempt=1, step=20)
@@ -115,6 +121,23 @@ def test_checkpoints_are_listed_newest_first_and_checked_on_request(braid: Braid
     assert (damaged["state"], damaged["files"], damaged["size_bytes"]) == ("damaged", 1, file.stat().st_size)
     file.unlink()
     assert "is missing" in json.loads(braid("checkpoints", "first", "--json").out)[0]["problem"]
+
+
+def test_checkpoints_that_an_earlier_version_took_of_weights_that_are_not_finite_are_told(braid: Braid) -> None:
+    """Its ledger has the numbers of the update before each; so `verify` and `status` say it too."""
+    config = stored_run(braid.root, FINISHED, "train.num_steps=40")
+    samples = planned(config, put_dataset(braid.root).num_samples(config.data.seq_len))
+    for attempt, step, loss in ((1, 20, 2.0), (2, 40, math.nan)):
+        put_steps(braid.root, attempt, range(step - 19, step + 1), samples, loss=loss)
+        put_checkpoint(braid.root, config, attempt=attempt, step=step)
+        compact(run_store_of(store_at(braid.root), "first"), attempt=attempt, step=step)
+
+    done = braid("checkpoints", "first")
+
+    assert (done.status, states(braid("checkpoints", "first", "--json"))) == (1, ["not finite", "committed"])
+    assert done.err == "braid: checkpoint of step 40: its weights are not finite, as the update before it (loss nan); use an earlier one\n"
+    assert "NOT VERIFIED run first: step 21 is not finite (loss nan, gradient norm 1)" in braid("verify", "first").out
+    assert "step 40 is not finite: loss nan, gradient norm 1; its update was applied" in braid("status", "first").out.replace("\n", " ")
 
 
 def reject(braid: Braid, *checkpoints: tuple[int, int], by: int) -> None:

@@ -12,13 +12,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_pipeline.dataset.tokenizer import EOS_TOKEN, train_tokenizer
-from launch.runs.record import run_store_of
+from launch.runs.record import reserve_name, run_store_of
 from launch.weights.hugging_face import name_from
 from model.weights.hf.files import write_hf
 from model.weights.hf.serving import Serving
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.manifest import read_manifest, write_manifest
 from orchestrator.worker.exchange import Exchange
+from orchestrator.worker.weights import write_weights
 from tests.launch.command_line import Braid
 from tests.launch.commands.test_status import STATUS_KEYS
 from tests.launch.stored_runs import put_checkpoint, put_dataset, store_at, stored_run
@@ -63,6 +64,23 @@ def test_an_import_and_an_export_later_every_bit_is_the_same(braid: Braid, tmp_p
         assert (tmp_path / "out" / name).read_bytes() == (hf / name).read_bytes(), name
     assert not (tmp_path / "out" / "README.md").exists(), "what is said of the old weights is not said of these"
     assert [path.name for path in (tmp_path / "home" / "cache").iterdir()] == [], "nothing is left in the cache"
+
+
+def test_weights_that_are_not_finite_are_neither_exported_nor_averaged(braid: Braid, tmp_path: Path) -> None:
+    """As an earlier version may have committed them."""
+    ruined = random_weights(1)
+    ruined.held["head.weight"].view(-1)[-1] = torch.inf
+    companions = {"config.json": b'{"max_position_embeddings": 64, "eos_token_id": 7, "pad_token_id": 9}'}
+    for name, source in (("ruined", ruined), ("good", random_weights(2))):
+        write_weights(reserve_name(store_at(braid.root), name), source, run=name, model=MODEL, origin="trained", companions=companions)
+
+    for arguments in (["export", "ruined", "--out", str(tmp_path / "out")], ["average", "good", "ruined", "--name", "mean"]):
+        done = braid(*arguments)
+        assert (done.status, done.out) == (2, "")
+        assert done.err.splitlines()[-1].startswith(
+            "braid: ruined@0: head.weight is not finite, training had diverged; use an earlier step"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_can_be_of_another_dtype(braid: Braid, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """From a recipe and overrides to a run, or to one line that names the key and the remedy."""
 
+import dataclasses
+import typing
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from launch.config.load import change_config, dump_yaml, load_config
 from launch.config.recipes import shipped_recipes
 from launch.errors import ConfigError
 from model.optim.config import ParamGroup
 from model.presets import PRESETS
-from orchestrator.config import training_digest
+from orchestrator.config import RunConfig, training_digest
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +40,40 @@ def test_parameter_groups_are_a_list_of_sections_in_a_recipe_and_on_the_command_
     assert again == config
     assert change_config(again, ["optimizer.lr=1e-4"]).optimizer.groups == (norms,)
     assert change_config(again, ["optimizer.groups=[]"]).optimizer.groups == ()
+
+
+def float_keys(cls: type, where: str = "") -> Iterator[str]:
+    """The dotted key of every field that takes a number, in every section and every list of sections."""
+    for name, hint in typing.get_type_hints(cls).items():
+        inner = [hint, *typing.get_args(hint)]
+        if float in inner:
+            yield f"{where}{name}"
+        for section in filter(dataclasses.is_dataclass, inner):
+            yield from float_keys(section, f"{where}{name}[0]." if section is not hint else f"{where}{name}.")
+
+
+FLOAT_KEYS = sorted(float_keys(RunConfig))
+
+
+def override_of(key: str, value: str) -> str:
+    section, is_item, field = key.partition("[0].")
+    return f"{section}=[{{pattern: embed.weight, {field}: {value}}}]" if is_item else f"{key}={value}"
+
+
+@pytest.mark.parametrize("key", FLOAT_KEYS)
+@settings(max_examples=4, deadline=None)
+@given(value=st.sampled_from(["nan", "inf", "-inf", ".nan", ".inf", "-.inf", "NaN", "Infinity", "1e400", "-1e999"]))
+def test_a_number_that_is_infinite_or_none_is_refused_by_its_key(key: str, value: str) -> None:
+    for load in (partial(load_config, "tiny"), partial(change_config, load_config("tiny", []))):
+        with pytest.raises(ConfigError) as caught:
+            load([override_of(key, value)])
+        assert str(caught.value).startswith(f"{key}=")
+        assert "\n" not in str(caught.value)
+
+
+def test_the_keys_that_take_numbers_are_found() -> None:
+    known = {"optimizer.lr", "optimizer.groups[0].weight_decay", "storage.deadline_s", "recovery.backoff_s", "model.norm_eps"}
+    assert known <= set(FLOAT_KEYS)
 
 
 def test_nothing_after_the_equals_sign_is_an_empty_text() -> None:

@@ -67,7 +67,7 @@ def gradients_of(config, tokens_BT: Tensor, checkpointing: str, dtype: torch.dty
     """And the loss."""
     compute = ComputeConfig(activation_checkpointing=checkpointing)
     model = build_model(config, None, device=torch.device("cpu"), seed=1, compute=compute, compute_dtype=dtype)
-    loss = model.loss_sum(tokens_BT, tokens_BT.roll(-1, 1), z_loss=0.0, chunk_tokens=24)
+    loss, _ = model.loss_sum(tokens_BT, tokens_BT.roll(-1, 1), z_loss=0.0, chunk_tokens=24)
     loss.backward()
     return {"loss": loss.detach()} | {name: p.grad for name, p in model.named_parameters()}
 

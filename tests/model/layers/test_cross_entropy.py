@@ -76,19 +76,20 @@ def head_case(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plain(x_BTD: Tensor, weight_XD: Tensor, labels_BT: Tensor, z_loss: float) -> list[Tensor]:
-    """The loss with all logits at once, and its gradients for x and the weight."""
-    loss, _ = cross_entropy_sum(F.linear(x_BTD, weight_XD), labels_BT, z_loss)
-    return [loss.detach(), *torch.autograd.grad(loss, [x_BTD, weight_XD])]
+    """The loss with all logits at once, its cross-entropy, its z-loss, and its gradients for x and the weight."""
+    loss, cross_entropy = (cross_entropy_sum(F.linear(x_BTD, weight_XD), labels_BT, weight)[0] for weight in (z_loss, 0.0))
+    return [loss.detach(), cross_entropy.detach(), (loss - cross_entropy).detach(), *torch.autograd.grad(loss, [x_BTD, weight_XD])]
 
 
 def chunked(x_BTD: Tensor, weight_XD: Tensor, labels_BT: Tensor, z_loss: float, chunk_tokens: int) -> list[Tensor]:
-    loss = head_loss_sum(x_BTD, weight_XD, labels_BT, z_loss=z_loss, chunk_tokens=chunk_tokens, tp=None)
-    return [loss.detach(), *torch.autograd.grad(loss, [x_BTD, weight_XD])]
+    loss, parts = head_loss_sum(x_BTD, weight_XD, labels_BT, z_loss=z_loss, chunk_tokens=chunk_tokens, tp=None)
+    assert not parts.requires_grad
+    return [loss.detach(), *parts, *torch.autograd.grad(loss, [x_BTD, weight_XD])]
 
 
 def distance(ours: Tensor, exact: Tensor) -> float:
     """Relative L2."""
-    return ((ours.double() - exact.double()).norm() / exact.double().norm()).item()
+    return ((ours.double() - exact.double()).norm() / exact.double().norm().clamp(min=1e-9)).item()
 
 
 @pytest.mark.parametrize(("dtype", "gate"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
@@ -103,10 +104,10 @@ def test_in_chunks_it_is_the_same_loss_with_the_same_gradients(dtype: torch.dtyp
 
 def test_it_can_be_scaled_and_walked_back_again() -> None:
     x_BTD, weight_XD, labels_BT = head_case(torch.float64)
-    loss = head_loss_sum(x_BTD, weight_XD, labels_BT, z_loss=0.1, chunk_tokens=4, tp=None)
+    loss, _ = head_loss_sum(x_BTD, weight_XD, labels_BT, z_loss=0.1, chunk_tokens=4, tp=None)
     once = torch.autograd.grad(loss / 17, [x_BTD, weight_XD], retain_graph=True)
     again = torch.autograd.grad(loss / 17, [x_BTD, weight_XD])
-    for first, second, exact in zip(once, again, plain(x_BTD, weight_XD, labels_BT, 0.1)[1:], strict=True):
+    for first, second, exact in zip(once, again, plain(x_BTD, weight_XD, labels_BT, 0.1)[3:], strict=True):
         torch.testing.assert_close(first, exact / 17, rtol=1e-12, atol=1e-14)
         assert torch.equal(first, second)
 
@@ -134,10 +135,10 @@ def test_bf16_gradients_are_summed_over_the_chunks_in_fp32() -> None:
     exact = plain(x_BTD.detach().float().requires_grad_(), weight_XD.detach().float().requires_grad_(), labels_BT, 1e-2)
     in_chunks, at_once = chunked(x_BTD, weight_XD, labels_BT, 1e-2, 8), plain(x_BTD, weight_XD, labels_BT, 1e-2)
 
-    assert [number.dtype for number in in_chunks] == [torch.float32, torch.bfloat16, torch.bfloat16]
-    for ours, theirs, gate in zip(in_chunks, exact, [1e-4, 1e-2, 1e-2], strict=True):
+    assert [number.dtype for number in in_chunks] == [torch.float32] * 3 + [torch.bfloat16] * 2
+    for ours, theirs, gate in zip(in_chunks, exact, [1e-4, 1e-4, 1e-2, 1e-2, 1e-2], strict=True):
         assert distance(ours, theirs) < gate
-    assert distance(in_chunks[2], exact[2]) < 1.02 * distance(at_once[2], exact[2])
+    assert distance(in_chunks[4], exact[4]) < 1.02 * distance(at_once[4], exact[4])
 
 
 class Watch(TorchDispatchMode):
@@ -164,7 +165,7 @@ def test_without_gradients_only_the_logits_are_computed() -> None:
     x_BTD, weight_XD, labels_BT = head_case(torch.float32)
     expected = plain(x_BTD, weight_XD, labels_BT, 0.1)[0]
     with torch.no_grad(), Watch() as watch:
-        loss = head_loss_sum(x_BTD, weight_XD, labels_BT, z_loss=0.1, chunk_tokens=7, tp=None)
+        loss, _ = head_loss_sum(x_BTD, weight_XD, labels_BT, z_loss=0.1, chunk_tokens=7, tp=None)
     assert watch.num_products == 4
     assert not loss.requires_grad
     torch.testing.assert_close(loss, expected)
@@ -174,8 +175,8 @@ def test_without_gradients_only_the_logits_are_computed() -> None:
 def test_a_compiled_caller_gets_the_same() -> None:
     case = head_case(torch.float32)
     compiled = torch.compile(lambda *args: head_loss_sum(*args, z_loss=0.1, chunk_tokens=7, tp=None), backend="eager")
-    loss = compiled(*case)
-    for ours, exact in zip([loss.detach(), *torch.autograd.grad(loss, case[:2])], plain(*case, 0.1), strict=True):
+    loss, parts = compiled(*case)
+    for ours, exact in zip([loss.detach(), *parts, *torch.autograd.grad(loss, case[:2])], plain(*case, 0.1), strict=True):
         assert distance(ours, exact) < 1e-5
 
 
@@ -187,12 +188,13 @@ def check_vocabulary_parallel(directory: Path) -> None:
     tp = init_device_mesh("cpu", (dist.get_world_size(),))
     for dtype, gate in [(torch.float64, 1e-12), (torch.float32, 1e-5)]:
         x_BTD, weight_XD, labels_BT = head_case(dtype)
-        exact_loss, exact_x, exact_weight = plain(x_BTD, weight_XD, labels_BT, 0.3)
+        exact_loss, *exact_parts, exact_x, exact_weight = plain(x_BTD, weight_XD, labels_BT, 0.3)
         rows = slice(*[-(-VOCAB // tp.size()) * (tp.get_local_rank() + step) for step in (0, 1)])
         my_weight = weight_XD.detach()[rows].requires_grad_()
-        loss = head_loss_sum(x_BTD, my_weight, labels_BT, z_loss=0.3, chunk_tokens=7, tp=tp)
+        loss, parts = head_loss_sum(x_BTD, my_weight, labels_BT, z_loss=0.3, chunk_tokens=7, tp=tp)
         partial_x, grad_weight = torch.autograd.grad(loss, [x_BTD, my_weight])
         dist.all_reduce(partial_x)
         assert distance(loss, exact_loss) < gate
+        assert distance(parts, torch.stack(exact_parts)) < gate
         assert distance(partial_x, exact_x) < gate
         assert distance(grad_weight, exact_weight[rows]) < gate

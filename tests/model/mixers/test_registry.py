@@ -39,7 +39,7 @@ def test_it_builds_what_it_declares(kind: str) -> None:
 def test_its_gradients_are_the_same_however_much_is_recomputed(kind: str, mode: str) -> None:
     def gradients(compute: ComputeConfig) -> dict[str, Tensor]:
         model = build_model(replace(SMALL, layer_pattern=kind), None, device=CPU, seed=3, compute=compute)
-        model.loss_sum(TOKENS, TOKENS, z_loss=0.0, chunk_tokens=64).backward()
+        model.loss_sum(TOKENS, TOKENS, z_loss=0.0, chunk_tokens=64)[0].backward()
         return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
     plain, again = gradients(ComputeConfig()), gradients(ComputeConfig(activation_checkpointing=mode))  # type: ignore[arg-type]

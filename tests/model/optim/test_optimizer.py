@@ -106,6 +106,26 @@ def test_a_scale_is_that_of_the_gradients(name: str) -> None:
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_a_step_whose_gradients_are_not_finite_is_withheld_and_the_next_one_goes_on(name: str, number: float) -> None:
+    """Weights, moments and step counts, to the bit."""
+    bad, good = toy(), toy()
+    optimizers = [build_optimizer(model, declared(model), replace(CONFIG, name=name)) for model in (bad, good)]
+    for step in (1, 2):
+        for ours, theirs in zip(bad.parameters(), good.parameters(), strict=True):
+            theirs.grad = torch.sin(torch.arange(ours.numel()) + step).view_as(ours)
+            ours.grad = torch.full_like(ours, number)
+        optimizers[0].step(grad_scale=torch.tensor(torch.nan), found_inf=torch.tensor(1.0))
+        for ours, theirs in zip(bad.parameters(), good.parameters(), strict=True):
+            ours.grad = theirs.grad.clone()
+        optimizers[0].step(grad_scale=torch.tensor(1.0), found_inf=torch.tensor(0.0))
+        optimizers[1].step()
+    assert all(map(torch.equal, bad.parameters(), good.parameters()))
+    for ours, theirs in zip(*(optimizer.state.values() for optimizer in optimizers), strict=True):
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 DECLARED = model_parameters(PRESETS["tiny"])
 MISTAKES = {
     "embed.weigth": "optimizer.groups[1].pattern='embed.weigth': matches no parameter; did you mean embed.weight?",

@@ -52,15 +52,17 @@ def test_micro_batches_with_unequal_valid_tokens_are_one_batch() -> None:
     assert worst_difference(parts.weights, whole.weights)[0] < 1e-12
 
 
-def test_the_loss_is_the_mean_per_valid_token_before_the_update() -> None:
+def test_cross_entropy_and_z_loss_are_apart_and_means_per_valid_token_before_the_update() -> None:
     model = build_model(MODEL, None, device=CPU, seed=3)
     [batch] = batches(1, None, CASE)
     with torch.no_grad():
-        loss_sum, num_valid = cross_entropy_sum(model(batch.tokens_BT, batch.documents), batch.labels_BT, OPTIMIZER.z_loss)
+        logits = model(batch.tokens_BT, batch.documents)
+        (loss_sum, num_valid), (with_z, _) = (cross_entropy_sum(logits, batch.labels_BT, weight) for weight in (0.0, OPTIMIZER.z_loss))
 
     result = step_once(model, build_optimizer(model, model.declared, OPTIMIZER), 1, None, CASE)
 
     assert result.loss == pytest.approx((loss_sum / num_valid).item(), rel=1e-6)
+    assert result.z_loss == pytest.approx(((with_z - loss_sum) / num_valid).item(), rel=1e-2)
     assert result.tokens == (batch.labels_BT != IGNORED).sum()
 
 
@@ -83,7 +85,7 @@ def test_a_step_is_torchs_of_gradients_that_torchtitan_clips_to_the_bit(clip_nor
     for step in (1, 2):
         [batch] = batches(step, None, case)
         adamw.zero_grad()
-        loss_sum = theirs.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=OPTIMIZER.z_loss, chunk_tokens=11)
+        loss_sum, _ = theirs.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=OPTIMIZER.z_loss, chunk_tokens=11)
         (loss_sum / (batch.labels_BT != IGNORED).sum()).backward()
         norm = clip_grad_norm_(theirs.parameters(), clip_norm)
         adamw.step()
@@ -132,6 +134,31 @@ def test_a_spike_changes_neither_parameters_nor_optimizer(spike: Literal["loss",
     taken, _ = guarded(batches(2, None, CASE), spikes=SpikeGuard(sigma=3.0, history=torch.full((4, 2), 100.0, dtype=torch.float64)))
     assert taken == replace(skipped, skipped=False)
     assert not torch.equal(model.head.weight, before[0]["head.weight"])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("what", ["gradient", "loss"])
+def test_an_update_that_is_not_finite_is_withheld_and_told(name: Literal["adamw", "muon"], what: Literal["gradient", "loss"]) -> None:
+    """A single number of one gradient, or the loss alone, is enough; nothing of it is left in the next step."""
+    case = replace(CASE, optimizer=replace(OPTIMIZER, name=name))
+    model = build_model(MODEL, None, device=CPU, seed=3)
+    optimizer = build_optimizer(model, model.declared, case.optimizer)
+    step_once(model, optimizer, 1, None, case)
+    before = full(dict(model.named_parameters())), copy.deepcopy(optimizer.state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        if what == "loss":
+            nothing = torch.tensor([torch.inf, 0.0])
+            patch.setattr(type(model), "loss_sum", lambda self, *args, **kwargs: (0 * self.norm.weight.sum(), nothing))
+        else:
+            handle = model.norm.weight.register_hook(lambda grad: grad.index_fill(0, torch.tensor([1]), torch.nan))
+        skipped = step_once(model, optimizer, 2, None, case)
+        if what == "gradient":
+            handle.remove()
+
+    assert (skipped.skipped, skipped.is_finite) == (True, False)
+    torch.testing.assert_close((full(dict(model.named_parameters())), optimizer.state_dict()), before, rtol=0.0, atol=0.0)
+    taken = step_once(model, optimizer, 2, None, case)
+    assert (taken.skipped, taken.is_finite) == (False, True)
 
 
 def test_a_batch_is_learnt_by_heart() -> None:
@@ -189,7 +216,7 @@ def test_a_memory_budget_makes_the_compiler_keep_less(monkeypatch: pytest.Monkey
         model = build_model(MODEL, None, device=CPU, seed=3, compute=compute)
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda saved, kept=kept: kept.append(saved.numel()) or saved, lambda saved: saved):
-            loss = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=0.0, chunk_tokens=50)
+            loss, _ = model.loss_sum(batch.tokens_BT, batch.labels_BT, batch.documents, z_loss=0.0, chunk_tokens=50)
         loss.backward()
         num_kept[budget] = sum(kept)
     assert num_kept[0.0] < 0.4 * num_kept[1.0]

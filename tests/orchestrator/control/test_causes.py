@@ -75,6 +75,7 @@ BY_NAME_AND_TEXT["OutOfMemoryError"] = "gpu_out_of_memory " * (len(TEXTS) - 1) +
 BY_NAME = {
     "ConfigMismatch": "config",
     "NoCheckpoint": "config",
+    "Diverged": "diverged",
     "DatasetMissing": "config",
     "DatasetTooSmall": "config",
     "ManifestInvalid": "config",

@@ -58,8 +58,12 @@ LIMITS = {
     Cause.KERNELS: 3,
     Cause.HARDWARE: 3,
     Cause.CONFIG: 2,
+    Cause.DIVERGED: 2,
     Cause.ABORTED: 5,
 }
+
+
+NO_STRIKES = (Cause.LEAVING, Cause.FENCED, Cause.DIVERGED, Cause.ACCESS, Cause.STORE, Cause.ABORTED, Cause.PEER_LOST)
 
 
 @pytest.mark.parametrize("cause", Cause)
@@ -87,7 +91,7 @@ def test_how_often_each_cause_may_come_in_a_row_at_the_same_step(cause: Cause):
         (Cause.GPU_OUT_OF_MEMORY, 1),
         (Cause.CRASHED, 1),
         (Cause.HUNG, 1),
-        *((cause, 0) for cause in (Cause.LEAVING, Cause.FENCED, Cause.ACCESS, Cause.STORE, Cause.ABORTED, Cause.PEER_LOST)),
+        *((cause, 0) for cause in NO_STRIKES),
     ],
 )
 def test_what_is_held_against_a_machine(cause: Cause, strikes: int):
@@ -248,3 +252,20 @@ def test_full_disks_cordon_nobody_and_end_the_run_instead_of_leaving_it_to_wait_
             state = play(placed(attempt, f"{node}z"), failed(attempt, fault(Cause.DISK_FULL, node)), gone(attempt), state=state)
     assert state.label == "failed"
     assert not any(one.cordons for one in state.incidents)
+
+
+def test_a_run_that_diverges_again_at_the_same_step_ends_though_nodes_are_free():
+    """Every rank says so: another node would not help."""
+    state = play(*running())
+    for attempt in (1, 2):
+        diverged = fault(Cause.DIVERGED, "a", ranks=2, nodes=2, detail="loss nan")
+        state = play(placed(attempt, "ab"), failed(attempt, diverged, at_step=41), gone(attempt, spares=2), state=state)
+        assert state.label == ("failed" if attempt == 2 else "recovering")
+    assert state.reason == "diverged 2 times in a row at step 41: loss nan"
+
+
+def test_a_run_that_diverges_ends_at_once_where_it_is_told_to():
+    strict = replace(TERMS, recovery=replace(TERMS.recovery, on_nonfinite="fail"))
+    diverged = fault(Cause.DIVERGED, "a", ranks=2, nodes=2, detail="loss nan")
+    state = play(submitted(strict), placed(1, "ab"), failed(1, diverged), gone(1))
+    assert (state.label, state.restarts, state.reason) == ("failed", 0, "diverged: loss nan")

@@ -15,7 +15,7 @@ STORED = codec.to_json(json.loads(Path(__file__).with_name("stored_by_0_1.json")
 """`runs/plain/config/0001.json` of a run of the recipe tiny, as the version before the rooms wrote it."""
 TRAINING_DIGEST = "d16d2fca2be48b1f99eb33972316816c9cb59e3da6a7dd2d735fb04b5f3d1846"
 SETTING = "504bab65fe69"
-"""What that run's checkpoints and its ledger hold."""
+"""What that run's checkpoints hold, and its ledger."""
 
 
 def stored() -> RunConfig:
@@ -28,9 +28,19 @@ def test_its_configuration_is_written_again_byte_for_byte() -> None:
     assert codec.to_json(stored()) == STORED
 
 
-def test_its_checkpoints_and_replays_still_belong_to_it() -> None:
+def test_its_checkpoints_still_belong_to_it() -> None:
     assert training_digest(stored()) == TRAINING_DIGEST
-    assert setting_of(stored(), torch_version="2.13.0+cpu") == SETTING
+
+
+def test_its_losses_which_hold_the_z_loss_are_not_compared_with_later_ones_to_the_bit() -> None:
+    assert setting_of(stored(), torch_version="2.13.0+cpu") != SETTING
+
+
+def test_what_keeps_documents_apart_learns_other_labels_and_is_another_run() -> None:
+    """Its checkpoints hold the digest of its settings alone; which is refused, so that no run changes what it learns on its way."""
+    packed = replace(stored(), data=replace(stored().data, document_masking=True))
+    decisive = (packed.model, packed.data, packed.optimizer, packed.start, packed.train.batch_rows, packed.train.seed)
+    assert training_digest(packed) != codec.digest(decisive)
 
 
 def test_a_later_field_counts_once_it_says_something() -> None:

@@ -13,7 +13,7 @@ from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreError
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
 from model.train.spikes import build_spike_guard
-from orchestrator.errors import Fenced
+from orchestrator.errors import Diverged, Fenced
 from orchestrator.messages import CheckpointLost, Resumed
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.keys import checkpoint_directory
@@ -83,6 +83,29 @@ def test_a_save_that_is_due_too_early_waits_and_is_counted(exchange: Exchange):
 
     assert training.committed == [3, 6]
     assert training.checkpointer.num_waits == 1
+
+
+@pytest.mark.parametrize("name", ["model.weight", "optimizer.weight.step"])
+def test_what_is_not_finite_on_one_rank_is_committed_by_none_and_removes_nothing(name: str):
+    """Not even where it would be the newest of those that are kept."""
+    store = MemoryStore()
+
+    def save(exchange: Exchange) -> None:
+        training = begin(store, exchange, 1, keep_latest=2)
+        training.save(3, 6)
+        training.record(9)
+        state = state_at(9)
+        if exchange.rank == 1:
+            state[name].view(-1)[0] = torch.nan
+        training.checkpointer.save(9, state)
+        training.check_after_its_end()
+
+    errors = on_ranks(2, save)
+
+    assert [(type(error), str(error)) for error in errors] == [(Diverged, str(errors[0]))] * 2
+    assert str(errors[0]).startswith(f"step 9: {name} is not finite, the checkpoint is not committed")
+    assert [commit.step for commit in open_commit_log(store).trusted()] == [6, 3]
+    assert {"step-000000003-a0001", "step-000000006-a0001"} <= steps_on_store(store)
 
 
 def test_a_failed_save_shows_at_the_next_step(exchange: Exchange):

@@ -87,6 +87,28 @@ def test_a_missing_file_costs_a_checkpoint(exchange: Exchange, name: str):
     assert f"{name} is missing" in resumed.rejected[0]
 
 
+@pytest.mark.parametrize("name", ["model.weight", "optimizer.weight.step"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_a_checkpoint_of_an_earlier_version_that_is_not_finite_is_refused(
+    exchange: Exchange, name: str, number: float, monkeypatch: pytest.MonkeyPatch
+):
+    store, ruined = MemoryStore(), state_at(6)
+    ruined[name].view(-1)[-1] = number
+    training = begin(store, exchange, 1)
+    training.save(3)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("orchestrator.worker.checkpoint._require_finite", lambda *_: None)
+        training.record(6)
+        training.checkpointer.save(6, ruined)
+        training.checkpointer.wait()
+
+    resumed, state = begin(store, exchange, 2).load()
+
+    assert (resumed.step, steps_refused(store)) == (3, [6])
+    assert f"refused: {name} is not finite in the checkpoint of step 6: training had diverged" in resumed.rejected[0]
+    assert torch.equal(state["model.weight"], torch.full((4, 3), 3.0))
+
+
 def test_a_checkpoint_that_was_refused_once_is_never_considered_again(exchange: Exchange):
     store = saved(3, 6)
     good = store.objects[checkpoint_directory(6, 1) + "__0_0.distcp"]

@@ -41,7 +41,7 @@ def fresh(model: ModelConfig = MODEL, optimizer: OptimizerConfig = ADAMW, *, see
 
 def loss_of(module: HybridLM) -> Tensor:
     tokens = torch.randint(VOCAB_SIZE, (2, SEQ_LEN + 1), generator=torch.Generator().manual_seed(7))
-    return module.loss_sum(tokens[:, :-1], tokens[:, 1:], z_loss=0.0, chunk_tokens=64)
+    return module.loss_sum(tokens[:, :-1], tokens[:, 1:], z_loss=0.0, chunk_tokens=64)[0]
 
 
 def trained() -> tuple[HybridLM, torch.optim.Optimizer]:

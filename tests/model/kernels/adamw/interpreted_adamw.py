@@ -74,6 +74,20 @@ def values() -> Iterator[str]:
             yield from (f"{variant}, scale {scale}: {wrong}" for wrong in differences(found, exact))
 
 
+def withheld() -> Iterator[str]:
+    """Gradients that are not finite change nothing where that was found, and 0 for found changes no bit of an ordinary step."""
+    for found_inf in (0.0, 1.0):
+        found, exact = states(), states()
+        for tensors, flag in ((found, torch.tensor(found_inf)), (exact, None)):
+            grads = [torch.full((size,), torch.nan) if found_inf else grad for size, grad in zip(SIZES, gradients(0), strict=True)]
+            parameters, *moments, steps = tensors.values()
+            if not (found_inf and flag is None):
+                triton_adamw.update(parameters, grads, *moments, steps, grad_scale=None, found_inf=flag, **SETTINGS)
+        for name, tensors in found.items():
+            if not all(map(torch.equal, tensors, exact[name])):
+                yield f"found_inf={found_inf}: {name} is another"
+
+
 def exact_optimizer(tensors: dict[str, list[Tensor]], settings: dict[str, float]) -> torch.optim.AdamW:
     betas = settings["beta1"], settings["beta2"]
     optimizer = torch.optim.AdamW(
@@ -159,7 +173,7 @@ def kernel_everywhere() -> Iterator[list[int]]:
         yield ran
 
 
-CHECKS = {check.__name__: check for check in (values, corrections, optimizers)}
+CHECKS = {check.__name__: check for check in (values, withheld, corrections, optimizers)}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tests.model.kernels.interpreter import needs_triton, run_interpreted
 
 @needs_triton
 @pytest.mark.xdist_group("triton interpreter")
-@pytest.mark.parametrize("check", ["values", "corrections", "optimizers"])
+@pytest.mark.parametrize("check", ["values", "withheld", "corrections", "optimizers"])
 def test_it_does_what_torch_does(check: str, tmp_path: Path) -> None:
     run_interpreted("tests.model.kernels.adamw.interpreted_adamw", check, caches=tmp_path)
 

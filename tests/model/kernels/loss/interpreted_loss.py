@@ -58,8 +58,8 @@ def fence_of(inside: Tensor) -> Tensor:
 
 def definition(logits_CX: Tensor, labels_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
     exact = logits_CX.double().requires_grad_()
-    loss, _ = cross_entropy_sum(exact, labels_C, z_loss)
-    return loss.detach(), torch.autograd.grad(loss, exact)[0]
+    loss, cross_entropy = (cross_entropy_sum(exact, labels_C, weight)[0] for weight in (z_loss, 0.0))
+    return torch.stack([cross_entropy, loss - cross_entropy]).detach(), torch.autograd.grad(loss, exact)[0]
 
 
 def fused(logits_CX: Tensor, labels_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,9 @@ def distance(ours: Tensor, exact: Tensor) -> float:
 
 
 def compare(name: str, found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> Iterator[str]:
-    for tensor, ours, theirs in zip(("loss", "gradient"), found, exact, strict=True):
+    """Cross-entropy and z-loss, each by itself, and the gradient."""
+    pairs = zip(("cross-entropy", "z-loss", "gradient"), (*found[0], found[1]), (*exact[0], exact[1]), strict=True)
+    for tensor, ours, theirs in pairs:
         if not distance(ours, theirs) < TOLERANCE[ours.dtype]:  # NaN too
             yield f"{name}: {tensor} is {distance(ours, theirs):.1e} off"
 
@@ -116,9 +118,9 @@ def other_ranks_rows() -> Iterator[str]:
         target_C = torch.tensor([-1, 5000, -4000, 9000])
         wide = logits_CX.double().requires_grad_()
         log_sum_exp_C = wide.logsumexp(-1)
-        exact = (log_sum_exp_C + Z_LOSS * log_sum_exp_C.square()).sum()
+        exact = torch.stack([log_sum_exp_C, Z_LOSS * log_sum_exp_C.square()]).sum(-1)
         found = operator.loss_and_gradient(fenced(logits_CX, 7), target_C, torch.ones(4, dtype=torch.bool), Z_LOSS, None, True)
-        yield from compare(str(dtype), found, (exact.detach(), torch.autograd.grad(exact, wide)[0]))
+        yield from compare(str(dtype), found, (exact.detach(), torch.autograd.grad(exact.sum(), wide)[0]))
 
 
 def extremes() -> Iterator[str]:
@@ -184,7 +186,7 @@ def check_ranks(directory: Path) -> None:
 
     rows = slice(*[-(-vocabulary // 2) * (tp.get_local_rank() + step) for step in (0, 1)])
     x_BTD, my_weight = x_BTD.requires_grad_(), weight_XD[rows].clone().requires_grad_()
-    loss = head_loss_sum(x_BTD, my_weight, labels_BT, z_loss=Z_LOSS, chunk_tokens=4, tp=tp)
+    loss, _ = head_loss_sum(x_BTD, my_weight, labels_BT, z_loss=Z_LOSS, chunk_tokens=4, tp=tp)
     partial_x, grad_weight = torch.autograd.grad(loss, [x_BTD, my_weight])
     dist.all_reduce(partial_x)
 

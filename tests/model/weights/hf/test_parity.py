@@ -96,7 +96,7 @@ def results(oracle: Path, case: Case) -> dict[str, Tensor]:
 def mean_loss(module: HybridLM, tokens_BT: Tensor) -> Tensor:
     """By the path that training takes, in chunks that don't divide T."""
     labels_BT = F.pad(tokens_BT[:, 1:], (0, 1), value=IGNORED)
-    return module.loss_sum(tokens_BT, labels_BT, z_loss=0.0, chunk_tokens=24) / (labels_BT != IGNORED).sum()
+    return module.loss_sum(tokens_BT, labels_BT, z_loss=0.0, chunk_tokens=24)[0] / (labels_BT != IGNORED).sum()
 
 
 def documents_of(case: Case) -> Documents:

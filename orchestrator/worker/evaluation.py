@@ -1,0 +1,64 @@
+"""Held-out text, looked at now and then: the same samples every time, under every layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_pipeline.config import DataConfig
+from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.read.batch import TokenBatch
+from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.protocol import ObjectStore
+from model.lm import HybridLM
+from model.train.batch import Batch
+from model.train.evaluate import mean_cross_entropy
+from model.train.metrics import StepMetrics
+from orchestrator.config import RunConfig
+from orchestrator.errors import ConfigMismatch
+from orchestrator.worker.world import World
+
+SEED = 0
+"""Chooses the samples."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """One rank's part. Make it with `build_evaluation`."""
+
+    config: RunConfig
+    loader: Loader
+    bytes_per_token: float | None
+    """Of the dataset's text; None where its manifest does not know."""
+
+    def is_due(self, step: int) -> bool:
+        """The last step is always looked at."""
+        return step % self.config.eval.every_steps == 0 or step == self.config.train.num_steps
+
+    def measured(
+        self, metrics: StepMetrics, model: HybridLM, world: World, micro_batches: Callable[[TokenBatch], list[Batch]]
+    ) -> StepMetrics:
+        """The metrics of a step with what the model makes of the held-out text after it."""
+        batches = (batch for number in range(self.config.eval.num_batches) for batch in micro_batches(self.loader.read(number + 1)))
+        loss = mean_cross_entropy(model, batches, chunk_tokens=self.config.compute.loss_chunk_tokens, mesh=world.mesh)
+        bits = loss / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
+        return replace(metrics, eval_loss=loss, eval_bits_per_byte=bits)
+
+
+def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_dir: Path) -> Evaluation | None:
+    """None where the run has no held-out text. Raises ConfigMismatch, DataError, StoreError."""
+    if not config.eval.dataset:
+        return None
+    manifest = load_manifest(store, config.eval.dataset)
+    if problem := config.eval.problem_with(
+        vocab_size=manifest.vocab_size, num_samples=manifest.num_samples(config.data.seq_len), config=config
+    ):
+        raise ConfigMismatch(problem)
+    rows = config.train.batch_rows
+    data = DataConfig(dataset=config.eval.dataset, seq_len=config.data.seq_len, seed=SEED, document_masking=config.data.document_masking)
+    loader = build_loader(
+        manifest=manifest, config=data, store=store, cache_dir=cache_dir, batch_rows=rows, rank_rows=world.rank_rows(rows)
+    )
+    return Evaluation(config=config, loader=loader, bytes_per_token=manifest.bytes_per_token)

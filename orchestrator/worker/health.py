@@ -1,0 +1,36 @@
+"""Whether a run's numbers still lead anywhere, by what its last steps measured. No torch."""
+
+from __future__ import annotations
+
+from model.optim.config import OptimizerConfig
+from model.train.metrics import StepMetrics
+from orchestrator.config import RecoveryConfig
+from orchestrator.errors import Diverged
+
+REMEDY = "lower optimizer.lr or lengthen its warmup, or look at the data of these steps"
+
+
+class Health:
+    """Counts updates that were left out in a row. Ranks measure the same, so all of them end at the same step."""
+
+    def __init__(self, recovery: RecoveryConfig, optimizer: OptimizerConfig) -> None:
+        self._policy = recovery.on_nonfinite
+        self._max_nonfinite = recovery.max_nonfinite if recovery.on_nonfinite == "skip" else 0
+        self._max_skipped = max(2, optimizer.skip_window // 2)
+        self._nonfinite = self._skipped = 0
+
+    def check(self, step: int, metrics: StepMetrics, *, is_last: bool) -> None:
+        """Raises Diverged where too many updates in a row were left out. A run never ends on numbers that are not finite."""
+        self._nonfinite = 0 if metrics.is_finite else self._nonfinite + 1
+        self._skipped = self._skipped + 1 if metrics.skipped else 0
+        measured = f"step {step}: loss {metrics.loss:g}, gradient norm {metrics.grad_norm:g}"
+        if self._nonfinite > self._max_nonfinite or (self._nonfinite and is_last):
+            limit = f"recovery.max_nonfinite={self._max_nonfinite}" if self._policy == "skip" else f"recovery.on_nonfinite={self._policy}"
+            last = ", the last one of the run" if is_last else ""
+            raise Diverged(f"{measured}: not finite, {_in_a_row(self._nonfinite)} ({limit}){last}; {REMEDY}")
+        if self._skipped > self._max_skipped:
+            raise Diverged(f"{measured}: a spike, {_in_a_row(self._skipped)}; raise optimizer.skip_sigma, {REMEDY}")
+
+
+def _in_a_row(number: int) -> str:
+    return "its update was withheld" if number == 1 else f"the updates of {number} steps in a row were withheld"

@@ -1,0 +1,61 @@
+"""When a run's numbers lead nowhere any more."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from model.optim.config import OptimizerConfig
+from model.train.metrics import StepMetrics
+from orchestrator.config import RecoveryConfig
+from orchestrator.errors import Diverged
+from orchestrator.worker.health import Health
+
+GOOD = StepMetrics(loss=2.0, grad_norm=1.0, tokens=64)
+SPIKE = replace(GOOD, skipped=True)
+NAN, INF = replace(SPIKE, loss=math.nan), replace(SPIKE, grad_norm=math.inf)
+
+
+def steps_taken(*measured: StepMetrics, optimizer: OptimizerConfig | None = None, ends: bool = False, **recovery: object) -> int:
+    """Of so many steps; it ends the run when not all are."""
+    health = Health(RecoveryConfig(**recovery), optimizer or OptimizerConfig())
+    for step, metrics in enumerate(measured, start=1):
+        try:
+            health.check(step, metrics, is_last=ends and step == len(measured))
+        except Diverged:
+            return step - 1
+    return len(measured)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF])
+def test_a_few_steps_in_a_row_that_are_not_finite_are_passed_over_and_one_more_ends_the_attempt(bad: StepMetrics):
+    assert steps_taken(GOOD, bad, bad, bad, GOOD, bad, bad, bad, GOOD) == 9
+    assert steps_taken(GOOD, bad, bad, bad, bad) == 4
+    assert steps_taken(bad, bad, max_nonfinite=1) == 1
+
+
+@pytest.mark.parametrize("policy", ["rollback", "fail"])
+def test_where_nothing_is_to_be_skipped_the_first_one_ends_it(policy: str):
+    assert steps_taken(GOOD, NAN, on_nonfinite=policy) == 1
+    assert steps_taken(SPIKE, SPIKE, on_nonfinite=policy) == 2, "a spike is finite"
+
+
+def test_no_run_ends_on_a_step_that_is_not_finite():
+    assert steps_taken(GOOD, NAN, ends=True) == 1
+    assert steps_taken(GOOD, NAN, GOOD, ends=True) == 3
+
+
+def test_spikes_in_a_row_end_it_once_they_are_half_of_what_steps_are_compared_with():
+    optimizer = OptimizerConfig(skip_sigma=6.0, skip_window=8)
+    assert steps_taken(*[SPIKE] * 4, GOOD, *[SPIKE] * 4, GOOD, optimizer=optimizer) == 10
+    assert steps_taken(GOOD, *[SPIKE] * 9, optimizer=optimizer) == 5
+
+
+def test_what_it_says_is_one_line_with_the_numbers_the_limit_and_what_to_do():
+    health = Health(RecoveryConfig(max_nonfinite=0), OptimizerConfig())
+    with pytest.raises(Diverged) as caught:
+        health.check(7, NAN, is_last=True)
+    assert str(caught.value) == (
+        "step 7: loss nan, gradient norm 1: not finite, its update was withheld (recovery.max_nonfinite=0), the last one of the run; "
+        "lower optimizer.lr or lengthen its warmup, or look at the data of these steps"
+    )
