@@ -41,5 +41,9 @@ class Abandoned(UserError):
     """The controller of a followed run has not answered for a while; ends a command with exit status 4, since the run may go on."""
 
 
+class NotStarted(NotReachable):
+    """A controller could not even begin, so that nothing of its run runs; the message says why."""
+
+
 class NotOpen(NotReachable):
     """A controller is there, but does not control its run, or does not understand what it is asked; the message says why."""

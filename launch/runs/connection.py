@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.config import StorageConfig
-from launch.errors import NotOpen, NotReachable
+from launch.errors import NotOpen, NotReachable, NotStarted
 from launch.status import KEYS, Status
 from model.train.metrics import in_status
 from orchestrator.config import RunConfig
@@ -110,9 +110,11 @@ class Connection:
         return None if actor is None else RunHandle(run, actor)
 
     def start_controller(self, run: str, storage: StorageConfig) -> RunHandle:
-        """A new one, or the one that there is. Raises NotReachable."""
+        """A new one, or the one that there is. Raises NotReachable, NotStarted among it."""
         try:
             return RunHandle(run, client.start_controller(run, storage))
+        except client.ControllerFailed as error:
+            raise NotStarted(str(error)) from error
         except client.ClusterUnreachable as error:
             raise NotReachable(str(error)) from error
 

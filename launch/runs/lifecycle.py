@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from launch.config.storage import storage_hint
-from launch.errors import NotOpen, NotReachable, WrongMoment
+from launch.errors import NotOpen, NotReachable, NotStarted, WrongMoment
 from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
 from launch.runs.preflight import prepare_dataset, settle_start
-from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
+from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing, withdraw_run
 from launch.runs.view import RunView, statuses
 from launch.status import Status
 from orchestrator.config import RunConfig
@@ -30,6 +30,7 @@ POLL_S = 0.3
 def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     """Creates the run and starts its controller on the cluster at `address`, or on the local one where that is empty.
 
+    Where no controller can begin, the name is given back.
     Raises RunExists, NotReachable, DataError, StoreError.
     """
     store = open_store(config.storage)
@@ -40,7 +41,11 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
         if config.start.run:
             hold_start(store, config)
         create_run(store, config, at_s=time.time())
-        _start_controller(connection, config.name, config.storage, address)
+        try:
+            _start_controller(connection, config.name, config.storage, address)
+        except NotStarted as error:
+            withdraw_run(store, config)
+            raise NotStarted(f"run {config.name}: was not begun, and its name is free again: {error}") from error
 
 
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
@@ -124,6 +129,8 @@ def _start_controller(connection: Connection, name: str, storage: StorageConfig,
     """Starts a controller and waits until it controls the run. What can't be done yet stays asked for, in the journal."""
     try:
         connection.start_controller(name, storage).wait_until_open()
+    except NotStarted:
+        raise
     except NotOpen as error:
         restart = "restart the cluster with them" if address else "`braid cluster down`"
         remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {name}{storage_hint(storage)}`"

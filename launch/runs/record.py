@@ -23,7 +23,8 @@ from orchestrator.control.status import build_status
 from orchestrator.errors import Superseded
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
-from orchestrator.records.keys import JOURNAL, NAMES, name_key, store_of_run
+from orchestrator.records.holds import release_start
+from orchestrator.records.keys import JOURNAL, NAMES, journal_key, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 
@@ -69,6 +70,15 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
         new_history(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
     except (KeyExists, Superseded) as error:
         raise _exists(config.name) from error
+
+
+def withdraw_run(store: ObjectStore, config: RunConfig) -> None:
+    """Gives the name of a run back that was submitted just now and to which nothing has happened since. Raises StoreError."""
+    run_store = run_store_of(store, config.name)
+    if [info.key for info in run_store.list(JOURNAL)] == [journal_key(1)]:
+        run_store.delete(journal_key(1))
+        store.delete(name_key(config.name))
+        release_start(store, config)
 
 
 def refuse_existing(store: ObjectStore, name: str) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from orchestrator import codec
 from orchestrator.deadlines import CONNECT_WITHIN_S, LOCAL_CLUSTER_STARTS_WITHIN_S
+from orchestrator.node.own_python import own_python
 from orchestrator.node.processes import kill_all, look_at, pids_with_environment, processes, send, tree_of
 
 MARK = "BRAID_LOCAL_CLUSTER"
@@ -128,7 +129,7 @@ def _start(directory: Path, home: Path, num_nodes: int) -> str:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     ray_dir = tempfile.mkdtemp(prefix="braid-", dir="/tmp")
-    command = [sys.executable, "-m", "orchestrator.ray_backend.local.main", str(directory), str(num_nodes)]
+    command = [sys.executable, "-P", "-m", "orchestrator.ray_backend.local.main", str(directory), str(num_nodes)]
     (directory / "ray-dir").write_text(ray_dir)
     with (directory / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(
@@ -152,7 +153,8 @@ def _start(directory: Path, home: Path, num_nodes: int) -> str:
 
 
 def _environment(home: Path, token: Path, ray_dir: str) -> dict[str, str]:
-    return os.environ | {
+    without_paths = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # of whoever happens to start it
+    return own_python(without_paths) | {
         "BRAID_HOME": str(home),
         MARK: ray_dir,
         "RAY_AUTH_MODE": "token",

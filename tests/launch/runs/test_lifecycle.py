@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
-from launch.errors import NotReachable
+from launch.errors import NotReachable, NotStarted
 from launch.runs import lifecycle
-from launch.runs.record import read_run, run_store_of
+from launch.runs.record import read_run, run_names, run_store_of
 from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import Event, ResumeRequested
@@ -49,16 +49,19 @@ class Controller:
 
 
 class FakeCluster:
-    """Has the controller that is given, or none until one is started."""
+    """Has the controller that is given, or none until one is started; with a `failure` none begins."""
 
     def __init__(self, controller: LeavingController | Controller | None) -> None:
         self.controller = controller
         self.num_started = 0
+        self.failure: NotReachable | None = None
 
     def find_controller(self, run: str) -> LeavingController | Controller | None:
         return self.controller
 
     def start_controller(self, run: str, storage: StorageConfig) -> Controller:
+        if self.failure is not None:
+            raise self.failure
         self.num_started += 1
         return Controller()
 
@@ -102,6 +105,30 @@ def test_a_run_that_waits_for_nodes_keeps_what_it_is_to_begin_from(tmp_path: Pat
     connect_to(None, monkeypatch)
     lifecycle.submit(config_at(tmp_path, "name=second", "start.run=first"), address="head:6379", tell=print)
     assert held_checkpoints(run_store_of(store_at(tmp_path), "first")) == {(5, 1)}
+
+
+def test_a_run_whose_controller_can_not_begin_gives_its_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_checkpoint(tmp_path, stored_run(tmp_path), attempt=1, step=5)
+    put_dataset(tmp_path)
+    cluster = connect_to(None, monkeypatch)
+    config = config_at(tmp_path, "name=second", "start.run=first")
+    cluster.failure = NotStarted("the controller of second did not start: No module named 'orchestrator'")
+    with pytest.raises(NotStarted, match=r"^run second: was not begun, and its name is free again: the controller of second did not start"):
+        lifecycle.submit(config, address="head:6379", tell=print)
+    assert run_names(store_at(tmp_path)) == ["first"]
+    assert held_checkpoints(run_store_of(store_at(tmp_path), "first")) == set()
+
+    cluster.failure = None
+    lifecycle.submit(config, address="head:6379", tell=print)
+    assert (run_names(store_at(tmp_path)), cluster.num_started) == (["first", "second"], 1)
+
+
+def test_a_run_whose_controller_may_begin_yet_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_dataset(tmp_path)
+    connect_to(None, monkeypatch).failure = NotReachable("the controller of first did not start: Get timed out")
+    with pytest.raises(NotReachable, match=r"^run first: is submitted, but nothing controls it: .* `braid resume first"):
+        lifecycle.submit(config_at(tmp_path), address="head:6379", tell=print)
+    assert read_run(config_at(tmp_path).storage, "first").state.label == "queued"
 
 
 def test_a_controller_that_ends_before_it_answers_has_stopped_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
