@@ -13,7 +13,7 @@ from orchestrator.deadlines import CONNECT_WITHIN_S, CONTROLLER_LEAVES_WITHIN_S,
 from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.names import NAMESPACE, controller_name
 from orchestrator.ray_backend.remote_errors import cause_of
-from orchestrator.ray_backend.session import CantJoin, join
+from orchestrator.ray_backend.session import CantJoin, join_tried
 
 
 class ClusterUnreachable(Exception):
@@ -42,7 +42,7 @@ def connect(address: str, *, token_path: Path | None = None) -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_path)
         os.environ["RAY_AUTH_MODE"] = "token"
     try:
-        join(address)
+        join_tried(address)
     except CantJoin as error:
         remedy = "`braid cluster down` ends what is left of it" if token_path is not None else "restart that cluster"
         raise ClusterUnreachable(f"Ray at {address} can't be joined: {error}; {remedy}, then `braid resume` its runs") from error
