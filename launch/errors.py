@@ -25,6 +25,10 @@ class OnlyWeights(UserError):
     """The run was imported or averaged: there is no training to speak of."""
 
 
+class NoSuchLog(UserError):
+    """Nobody has what a worker printed, or not yet."""
+
+
 class NoSuchCheckpoint(UserError):
     """The run has no checkpoint, or none that is whole, of which it can do what was asked for."""
 

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from data_pipeline.config import check_name
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
 from launch.commands.options import Endpoint, Storage
-from launch.commands.terminal import tell
+from launch.commands.terminal import console, tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
 from launch.units import human
@@ -45,7 +44,9 @@ def build(
     store = open_store(where)
     refuse_existing(store, name)
     documents = open_corpus(corpus)
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), console=console(stderr=True), transient=True
+    ) as progress:
         task = progress.add_task("training a tokenizer" if tokenizer is None else "reading the tokenizer")
         made = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(documents, vocab_size)
 

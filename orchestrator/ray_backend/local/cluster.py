@@ -210,10 +210,10 @@ def _is_alive(state: LocalState) -> bool:
 
 
 def read_state(directory: Path) -> LocalState | None:
-    """None where there is none, or one that another version wrote."""
+    """None where there is none, or none that can be read, as one that another version wrote."""
     try:
         return codec.from_json(LocalState, (directory / "cluster.json").read_bytes())
-    except (FileNotFoundError, codec.DecodeError):
+    except (OSError, codec.DecodeError):
         return None
 
 
@@ -223,8 +223,12 @@ def directory_of(home: Path) -> Path:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """One process at a time starts or stops the cluster of a home."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """One process at a time starts or stops the cluster of a home. Raises LocalClusterFailed where its files can't be written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        trouble = f"{error.filename or directory}: {error.strerror or error}"
+        raise LocalClusterFailed(f"{trouble}; BRAID_HOME must be a directory that can be written to, with room") from error
