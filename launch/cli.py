@@ -1,7 +1,7 @@
 """`braid`: what a person types. Here the commands are put together, and errors become lines and exit statuses.
 
 Exit status: 0 good, 1 the thing asked about is not, 2 the request can't be done (one line says why and what to do),
-3 a followed run was stopped, 4 a followed run does not answer any more: it may have ended, and it may go on.
+3 a followed run was stopped, 4 a run that is followed, or to be stopped, does not answer: it may have ended, and it may go on.
 """
 
 import sys

@@ -22,7 +22,7 @@ from launch.runs.trust import trust
 from launch.runs.view import open_view, statuses
 from launch.show.follow import show, show_json, warned
 from launch.show.render import checkpoints_table, runs_table, status_view
-from launch.status import Status
+from launch.status import ENDED, Status
 from orchestrator.config import RunConfig
 
 POLL_S = 0.5
@@ -121,9 +121,15 @@ def stop(
     endpoint_url: Endpoint = "",
     address: Address = "",
 ) -> None:
-    """Write a checkpoint, then stop. Returns when the run has ended; exit status 1 where that checkpoint failed."""
+    """Write a checkpoint, then stop. Returns when the run has ended; exit status 1 where that checkpoint failed.
+
+    Where its cluster can't be seen, the stop is recorded on the store; exit status 4 where workers may still train on.
+    """
     where = storage_of(storage, endpoint_url)
     last = lifecycle.stop(where, run, now=now, address=address, tell=tell)
+    if last["state"] not in ENDED:
+        tell(f"{run}: is to stop, and may not have; last checkpoint at step {last['last_committed_step']}")
+        raise typer.Exit(4)
     tell(f"{run}: {last['state']} ({last['reason']}), last checkpoint at step {last['last_committed_step']}")
     if last["state"] != "finished":
         tell(f"go on with `braid resume {run}{storage_hint(where)}`")

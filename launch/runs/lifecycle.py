@@ -3,6 +3,7 @@
 import collections
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
@@ -12,10 +13,10 @@ from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
 from launch.runs.preflight import prepare_dataset, settle_start
 from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing, withdraw_run
+from launch.runs.unseen import stop_unseen
 from launch.runs.view import RunView, statuses
 from launch.status import Status
 from orchestrator.config import RunConfig
-from orchestrator.control.controller import stop_without_cluster
 from orchestrator.control.events import ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage, Terms, terms_of
@@ -86,21 +87,37 @@ def _ask_in_journal(record: RunRecord, terms: Terms) -> None:
 def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Tell) -> Status:
     """Returns the status of the ended run. A run without a controller gets one, which finds its workers and ends them.
 
-    Where this machine has no cluster, nothing is left of the run but its journal, and the stop is written there.
+    Where no cluster can be seen, the stop is written to the store, and the run has ended only where nothing of it can be running: see
+    `unseen`. A cluster that was named and does not answer is passed over with `now` only, since it might be named wrongly.
     Raises WrongMoment, NoSuchRun, NotReachable, Abandoned, Superseded, StoreError.
     """
     record = read_run(storage, name)
     if record.has_ended:
         raise WrongMoment(f"run {name}: has {record.state.label} already; nothing is left to stop")
     if not is_there(address):
-        tell(f"no cluster runs here, so {name} has no workers to stop; if it runs on another one, say which with --address")
-        return _stop_in_journal(record)
-    with connected(address, record.config, tell=tell) as connection:
+        return _stop_unseen(record, f"no cluster runs here; if {name} runs on another one, say which with --address", now=now, tell=tell)
+    with ExitStack() as opened:
+        try:
+            connection = opened.enter_context(connected(address, record.config, tell=tell))
+        except NotReachable as error:
+            if address and not now:
+                raise NotReachable(f"{error}; if it is gone for good, `braid stop {name} --now{storage_hint(storage)}`") from error
+            return _stop_unseen(record, str(error), now=now, tell=tell)
         handle = connection.find_controller(name) or connection.start_controller(name, storage)
         _ask_to_stop(handle, record, now=now)
         view = RunView(record, lambda: connection.find_controller(name), tell=tell)
         tell(f"stopping {name} …")
         return collections.deque(statuses(view.followed_status, poll_s=POLL_S), maxlen=1)[0]
+
+
+def _stop_unseen(record: RunRecord, trouble: str, *, now: bool, tell: Tell) -> Status:
+    tell(trouble)
+    if known := stop_unseen(record, now=now):
+        tell(
+            f"run {record.name}: workers of it may train on: {known}. The stop is recorded and their attempt is fenced: they end at their "
+            "next checkpoint, which does not count"
+        )
+    return recorded_status(read_run(record.storage, record.name), time.time())
 
 
 def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
@@ -112,12 +129,6 @@ def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
         has_obeyed = state.stop_wanted and (state.ending is not None or not now)
         if state.stage is not Stage.ENDED and not has_obeyed:
             raise
-
-
-def _stop_in_journal(record: RunRecord) -> Status:
-    """Stops a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
-    stop_without_cluster(open_history(record.run_store), time.time())
-    return recorded_status(read_run(record.storage, record.name), time.time())
 
 
 def lost_its_last_checkpoint(status: Status) -> bool:

@@ -20,6 +20,14 @@ def test_what_needs_a_cluster_says_that_none_answers(command: str, braid: Braid)
     assert done.err.startswith("braid: no Ray cluster answers at 127.0.0.1:1")
 
 
+def test_a_stop_that_nobody_can_see_through_is_status_4(braid: Braid) -> None:
+    stored_run(braid.root, FINISHED[:4])
+    done = braid("stop", "first")
+    assert (done.status, done.out) == (4, "")
+    assert "first: is to stop, and may not have; last checkpoint at step 20" in done.err
+    assert "stopped" not in done.err
+
+
 def test_a_run_that_has_ended_is_not_stopped_again(braid: Braid) -> None:
     stored_run(braid.root, (*FINISHED[:4], stop(), ended(1, Outcome.STOPPED, 25), gone(1)))
     done = braid("stop", "first")
