@@ -44,7 +44,7 @@ def what_may_run(record: RunRecord, now_s: float) -> str:
     if record.state.stage is Stage.WAITING:
         return ""
     if here := _processes_here(record.name):
-        return f"{len(here)} processes of it run on this machine, which `braid cluster down` ends"
+        return f"processes of it run on this machine ({len(here)}), which `braid cluster down` ends"
     if _ran_here(record):
         return ""
     silent_s, enough_s = now_s - _last_sign_of_life_s(record), _silence_of_the_dead_s(record)

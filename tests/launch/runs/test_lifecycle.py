@@ -220,7 +220,7 @@ def test_a_run_of_the_local_cluster_has_stopped_once_no_process_of_it_is_left(tm
     try:
         wait_for(lambda: "BRAID_RUN" in variables_of(worker.pid), "the worker's own environment")
         assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopping"
-        assert "1 processes of it run on this machine, which `braid cluster down` ends" in told[1]
+        assert "processes of it run on this machine (1), which `braid cluster down` ends" in told[1]
     finally:
         worker.communicate(b"\n")
     assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopped"
