@@ -1,19 +1,23 @@
 """`braid`: what a person types. Here the commands are put together, and errors become lines and exit statuses.
 
 Exit status: 0 good, 1 the thing asked about is not, 2 the request can't be done (one line says why and what to do),
-3 a followed run was stopped, 4 a followed run does not answer any more: it may have ended, and it may go on.
+3 a followed run was stopped, 4 a run that is followed, or to be stopped, does not answer: it may have ended, and it may go on.
 """
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from launch.commands import cluster, data, demo, doctor, model, nodes, runs, weights
+from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
 from orchestrator.errors import is_expected
+from orchestrator.node.home import home_directory
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
@@ -38,14 +42,34 @@ GROUPS = {"data": data.app, "cluster": cluster.app, "nodes": nodes.app}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status for an error that a person can put right; others keep their traceback, because they are bugs."""
+    prepare_output()
+    ending: BaseException | None = None
     try:
         app(args=None if arguments is None else list(arguments))
-    except Exception as error:
-        if not isinstance(error, UserError) and not is_expected(error):
-            raise
-        print(f"braid: {' '.join(str(error).split())}", file=sys.stderr)
-        return 4 if isinstance(error, Abandoned) else 2
-    return 0
+    except (Exception, SystemExit) as error:  # noqa: BLE001 — a bug is raised again below
+        ending = error
+    if lost := lost_output(ending):
+        _complain(f"what was to be told could not be written: {lost}")
+        return 2
+    return 0 if ending is None else _status_of(ending)
+
+
+def _status_of(ending: BaseException) -> int:
+    """Raises what is a bug."""
+    if isinstance(ending, SystemExit) and isinstance(ending.code, int):
+        return ending.code
+    if isinstance(ending, OSError) and (home := home_directory()) in (path := Path(str(ending.filename)), *path.parents):
+        _complain(f"{path}: {ending.strerror}; set BRAID_HOME to a directory of yours, it is {home}")
+        return 2
+    if not isinstance(ending, UserError) and not is_expected(ending):
+        raise ending
+    _complain(" ".join(line.strip() for line in str(ending).splitlines()))
+    return 4 if isinstance(ending, Abandoned) else 2
+
+
+def _complain(line: str) -> None:
+    with suppress(OSError):
+        print(f"braid: {line}", file=sys.stderr, flush=True)
 
 
 def build_app() -> typer.Typer:

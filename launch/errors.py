@@ -25,6 +25,10 @@ class OnlyWeights(UserError):
     """The run was imported or averaged: there is no training to speak of."""
 
 
+class NoSuchLog(UserError):
+    """Nobody has what a worker printed, or not yet."""
+
+
 class NoSuchCheckpoint(UserError):
     """The run has no checkpoint, or none that is whole, of which it can do what was asked for."""
 
@@ -39,6 +43,10 @@ class NotReachable(UserError):
 
 class Abandoned(UserError):
     """The controller of a followed run has not answered for a while; ends a command with exit status 4, since the run may go on."""
+
+
+class NotStarted(NotReachable):
+    """A controller could not even begin, so that nothing of its run runs; the message says why."""
 
 
 class NotOpen(NotReachable):

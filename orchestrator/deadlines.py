@@ -63,6 +63,8 @@ LEAVES_WITHIN_S = 10.0
 
 CONNECT_WITHIN_S = 3.0
 """For the head of a Ray cluster to accept a connection."""
+JOINED_WITHIN_S = 40.0
+"""For a process that tries to join a Ray cluster: where Ray's files are gone, Ray looks for them for 15 seconds."""
 CONTROLLER_STARTS_WITHIN_S = 60.0
 """For a new controller's first word: its process imports braid and reads the journal."""
 CONTROLLER_LEAVES_WITHIN_S = 15.0

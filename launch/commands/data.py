@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from data_pipeline.config import check_name
@@ -14,7 +13,7 @@ from data_pipeline.dataset.manifest import rows_in_words
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
 from launch.commands.options import Endpoint, Storage
-from launch.commands.terminal import tell
+from launch.commands.terminal import console, tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
 from launch.units import human
@@ -129,7 +128,8 @@ class _Shown:
 
 @contextmanager
 def _shown(first: str) -> Iterator[_Shown]:
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task(first)
         yield _Shown(lambda description: progress.update(task, description=description))
 

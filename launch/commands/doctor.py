@@ -3,9 +3,10 @@
 import os
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from launch.commands.options import Address, Endpoint, Storage
+from launch.commands.terminal import console
 from launch.config.storage import DEFAULT_ROOT, storage_of
 from launch.machine.doctor import check_cluster, examine
 from launch.show.render import checks_table
@@ -15,7 +16,7 @@ from orchestrator.node.home import home_directory
 def doctor(storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "", address: Address = "") -> None:
     """Check this machine, the store and the cluster; exit status 1 where something would not work."""
     where = storage_of(storage, endpoint_url)
-    with Console(stderr=True).status(f"looking at this machine, {where.root} and the cluster"):
+    with console(stderr=True).status(Text(f"looking at this machine, {where.root} and the cluster")):
         checks = list(examine(where, home=home_directory(), cluster=lambda: check_cluster(address, os.environ)))
-    Console().print(checks_table(checks))
+    console().print(checks_table(checks))
     raise typer.Exit(1 if any(check.level == "fail" for check in checks) else 0)

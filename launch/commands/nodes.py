@@ -1,5 +1,6 @@
 """`braid nodes`: the machines that runs use: which are out of use and why, and what is held against the others."""
 
+import shlex
 import time
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def cordon(
     event = Cordoned(at_s=time.time(), machine=machine, reason=reason, by=this_person(), within_s=within_s)
     where = storage_of(storage, endpoint_url)
     of_runs.cordon(where, event, cluster)
-    tell(f"{machine}: is cordoned; give it back with `braid nodes clear {machine}{storage_hint(where)}`")
+    tell(f"{machine}: is cordoned; give it back with `braid nodes clear {shlex.quote(machine)}{storage_hint(where)}`")
 
 
 @app.command()

@@ -5,12 +5,11 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreUnavailable
 from launch.commands.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
-from launch.commands.terminal import print_answer, tell, until_interrupted
+from launch.commands.terminal import console, print_answer, tell, until_interrupted
 from launch.config.budget import budget_lines, warnings_of
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
@@ -23,7 +22,7 @@ from launch.runs.trust import trust
 from launch.runs.view import open_view, statuses
 from launch.show.follow import show, show_json, warned
 from launch.show.render import checkpoints_table, runs_table, status_view
-from launch.status import Status
+from launch.status import ENDED, Status
 from orchestrator.config import RunConfig
 
 POLL_S = 0.5
@@ -87,7 +86,7 @@ def status(
     with open_view(where, run, address, tell=tell) as view:
         if watch:
             seen = warned(statuses(lambda: view.followed_status(page), poll_s=POLL_S), tell)
-            last = until_interrupted(lambda: show_json(seen, typer.echo) if as_json else show(seen, Console()))
+            last = until_interrupted(lambda: show_json(seen, typer.echo) if as_json else show(seen, console()))
         else:
             last = view.status(page)
             _refuse_empty_page(last, page)
@@ -98,7 +97,7 @@ def status(
 def logs(
     run: RunName,
     rank: Annotated[int, typer.Option(min=0, help="Whose log.")] = 0,
-    attempt: Annotated[int, typer.Option(min=0, help="Of which attempt; 0 is the newest.")] = 0,
+    attempt: Annotated[int, typer.Option(min=0, help="Of which attempt; 0 is the newest, and with --follow those after it.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay, and print what is added.")] = False,
     storage: Storage = DEFAULT_ROOT,
     endpoint_url: Endpoint = "",
@@ -122,11 +121,18 @@ def stop(
     endpoint_url: Endpoint = "",
     address: Address = "",
 ) -> None:
-    """Write a checkpoint, then stop. Returns when the run has ended; exit status 1 where that checkpoint failed."""
+    """Write a checkpoint, then stop. Returns when the run has ended; exit status 1 where that checkpoint failed.
+
+    Where its cluster can't be seen, the stop is recorded on the store; exit status 4 where workers may still train on.
+    """
     where = storage_of(storage, endpoint_url)
     last = lifecycle.stop(where, run, now=now, address=address, tell=tell)
+    if last["state"] not in ENDED:
+        tell(f"{run}: is to stop, and may not have; last checkpoint at step {last['last_committed_step']}")
+        raise typer.Exit(4)
     tell(f"{run}: {last['state']} ({last['reason']}), last checkpoint at step {last['last_committed_step']}")
-    tell(f"go on with `braid resume {run}{storage_hint(where)}`")
+    if last["state"] != "finished":
+        tell(f"go on with `braid resume {run}{storage_hint(where)}`")
     raise typer.Exit(1 if last["state"] == "failed" or lifecycle.lost_its_last_checkpoint(last) else 0)
 
 
@@ -232,7 +238,7 @@ def _follow(run: str, root: str, endpoint_url: str, address: str) -> None:
     """Shows progress on stderr until the run ends, then exits with its outcome; Ctrl-C leaves the run alone."""
     with open_view(storage_of(root, endpoint_url), run, address, tell=tell) as view:
         seen = warned(statuses(view.followed_status, poll_s=POLL_S), tell)
-        last = until_interrupted(lambda: show(seen, Console(stderr=True)))
+        last = until_interrupted(lambda: show(seen, console(stderr=True)))
     if last is None:
         tell(f"detached; {run} goes on")
     else:

@@ -1,17 +1,17 @@
 """`braid import`, `export` and `average`: weights in and out of the store."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from launch.commands.options import Endpoint, RunName, Storage
-from launch.commands.terminal import tell
+from launch.commands.terminal import console, tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of
 from launch.errors import UserError
 
@@ -79,7 +79,7 @@ def _checkpoint(text: str) -> tuple[str, int]:
     """RUN@STEP, or RUN for its newest. Raises UserError."""
     run, at, step = text.partition("@")
     if at and not step.isdecimal():
-        raise UserError(f"{text}: the step is not a number; write RUN@STEP, as `braid checkpoints {run}` lists them")
+        raise UserError(f"{text}: the step is not a number; write RUN@STEP, as `braid checkpoints {shlex.quote(run)}` lists them")
     return run, int(step) if at else -1
 
 
@@ -92,9 +92,9 @@ def _scratch() -> Path:
 @contextmanager
 def _stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     """A bar on stderr for each part of the work, where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    on = console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=on, transient=True, disable=not on.is_terminal) as progress:
 
         def begin(description: str) -> Callable[[int, int], None]:
             task = progress.add_task(description, total=None)

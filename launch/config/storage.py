@@ -1,6 +1,7 @@
 """Which store a command speaks of, and how another command finds it."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 from data_pipeline.config import StorageConfig
@@ -32,6 +33,6 @@ def absolute_root(storage: StorageConfig) -> StorageConfig:
 
 
 def storage_hint(storage: StorageConfig) -> str:
-    """The options that let another command find this store; empty where it is the default."""
-    root = "" if storage.root == storage_of(DEFAULT_ROOT).root else f" --storage {storage.root}"
-    return root + (f" --endpoint-url {storage.endpoint_url}" if storage.endpoint_url else "")
+    """The options that let another command find this store, as one types them in a shell; empty where it is the default."""
+    root = "" if storage.root == storage_of(DEFAULT_ROOT).root else f" --storage {shlex.quote(storage.root)}"
+    return root + (f" --endpoint-url {shlex.quote(storage.endpoint_url)}" if storage.endpoint_url else "")

@@ -45,7 +45,7 @@ def demo_store(kind: str, home: Path) -> Iterator[StorageConfig]:
 def _moto(home: Path) -> Iterator[str]:
     """The endpoint of a server which ends with the block."""
     endpoint = home / "moto-endpoint"
-    command = [sys.executable, "-m", "launch.servers.moto", "--port", "0", "--endpoint-file", str(endpoint)]
+    command = [sys.executable, "-P", "-m", "launch.servers.moto", "--port", "0", "--endpoint-file", str(endpoint)]
     with (home / "moto.log").open("wb") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     try:

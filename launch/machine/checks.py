@@ -103,10 +103,10 @@ def judge_memory_monitor(setting: str | None, *, is_local: bool) -> Check:
     )
 
 
-def judge_store_error(root: str, line: str) -> Check:
-    """`line` is a StoreError's: what is wrong, and behind the last "; " the remedy, where it has one."""
+def judge_error(name: str, line: str) -> Check:
+    """`line` is an error's: what is wrong, and behind the last "; " the remedy, where it has one."""
     found, separator, remedy = line.rpartition("; ")
-    return Check(name=f"store {root}", level="fail", found=found if separator else line, remedy=remedy if separator else "")
+    return Check(name=name, level="fail", found=found if separator else line, remedy=remedy if separator else "")
 
 
 def judge_clock(store_s: float, before_s: float, after_s: float) -> Check:

@@ -18,13 +18,13 @@ from launch.machine.checks import (
     Check,
     judge_clock,
     judge_disk,
+    judge_error,
     judge_gpus,
     judge_kernels,
     judge_memory,
     judge_memory_monitor,
     judge_packages,
     judge_python,
-    judge_store_error,
 )
 from launch.runs.connection import reachable
 from model.config import ParallelConfig
@@ -72,7 +72,7 @@ def check_store(storage: StorageConfig) -> list[Check]:
             with suppress(StoreError):
                 store.delete(key)
     except StoreError as error:
-        return [judge_store_error(storage.root, str(error))]
+        return [judge_error(f"store {storage.root}", str(error))]
 
 
 def _check_rules(store: ObjectStore, key: str, before_s: float, after_s: float) -> list[Check]:
@@ -110,7 +110,7 @@ def check_cluster(address: str, environment: Mapping[str, str]) -> list[Check]:
                 return [Check(name="cluster", level="ok", found="no local one yet; it starts with the first run")]
             alive = [node for node in connection.nodes() if node.is_alive]
     except NotReachable as error:
-        return [Check(name="cluster", level="fail", found=str(error), remedy="start it with `ray start --head`, or fix --address")]
+        return [judge_error("cluster", str(error))]
     num_gpus = sum(node.num_gpus for node in alive)
     found = f"{len(alive)} nodes, {num_gpus:g} GPUs at {address or 'the local address'}"
     monitor = judge_memory_monitor(environment.get(MEMORY_MONITOR), is_local=not address)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.config import StorageConfig
-from launch.errors import NotOpen, NotReachable
+from launch.errors import NotOpen, NotReachable, NotStarted
 from launch.status import KEYS, Status
 from model.train.metrics import in_status
 from orchestrator.config import RunConfig
@@ -110,9 +110,11 @@ class Connection:
         return None if actor is None else RunHandle(run, actor)
 
     def start_controller(self, run: str, storage: StorageConfig) -> RunHandle:
-        """A new one, or the one that there is. Raises NotReachable."""
+        """A new one, or the one that there is. Raises NotReachable, NotStarted among it."""
         try:
             return RunHandle(run, client.start_controller(run, storage))
+        except client.ControllerFailed as error:
+            raise NotStarted(str(error)) from error
         except client.ClusterUnreachable as error:
             raise NotReachable(str(error)) from error
 
@@ -147,18 +149,26 @@ def reachable(address: str) -> Iterator[Connection | None]:
 
 
 @contextmanager
-def searching(run: str, address: str) -> Iterator[Callable[[], RunHandle | None]]:
-    """Yields what finds the controller of a run, None for not found; each call connects anew to a cluster that was lost."""
+def searching(run: str, address: str, *, tell: Callable[[str], None]) -> Iterator[Callable[[], RunHandle | None]]:
+    """Yields what finds the controller of a run, None for not found; each call connects anew to a cluster that was lost.
+
+    `tell` takes why a cluster that is there can't be asked, once for as long as it is the same.
+    """
     with ExitStack() as opened:
         connection: Connection | None = None
+        trouble = ""
 
         def find() -> RunHandle | None:
-            nonlocal connection
+            nonlocal connection, trouble
             if connection is None or not client.is_connected():
                 opened.close()
-                connection = None
-                with suppress(NotReachable):
+                connection, known, trouble = None, trouble, ""
+                try:
                     connection = opened.enter_context(reachable(address))
+                except NotReachable as error:
+                    trouble = str(error)
+                    if trouble != known:
+                        tell(trouble)
             return connection.find_controller(run) if connection else None
 
         yield find

@@ -3,19 +3,20 @@
 import collections
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from launch.config.storage import storage_hint
-from launch.errors import NotOpen, NotReachable, WrongMoment
+from launch.errors import NotOpen, NotReachable, NotStarted, WrongMoment
 from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
 from launch.runs.preflight import prepare_dataset, settle_start
-from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
+from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing, withdraw_run
+from launch.runs.unseen import stop_unseen
 from launch.runs.view import RunView, statuses
 from launch.status import Status
 from orchestrator.config import RunConfig
-from orchestrator.control.controller import stop_without_cluster
 from orchestrator.control.events import ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage, Terms, terms_of
@@ -30,6 +31,7 @@ POLL_S = 0.3
 def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     """Creates the run and starts its controller on the cluster at `address`, or on the local one where that is empty.
 
+    Where no controller can begin, the name is given back.
     Raises RunExists, NotReachable, DataError, StoreError.
     """
     store = open_store(config.storage)
@@ -40,7 +42,11 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
         if config.start.run:
             hold_start(store, config)
         create_run(store, config, at_s=time.time())
-        _start_controller(connection, config.name, config.storage, address)
+        try:
+            _start_controller(connection, config.name, config.storage, address)
+        except NotStarted as error:
+            withdraw_run(store, config)
+            raise NotStarted(f"run {config.name}: was not begun, and its name is free again: {error}") from error
 
 
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
@@ -81,21 +87,37 @@ def _ask_in_journal(record: RunRecord, terms: Terms) -> None:
 def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Tell) -> Status:
     """Returns the status of the ended run. A run without a controller gets one, which finds its workers and ends them.
 
-    Where this machine has no cluster, nothing is left of the run but its journal, and the stop is written there.
+    Where no cluster can be seen, the stop is written to the store, and the run has ended only where nothing of it can be running: see
+    `unseen`. A cluster that was named and does not answer is passed over with `now` only, since it might be named wrongly.
     Raises WrongMoment, NoSuchRun, NotReachable, Abandoned, Superseded, StoreError.
     """
     record = read_run(storage, name)
     if record.has_ended:
         raise WrongMoment(f"run {name}: has {record.state.label} already; nothing is left to stop")
     if not is_there(address):
-        tell(f"no cluster runs here, so {name} has no workers to stop; if it runs on another one, say which with --address")
-        return _stop_in_journal(record)
-    with connected(address, record.config, tell=tell) as connection:
+        return _stop_unseen(record, f"no cluster runs here; if {name} runs on another one, say which with --address", now=now, tell=tell)
+    with ExitStack() as opened:
+        try:
+            connection = opened.enter_context(connected(address, record.config, tell=tell))
+        except NotReachable as error:
+            if address and not now:
+                raise NotReachable(f"{error}; if it is gone for good, `braid stop {name} --now{storage_hint(storage)}`") from error
+            return _stop_unseen(record, str(error), now=now, tell=tell)
         handle = connection.find_controller(name) or connection.start_controller(name, storage)
         _ask_to_stop(handle, record, now=now)
         view = RunView(record, lambda: connection.find_controller(name), tell=tell)
         tell(f"stopping {name} …")
         return collections.deque(statuses(view.followed_status, poll_s=POLL_S), maxlen=1)[0]
+
+
+def _stop_unseen(record: RunRecord, trouble: str, *, now: bool, tell: Tell) -> Status:
+    tell(trouble)
+    if known := stop_unseen(record, now=now):
+        tell(
+            f"run {record.name}: workers of it may train on: {known}. The stop is recorded and their attempt is fenced: they end at their "
+            "next checkpoint, which does not count"
+        )
+    return recorded_status(read_run(record.storage, record.name), time.time())
 
 
 def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
@@ -109,12 +131,6 @@ def _ask_to_stop(handle: RunHandle, record: RunRecord, *, now: bool) -> None:
             raise
 
 
-def _stop_in_journal(record: RunRecord) -> Status:
-    """Stops a run of which no process is left. Raises Superseded when a controller writes at the same moment."""
-    stop_without_cluster(open_history(record.run_store), time.time())
-    return recorded_status(read_run(record.storage, record.name), time.time())
-
-
 def lost_its_last_checkpoint(status: Status) -> bool:
     """Whether the run was stopped on request and its workers failed while they saved."""
     return status["state"] == "stopped" and "checkpoint failed" in status["reason"]
@@ -124,6 +140,8 @@ def _start_controller(connection: Connection, name: str, storage: StorageConfig,
     """Starts a controller and waits until it controls the run. What can't be done yet stays asked for, in the journal."""
     try:
         connection.start_controller(name, storage).wait_until_open()
+    except NotStarted:
+        raise
     except NotOpen as error:
         restart = "restart the cluster with them" if address else "`braid cluster down`"
         remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {name}{storage_hint(storage)}`"

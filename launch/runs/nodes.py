@@ -1,6 +1,7 @@
 """The machines that runs use: what runs and people have recorded of them, and which of them a cluster has now."""
 
 import difflib
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -89,7 +90,7 @@ def cordon(storage: StorageConfig, event: Cordoned, cluster: Sequence[ClusterNod
         since = f"{datetime.fromtimestamp(before.at_s, UTC):%Y-%m-%d %H:%M} UTC"
         raise WrongMoment(
             f"machine {event.machine}: is cordoned already, by {author_of(before)} on {since} ({reason_of(before)}); "
-            f"for another reason, `braid nodes clear {event.machine}{storage_hint(storage)}` first"
+            f"for another reason, `braid nodes clear {shlex.quote(event.machine)}{storage_hint(storage)}` first"
         )
     registry.record(event)
 

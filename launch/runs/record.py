@@ -23,7 +23,8 @@ from orchestrator.control.status import build_status
 from orchestrator.errors import Superseded
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
-from orchestrator.records.keys import JOURNAL, NAMES, name_key, store_of_run
+from orchestrator.records.holds import release_start
+from orchestrator.records.keys import JOURNAL, NAMES, journal_key, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 
@@ -69,6 +70,15 @@ def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
         new_history(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
     except (KeyExists, Superseded) as error:
         raise _exists(config.name) from error
+
+
+def withdraw_run(store: ObjectStore, config: RunConfig) -> None:
+    """Gives the name of a run back that was submitted just now and to which nothing has happened since. Raises StoreError."""
+    run_store = run_store_of(store, config.name)
+    if [info.key for info in run_store.list(JOURNAL)] == [journal_key(1)]:
+        run_store.delete(journal_key(1))
+        store.delete(name_key(config.name))
+        release_start(store, config)
 
 
 def refuse_existing(store: ObjectStore, name: str) -> None:
@@ -185,7 +195,7 @@ def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
     """The status of a run that is nothing but weights, with the keys of any other."""
     nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, **in_status(None), "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
     nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "num_workers": 0, "workers": [], "num_incidents": 0, "incidents": []}
-    nowhere: dict[str, Any] = {"nodes": [], "spares": 0, "strikes": {}, "cordoned": {}, "alerts": []}
+    nowhere: dict[str, Any] = {"nodes": [], "spares": None, "strikes": {}, "cordoned": {}, "alerts": []}
     return {
         "run": weights.run,
         "state": "weights",

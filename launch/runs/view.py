@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import KeyMissing
 from launch.config.storage import storage_hint
-from launch.errors import Abandoned, NotOpen, NotReachable, UserError
+from launch.errors import Abandoned, NoSuchLog, NotOpen, NotReachable, UserError
 from launch.runs.connection import searching
 from launch.runs.record import RunRecord, read_run, recorded_status
 from launch.status import ENDED, Status
@@ -29,6 +30,15 @@ class ReadOnlyHandle(Protocol):
 
     def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
         """What is new in a live log and the offset after it; None when it is not live any more."""
+
+
+@dataclass(slots=True)
+class LogRead:
+    """How far a worker's log has been read."""
+
+    offset: int = 0
+    is_over: bool = False
+    """The store's copy of it was read, which is made when the worker ends."""
 
 
 class RunView:
@@ -85,15 +95,31 @@ class RunView:
         return status
 
     def log(self, rank: int, attempt: int, *, follow: bool, sleep: Callable[[float], None] = time.sleep) -> Iterator[bytes]:
-        """What a worker printed, in pieces; attempt 0 is the newest.
+        """What a worker printed, in pieces; attempt 0 is the newest, and where that is followed, those after it until the run ends.
 
-        Raises UserError where nothing is known of it, Abandoned where it is followed and no controller has answered for PATIENCE_S.
+        Raises UserError, NoSuchLog where nobody has it, Abandoned where it is followed and no controller has answered for PATIENCE_S.
         """
-        attempt = attempt or max(1, self.record.state.attempt)
-        self._check(rank, attempt)
-        offset = 0
-        while (chunk := self._live_log(rank, attempt, offset, follow=follow)) is not None:
-            data, offset = chunk
+        newest = max(1, self.record.state.attempt)
+        self._check(rank, attempt or newest)
+        if attempt or not follow or self.record.has_ended:
+            yield from self._log_of(rank, attempt or newest, LogRead(), follow=follow, sleep=sleep)
+            return
+        reading = LogRead()
+        while True:
+            has_ended = self.record.has_ended
+            with suppress(NoSuchLog):  # a worker that has not begun, or left no word
+                yield from self._log_of(rank, newest, reading, follow=True, sleep=sleep)
+            if self.record.state.attempt > newest:
+                newest, reading = newest + 1, LogRead()
+            elif has_ended:
+                return
+            else:
+                self._look_for_another_attempt(sleep)
+
+    def _log_of(self, rank: int, attempt: int, reading: LogRead, *, follow: bool, sleep: Callable[[float], None]) -> Iterator[bytes]:
+        """What `reading` has not had of it. Raises as `log`."""
+        while (chunk := self._live_log(rank, attempt, reading.offset, follow=follow)) is not None:
+            data, reading.offset = chunk
             if data:
                 yield data
             elif not follow:
@@ -101,11 +127,23 @@ class RunView:
             else:
                 self._check_patience()
                 sleep(POLL_S)
-        if not offset:
-            yield self._kept_log(rank, attempt)
-        else:
-            with suppress(UserError):  # its last words, where they were kept
-                yield self._kept_log(rank, attempt)[offset:]
+        if reading.is_over:
+            return
+        try:
+            kept = self._kept_log(rank, attempt)
+        except NoSuchLog:  # its last words are lost
+            if not reading.offset:
+                raise
+            return
+        reading.is_over = True
+        yield kept[reading.offset :]
+
+    def _look_for_another_attempt(self, sleep: Callable[[float], None]) -> None:
+        """For one who has read all that there is. Raises Abandoned, StoreError."""
+        self.followed_status()
+        self._read_again()
+        if not self.record.has_ended:
+            sleep(POLL_S)
 
     def _check(self, rank: int, attempt: int) -> None:
         world_size, attempts = self.record.config.parallel.world_size, self.record.state.attempt
@@ -175,7 +213,7 @@ class RunView:
             local = run_directory(self.record.name) / key
             if local.is_file():
                 return local.read_bytes()
-            raise UserError(
+            raise NoSuchLog(
                 f"log of rank {rank} in attempt {attempt}: neither at {self.record.run_store.url(key)} nor at {local}; "
                 "it is uploaded when the worker ends; look on the worker's own node"
             ) from error
@@ -195,5 +233,5 @@ def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[floa
 def open_view(storage: StorageConfig, name: str, address: str, *, tell: Callable[[str], None] = lambda line: None) -> Iterator[RunView]:
     """A run to look at, through its controller where one answers. Raises NoSuchRun, OnlyWeights, StoreError."""
     record = read_run(storage, name)
-    with searching(name, address) as find:
+    with searching(name, address, tell=tell) as find:
         yield RunView(record, find, tell=tell)

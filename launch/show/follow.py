@@ -1,12 +1,12 @@
 """Watching a run: the same view again and again, until it has ended or the person has seen enough."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.live import Live
 
+from launch.show.answer_json import answer_json
 from launch.show.render import skipped, status_view
 from launch.status import Status
 from model.train.metrics import status_words
@@ -37,7 +37,7 @@ def show_json(seen: Iterator[Status], tell: Callable[[str], None]) -> Status:
     """Tells what comes as JSON, one line each; returns the last."""
     status: Status = {}
     for status in seen:
-        tell(json.dumps(status))
+        tell(answer_json(status))
     return status
 
 

@@ -66,9 +66,12 @@ def _leader(agents: list[AgentSeen]) -> WorkerReport | None:
 
 
 def _reason(state: RunState, seen: Observation | None, in_stage_s: float) -> str:
-    """While the run waits for nodes, what is missing at this moment."""
-    waits = state.stage is Stage.WAITING and state.wants_nodes and in_stage_s >= state.wait_s
-    return shortage(state, seen) if waits and seen is not None and not next_placement(state, seen) else state.reason
+    """While the run waits for nodes, what is missing at this moment; nothing is said of nodes that nobody has looked at since."""
+    if state.stage is not Stage.WAITING or not state.wants_nodes:
+        return state.reason
+    if seen is None:
+        return "waiting for nodes"
+    return shortage(state, seen) if in_stage_s >= state.wait_s and not next_placement(state, seen) else state.reason
 
 
 def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
     known = {machine: standings.get(machine, GOOD_STANDING) for machine in sorted(ours | there)}
     return {
         "nodes": [placed.machine for placed in state.placement],
-        "spares": len(there - ours),
+        "spares": len(there - ours) if seen is not None else None,
         "strikes": {machine: standing.strikes for machine, standing in known.items() if standing.strikes},
         "cordoned": {machine: standing.cordoned for machine, standing in known.items() if standing.cordoned},
     }

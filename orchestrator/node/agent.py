@@ -23,6 +23,7 @@ from orchestrator.node.held_port import HeldPort, hold_port
 from orchestrator.node.home import prune_logs, run_directory
 from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
 from orchestrator.node.orders import WORKER_COMMAND, AgentOrder, SpawnOrder, WorkerSpec, assignments, merge, worker_environment
+from orchestrator.node.own_python import own_python
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.worker_group import WorkerGroup
 from orchestrator.records.keys import log_key
@@ -164,7 +165,7 @@ class Agent:
         if self._offered is not None and self._offered.rendezvous == order.rendezvous:
             used, self._offered = self._offered, self._hold_port()
             used.release()
-        environment = worker_environment(os.environ, order, gpu_ids=self._holding.gpu_ids, agent_pid=os.getpid())
+        environment = worker_environment(own_python(os.environ), order, gpu_ids=self._holding.gpu_ids, agent_pid=os.getpid())
         self._group = self._empty_group(order.attempt)
         self._group.start(
             tuple(

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_pipeline.config import StorageConfig
 from orchestrator.messages import Assign, Mode, Rendezvous
 
-WORKER_COMMAND = (sys.executable, "-m", "orchestrator.worker.main")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "orchestrator.worker.main")
 _RAYS_OWN = ("PYTHONBREAKPOINT",)
 
 

@@ -67,6 +67,7 @@ def start_process(spec: WorkerSpec) -> WorkerProcess:
     try:
         process = subprocess.Popen(
             spec.command,
+            cwd=spec.log_path.parent,
             env=spec.environment | {"BRAID_ORDER_FD": str(order_read), "BRAID_REPORT_FD": str(report_write)},
             stdin=subprocess.DEVNULL,
             stdout=log_write,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,16 @@ from data_pipeline.config import StorageConfig
 from orchestrator.deadlines import CONNECT_WITHIN_S, CONTROLLER_LEAVES_WITHIN_S, CONTROLLER_STARTS_WITHIN_S
 from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.names import NAMESPACE, controller_name
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from orchestrator.ray_backend.remote_errors import cause_of
+from orchestrator.ray_backend.session import CantJoin, join_tried
 
 
 class ClusterUnreachable(Exception):
     """No Ray cluster answers at the address. One line with the remedy."""
+
+
+class ControllerFailed(ClusterUnreachable):
+    """A new controller ended before it began, and will not be started again. One line with the cause."""
 
 
 class AnotherVersion(ClusterUnreachable):
@@ -36,21 +37,15 @@ def connect(address: str, *, token_path: Path | None = None) -> None:
 
     `token_path` names the token of a cluster that `start_local_cluster` started; any other uses what RAY_AUTH_MODE says, default none.
     """
-    host = _probe(address)
+    _probe(address)
     if token_path is not None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_path)
         os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    import ray
-
-    _reread_authentication()
-    with _loopback_as_it_is(host in LOOPBACK):
-        try:
-            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-            raise ClusterUnreachable(f"Ray at {address} refused: {_one_line(error)}") from error
-
-    _mute()
+    try:
+        join_tried(address)
+    except CantJoin as error:
+        remedy = "`braid cluster down` ends what is left of it" if token_path is not None else "restart that cluster"
+        raise ClusterUnreachable(f"Ray at {address} can't be joined: {error}; {remedy}, then `braid resume` its runs") from error
 
 
 def disconnect() -> None:
@@ -80,7 +75,8 @@ def is_connected() -> bool:
 def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[str, ...] = WORKER_COMMAND) -> Any:
     """The actor that controls the submitted run: a new one, or the one that does already. Returns when it runs.
 
-    It outlives this process. Credentials are not passed on: it takes them from its own node's environment. Raises ClusterUnreachable.
+    It outlives this process. Credentials are not passed on: it takes them from its own node's environment. Raises ClusterUnreachable,
+    ControllerFailed among it.
     """
     import ray
 
@@ -91,7 +87,9 @@ def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[
     try:
         ask(run, handle, "ping", within_s=CONTROLLER_STARTS_WITHIN_S)  # until then it needs this process to be created
     except ray.exceptions.RayError as error:
-        raise ClusterUnreachable(f"the controller of {run} did not start: {_one_line(error)}; is braid installed on every node?") from error
+        has_failed = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
+        line = f"the controller of {run} did not start: {cause_of(error)}; is braid installed on every node?"
+        raise (ControllerFailed if has_failed else ClusterUnreachable)(line) from error
     return handle
 
 
@@ -122,7 +120,7 @@ def ask(run: str, controller: Any, method: str, *arguments: object, within_s: fl
     try:
         return ray.get(getattr(controller, method).remote(*arguments), timeout=within_s)
     except MISUNDERSTOOD as error:
-        raise another_version(run, f"{method}: {_one_line(getattr(error, 'cause', None) or error)}") from error
+        raise another_version(run, f"{method}: {cause_of(getattr(error, 'cause', None) or error)}") from error
 
 
 def another_version(run: str, detail: str) -> AnotherVersion:
@@ -130,10 +128,6 @@ def another_version(run: str, detail: str) -> AnotherVersion:
     return AnotherVersion(
         f"controller of {run}: was started by another version of braid and does not understand this one ({detail}); {remedy}"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _let_it_leave(run: str) -> None:
@@ -150,8 +144,8 @@ def _let_it_leave(run: str) -> None:
         time.sleep(0.05)
 
 
-def _probe(address: str) -> str:
-    """The host. Ray itself would retry for over a minute."""
+def _probe(address: str) -> None:
+    """Whether anything listens there. Ray itself would retry for over a minute."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ClusterUnreachable(f"--address {address}: use HOST:PORT of the Ray head, such as 10.0.0.1:6379")
@@ -161,35 +155,3 @@ def _probe(address: str) -> str:
         raise ClusterUnreachable(
             f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave --address out"
         ) from error
-    return host
-
-
-def _reread_authentication() -> None:
-    """Ray read these variables when it was first imported, which may have been before they were set."""
-    import ray
-
-    core: Any = ray._raylet
-    core.Config.initialize("")
-    core.AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _mute() -> None:
-    """Ray prints every process that dies anywhere in the cluster on our stdout, even with log_to_driver=False; this ends its listener."""
-    import ray
-
-    driver: Any = ray._private.worker.global_worker
-    driver.threads_stopped.set()
-    driver.gcs_error_subscriber.close()
-
-
-@contextmanager
-def _loopback_as_it_is(is_loopback: bool) -> Iterator[None]:
-    """Ray replaces a loopback address by the host's outer one, where a cluster that only listens on loopback can't be reached."""
-    from ray._private import ray_constants
-
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = before and not is_loopback
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before

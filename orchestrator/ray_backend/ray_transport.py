@@ -19,6 +19,7 @@ from orchestrator.ray_backend.machines import machine_of
 from orchestrator.ray_backend.named_actor import find_actor
 from orchestrator.ray_backend.names import NAMESPACE
 from orchestrator.ray_backend.node_agent import agent_class
+from orchestrator.ray_backend.remote_errors import cause_of
 
 
 class RayTransport:
@@ -82,9 +83,9 @@ class RayTransport:
         except StaleController:
             raise
         except ActorUnavailableError as error:
-            raise AgentUnreachable(_one_line(error)) from error
+            raise AgentUnreachable(cause_of(error)) from error
         except RayError as error:
-            raise AgentGone(_one_line(error)) from error
+            raise AgentGone(cause_of(error)) from error
 
     def ask(self, agent: Any, method: str, *args: Any, timeout_s: float) -> Any:
         try:
@@ -92,13 +93,9 @@ class RayTransport:
         except StaleController:
             raise
         except (ActorUnavailableError, GetTimeoutError) as error:
-            raise AgentUnreachable(_one_line(error)) from error
+            raise AgentUnreachable(cause_of(error)) from error
         except RayError as error:
-            raise AgentGone(_one_line(error)) from error
+            raise AgentGone(cause_of(error)) from error
 
     def kill(self, agent: Any) -> None:
         ray.kill(agent, no_restart=True)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

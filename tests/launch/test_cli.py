@@ -1,12 +1,16 @@
 """What every command has in common: errors are one line, and bugs are not hidden. From stores alone: no Ray, no torch."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.store.protocol import StoreUnavailable
+from launch.runs.record import run_names
+from orchestrator.ray_backend.session import CantJoin
 from tests.launch.command_line import Braid
-from tests.launch.stored_runs import stored_run
+from tests.launch.stored_runs import RUNNING, put_dataset, store_at, stored_run
 
 
 def test_a_mistake_ends_with_status_2_and_one_line(braid: Braid) -> None:
@@ -47,6 +51,39 @@ def test_a_store_that_does_not_answer_is_one_line(braid: Braid, monkeypatch: pyt
     monkeypatch.setattr("launch.runs.view.read_run", away)
     done = braid("status", "first")
     assert (done.status, done.err) == (2, "braid: s3://b/x: no answer from AWS; check the network\n")
+
+
+@pytest.fixture
+def broken_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of one whose head listens, and which Ray can't join."""
+
+    def join(address: str) -> None:
+        raise CantJoin("Failed to connect to socket at address:/tmp/braid-x/sockets/raylet")
+
+    monkeypatch.setattr("orchestrator.ray_backend.client.join_tried", join)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        yield f"127.0.0.1:{head.getsockname()[1]}"
+
+
+def test_where_ray_can_not_join_its_cluster_the_store_answers_and_one_line_says_why(braid: Braid, broken_cluster: str) -> None:
+    stored_run(braid.root, RUNNING)
+    done = braid("status", "first", "--address", broken_cluster)
+    assert (done.status, "first  running" in done.out) == (0, True)
+    assert done.err == (
+        f"Ray at {broken_cluster} can't be joined: Failed to connect to socket at address:/tmp/braid-x/sockets/raylet; "
+        "restart that cluster, then `braid resume` its runs\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["resume", "first"], ["submit", "tiny", "name=second"], ["cluster", "status"]])
+def test_what_needs_a_cluster_that_ray_can_not_join_is_one_line(command: list[str], braid: Braid, broken_cluster: str) -> None:
+    stored_run(braid.root, RUNNING)
+    put_dataset(braid.root)
+    storage = [f"storage.root={braid.root}"] if command[0] == "submit" else []
+    done = braid(*command, *storage, "--address", broken_cluster)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith(f"braid: Ray at {broken_cluster} can't be joined: Failed to connect")
+    assert run_names(store_at(braid.root)) == ["first"]
 
 
 def test_an_unreadable_journal_is_one_line(braid: Braid) -> None:

@@ -38,6 +38,8 @@ class Braid:
     environment: dict[str, str]
     storage: StorageConfig
     home: Path
+    project: Path
+    """Where it is started, as its console script is: a folder of names that braid and its libraries have too."""
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
         """What it printed on stdout."""
@@ -46,8 +48,10 @@ class Braid:
         return done.stdout
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "launch.cli", *arguments]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        command = [sys.executable, "-P", "-m", "launch.cli", *arguments]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.project, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         assert SECRET not in done.stdout + done.stderr
         return done
 
@@ -89,12 +93,22 @@ def braid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Braid]:
         wait_until(endpoint.exists, "the S3 server")
         storage = StorageConfig(root="s3://bucket/prefix", endpoint_url=endpoint.read_text().strip())
         create_bucket(storage)
-        yield Braid(environment=dict(os.environ), storage=storage, home=home)
+        yield Braid(environment=dict(os.environ), storage=storage, home=home, project=_project(tmp_path))
     finally:
         stop_local_cluster(home)
         server.kill()
         server.wait()
         assert kill_all(lambda: pids_with_environment("BRAID_HOME", str(home))) == []
+
+
+def _project(tmp_path: Path) -> Path:
+    project = tmp_path / "project"
+    for name in ("launch", "orchestrator"):
+        (project / name).mkdir(parents=True)
+        (project / name / "__init__.py").write_text("raise AssertionError(__file__)\n")
+    for name in ("model", "json", "typing", "ray", "torch", "numpy"):
+        (project / f"{name}.py").write_text("raise AssertionError(__file__)\n")
+    return project
 
 
 def secrets_in_process_arguments() -> list[str]:

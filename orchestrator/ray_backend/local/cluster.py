@@ -28,6 +28,7 @@ from pathlib import Path
 
 from orchestrator import codec
 from orchestrator.deadlines import CONNECT_WITHIN_S, LOCAL_CLUSTER_STARTS_WITHIN_S
+from orchestrator.node.own_python import own_python
 from orchestrator.node.processes import kill_all, look_at, pids_with_environment, processes, send, tree_of
 
 MARK = "BRAID_LOCAL_CLUSTER"
@@ -128,7 +129,7 @@ def _start(directory: Path, home: Path, num_nodes: int) -> str:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     ray_dir = tempfile.mkdtemp(prefix="braid-", dir="/tmp")
-    command = [sys.executable, "-m", "orchestrator.ray_backend.local.main", str(directory), str(num_nodes)]
+    command = [sys.executable, "-P", "-m", "orchestrator.ray_backend.local.main", str(directory), str(num_nodes)]
     (directory / "ray-dir").write_text(ray_dir)
     with (directory / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(
@@ -152,7 +153,8 @@ def _start(directory: Path, home: Path, num_nodes: int) -> str:
 
 
 def _environment(home: Path, token: Path, ray_dir: str) -> dict[str, str]:
-    return os.environ | {
+    without_paths = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # of whoever happens to start it
+    return own_python(without_paths) | {
         "BRAID_HOME": str(home),
         MARK: ray_dir,
         "RAY_AUTH_MODE": "token",
@@ -208,10 +210,10 @@ def _is_alive(state: LocalState) -> bool:
 
 
 def read_state(directory: Path) -> LocalState | None:
-    """None where there is none, or one that another version wrote."""
+    """None where there is none, or none that can be read, as one that another version wrote."""
     try:
         return codec.from_json(LocalState, (directory / "cluster.json").read_bytes())
-    except (FileNotFoundError, codec.DecodeError):
+    except (OSError, codec.DecodeError):
         return None
 
 
@@ -221,8 +223,12 @@ def directory_of(home: Path) -> Path:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """One process at a time starts or stops the cluster of a home."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """One process at a time starts or stops the cluster of a home. Raises LocalClusterFailed where its files can't be written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        trouble = f"{error.filename or directory}: {error.strerror or error}"
+        raise LocalClusterFailed(f"{trouble}; BRAID_HOME must be a directory that can be written to, with room") from error

@@ -8,7 +8,7 @@ from orchestrator.control.events import Event
 from orchestrator.control.history import open_history
 from orchestrator.messages import Outcome
 from tests.launch.command_line import Braid
-from tests.launch.stored_runs import FINISHED, STOPPED, store_at, stored_run
+from tests.launch.stored_runs import FINISHED, STOPPED, status_of, store_at, stored_run
 from tests.orchestrator.control.stories import ended, failed, fault, gone, stop
 
 
@@ -18,6 +18,14 @@ def test_what_needs_a_cluster_says_that_none_answers(command: str, braid: Braid)
     done = braid(command, "first", "--address", "127.0.0.1:1")
     assert done.status == 2
     assert done.err.startswith("braid: no Ray cluster answers at 127.0.0.1:1")
+
+
+def test_a_stop_that_nobody_can_see_through_is_status_4(braid: Braid) -> None:
+    stored_run(braid.root, FINISHED[:4])
+    done = braid("stop", "first")
+    assert (done.status, done.out) == (4, "")
+    assert "first: is to stop, and may not have; last checkpoint at step 20" in done.err
+    assert "stopped" not in done.err
 
 
 def test_a_run_that_has_ended_is_not_stopped_again(braid: Braid) -> None:
@@ -41,6 +49,17 @@ def test_a_stop_whose_checkpoint_failed_says_so_with_status_1(braid: Braid, monk
     done = braid("stop", "first")
     assert done.status == 1
     assert "first: stopped (stopped on request; its last checkpoint failed: it broke), last checkpoint at step 20" in done.err
+
+
+@pytest.mark.parametrize(("state", "goes_on"), [("finished", False), ("stopped", True)])
+def test_only_a_run_that_has_something_left_to_do_is_to_be_gone_on_with(
+    state: str, goes_on: bool, braid: Braid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may finish its last step before it hears of the stop."""
+    stored_run(braid.root, FINISHED, "train.num_steps=40")
+    monkeypatch.setattr("launch.runs.lifecycle.stop", lambda *_, **__: status_of(braid.root, state=state))
+    done = braid("stop", "first")
+    assert (done.status, "braid resume" in done.err) == (0, goes_on)
 
 
 @pytest.mark.parametrize(

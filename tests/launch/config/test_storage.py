@@ -1,5 +1,6 @@
 """Which store a command speaks of, and how the next command finds it."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ def test_the_hint_names_a_store_only_where_it_is_not_the_default(tmp_path: Path,
     monkeypatch.setenv("HOME", str(tmp_path))
     assert storage_hint(storage_of("~/.braid/store")) == ""
     assert storage_hint(storage_of(str(tmp_path / "x"))) == f" --storage {tmp_path}/x"
+    assert shlex.split(storage_hint(storage_of(str(tmp_path / "my home's")))) == ["--storage", f"{tmp_path}/my home's"]
     assert storage_hint(storage_of("s3://bucket/p", "http://h:1")) == " --storage s3://bucket/p --endpoint-url http://h:1"
 
 

@@ -6,12 +6,12 @@ from launch.machine.checks import (
     Check,
     judge_clock,
     judge_disk,
+    judge_error,
     judge_gpus,
     judge_kernels,
     judge_memory,
     judge_packages,
     judge_python,
-    judge_store_error,
 )
 
 REQUIREMENTS = ["torch<2.14,>=2.11", "ray<2.61,>=2.60", 'pytest>=8; extra == "dev"']
@@ -48,10 +48,10 @@ def test_a_gpu_that_computes_something_else_fails_by_name() -> None:
 
 
 def test_a_stores_error_is_shown_with_its_remedy_apart_where_it_has_one() -> None:
-    check = judge_store_error("s3://b/x", "s3://b/x/k: no such bucket; none at h:1; create it, or fix storage.root")
+    check = judge_error("store s3://b/x", "s3://b/x/k: no such bucket; none at h:1; create it, or fix storage.root")
     assert (check.name, check.level) == ("store s3://b/x", "fail")
     assert (check.found, check.remedy) == ("s3://b/x/k: no such bucket; none at h:1", "create it, or fix storage.root")
-    check = judge_store_error("s3://b/x", "s3://b/x/k: shorter than the range that was asked for")
+    check = judge_error("store s3://b/x", "s3://b/x/k: shorter than the range that was asked for")
     assert (check.found, check.remedy) == ("s3://b/x/k: shorter than the range that was asked for", "")
 
 

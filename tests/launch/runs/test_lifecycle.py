@@ -1,5 +1,9 @@
 """Stopping and resuming a run: through its controller, or in its journal where there is none. No Ray."""
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,18 +11,25 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
-from launch.errors import NotReachable
+from launch.errors import NotReachable, NotStarted
 from launch.runs import lifecycle
-from launch.runs.record import read_run, run_store_of
+from launch.runs.record import read_run, run_names, run_store_of
 from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import Event, ResumeRequested
+from orchestrator.control.events import AttemptStarted, Event, ResumeRequested
 from orchestrator.control.history import open_history
+from orchestrator.control.placement import Placed
 from orchestrator.control.state import Terms, terms_of
+from orchestrator.errors import Fenced
 from orchestrator.messages import Outcome
+from orchestrator.node.home import run_directory
+from orchestrator.node.processes import variables_of
+from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.holds import held_checkpoints
+from orchestrator.records.keys import log_key
 from tests.launch.stored_runs import RUNNING, STOPPED, config_at, put_checkpoint, put_dataset, store_at, stored_run
 from tests.orchestrator.control.stories import ended, failed, fault, gone, stop
+from tests.orchestrator.node.waiting import wait_for
 
 
 class LeavingController:
@@ -49,16 +60,19 @@ class Controller:
 
 
 class FakeCluster:
-    """Has the controller that is given, or none until one is started."""
+    """Has the controller that is given, or none until one is started; with a `failure` none begins."""
 
     def __init__(self, controller: LeavingController | Controller | None) -> None:
         self.controller = controller
         self.num_started = 0
+        self.failure: NotReachable | None = None
 
     def find_controller(self, run: str) -> LeavingController | Controller | None:
         return self.controller
 
     def start_controller(self, run: str, storage: StorageConfig) -> Controller:
+        if self.failure is not None:
+            raise self.failure
         self.num_started += 1
         return Controller()
 
@@ -104,6 +118,30 @@ def test_a_run_that_waits_for_nodes_keeps_what_it_is_to_begin_from(tmp_path: Pat
     assert held_checkpoints(run_store_of(store_at(tmp_path), "first")) == {(5, 1)}
 
 
+def test_a_run_whose_controller_can_not_begin_gives_its_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_checkpoint(tmp_path, stored_run(tmp_path), attempt=1, step=5)
+    put_dataset(tmp_path)
+    cluster = connect_to(None, monkeypatch)
+    config = config_at(tmp_path, "name=second", "start.run=first")
+    cluster.failure = NotStarted("the controller of second did not start: No module named 'orchestrator'")
+    with pytest.raises(NotStarted, match=r"^run second: was not begun, and its name is free again: the controller of second did not start"):
+        lifecycle.submit(config, address="head:6379", tell=print)
+    assert run_names(store_at(tmp_path)) == ["first"]
+    assert held_checkpoints(run_store_of(store_at(tmp_path), "first")) == set()
+
+    cluster.failure = None
+    lifecycle.submit(config, address="head:6379", tell=print)
+    assert (run_names(store_at(tmp_path)), cluster.num_started) == (["first", "second"], 1)
+
+
+def test_a_run_whose_controller_may_begin_yet_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_dataset(tmp_path)
+    connect_to(None, monkeypatch).failure = NotReachable("the controller of first did not start: Get timed out")
+    with pytest.raises(NotReachable, match=r"^run first: is submitted, but nothing controls it: .* `braid resume first"):
+        lifecycle.submit(config_at(tmp_path), address="head:6379", tell=print)
+    assert read_run(config_at(tmp_path).storage, "first").state.label == "queued"
+
+
 def test_a_controller_that_ends_before_it_answers_has_stopped_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = stored_run(tmp_path, RUNNING)
     act = journal_into(tmp_path, stop(), ended(1, Outcome.STOPPED, 25), gone(1))
@@ -126,21 +164,75 @@ def test_stopping_now_is_more_than_the_stop_that_is_under_way(tmp_path: Path, mo
         lifecycle.stop(config.storage, "first", now=True, address="head:6379", tell=print)
 
 
-@pytest.mark.parametrize(
-    "events",
-    [(), RUNNING, (*RUNNING, stop()), (*RUNNING, failed(1, fault(Cause.KILLED, "b")))],
-    ids=["queued", "running", "saving", "draining"],
-)
-def test_a_run_whose_cluster_is_gone_is_stopped_without_starting_one(events: tuple[Event, ...], tmp_path: Path) -> None:
+ALIVE = {"running": RUNNING, "saving": (*RUNNING, stop()), "draining": (*RUNNING, failed(1, fault(Cause.KILLED, "b")))}
+"""A run that has workers, as far as its journal knows."""
+
+
+def silent_for(root: Path, seconds: float) -> None:
+    """Nothing was written for that long."""
+    then_s = time.time() - seconds
+    for path in root.rglob("*"):
+        os.utime(path, (then_s, then_s))
+
+
+@pytest.mark.parametrize("events", [(), *ALIVE.values()], ids=["queued", *ALIVE])
+def test_a_run_of_which_nothing_can_be_left_is_stopped_without_its_cluster(events: tuple[Event, ...], tmp_path: Path) -> None:
     config = stored_run(tmp_path, events)
     before = events_of(tmp_path)
+    if events:
+        silent_for(tmp_path, seconds=601.0)
     told: list[str] = []
     last = lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)
     assert (last["state"], last["last_committed_step"]) == ("stopped", 20 if events else 0)
     assert read_run(config.storage, "first").has_ended
     assert events_of(tmp_path)[:-1] == before, "one entry: nobody can come between two"
-    assert told == ["no cluster runs here, so first has no workers to stop; if it runs on another one, say which with --address"]
+    assert told == ["no cluster runs here; if first runs on another one, say which with --address"]
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("events", ALIVE.values(), ids=ALIVE)
+def test_a_run_that_may_train_on_unseen_is_not_said_to_be_stopped(events: tuple[Event, ...], tmp_path: Path) -> None:
+    """The head of its cluster is dead: the wish is recorded, and workers find the fence at their next commit."""
+    config = stored_run(tmp_path, events)
+    log = open_commit_log(run_store_of(store_at(tmp_path), "first"))
+    log.fence(1)
+    told: list[str] = []
+    last = lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)
+    assert last["state"] == "stopping"
+    assert "workers of it may train on: its last sign of life in the store is 0 s old" in told[1]
+    with pytest.raises(Fenced):
+        log.check(1)
+
+    lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)
+    silent_for(tmp_path, seconds=601.0)
+    assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopped"
+
+
+def test_a_run_of_the_local_cluster_has_stopped_once_no_process_of_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = (Placed(node="a", machine="local-0"), Placed(node="b", machine="local-1"))
+    config = stored_run(tmp_path, (AttemptStarted(at_s=2.0, attempt=1, placement=placement), *RUNNING[1:]))
+    for rank in (0, 1):
+        log = run_directory("first") / log_key(1, rank)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    told: list[str] = []
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=os.environ | {"BRAID_RUN": "first"})
+    try:
+        wait_for(lambda: "BRAID_RUN" in variables_of(worker.pid), "the worker's own environment")
+        assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopping"
+        assert "processes of it run on this machine (1), which `braid cluster down` ends" in told[1]
+    finally:
+        worker.communicate(b"\n")
+    assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopped"
+
+
+def test_a_cluster_that_was_named_and_does_not_answer_is_passed_over_only_where_no_checkpoint_is_asked_for(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    before = events_of(tmp_path)
+    with pytest.raises(NotReachable, match=r"no Ray cluster answers at 127.0.0.1:1 .*; if it is gone for good, `braid stop first --now"):
+        lifecycle.stop(config.storage, "first", now=False, address="127.0.0.1:1", tell=print)
+    assert events_of(tmp_path) == before
+    assert lifecycle.stop(config.storage, "first", now=True, address="127.0.0.1:1", tell=print)["state"] == "stopping"
 
 
 ENDING = {

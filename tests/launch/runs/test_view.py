@@ -11,9 +11,12 @@ from launch.errors import Abandoned, NotOpen, NotReachable, UserError
 from launch.runs.record import read_run
 from launch.runs.view import RunView, statuses
 from launch.show.follow import status_line
+from orchestrator.control.causes import Cause
+from orchestrator.control.events import NodesShort
+from orchestrator.control.history import open_history
 from orchestrator.messages import Outcome
 from tests.launch.stored_runs import RUNNING, put_steps, status_of, stored_run
-from tests.orchestrator.control.stories import ended, gone
+from tests.orchestrator.control.stories import ended, failed, fault, gone, placed
 
 
 class FakeController:
@@ -162,7 +165,7 @@ def test_a_followed_log_goes_on_with_the_controller_that_is_found_after_a_silenc
 
     there = deque([Leaving(), None, None, FakeController(chunks=[b"two ", None])])
     view = RunView(read_run(config.storage, "first"), there.popleft, clock=clock)
-    assert b"".join(view.log(0, 0, follow=True, sleep=clock.sleep)) == b"one two "
+    assert b"".join(view.log(0, 1, follow=True, sleep=clock.sleep)) == b"one two "
 
 
 def test_following_ends_with_the_run_and_asks_in_between(tmp_path: Path) -> None:
@@ -180,8 +183,42 @@ def test_a_live_log_is_followed_until_it_ends_and_its_last_words_come_from_the_s
     record.run_store.put("logs/a0001/rank-00000.log", b"one two three")
     view = RunView(record, always(FakeController(chunks=[b"one ", b"", b"two ", None])))
     waits: list[float] = []
-    assert b"".join(view.log(0, 0, follow=True, sleep=waits.append)) == b"one two three"
+    assert b"".join(view.log(0, 1, follow=True, sleep=waits.append)) == b"one two three"
     assert len(waits) == 1
+
+
+def test_a_followed_log_goes_on_with_the_next_attempt_until_the_run_ends(tmp_path: Path) -> None:
+    """The worker of attempt 2 never begins, and the last one has ended before anybody looked."""
+    config = stored_run(tmp_path, RUNNING)
+    record = read_run(config.storage, "first")
+    record.run_store.put("logs/a0001/rank-00000.log", b"one two")
+    restart = (failed(1, fault(Cause.KILLED, "b"), at_step=33), gone(1), placed(2, "ac"), failed(2, fault(Cause.KILLED, "c")), gone(2))
+    history = open_history(record.run_store)
+
+    class Restarting(FakeController):
+        def status(self, page: int = 1) -> dict[str, Any]:
+            for event in restart if history.state.attempt == 1 else (placed(3, "ac"), ended(3, Outcome.FINISHED, 200), gone(3)):
+                history.append(event)
+            record.run_store.put("logs/a0003/rank-00000.log", b", three")
+            return status_of(tmp_path, live=True)
+
+    view = RunView(record, always(Restarting(chunks=[b"one ", None])))
+    assert b"".join(view.log(0, 0, follow=True, sleep=lambda seconds: None)) == b"one two, three"
+
+
+def test_a_log_is_followed_from_before_its_worker_begins(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    live = status_of(tmp_path, live=True)
+    view = RunView(read_run(config.storage, "first"), always(FakeController(answers=[live], chunks=[None, b"at last"])))
+    followed = view.log(0, 0, follow=True, sleep=lambda seconds: None)
+    assert next(followed) == b"at last"
+
+
+def test_what_is_told_without_a_controller_says_nothing_of_slots_that_nobody_looked_at(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, (NodesShort(at_s=2.0, attempt=0, text="waiting for nodes: needs 2 with 1 free slots, has 1"),))
+    status = RunView(read_run(config.storage, "first"), lambda: None).status()
+    assert status["reason"].startswith("waiting for nodes; no controller answers; `braid resume first --storage ")
+    assert status["spares"] is None
 
 
 def test_a_live_log_that_is_not_followed_ends_where_it_is(tmp_path: Path) -> None:
@@ -194,4 +231,4 @@ def test_a_log_that_nobody_has_yet_says_where_it_will_be(tmp_path: Path, monkeyp
     monkeypatch.setenv("BRAID_HOME", str(tmp_path / "home"))
     config = stored_run(tmp_path)
     with pytest.raises(UserError, match="it is uploaded when the worker ends"):
-        list(RunView(read_run(config.storage, "first"), lambda: None).log(0, 0, follow=True))
+        list(RunView(read_run(config.storage, "first"), lambda: None).log(0, 0, follow=False))

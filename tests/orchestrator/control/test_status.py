@@ -80,7 +80,7 @@ def test_a_node_that_has_no_workers_yet_is_passed_over(config: RunConfig):
 
 def test_a_run_whose_cluster_is_gone(config: RunConfig):
     status = build_status("r", config, play(*running(), committed(1, 5)), None, now_s=0.0)
-    assert (status["live"], status["step"], status["num_workers"], status["workers"], status["spares"]) == (False, 5, 0, [], 0)
+    assert (status["live"], status["step"], status["num_workers"], status["workers"], status["spares"]) == (False, 5, 0, [], None)
 
 
 def test_machines_are_shown_with_what_is_held_against_them(config: RunConfig):
@@ -120,8 +120,9 @@ def test_only_the_newest_incidents_are_shown_and_their_number(config: RunConfig)
 def test_a_shortage_is_told_as_it_is_now(config: RunConfig):
     state = play(submitted(), SHORT)
     assert build_status("r", config, state, seen(alive=""), 0.0)["reason"].endswith("has 0")
-    for look in (None, seen(alive="ab")):
-        assert build_status("r", config, state, look, 0.0)["reason"].endswith("has 1"), "nothing is known to be missing now"
+    assert build_status("r", config, state, None, 0.0)["reason"] == "waiting for nodes", "nobody has looked"
+    told = build_status("r", config, state, seen(alive="ab"), 0.0)["reason"]
+    assert told.endswith("has 1"), "nothing is known to be missing now"
 
 
 def test_a_shortage_that_the_run_has_not_met_yet_is_not_its_reason(config: RunConfig):
