@@ -76,14 +76,22 @@ def verify(
         *_replays_agree(attempts),
     ]
     if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return Proof(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
+        return _refuted(run, problems)
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    so_far, planned = ("", "") if num_steps_planned is None else ("so far: ", f" of {num_steps_planned:,}")
-    claim = f"{so_far}run {run}: {num_steps_done:,}{planned} steps"
+    claim = _claim(run, num_steps_done, num_steps_planned)
     skipped = [record for step, record in history.items() if record.skipped and step <= num_steps_done]
     line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), skipped)
     return Proof(ok=True, line=line + _words_of_tokens(attempts, was_read=expected_token_digest is not None), problems=())
+
+
+def _refuted(run: str, problems: Sequence[str]) -> Proof:
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return Proof(ok=False, line=f"NOT VERIFIED run {run}: {problems[0]}{more}", problems=tuple(problems))
+
+
+def _claim(run: str, num_steps_done: int, num_steps_planned: int | None) -> str:
+    so_far, planned = ("", "") if num_steps_planned is None else ("so far: ", f" of {num_steps_planned:,}")
+    return f"{so_far}run {run}: {num_steps_done:,}{planned} steps"
 
 
 def committed_step(records: Records, entries: Sequence[Entry]) -> int:
