@@ -11,6 +11,7 @@ from tests.orchestrator.control.stories import (
     fault,
     gone,
     lost_checkpoint,
+    next_on,
     placed,
     play,
     resumed,
@@ -61,3 +62,10 @@ def test_a_node_that_is_to_be_left_comes_after_what_failed_before():
 def test_a_stop_that_fails_says_what_failed_now_and_not_what_failed_before():
     state = play(*running(), failed(1, fault()), gone(1), *running(2, "bc"), stop(), failed(2, fault(detail="it froze")), gone(2))
     assert state.reason == "stopped on request; its last checkpoint failed: it froze"
+
+
+def test_a_run_that_hangs_again_and_again_where_no_node_is_behind_leaves_out_one_after_the_other():
+    hung = fault(Cause.HUNG, None, rank=None)
+    state = play(*running(), failed(1, hung, at_step=1), gone(1))
+    assert next_on(state) == "ab"
+    assert next_on(play(placed(2, "ab"), failed(2, hung, at_step=2), gone(2), state=state)) == "bc"
