@@ -5,14 +5,15 @@ import json
 import pytest
 
 from orchestrator.control.controller import stop_without_cluster
+from orchestrator.control.earlier import state_after
 from orchestrator.control.events import ControllerStarted, ResumeRequested
 from orchestrator.control.history import open_history, read_state
 from orchestrator.control.observe import events_of
-from orchestrator.control.state import Stage
+from orchestrator.control.state import RunState, Stage
 from orchestrator.errors import JournalBroken
 from orchestrator.records.keys import journal_key
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.control.stories import TERMS, placed, seen
+from tests.orchestrator.control.stories import TERMS, placed, seen, submitted
 
 EARLIER = """
 RunSubmitted {"at_s": 1.0, "terms": {"num_steps": 100, "num_nodes": 2, "workers_per_node": 1, "world_size": 2, "config_version": 1,
@@ -49,6 +50,11 @@ def test_a_run_of_the_version_before_goes_on_with_a_new_attempt_from_its_newest_
     history = open_history(store)
     history.append(placed(3, "ab"))
     assert read_state(store) == history.state
+
+
+def test_a_run_of_the_version_before_that_never_began_begins_with_its_first_attempt():
+    assert state_after(()) == RunState()
+    assert state_after((submitted(),)) == RunState(terms=TERMS)
 
 
 FAILED = """

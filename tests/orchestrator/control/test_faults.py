@@ -7,9 +7,10 @@ import pytest
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import FaultsSeen, NodesToLeave, WorkersEnded
 from orchestrator.control.observe import events_of
+from orchestrator.control.state import Stage
 from orchestrator.messages import CheckpointLost, Ended, Failed, Outcome
 from orchestrator.records.nodes import Standing
-from tests.orchestrator.control.stories import TERMS, agent, failed, fault, placed, play, rank, resumed, seen, stepped, submitted
+from tests.orchestrator.control.stories import TERMS, agent, failed, fault, placed, play, rank, resumed, see, seen, stepped, submitted
 from tests.orchestrator.control.test_observe import CORDONED, both, faults_of, started, steady
 
 
@@ -72,3 +73,17 @@ def test_of_several_nodes_that_are_to_be_left_the_one_in_the_greatest_hurry_says
     (event,) = events_of(steady(), seen(*both(), standings={"A": Standing(cordoned="now", within_s=9.0), "B": CORDONED}), 0.0)
     assert isinstance(event, NodesToLeave)
     assert event.within_s == 9.0
+
+
+def test_a_cordon_under_an_attempt_that_starts_ends_it_and_under_one_that_is_being_ended_says_nothing():
+    look = seen(agent("a"), agent("b"), standings={"B": CORDONED})
+    (event,) = events_of(started(), look, 0.0)
+    assert isinstance(event, NodesToLeave)
+    draining = see(started(), look)
+    assert (draining.stage, [one.cause for one in draining.incidents]) == (Stage.DRAINING, [Cause.LEAVING])
+    assert list(events_of(draining, seen(agent("a", rank(0)), agent("b"), standings=look.standings), 0.0)) == []
+
+
+def test_a_rank_that_no_node_of_the_attempt_has_is_held_against_no_machine():
+    (found,) = faults_of(steady(), *both(b=rank(2, exit_code=-9))).faults
+    assert (found.rank, found.node, found.machine) == (2, "b", None)

@@ -69,6 +69,7 @@ def test_survivors_of_several_nodes_whose_watchdogs_abort_them_are_under_no_susp
     large = play(submitted(replace(TERMS, num_nodes=3, world_size=3)), placed(1, "abc"))
     assert next_on(play(failed(1, fault(Cause.ABORTED, "a", ranks=2, nodes=2)), gone(1), state=large), "abcd") == "abc"
     assert next_on(play(failed(1, fault(Cause.ABORTED, "a")), gone(1), state=large), "abcd") == "bcd"
+    assert next_on(play(failed(1, fault(Cause.CRASHED, "a", ranks=2, nodes=2)), gone(1), state=large), "abcd") == "bcd"
 
 
 def test_an_abort_after_a_lost_peer_explains_nothing_more():

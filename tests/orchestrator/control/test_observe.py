@@ -161,7 +161,8 @@ def test_workers_that_ended_differently_have_not_ended_together():
 
 def test_workers_that_were_told_to_leave_say_where():
     stopped = Ended(outcome=Outcome.STOPPED, step=9)
-    (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=stopped, told_to_leave=True))), 0.0)
+    idle = agent("c")  # one that has no workers was told nothing
+    (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=stopped, told_to_leave=True)), idle), 0.0)
     assert isinstance(event, WorkersEnded)
     assert event.told == ("b",)
     (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=replace(stopped, step=8)))), 0.0)

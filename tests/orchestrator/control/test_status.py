@@ -15,6 +15,7 @@ from orchestrator.control.causes import Cause
 from orchestrator.control.events import NodesShort, ResumeRequested
 from orchestrator.control.state import RunState
 from orchestrator.control.status import build_status
+from orchestrator.records.ledger import StepRecord
 from orchestrator.records.nodes import Standing
 from tests.orchestrator.control.stories import (
     TERMS,
@@ -87,6 +88,16 @@ def test_machines_are_shown_with_what_is_held_against_them(config: RunConfig):
     standings = {"A": Standing(strikes=2), "C": Standing(cordoned="its fan rattles"), "Z": Standing(strikes=9)}
     status = build_status("r", config, play(*running()), seen(alive="abc", standings=standings), now_s=0.0)
     assert (status["strikes"], status["cordoned"]) == ({"A": 2}, {"C": "its fan rattles"})
+
+
+def test_the_ledger_tells_how_far_a_run_is_where_no_worker_can_be_asked(config: RunConfig):
+    """Where one can, it has gone back to a checkpoint: what the ledger had after that is trained again."""
+    last = StepRecord(
+        loss=2.5, grad_norm=1.0, tokens=16, step=30, attempt=1, samples="", layout=ParallelConfig(), deterministic=True, setting=""
+    )
+    state = play(*running())
+    steps = [build_status("r", config, state, look, 0.0, last)["step"] for look in (None, seen(), seen(agent("a", rank(0))))]
+    assert steps == [30, 30, 7]
 
 
 def test_workers_come_by_pages_of_64_with_their_ages_as_of_now(config: RunConfig):

@@ -77,7 +77,9 @@ def test_a_controller_whose_run_was_ended_from_elsewhere_ends_its_workers():
 def test_a_controller_that_finds_its_run_ended_before_it_could_begin_ends_the_workers_of_the_one_before():
     """A person ends the run between the moment at which the new controller reads the journal and its first entry."""
     cluster = FakeCluster(store := MemoryStore())
-    build(store, cluster, "old")._open()
+    old = build(store, cluster, "old")
+    old._open()
+    old._tick()
     new = build(store, cluster, "new")
     stop_without_cluster(open_history(store), 9.0)
     with pytest.raises(Superseded):

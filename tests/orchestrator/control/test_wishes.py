@@ -87,6 +87,11 @@ def test_a_run_that_has_finished_is_neither_stopped_nor_resumed_any_more():
     assert play(gone(1), state=finished).label == "finished"
 
 
+def test_a_run_that_has_ended_is_not_found_dead_any_more():
+    for over in (worn_out(), play(*running(), ended(1, Outcome.FINISHED, 1000), gone(1))):
+        assert play(FoundDead(at_s=9.0), state=over) is over
+
+
 def test_a_run_that_saves_already_need_not_be_told_to_leave():
     leave = NodesToLeave(at_s=1.0, attempt=1, nodes=("b",), text="B cordoned: bad", within_s=None)
     for state in (play(*running(), stop()), play(*running(), failed(1, fault()))):
