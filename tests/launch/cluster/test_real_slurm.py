@@ -52,20 +52,22 @@ def test_a_run_outlives_a_job_whose_time_is_over_one_that_is_cancelled_and_one_w
         limits = ("--parsable", "--nodes=2", "--gpus-per-node=0", "--time=60", "--requeue")
         return slurm.ask("sbatch", *limits, str(SCRIPT), "first", "tiny", *SMALL)
 
-    def wait_until_it_trains(attempt: int) -> RunState:
+    def wait_until_it_trains(*, after: int) -> RunState:
+        """In a later attempt: one may have been begun in the last moments of a job."""
+
         def look() -> RunState | None:
             state = read_state(run_store)
             trains = state.label == "running" and state.resumed_from is not None and not state.reason
-            return state if trains and state.attempt == attempt else None
+            return state if trains and state.attempt > after else None
 
-        return wait_for(look, f"attempt {attempt}", timeout_s=PATIENCE_S)
+        return wait_for(look, f"an attempt after {after}", timeout_s=PATIENCE_S)
 
     def wait_for_the_end_of(job: str, state: str) -> None:
         wait_for(lambda: slurm.state_of(job) == state, f"job {job} to be {state}", timeout_s=PATIENCE_S)
 
     # Slurm's warning, shortly before the job's time is over
     first = submit()
-    wait_until_it_trains(attempt=1)
+    wait_until_it_trains(after=0)
     slurm.ask("scancel", "--batch", "--signal=TERM", first)
     wait_for_the_end_of(first, "COMPLETED")
     stopped = read_state(run_store)
@@ -73,7 +75,7 @@ def test_a_run_outlives_a_job_whose_time_is_over_one_that_is_cancelled_and_one_w
 
     # the same line goes on; a job that is cancelled saves too
     second = submit()
-    assert wait_until_it_trains(attempt=2).resumed_from == stopped.committed_step
+    assert wait_until_it_trains(after=stopped.attempt).resumed_from == stopped.committed_step
     slurm.ask("scancel", second)
     wait_for_the_end_of(second, "CANCELLED")
     wait_for(lambda: not slurm.ask("squeue", "-h"), "the end of its processes", timeout_s=PATIENCE_S)
@@ -81,11 +83,13 @@ def test_a_run_outlives_a_job_whose_time_is_over_one_that_is_cancelled_and_one_w
     assert steps[0] > steps[1] == stopped.committed_step
 
     # a job whose node dies is queued again by Slurm, and goes on from there once there are nodes enough
+    before = read_state(run_store).attempt
     third = submit()
-    assert wait_until_it_trains(attempt=3).resumed_from == steps[0]
+    resumed = wait_until_it_trains(after=before)
+    assert resumed.resumed_from == steps[0]
     slurm.kill_node("braid-two")
     slurm.start_node("braid-two")
-    assert wait_until_it_trains(attempt=4).resumed_from == steps[0]
+    assert wait_until_it_trains(after=resumed.attempt).resumed_from == steps[0]
     slurm.ask("scancel", "--batch", "--signal=TERM", third)
     wait_for_the_end_of(third, "COMPLETED")
     assert "nothing skipped or repeated" in slurm.ask(*braid, "verify", "first")
