@@ -1,14 +1,15 @@
 """The checkpoint that a command names by run and step, and its weights."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import ObjectStore
 from launch.runs.record import run_store_with_checkpoints
-from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
+from orchestrator.records.holds import held_while_read
+from orchestrator.records.manifest import CheckpointManifest
 from orchestrator.worker.weights import CheckpointWeights, Progress, open_weights
 
 Stage = Callable[[str], Progress]
@@ -26,10 +27,15 @@ class StoredCheckpoint:
         return f"{self.manifest.run}@{self.manifest.step}"
 
 
-def checkpoint_at(storage: StorageConfig, run: str, step: int) -> StoredCheckpoint:
-    """The checkpoint of this step, -1 for the newest. Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, StoreError."""
+@contextmanager
+def checkpoint_at(storage: StorageConfig, run: str, step: int) -> Iterator[StoredCheckpoint]:
+    """The checkpoint of this step, -1 for the newest; a run that trains on does not remove it before the context ends.
+
+    Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, StoreError.
+    """
     run_store = run_store_with_checkpoints(storage, run)
-    return StoredCheckpoint(run_store=run_store, manifest=find_checkpoint(run_store, step, who=f"run {run}"))
+    with held_while_read(run_store, step, who=f"run {run}") as manifest:
+        yield StoredCheckpoint(run_store=run_store, manifest=manifest)
 
 
 def opened_weights(checkpoint: StoredCheckpoint, scratch: Path, stage: Stage) -> AbstractContextManager[CheckpointWeights]:

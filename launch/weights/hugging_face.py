@@ -63,17 +63,17 @@ def export_hf(
 
     Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, DataError, StoreError.
     """
-    found = checkpoint_at(storage, run, step)
-    _require_writable(out)
-    companions = companions_of(found, open_store(storage), tell)
-    serving = _serving(found.manifest.model, companions.pop(HF_CONFIG, None))
     with ExitStack() as exits:
         exits.enter_context(_hf_errors())
+        found = exits.enter_context(checkpoint_at(storage, run, step))
+        _require_writable(out)
+        companions = companions_of(found, open_store(storage), tell)
+        serving = _serving(found.manifest.model, companions.pop(HF_CONFIG, None))
         weights = exits.enter_context(opened_weights(found, scratch, stage))
         files = exits.enter_context(_as_files(companions))
         exits.enter_context(_write_errors(out))
         write_hf(out, Watched(weights, stage("writing")), found.manifest.model, dtype=dtype, serving=serving, other_files=files)
-    return found.manifest
+        return found.manifest
 
 
 def _serving(model: ModelConfig, hf_config: bytes | None) -> Serving:

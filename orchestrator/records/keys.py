@@ -33,6 +33,8 @@ HOLDS = "holds/"
 LEDGER = "ledger/"
 COMPACTED_LEDGER = "ledger-upto/"
 LOGS = "logs/"
+DOOMED = "doomed"
+"""Name of the empty object that retention puts into the directory of a checkpoint that it is about to remove."""
 MANIFEST = "manifest.json"
 """Name of the file, in a checkpoint's directory, that names all others."""
 
