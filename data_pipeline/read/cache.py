@@ -9,7 +9,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import ShardRef
@@ -31,6 +31,7 @@ def cached_shard(ref: ShardRef, *, store: ObjectStore, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f"{ref.sha256}.lock")):
             if not _is_complete(path, ref):
+                _remove_leftovers(path)
                 _fetch(ref, store, path)
     return path
 
@@ -41,6 +42,16 @@ def _is_complete(path: Path, ref: ShardRef) -> bool:
         return path.stat().st_size == ref.size_bytes
     except FileNotFoundError:
         return False
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What killed processes had fetched of this shard or of others: whoever fetches one holds its lock, and we hold that of `path`."""
+    for part in path.parent.glob("*.part"):
+        sha256 = part.name.partition(".")[0]
+        with suppress(OSError), path.with_name(f"{sha256}.lock").open("ab") as lock:
+            if sha256 != path.name:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def _fetch(ref: ShardRef, store: ObjectStore, path: Path) -> None:

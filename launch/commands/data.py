@@ -1,5 +1,7 @@
 """`braid data`: makes datasets, and looks into them."""
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +12,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from data_pipeline.config import check_name
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import StoreError
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
 from launch.units import human
+from orchestrator.records.leftovers import remove_abandoned
 
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
 
@@ -44,6 +48,8 @@ def build(
     where = storage_of(storage, endpoint_url)
     store = open_store(where)
     refuse_existing(store, name)
+    with suppress(StoreError):  # one may not be allowed to
+        remove_abandoned(store, now_s=time.time())
     documents = open_corpus(corpus)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("training a tokenizer" if tokenizer is None else "reading the tokenizer")

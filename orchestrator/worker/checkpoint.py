@@ -60,7 +60,7 @@ class Committer:
         ledger: Ledger,
         on_commit: Callable[[int], None],
         on_loss: Callable[[CheckpointLost], None],
-        tidy_holds: Callable[[], None],
+        tidy: Callable[[], None],
     ) -> None:
         self._store = store
         self._terms = terms
@@ -69,7 +69,7 @@ class Committer:
         self._on_commit = on_commit
         self._has_removed_leftovers = False
         self._on_loss = on_loss
-        self._tidy_holds = tidy_holds
+        self._tidy = tidy
 
     def commit(self, step: int, files: Sequence[FileDigest]) -> None:
         """In this order: the records of its steps, the manifest, the commit; each durable before the next. Raises Fenced, StoreError."""
@@ -110,7 +110,7 @@ class Committer:
             self._delete_old()
             if not self._has_removed_leftovers:
                 remove_leftovers(self._store, attempt=self._terms.attempt)
-                self._tidy_holds()
+                self._tidy()
                 self._has_removed_leftovers = True
         except StoreError as error:
             log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)

@@ -21,6 +21,7 @@ from tests.orchestrator.node.waiting import wait_for
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue", "unshare")
 NODES = {"braid-one": "127.0.0.1", "braid-two": "127.0.0.2"}
 MARK = "BRAID_TEST_OF_SLURM"
+SHOWN = 3000
 START_NODE = 'hostname "$1" && mount --bind "$2" /etc/hosts && exec slurmd -D'
 CONFIGURATION = """
 ClusterName=braid
@@ -133,6 +134,8 @@ def slurm_cluster() -> Iterator[Slurm]:
             yield slurm
         finally:
             slurm.stop()
+            for out in sorted(directory.glob("*.out")):  # shown where the test fails
+                print(f"--- {out.name}", out.read_text(errors="replace")[-SHOWN:], sep="\n")
 
 
 def free_port() -> int:

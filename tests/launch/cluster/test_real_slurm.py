@@ -88,6 +88,7 @@ def test_a_run_outlives_a_job_whose_time_is_over_one_that_is_cancelled_and_one_w
     resumed = wait_until_it_trains(after=before)
     assert resumed.resumed_from == steps[0]
     slurm.kill_node("braid-two")
+    wait_for(lambda: slurm.state_of(third) != "RUNNING", "Slurm to notice", timeout_s=PATIENCE_S)
     slurm.start_node("braid-two")
     assert wait_until_it_trains(after=resumed.attempt).resumed_from == steps[0]
     slurm.ask("scancel", "--batch", "--signal=TERM", third)
