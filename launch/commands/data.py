@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from data_pipeline.config import check_name
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import StoreError
+from data_pipeline.store.protocol import ObjectStore, StoreError
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
@@ -48,8 +48,7 @@ def build(
     where = storage_of(storage, endpoint_url)
     store = open_store(where)
     refuse_existing(store, name)
-    with suppress(StoreError):  # one may not be allowed to
-        remove_abandoned(store, now_s=time.time())
+    _tidy(store)
     documents = open_corpus(corpus)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("training a tokenizer" if tokenizer is None else "reading the tokenizer")
@@ -91,6 +90,12 @@ def inspect(
         raise typer.Exit(1)
     if verify:
         typer.echo(f"verified: all {len(manifest.shards)} shards match their digests")
+
+
+def _tidy(store: ObjectStore) -> None:
+    """Removes what builds that were killed left incomplete, where one is allowed to."""
+    with suppress(StoreError):
+        remove_abandoned(store, now_s=time.time())
 
 
 def _refuse_bad_name(name: str) -> None:
