@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -20,6 +21,7 @@ SINCE_DESIRED = {"omit_default": True}
 """Of fields that configurations before had not: left out at their default, so that what is stored stays readable."""
 LABELS_WITHIN = "labels end with their document"
 """What runs with `data.document_masking` learn since they no longer learn the first token of the next document: others are not theirs."""
+PREEMPTION_GRACE_S = 300.0
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -181,11 +183,15 @@ class ResourcesConfig:
     """cuda or cpu."""
     workers_per_node: int = 8
     """Ranks that share a node; on cuda, one GPU each."""
+    preemption_grace_s: float = field(default=PREEMPTION_GRACE_S, metadata=SINCE_DESIRED)
+    """How long the run may take to save and leave a node that got SIGTERM: no longer than what follows that with SIGKILL waits."""
 
     def __post_init__(self) -> None:
         if self.device not in ("cuda", "cpu"):
             raise ValueError(f"resources.device={self.device}: use cuda or cpu")
         _at_least("resources.workers_per_node", self.workers_per_node, 1)
+        if not 0 < self.preemption_grace_s < math.inf:
+            raise ValueError(f"resources.preemption_grace_s={self.preemption_grace_s}: must be above 0 seconds, and finite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,10 @@ FENCE_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether anybody is left to obey."""
 GPUS_ASKED_WITHIN_S = 10.0
 """For nvidia-smi to name the GPUs of a node; they go without names else."""
+NODE_LOOKS_EVERY_S = 0.5
+"""Between two looks of what holds a node's processes, where nothing is told to it."""
+NODE_LINGERS_S = 2.0
+"""For the agents of a node that is about to end to upload the rest of their workers' logs, and to tell how these ended."""
 NODES_LISTED_EVERY_S = 1.0
 """Between two questions to Ray for its nodes and their free GPUs."""
 

@@ -115,7 +115,7 @@ MAY_IMPORT = {
     "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", "data_pipeline.config"),
     "launch/runs/": ("launch.runs", "launch.config", *LAUNCH, "orchestrator", "model.train.metrics", "data_pipeline"),
     "launch/weights/": ("launch.weights", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
-    "launch/machine/": ("launch.machine", "launch.runs.connection", *LAUNCH, "model", "data_pipeline"),
+    "launch/machine/": ("launch.machine", "launch.runs.connection", *LAUNCH, "orchestrator.records", "model", "data_pipeline"),
     "launch/show/": ("launch.show", "launch.machine.checks", "model.train.metrics", *LAUNCH),
     "launch/demo/": (
         "launch.demo",

@@ -10,7 +10,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import ShardRef
@@ -37,6 +37,7 @@ def cached_shard(ref: ShardRef, *, store: ObjectStore, directory: Path) -> Path:
             if not _is_whole(path, ref):
                 if path.exists():
                     log.warning("%s: this cached shard is damaged, it is fetched again from %s", path, store.url(ref.key))
+                _remove_leftovers(path)
                 _fetch(ref, store, path)
                 _checked[path] = _identity(path)
     return path
@@ -61,6 +62,16 @@ def _is_whole(path: Path, ref: ShardRef) -> bool:
 def _identity(path: Path) -> tuple[int, ...]:
     found = path.stat()
     return found.st_size, found.st_ino, found.st_mtime_ns
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What killed processes had fetched of this shard or of others: whoever fetches one holds its lock, and we hold that of `path`."""
+    for part in path.parent.glob("*.part"):
+        sha256 = part.name.partition(".")[0]
+        with suppress(OSError), path.with_name(f"{sha256}.lock").open("ab") as lock:
+            if sha256 != path.name:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def _fetch(ref: ShardRef, store: ObjectStore, path: Path) -> None:

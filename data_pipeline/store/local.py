@@ -1,6 +1,7 @@
 """An object store in a directory: for one machine, or for a file system that every node mounts."""
 
 import errno
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -72,15 +73,16 @@ class LocalStore:
         with self._errors_of(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self._path(key).unlink()
 
-    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool], *, begun_before_s: float = math.inf) -> int:
         check_prefix(prefix)
         aborted = 0
         with self._errors_of(prefix), suppress(FileNotFoundError):
-            for name in os.listdir(self.root / INCOMING):
-                key = _key_of_incoming(name)
-                if key.startswith(prefix) and is_abandoned(key):
-                    (self.root / INCOMING / name).unlink(missing_ok=True)
-                    aborted += 1
+            for path in (self.root / INCOMING).iterdir():
+                key = _key_of_incoming(path.name)
+                with suppress(FileNotFoundError):  # it has just come to its end
+                    if key.startswith(prefix) and is_abandoned(key) and path.stat().st_mtime < begun_before_s:
+                        path.unlink()
+                        aborted += 1
         return aborted
 
     def url(self, key: str) -> str:

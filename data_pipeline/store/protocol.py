@@ -4,6 +4,7 @@ Pure: no torch, no s3fs, no I/O. `open.open_store` makes the real ones.
 Keys are relative to the store's root, parts separated by '/'.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,11 +78,11 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Removes the object; nothing happens where there is none."""
 
-    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool], *, begun_before_s: float = math.inf) -> int:
         """Removes what killed writers left of objects that never became whole, and returns how many these were.
 
-        Only of keys that begin with `prefix` and for which `is_abandoned` holds: a writer that is still at one of them gets an error. Some
-        stores know only the first 200 characters of a key.
+        Only of keys that begin with `prefix` and for which `is_abandoned` holds, and begun before a moment by the store's clock: a writer
+        that is still at one of them gets an error. Some stores know only the first 200 characters of a key, or nothing of it: "" then.
         """
 
     def url(self, key: str) -> str:
@@ -143,8 +144,10 @@ class ScopedStore:
     def delete(self, key: str) -> None:
         self.store.delete(self._full(key))
 
-    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
-        return self.store.abort_writes(self.prefix + check_prefix(prefix), lambda key: is_abandoned(key.removeprefix(self.prefix)))
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool], *, begun_before_s: float = math.inf) -> int:
+        return self.store.abort_writes(
+            self.prefix + check_prefix(prefix), lambda key: is_abandoned(key.removeprefix(self.prefix)), begun_before_s=begun_before_s
+        )
 
     def url(self, key: str) -> str:
         return self.store.url(self._full(key))

@@ -5,6 +5,7 @@ on that client: s3fs's own layer hides which condition failed, retries by itself
 that come at once. botocore's retries are off too: `retry.py` does them.
 """
 
+import math
 import random
 import time
 import uuid
@@ -22,7 +23,7 @@ from s3fs import S3FileSystem
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectInfo, StoreError, check_key, check_prefix, check_range
 from data_pipeline.store.retry import backoff_delays, with_retries
-from data_pipeline.store.s3_errors import RAISED_BY_S3, BucketExists, RangePastEnd, to_store_error
+from data_pipeline.store.s3_errors import RAISED_BY_S3, BucketExists, NoSuchRule, RangePastEnd, to_store_error
 
 Result = TypeVar("Result")
 Parameters = dict[str, Any]
@@ -104,14 +105,14 @@ class S3Store:
     def delete(self, key: str) -> None:
         self._call("delete_object", key, {})
 
-    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool], *, begun_before_s: float = math.inf) -> int:
         where = {"Bucket": self.bucket, "Prefix": self.prefix + check_prefix(prefix)}
         aborted = 0
         while True:
             page = self._request("list_multipart_uploads", self.url(prefix), where)
             for upload in page.get("Uploads", []):
                 key = upload["Key"].removeprefix(self.prefix)
-                if is_abandoned(key):
+                if is_abandoned(key) and upload["Initiated"].timestamp() < begun_before_s:
                     with suppress(KeyMissing):  # it has just come to its end
                         self._call("abort_multipart_upload", key, {"UploadId": upload["UploadId"]})
                         aborted += 1
@@ -230,6 +231,17 @@ def _retried(call: Callable[[], Result], *, url: str, endpoint: str, deadline_s:
 
     delays_s = backoff_delays(chance=random.random)
     return with_retries(attempt, delays_s=delays_s, deadline_s=deadline_s, clock=time.monotonic, sleep=time.sleep)
+
+
+def aborts_uploads_itself(storage: StorageConfig) -> bool:
+    """Whether a rule of the bucket aborts incomplete uploads below the root. Raises StoreError where the server doesn't say."""
+    store = open_s3(storage)
+    try:
+        rules = store._request("get_bucket_lifecycle_configuration", f"s3://{store.bucket}", {"Bucket": store.bucket}).get("Rules", [])
+    except NoSuchRule:
+        return False
+    ours = [rule for rule in rules if rule.get("Status") == "Enabled" and "AbortIncompleteMultipartUpload" in rule]
+    return any(store.prefix.startswith(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))) for rule in ours)
 
 
 def create_bucket(storage: StorageConfig) -> None:

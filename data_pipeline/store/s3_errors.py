@@ -35,6 +35,10 @@ class RangePastEnd(StoreError):
     """The wanted range begins at or after the object's end."""
 
 
+class NoSuchRule(StoreError):
+    """The bucket has no lifecycle rules."""
+
+
 _MISSING_KEY = {"NoSuchKey", "NoSuchUpload", "404"}
 _PRECONDITION = {"PreconditionFailed", "412"}
 _OWN_BUCKET = {"BucketAlreadyOwnedByYou"}
@@ -94,6 +98,8 @@ def _from_code(code: str, status: int, *, url: str, endpoint: str) -> StoreError
         return KeyExists(f"{url}: exists already; another writer was first")
     if code in _OWN_BUCKET:
         return BucketExists(f"{url}: the bucket exists already")
+    if code == "NoSuchLifecycleConfiguration":
+        return NoSuchRule(f"{url}: has no lifecycle rules")
     if code in _RANGE:
         return RangePastEnd(f"{url}: shorter than the range that was asked for")
     if code in _REGION:

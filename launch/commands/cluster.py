@@ -6,7 +6,9 @@ import typer
 
 from launch.commands.options import Address
 from launch.commands.terminal import tell
+from launch.errors import UserError
 from launch.runs.connection import reachable, start_local, stop_local
+from orchestrator.node.notice import run_node
 
 app = typer.Typer(no_args_is_help=True, help="The Ray cluster of this machine, which runs start on where no --address is given.")
 
@@ -21,6 +23,20 @@ def up(nodes: Annotated[int, typer.Option(min=1, help="How many nodes this machi
 def down() -> None:
     """Kill the local cluster and every run on it; `braid resume` goes on with them."""
     stop_local()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False})
+def node(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="What starts Ray here, as `ray start --head --block` does.")],
+) -> None:
+    """Hold this machine's part of a cluster: at SIGTERM, the runs on it save and leave, and then it ends.
+
+    Without this Ray ends at once, and what its runs have not saved is lost.
+    """
+    try:
+        raise typer.Exit(run_node(command))
+    except OSError as error:
+        raise UserError(f"{command[0]}: {error.strerror}; use `braid cluster node ray start --head --block`, or the like") from error
 
 
 @app.command()

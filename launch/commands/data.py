@@ -1,7 +1,8 @@
 """`braid data`: makes datasets, and looks into them."""
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,13 @@ from data_pipeline.config import check_name
 from data_pipeline.dataset.manifest import rows_in_words
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import ObjectStore, StoreError
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import console, tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
 from launch.units import human
+from orchestrator.records.leftovers import remove_abandoned
 
 ROW_LENGTHS = (1024, 4096, 8192)
 """Usual ones, for a dataset that nobody has named a length for."""
@@ -52,6 +55,7 @@ def build(
     where = storage_of(storage, endpoint_url)
     store = open_store(where)
     refuse_existing(store, name)
+    _tidy(store)
     documents = open_corpus(corpus)
     with _shown("reading the tokenizer" if tokenizer else "training a tokenizer") as shown:
         made, file = load_tokenizer(tokenizer) if tokenizer else (train_tokenizer(documents, vocab_size), b"")
@@ -132,6 +136,12 @@ def _shown(first: str) -> Iterator[_Shown]:
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task(first)
         yield _Shown(lambda description: progress.update(task, description=description))
+
+
+def _tidy(store: ObjectStore) -> None:
+    """Removes what builds that were killed left incomplete, where one is allowed to."""
+    with suppress(StoreError):
+        remove_abandoned(store, now_s=time.time())
 
 
 def _refuse_bad_name(name: str) -> None:

@@ -1,5 +1,6 @@
 """What `braid doctor` makes of what it found. Pure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -107,6 +108,36 @@ def judge_error(name: str, line: str) -> Check:
     """`line` is an error's: what is wrong, and behind the last "; " the remedy, where it has one."""
     found, separator, remedy = line.rpartition("; ")
     return Check(name=name, level="fail", found=found if separator else line, remedy=remedy if separator else "")
+
+
+def judge_leftovers(num_removed: int, why: str = "") -> Check:
+    """What killed writers had left incomplete for longer than a day, which the doctor removed; `why` it could not."""
+    if why:
+        remedy = "allow s3:ListBucketMultipartUploads and s3:AbortMultipartUpload, or see to it yourself"
+        return Check(name="leftovers", level="warn", found=f"what killed writers left can't be removed: {why}", remedy=remedy)
+    found = f"{num_removed} incomplete objects of killed writers, now removed" if num_removed else "none of killed writers"
+    return Check(name="leftovers", level="ok", found=found)
+
+
+def judge_upload_rule(bucket: str, prefix: str, is_there: bool | None, why: str = "") -> Check:
+    """`is_there` is None where the server does not say, because of `why`."""
+    name = "upload rule"
+    if is_there:
+        return Check(name=name, level="ok", found="the bucket aborts incomplete uploads itself")
+    rule = {
+        "ID": "braid-incomplete-uploads",
+        "Status": "Enabled",
+        "Filter": {"Prefix": f"{prefix}/" if prefix else ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 2},
+    }
+    found = "no rule of the bucket aborts incomplete uploads, so those of killed writers take room for ever"
+    if is_there is None:
+        found = f"it can't be seen whether the bucket aborts incomplete uploads: {why}"
+    remedy = (
+        f"add it to the rules that there are: aws s3api put-bucket-lifecycle-configuration --bucket {bucket} "
+        f"--lifecycle-configuration '{json.dumps({'Rules': [rule]})}'"
+    )
+    return Check(name=name, level="warn", found=found, remedy=remedy)
 
 
 def judge_clock(store_s: float, before_s: float, after_s: float) -> Check:

@@ -21,14 +21,18 @@ from launch.machine.checks import (
     judge_error,
     judge_gpus,
     judge_kernels,
+    judge_leftovers,
     judge_memory,
     judge_memory_monitor,
     judge_packages,
     judge_python,
+    judge_upload_rule,
 )
 from launch.runs.connection import reachable
 from model.config import ParallelConfig
 from model.presets import PRESETS
+from orchestrator.records.keys import PROBES
+from orchestrator.records.leftovers import remove_abandoned
 
 PROBE = b"written by braid doctor"
 MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
@@ -46,6 +50,8 @@ def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], list[Ch
     yield judge_disk(str(home), shutil.disk_usage(_existing(home)).free)
     yield judge_memory(_available_bytes())
     yield from check_store(storage)
+    if storage.is_s3:
+        yield check_upload_rule(storage)
     yield from cluster()
 
 
@@ -62,17 +68,28 @@ def check_store(storage: StorageConfig) -> list[Check]:
     writable = Check(name=f"store {storage.root}", level="ok", found="reachable and writable")
     try:
         store = open_store(dataclasses.replace(storage, deadline_s=DEADLINE_S))
-        key = f"doctor/{uuid.uuid4().hex}"
+        key = f"{PROBES}{uuid.uuid4().hex}"
         before_s = time.time()
         store.create(key, PROBE)
         after_s = time.time()
         try:
-            return [writable, *_check_rules(store, key, before_s, after_s)]
+            return [writable, *_check_rules(store, key, before_s, after_s), _check_leftovers(store, before_s)]
         finally:
             with suppress(StoreError):
                 store.delete(key)
     except StoreError as error:
         return [judge_error(f"store {storage.root}", str(error))]
+
+
+def check_upload_rule(storage: StorageConfig) -> Check:
+    """Whether the bucket itself sees to what killed writers leave: nobody of a run that never comes back does."""
+    from data_pipeline.store.s3 import aborts_uploads_itself
+
+    bucket, prefix = storage.bucket_and_prefix()
+    try:
+        return judge_upload_rule(bucket, prefix, aborts_uploads_itself(dataclasses.replace(storage, deadline_s=DEADLINE_S)))
+    except StoreError as error:
+        return judge_upload_rule(bucket, prefix, None, why=str(error))
 
 
 def _check_rules(store: ObjectStore, key: str, before_s: float, after_s: float) -> list[Check]:
@@ -85,6 +102,13 @@ def _check_rules(store: ObjectStore, key: str, before_s: float, after_s: float) 
         )
         return rules
     return [*rules, judge_clock(infos[0].modified_at_s, before_s, after_s)]
+
+
+def _check_leftovers(store: ObjectStore, now_s: float) -> Check:
+    try:
+        return judge_leftovers(remove_abandoned(store, now_s=now_s))
+    except StoreError as error:
+        return judge_leftovers(0, why=str(error))
 
 
 def _check_create_if_absent(store: ObjectStore, key: str) -> Check:

@@ -85,7 +85,9 @@ def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, 
     """
     sizes = {info.key: info.size_bytes for info in run_store.list(CHECKPOINTS)}
     trusted = open_commit_log(run_store).trusted()
-    return [checkpoint_row(run_store, commit, sizes, verify) for commit in still_there(trusted, sizes)]
+    rows = [(commit, checkpoint_row(run_store, commit, sizes, verify)) for commit in still_there(trusted, sizes)]
+    left = still_there(trusted, {info.key for info in run_store.list(CHECKPOINTS)})  # a run that trains removes some meanwhile
+    return [row for commit, row in rows if commit in left]
 
 
 def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:

@@ -3,16 +3,27 @@
 import collections
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
+from data_pipeline.store.protocol import ObjectStore, StoreError
 from launch.config.storage import storage_hint
 from launch.errors import NotOpen, NotReachable, NotStarted, WrongMoment
 from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
 from launch.runs.preflight import prepare_dataset, settle_start
-from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing, withdraw_run
+from launch.runs.record import (
+    RunRecord,
+    add_config,
+    create_run,
+    read_run,
+    recorded_status,
+    refuse_existing,
+    run_store_of,
+    was_submitted,
+    withdraw_run,
+)
 from launch.runs.unseen import stop_unseen
 from launch.runs.view import RunView, statuses
 from launch.status import Status
@@ -20,7 +31,7 @@ from orchestrator.config import RunConfig
 from orchestrator.control.events import ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage, Terms, terms_of
-from orchestrator.records.holds import hold_start
+from orchestrator.records.holds import release_start
 
 Tell = Callable[[str], None]
 """Takes one line for the person who waits."""
@@ -36,17 +47,31 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     """
     store = open_store(config.storage)
     refuse_existing(store, config.name)
-    config = settle_start(config, store)
-    prepare_dataset(config, store, tell=tell)
-    with connected(address, config, tell=tell) as connection:
-        if config.start.run:
-            hold_start(store, config)
-        create_run(store, config, at_s=time.time())
-        try:
-            _start_controller(connection, config.name, config.storage, address)
-        except NotStarted as error:
-            withdraw_run(store, config)
-            raise NotStarted(f"run {config.name}: was not begun, and its name is free again: {error}") from error
+    try:
+        config = settle_start(config, store)
+        prepare_dataset(config, store, tell=tell)
+        with connected(address, config, tell=tell) as connection:
+            create_run(store, config, at_s=time.time())
+            _begin(connection, store, config, address)
+    except BaseException:
+        _let_go(store, config)
+        raise
+
+
+def _begin(connection: Connection, store: ObjectStore, config: RunConfig, address: str) -> None:
+    """Starts the controller of a run that was submitted just now; a run that can't begin gives its name back. Raises NotStarted."""
+    try:
+        _start_controller(connection, config.name, config.storage, address)
+    except NotStarted as error:
+        withdraw_run(store, config)
+        raise NotStarted(f"run {config.name}: was not begun, and its name is free again: {error}") from error
+
+
+def _let_go(store: ObjectStore, config: RunConfig) -> None:
+    """Of what a run was to begin from that has not come to be. The store may be what is wrong; then the hold lapses by itself."""
+    with suppress(StoreError):
+        if not was_submitted(run_store_of(store, config.name)):
+            release_start(store, config)
 
 
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:

@@ -10,6 +10,7 @@ from launch.errors import ConfigError
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.records.configs import newest_config
+from orchestrator.records.holds import hold_start
 from orchestrator.records.manifest import CheckpointManifest
 from orchestrator.records.origin import find_start, start_store, unusable_start
 
@@ -88,17 +89,22 @@ def check_dataset(config: RunConfig, manifest: DatasetManifest) -> None:
 
 
 def settle_start(config: RunConfig, store: ObjectStore) -> RunConfig:
-    """The run's configuration with start.step as a number, where it says -1 for the newest. Raises ConfigError, StoreError."""
-    manifest = checked_start(config, store)
+    """The run's configuration with start.step as a number, where it says -1 for the newest; that checkpoint is held from now on.
+
+    Raises ConfigError, StoreError.
+    """
+    manifest = checked_start(config, store, find=hold_start)
     return config if manifest is None else dataclasses.replace(config, start=dataclasses.replace(config.start, step=manifest.step))
 
 
-def checked_start(config: RunConfig, store: ObjectStore) -> CheckpointManifest | None:
+def checked_start(
+    config: RunConfig, store: ObjectStore, find: Callable[[ObjectStore, RunConfig], CheckpointManifest] = find_start
+) -> CheckpointManifest | None:
     """The checkpoint that the run begins from; None where it begins anew. Raises ConfigError where it can't begin from it, StoreError."""
     if not config.start.run:
         return None
     try:
-        manifest = find_start(store, config)
+        manifest = find(store, config)
     except CheckpointCorrupt as error:
         raise ConfigError(str(unusable_start(f"start.run={config.start.run}", error))) from error
     except (ConfigMismatch, NoCheckpoint) as error:

@@ -23,15 +23,15 @@ def average(
 
     Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, RunExists, Fenced, DataError, StoreError.
     """
-    found = [checkpoint_at(storage, run, step) for run, step in sources]
-    for number, other in enumerate(found):
-        _refuse_other_model(found[0], other)
-        if str(other) in map(str, found[:number]):
-            raise UserError(f"{other}: is among the checkpoints twice; name each once")
-    store = open_store(storage)
-    companions = companions_of(found[0], store, tell)
-    run_store = reserve_name(store, name)
     with ExitStack() as exits:
+        found = [exits.enter_context(checkpoint_at(storage, run, step)) for run, step in sources]
+        for number, other in enumerate(found):
+            _refuse_other_model(found[0], other)
+            if str(other) in map(str, found[:number]):
+                raise UserError(f"{other}: is among the checkpoints twice; name each once")
+        store = open_store(storage)
+        companions = companions_of(found[0], store, tell)
+        run_store = reserve_name(store, name)
         mean = AverageWeights([exits.enter_context(opened_weights(one, scratch, stage)) for one in found])
         return write_weights(
             run_store,

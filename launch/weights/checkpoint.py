@@ -12,7 +12,8 @@ from data_pipeline.store.protocol import ObjectStore
 from launch.errors import UserError
 from launch.runs.record import run_store_with_checkpoints
 from model.weights.source import TensorInfo, WeightSource
-from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
+from orchestrator.records.holds import held_while_read
+from orchestrator.records.manifest import CheckpointManifest
 from orchestrator.worker.training_state import not_finite_in
 from orchestrator.worker.weights import Progress, open_weights
 
@@ -31,10 +32,15 @@ class StoredCheckpoint:
         return f"{self.manifest.run}@{self.manifest.step}"
 
 
-def checkpoint_at(storage: StorageConfig, run: str, step: int) -> StoredCheckpoint:
-    """The checkpoint of this step, -1 for the newest. Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, StoreError."""
+@contextmanager
+def checkpoint_at(storage: StorageConfig, run: str, step: int) -> Iterator[StoredCheckpoint]:
+    """The checkpoint of this step, -1 for the newest; a run that trains on does not remove it before the context ends.
+
+    Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, StoreError.
+    """
     run_store = run_store_with_checkpoints(storage, run)
-    return StoredCheckpoint(run_store=run_store, manifest=find_checkpoint(run_store, step, who=f"run {run}"))
+    with held_while_read(run_store, step, who=f"run {run}") as manifest:
+        yield StoredCheckpoint(run_store=run_store, manifest=manifest)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from model.weights.hf.files import open_hf, write_hf
 from model.weights.hf.serving import Serving
 from model.weights.source import WeightsMismatch
 from orchestrator.records.manifest import CheckpointManifest
-from orchestrator.worker.weights import Watched, write_weights
+from orchestrator.worker.weights import Watched, scratch_directory, write_weights
 
 
 def name_from(directory: Path) -> str:
@@ -63,17 +63,17 @@ def export_hf(
 
     Raises UserError, NoSuchRun, NoCheckpoint, CheckpointCorrupt, DataError, StoreError.
     """
-    found = checkpoint_at(storage, run, step)
-    _require_writable(out)
-    companions = companions_of(found, open_store(storage), tell)
-    serving = _serving(found.manifest.model, companions.pop(HF_CONFIG, None))
     with ExitStack() as exits:
         exits.enter_context(_hf_errors())
+        found = exits.enter_context(checkpoint_at(storage, run, step))
+        _require_writable(out)
+        companions = companions_of(found, open_store(storage), tell)
+        serving = _serving(found.manifest.model, companions.pop(HF_CONFIG, None))
         weights = exits.enter_context(opened_weights(found, scratch, stage))
-        files = exits.enter_context(_as_files(companions))
+        files = exits.enter_context(_as_files(companions, scratch))
         exits.enter_context(_write_errors(out))
         write_hf(out, Watched(weights, stage("writing")), found.manifest.model, dtype=dtype, serving=serving, other_files=files)
-    return found.manifest
+        return found.manifest
 
 
 def _serving(model: ModelConfig, hf_config: bytes | None) -> Serving:
@@ -101,9 +101,9 @@ def _write_errors(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _as_files(contents: Mapping[str, bytes]) -> Iterator[list[Path]]:
-    with tempfile.TemporaryDirectory() as directory:
-        paths = [Path(directory, name) for name in contents]
+def _as_files(contents: Mapping[str, bytes], scratch: Path) -> Iterator[list[Path]]:
+    with scratch_directory(scratch) as directory:
+        paths = [directory / name for name in contents]
         for path in paths:
             path.write_bytes(contents[path.name])
         yield paths

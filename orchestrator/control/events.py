@@ -107,7 +107,7 @@ class CheckpointLost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodesToLeave:
-    """Machines were cordoned that the attempt is on, or that are kept for the next one."""
+    """Machines were cordoned that the attempt is on, or that are kept for the next one; or workers there got SIGTERM from outside."""
 
     at_s: float
     attempt: int

@@ -32,6 +32,8 @@ def events_of(state: RunState, seen: Observation, in_stage_s: float) -> Iterator
         yield from _progress(state, agents, seen)
         yield from _ended(state, agents, seen.at_s)
     yield from _faults(state, agents, seen, in_stage_s)
+    if state.stage in (Stage.STARTING, Stage.RUNNING):
+        yield from _told(state, agents, seen.at_s)
     if state.stage is not Stage.DRAINING:
         yield from _cordoned(state, seen, in_stage_s)
     if state.stage is Stage.DRAINING and all(_is_gone(state, agent) for agent in _placed_agents(state, seen)):
@@ -181,6 +183,20 @@ def _silent_s(agent: AgentSeen) -> float:
 
 
 # --- nodes -------------------------------------------------------------------------------------------------------------
+
+
+def _told(state: RunState, agents: Sequence[AgentSeen], at_s: float) -> Iterator[Event]:
+    """Nodes on which workers got SIGTERM: what follows it, as a rule, is the end of the node."""
+    told = [agent.node for agent in agents if agent.summary is not None and agent.summary.told_to_leave and not agent.summary.ended]
+    if told:
+        machines = ", ".join(state.machine_of(node) or node for node in told)
+        yield events.NodesToLeave(
+            at_s=at_s,
+            attempt=state.attempt,
+            nodes=tuple(told),
+            text=f"{machines} told to leave (SIGTERM)",
+            within_s=terms_in(state).preemption_grace_s,
+        )
 
 
 def _cordoned(state: RunState, seen: Observation, in_stage_s: float) -> Iterator[Event]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
-from orchestrator.config import RecoveryConfig, RunConfig
+from orchestrator.config import PREEMPTION_GRACE_S, SINCE_DESIRED, RecoveryConfig, RunConfig
 from orchestrator.control.causes import Cause
 from orchestrator.control.placement import Placed
 
@@ -46,6 +46,7 @@ class Terms:
     world_size: int
     config_version: int
     recovery: RecoveryConfig
+    preemption_grace_s: float = field(default=PREEMPTION_GRACE_S, metadata=SINCE_DESIRED)
 
 
 def terms_of(config: RunConfig, version: int) -> Terms:
@@ -56,6 +57,7 @@ def terms_of(config: RunConfig, version: int) -> Terms:
         world_size=config.parallel.world_size,
         config_version=version,
         recovery=config.recovery,
+        preemption_grace_s=config.resources.preemption_grace_s,
     )
 
 

@@ -110,6 +110,12 @@ class SimulatedFleet:
         self.nodes[node].is_listed = False
         self.kill_agent(node)
 
+    def warn_node(self, node: str, *, grace_s: float) -> None:
+        """SIGTERM to every process of it, and SIGKILL after the grace."""
+        for agent in self.agents_on(node):
+            agent.tell_to_leave()
+        self.after(grace_s, lambda: self.kill_node(node))
+
     def pause_node(self, node: str) -> None:
         self.nodes[node].is_paused = True
 

@@ -55,6 +55,7 @@ class Training:
     num_started: int = 0
     since_s: float | None = None
     until_s: float = float("inf")
+    saved: int = 0  # its last step, once its workers have saved and ended
 
     def step(self, now_s: float) -> int:
         if self.since_s is None:
@@ -62,7 +63,7 @@ class Training:
         return min(self.num_steps, self.from_step + int((min(now_s, self.until_s) - self.since_s) / self.step_s + ROUNDING))
 
     def committed(self, now_s: float) -> int:
-        return max(self.from_step, self.step(now_s) // self.commit_every * self.commit_every)
+        return max(self.from_step, self.saved, self.step(now_s) // self.commit_every * self.commit_every)
 
     def stop(self, now_s: float) -> None:
         self.until_s = min(self.until_s, now_s)
@@ -115,7 +116,7 @@ class SimulatedAgent:
         self._failed: dict[int, Failed] = {}
         self._outcome: Outcome | None = None
         self._is_ending = self._is_saving = False
-        self._is_leaving = False
+        self._is_leaving = self._is_told = False
         self._version = 0
         self._offer = Rendezvous(address=identity.node, port=world.new_port())
 
@@ -235,6 +236,10 @@ class SimulatedAgent:
         self.running -= gone
         self._tell_news()
 
+    def tell_to_leave(self) -> None:
+        self._is_told = bool(self.running)
+        self._tell_news()
+
     def finish(self, outcome: Outcome) -> None:
         self._outcome = outcome
         self.running.clear()
@@ -254,7 +259,7 @@ class SimulatedAgent:
             self._world.on_node(node, pace.save_s, self._have_saved)
 
     def _spawn(self, order: SpawnOrder) -> None:
-        self._group, self._failed, self._outcome, self._is_saving = order, {}, None, False
+        self._group, self._failed, self._outcome, self._is_saving, self._is_told = order, {}, None, False, False
         self.running = set(range(order.num_workers))
         self.training = training = self._world.training(order)
         self._offer = Rendezvous(address=self.identity.node, port=self._world.new_port())
@@ -282,6 +287,7 @@ class SimulatedAgent:
     def _have_saved(self) -> None:
         if self.training is not None and self.running and self._order.mode is Mode.SAVE:
             self.training.stop(self._world.now_s)
+            self.training.saved = self.training.step(self._world.now_s)
             self.finish(Outcome.STOPPED)
 
     def _have_killed(self) -> None:
@@ -332,6 +338,7 @@ class SimulatedAgent:
                 committed_step=committed if is_first and local_rank == 0 and committed > training.from_step else None,
                 failed=self._failed.get(local_rank),
                 ended=ended,
+                told_to_leave=self._is_told,
                 exit_code=None if local_rank in self.running else self._exit_code(local_rank),
                 killed_by_agent=local_rank not in self.running and local_rank not in self._failed and ended is None,
             )

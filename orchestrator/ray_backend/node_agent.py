@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -34,6 +35,8 @@ class NodeAgent:
         self._lock = threading.Lock()
         self._clock = AttendedClock(time.monotonic, max_gap_s=2 * FENCE_LOOK_EVERY_S)
         self._fence = Fence(epoch, recovery, clock=self._clock.now)
+        if signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            log.warning("SIGTERM would end this node at once, and its workers unsaved: start it with `braid cluster node ray start …`")
         self._agent = build_agent(identity, _holding(), recovery)
         threading.Thread(target=self._end_when_nobody_is_left_to_obey, name="fence", daemon=True).start()
 

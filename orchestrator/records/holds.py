@@ -1,38 +1,115 @@
-"""Checkpoints that other runs are to begin from: retention leaves them alone until those have one of their own. No torch."""
+"""Checkpoints that somebody is about to read: retention leaves them alone. No torch.
+
+Who holds one may be in time or not. So retention marks a checkpoint as doomed before it looks for holds, and who holds one looks for the
+mark afterwards: at least one of the two sees the other.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from data_pipeline.store.protocol import AccessDenied, ObjectStore
+from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreError
 from orchestrator.config import RunConfig
-from orchestrator.records.keys import HOLDS, hold_key, hold_of
-from orchestrator.records.manifest import CheckpointManifest
+from orchestrator.records.keys import DOOMED, HOLDS, JOURNAL, MANIFEST, checkpoint_directory, checkpoint_of, hold_key, hold_of, store_of_run
+from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
 from orchestrator.records.origin import find_start, start_store
 
+VOID_AFTER_S = 24 * 3600.0
+"""How long a hold counts whose holder is no run: a submission that was killed, or a command that reads."""
+DECIDED_WITHIN_S = 10.0
+DECIDED_POLL_S = 0.1
 log = logging.getLogger(__name__)
 
 
 def hold_start(store: ObjectStore, config: RunConfig) -> CheckpointManifest:
     """The checkpoint that the run begins from, which stays until `release_start`; `store` is the storage root. Raises as `find_start`."""
-    manifest = find_start(store, config)
-    try:
-        start_store(store, config).put(hold_key(manifest.step, manifest.attempt, config.name), b"")
-    except AccessDenied as error:
-        log.warning("start.run=%s may remove its step %d before this run has a checkpoint: %s", config.start.run, manifest.step, error)
-    return manifest
+    return _held(start_store(store, config), lambda: find_start(store, config), config.name)
 
 
 def release_start(store: ObjectStore, config: RunConfig) -> None:
     """The run has a checkpoint of its own, and needs what it began from no more; may be repeated. Raises StoreError."""
-    if not config.start.run:
-        return
-    its_store = start_store(store, config)
-    for key in (info.key for info in its_store.list(HOLDS)):
-        if (found := hold_of(key)) is not None and found[2] == config.name:
-            its_store.delete(key)
+    if config.start.run:
+        _release(start_store(store, config), config.name)
+
+
+@contextmanager
+def held_while_read(run_store: ObjectStore, step: int, *, who: str) -> Iterator[CheckpointManifest]:
+    """The checkpoint of a step, as `find_checkpoint` finds it, which stays as long as the context lasts."""
+    holder = f"reader-{uuid.uuid4().hex}"
+    try:
+        yield _held(run_store, lambda: find_checkpoint(run_store, step, who=who), holder, goes_without=StoreError)
+    finally:
+        with suppress(StoreError):
+            _release(run_store, holder)
 
 
 def held_checkpoints(run_store: ObjectStore) -> set[tuple[int, int]]:
-    """(step, attempt) of every checkpoint of a run that another one is to begin from. Raises StoreError."""
+    """(step, attempt) of every checkpoint of a run that is held. Raises StoreError."""
     return {found[:2] for info in run_store.list(HOLDS) if (found := hold_of(info.key)) is not None}
+
+
+def doom(run_store: ObjectStore, directory: str) -> bool:
+    """Marks a checkpoint, given by its directory, as one that is being removed; False, and no mark, where somebody holds it."""
+    found = checkpoint_of(directory)
+    assert found is not None, "only checkpoints are removed like this"
+    run_store.put(directory + DOOMED, b"")
+    if found[1:] in held_checkpoints(run_store):
+        run_store.delete(directory + DOOMED)
+        return False
+    return True
+
+
+def remove_void_holds(store: ObjectStore, run: str, *, now_s: float) -> None:
+    """Removes holds on checkpoints of `run` that are old and whose holder never became a run. `store` is the storage root."""
+    run_store = store_of_run(store, run)
+    for info in run_store.list(HOLDS):
+        found = hold_of(info.key)
+        if found is not None and now_s - info.modified_at_s > VOID_AFTER_S and not store_of_run(store, found[2]).list(JOURNAL):
+            run_store.delete(info.key)
+
+
+def _held(
+    run_store: ObjectStore, find: Callable[[], CheckpointManifest], holder: str, *, goes_without: type[StoreError] = AccessDenied
+) -> CheckpointManifest:
+    """What `find` finds, again where it was removed meanwhile: then there is a newer one, or `find` says that there is none.
+
+    A holder that can't write there goes without: so it is where one may only read.
+    """
+    while True:
+        manifest = find()
+        hold = hold_key(manifest.step, manifest.attempt, holder)
+        try:
+            run_store.put(hold, b"")
+        except goes_without as error:
+            log.warning("run %s may remove its step %d before it is read: %s", manifest.run, manifest.step, error)
+            return manifest
+        if _stays(run_store, manifest):
+            return manifest
+        run_store.delete(hold)
+
+
+def _stays(run_store: ObjectStore, manifest: CheckpointManifest) -> bool:
+    """Whether a checkpoint that was just held is left. Where it is marked, its run has yet to see the hold, or goes on removing it.
+
+    A mark that stays is of a run that was killed over it.
+    """
+    directory = checkpoint_directory(manifest.step, manifest.attempt)
+    give_up_at_s = time.monotonic() + DECIDED_WITHIN_S
+    while time.monotonic() < give_up_at_s:
+        keys = {info.key for info in run_store.list(directory)}
+        if directory + MANIFEST not in keys:
+            return False
+        if directory + DOOMED not in keys:
+            return True
+        time.sleep(DECIDED_POLL_S)
+    return True
+
+
+def _release(run_store: ObjectStore, holder: str) -> None:
+    for key in (info.key for info in run_store.list(HOLDS)):
+        if (found := hold_of(key)) is not None and found[2] == holder:
+            run_store.delete(key)

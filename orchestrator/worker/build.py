@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -23,9 +24,10 @@ from orchestrator import codec
 from orchestrator.config import RunConfig, StartConfig, training_digest
 from orchestrator.errors import ConfigMismatch
 from orchestrator.messages import Committed, Phase, Resumed
-from orchestrator.records.holds import release_start
+from orchestrator.records.holds import release_start, remove_void_holds
 from orchestrator.records.keys import store_of_run
 from orchestrator.records.ledger import setting_of
+from orchestrator.records.leftovers import remove_abandoned
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
 from orchestrator.worker.evaluation import build_evaluation
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
@@ -162,9 +164,16 @@ def _build_checkpointer(
             ledger=attempt.ledger,
             on_commit=lambda step: reporter.send(Committed(step=step)),
             on_loss=reporter.send,
-            release_start=lambda: release_start(store, config),
+            tidy=lambda: _tidy(store, config),
         )
     return build_checkpointer(run_store, attempt=attempt.number, exchange=world.save_exchange, committer=committer, device=world.device)
+
+
+def _tidy(store: ObjectStore, config: RunConfig) -> None:
+    """Once in an attempt, when the run has a checkpoint of its own."""
+    release_start(store, config)
+    remove_void_holds(store, config.name, now_s=time.time())
+    remove_abandoned(store, now_s=time.time())
 
 
 def _witnesses(world: World) -> Witnesses:

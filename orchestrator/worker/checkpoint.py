@@ -17,8 +17,8 @@ from model.parallel.config import ParallelConfig
 from orchestrator.errors import Diverged
 from orchestrator.messages import CheckpointLost
 from orchestrator.records.commit_log import Commit, CommitLog, count
-from orchestrator.records.holds import held_checkpoints
-from orchestrator.records.keys import CHECKPOINTS, MANIFEST
+from orchestrator.records.holds import doom, held_checkpoints
+from orchestrator.records.keys import CHECKPOINTS, DOOMED, MANIFEST
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.leftovers import remove_leftovers
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
@@ -62,7 +62,7 @@ class Committer:
         ledger: Ledger,
         on_commit: Callable[[int], None],
         on_loss: Callable[[CheckpointLost], None],
-        release_start: Callable[[], None],
+        tidy: Callable[[], None],
     ) -> None:
         self._store = store
         self._terms = terms
@@ -71,7 +71,7 @@ class Committer:
         self._on_commit = on_commit
         self._has_removed_leftovers = False
         self._on_loss = on_loss
-        self._release_start = release_start
+        self._tidy = tidy
 
     def commit(self, step: int, files: Sequence[FileDigest]) -> None:
         """In this order: the records of its steps, the manifest, the commit; each durable before the next. Raises Fenced, StoreError."""
@@ -112,7 +112,7 @@ class Committer:
             self._delete_old()
             if not self._has_removed_leftovers:
                 remove_leftovers(self._store, attempt=self._terms.attempt)
-                self._release_start()
+                self._tidy()
                 self._has_removed_leftovers = True
         except StoreError as error:
             log.warning("old checkpoints could not be removed, will try again after the next one: %s", error)
@@ -131,10 +131,16 @@ class Committer:
         )
         for directory in directories:
             self._commit_log.check(self._terms.attempt)
-            self._store.delete(directory + MANIFEST)
-            with ThreadPoolExecutor(NUM_PARALLEL_DELETES) as pool:
-                list(pool.map(self._store.delete, [key for key in keys if key.startswith(directory)]))
-            log.info("removed %s", directory)
+            if doom(self._store, directory):
+                self._delete(directory, [key for key in keys if key.startswith(directory)])
+
+    def _delete(self, directory: str, keys: Sequence[str]) -> None:
+        """The mark that says so goes last."""
+        self._store.delete(directory + MANIFEST)
+        with ThreadPoolExecutor(NUM_PARALLEL_DELETES) as pool:
+            list(pool.map(self._store.delete, [key for key in keys if key != directory + DOOMED]))
+        self._store.delete(directory + DOOMED)
+        log.info("removed %s", directory)
 
 
 class Checkpointer:

@@ -9,10 +9,11 @@ import errno
 import hashlib
 import math
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,15 +25,18 @@ from torch.distributed.checkpoint.planner import ReadItem, WriteItem
 from data_pipeline.errors import CacheUnusable
 from data_pipeline.store.protocol import ObjectStore
 from model.config import ModelConfig
+from model.weights.own_directory import own_directory, remove_orphans
 from model.weights.source import TensorInfo, WeightSource
 from orchestrator.records.commit_log import Commit, open_commit_log
 from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, read_verified, write_manifest
-from orchestrator.records.retention import directories_to_delete
+from orchestrator.records.retention import directories_to_delete, is_abandoned
 from orchestrator.worker.dcp import FILE_SIZE_BYTES, StoreWriter, load_into, open_checkpoint, write_alone
 
 PREFIX = "model."
 """What the names of weights begin with among a checkpoint's tensors."""
+SCRATCH = "weights-"
+"""What the names of directories begin with that weights are mapped in."""
 COMPANIONS = "companions/"
 """What the names of foreign files begin with among a checkpoint's files: a tokenizer that came with imported weights."""
 CHUNK_ELEMENTS = 2**18
@@ -106,7 +110,7 @@ def open_weights(run_store: ObjectStore, manifest: CheckpointManifest, *, scratc
     Raises CheckpointCorrupt, CacheUnusable, StoreError.
     """
     reader = open_checkpoint(run_store, manifest)
-    with _scratch_directory(scratch) as directory:
+    with scratch_directory(scratch) as directory:
         state = {name: _map(Path(directory, name), info) for name, info in _saved_weights(reader.metadata).items()}
         weights = CheckpointWeights({name.removeprefix(PREFIX): tensor for name, tensor in state.items()})
         planner = _Told(progress, weights_size_bytes(weights))
@@ -198,7 +202,8 @@ def _put_companion(run_store: ObjectStore, attempt: int, name: str, data: bytes)
 
 
 def _remove_debris(run_store: ObjectStore, trusted: Sequence[Commit], attempt: int) -> None:
-    """Removes what an import that died had uploaded before its manifest."""
+    """Removes what an import that died had uploaded before its manifest, and aborts what it was uploading."""
+    run_store.abort_writes(CHECKPOINTS, partial(is_abandoned, attempt=attempt))
     keys = [info.key for info in run_store.list(CHECKPOINTS)]
     for directory in directories_to_delete(keys, committed=trusted, trusted=trusted, keep_latest=len(trusted) + 1, attempt=attempt):
         for key in keys:
@@ -206,12 +211,17 @@ def _remove_debris(run_store: ObjectStore, trusted: Sequence[Commit], attempt: i
                 run_store.delete(key)
 
 
-def _scratch_directory(scratch: Path) -> tempfile.TemporaryDirectory[str]:
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="weights-", dir=scratch)
-    except OSError as error:
-        raise CacheUnusable(f"{scratch}: can't be written ({error.strerror}); set BRAID_HOME to a directory of yours") from error
+@contextmanager
+def scratch_directory(scratch: Path) -> Iterator[Path]:
+    """One below `scratch`, as long as the block lasts; those of commands that were killed are removed. Raises CacheUnusable."""
+    with ExitStack() as exits:
+        try:
+            scratch.mkdir(parents=True, exist_ok=True)
+            remove_orphans(scratch.glob(f"{SCRATCH}????????"))
+            directory = exits.enter_context(own_directory(scratch / f"{SCRATCH}{uuid.uuid4().hex[:8]}"))
+        except OSError as error:
+            raise CacheUnusable(f"{scratch}: can't be written ({error.strerror}); set BRAID_HOME to a directory of yours") from error
+        yield directory
 
 
 def _map(path: Path, info: TensorInfo) -> Tensor:

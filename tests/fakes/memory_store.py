@@ -1,5 +1,6 @@
 """An object store in memory, which tests may hand to anything and break at will."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -63,10 +64,11 @@ class MemoryStore:
             self.objects.pop(key, None)
             self.modified_at_s.pop(key, None)
 
-    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
+    def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool], *, begun_before_s: float = math.inf) -> int:
         self.fault("abort_writes", check_prefix(prefix))
         with self.lock:
-            aborted = {key for key in self.incomplete if key.startswith(prefix) and is_abandoned(key)}
+            old = {key for key in self.incomplete if self.modified_at_s.get(key, 0.0) < begun_before_s}
+            aborted = {key for key in old if key.startswith(prefix) and is_abandoned(key)}
             self.incomplete -= aborted
             return len(aborted)
 

@@ -1,8 +1,9 @@
 """Directories of safetensors ⇄ weights by our names, a tensor at a time. What is in them is for the families to say."""
 
+import glob
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from model.weights.hf.family import Pairing, find_parameters, tensor_map_of
 from model.weights.hf.fields import Json
 from model.weights.hf.rearrange import parameter_from, tensors_from
 from model.weights.hf.serving import Serving
+from model.weights.own_directory import own_directory, remove_orphans
 from model.weights.source import TensorInfo, WeightSource, check_tensors
 
 SHARD_BYTES = 1 << 30
@@ -149,13 +151,10 @@ def _appearing_at_once(directory: Path) -> Iterator[Path]:
     """A directory beside `directory` that becomes it at the end, or vanishes."""
     directory = directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.parent / f".{directory.name}.{os.getpid()}.partial"
-    partial.mkdir()
-    try:
+    remove_orphans(directory.parent.glob(f".{glob.escape(directory.name)}.*.partial"))
+    with own_directory(directory.parent / f".{directory.name}.{uuid.uuid4().hex}.partial") as partial:
         yield partial
         partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _find_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:

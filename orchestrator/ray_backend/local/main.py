@@ -1,17 +1,16 @@
-"""The process that holds a local Ray cluster until it is killed. Arguments: its directory, the number of nodes."""
+"""The process that holds a local Ray cluster until it is killed, or gets its notice. Arguments: its directory, the number of nodes."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray.cluster_utils import Cluster
 
+from orchestrator.node.notice import hold_node, keep_sigterm_off
 from orchestrator.node.processes import look_at
 from orchestrator.ray_backend.local.cluster import LocalNode, LocalState, write_state
 from orchestrator.ray_backend.machines import LABEL
@@ -27,6 +26,7 @@ HEALTH_CHECKS = {
 
 
 def main(directory: Path, num_nodes: int) -> None:
+    keep_sigterm_off()
     node_options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "node_ip_address": "127.0.0.1"}
     head_options = {"num_gpus": visible_gpus(), "include_dashboard": False, "include_log_monitor": False, "_system_config": HEALTH_CHECKS}
     cluster = Cluster(initialize_head=True, head_node_args=node_options | head_options | known_as(0))
@@ -39,7 +39,7 @@ def main(directory: Path, num_nodes: int) -> None:
         directory,
         LocalState(address=cluster.address, pid=me.pid, start_ticks=me.start_ticks, ray_dir=os.environ["RAY_TMPDIR"], nodes=nodes),
     )
-    _reap_forever()
+    hold_node()
 
 
 def known_as(index: int) -> dict[str, Any]:
@@ -56,15 +56,6 @@ def visible_gpus() -> int:
 
 def _local_node(node: Any, *, is_head: bool) -> LocalNode:
     return LocalNode(node=node.node_id, raylet_pid=node.all_processes["raylet"][0].process.pid, is_head=is_head)
-
-
-def _reap_forever() -> None:
-    """Killed raylets must not stay as zombies: their workers would take them for alive."""
-    while True:
-        with suppress(ChildProcessError):
-            os.waitpid(-1, 0)
-            continue
-        time.sleep(1.0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
+import fcntl
 import multiprocessing
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -44,6 +47,33 @@ def test_a_shard_is_fetched_in_ranges_once_and_then_kept(
     assert cached_shard(ref, store=store, directory=path.parent) == path
     assert calls["get_range"] == 4
     assert files_in(path.parent) == {ref.sha256}
+
+
+KILLED_IN_BETWEEN = """
+import os, pathlib, signal, sys
+from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.read import cache
+from data_pipeline.store.local import LocalStore
+cache.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+store = LocalStore(pathlib.Path(sys.argv[1]))
+cache.cached_shard(load_manifest(store, sys.argv[2]).shards[0], store=store, directory=pathlib.Path(sys.argv[3]))
+"""
+
+
+def test_what_a_killed_process_had_fetched_is_removed_by_the_next_one_that_fetches(tmp_path: Path) -> None:
+    """Of the same shard, or of another; not what a living process is at."""
+    store, directory = LocalStore(tmp_path / "store"), tmp_path / "cache"
+    put_dataset(store, list(range(500)))
+    ours = put_dataset(store, list(range(400)), name="other").shards[0]
+    for dataset in ("tiny", "other", "tiny"):
+        command = [sys.executable, "-c", KILLED_IN_BETWEEN, str(tmp_path / "store"), dataset, str(directory)]
+        assert subprocess.run(command, check=False).returncode == -9
+    living = directory / f"{'f' * 64}.living.part"
+    living.touch()
+    with living.with_name(f"{'f' * 64}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cached_shard(ours, store=store, directory=directory)
+    assert files_in(directory) == {ours.sha256, living.name}
 
 
 def test_one_flipped_byte_is_refused_and_not_kept(store: MemoryStore, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ class StoreContract:
     num_listed = 25
     """Enough for more than one page of a listing."""
 
+    knows_when_writes_began = True
+
     def test_what_was_put_is_read_back(self, store: ObjectStore) -> None:
         data = bytes(range(256)) * 300
         store.put("runs/first/state.json", data)
@@ -154,6 +156,13 @@ class StoreContract:
         assert [info.key for info in store.list("")] == ["runs/first/old/whole"]
         with pytest.raises(InvalidKey):
             first.abort_writes("../second/", lambda key: True)
+
+    def test_what_was_begun_lately_is_left_to_its_writer(self, store: ObjectStore) -> None:
+        self.leave_incomplete(store, "runs/first/a")
+        now_s = time.time()
+        if self.knows_when_writes_began:
+            assert with_prefix(store, "runs").abort_writes("", lambda key: True, begun_before_s=now_s - 3600.0) == 0
+        assert with_prefix(store, "runs").abort_writes("", lambda key: True, begun_before_s=now_s + 3600.0) == 1
 
     def leave_incomplete(self, store: ObjectStore, key: str) -> None:
         """As a writer does that is killed before the object is whole."""

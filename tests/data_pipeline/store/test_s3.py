@@ -10,7 +10,7 @@ import pytest
 from data_pipeline.config import StorageConfig
 from data_pipeline.store import s3
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreUnavailable
-from data_pipeline.store.s3 import S3Store, create_bucket, open_s3
+from data_pipeline.store.s3 import S3Store, aborts_uploads_itself, create_bucket, open_s3
 from tests.data_pipeline.store.s3_world import ACCESS_KEY, SECRET_KEY, Fault, S3World, set_credentials
 
 
@@ -197,3 +197,23 @@ def test_the_environment_may_name_the_endpoint(s3_world: S3World, s3_store: S3St
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_world.endpoint_url)
     s3_store.put("key", b"1")
     assert open_s3(StorageConfig(root=f"s3://{s3_store.bucket}/{s3_store.prefix}")).get("key") == b"1"
+
+
+def test_a_bucket_tells_whether_it_aborts_incomplete_uploads_itself(s3_world: S3World, s3_store: S3Store) -> None:
+    storage = s3_world.storage(s3_store.bucket, prefix="some/prefix")
+
+    def put_rule(prefix: str, status: str = "Enabled") -> None:
+        rule = {"ID": "1", "Status": status, "Filter": {"Prefix": prefix}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 2}}
+        put = {"Bucket": s3_store.bucket, "LifecycleConfiguration": {"Rules": [rule]}}
+        s3_store._request("put_bucket_lifecycle_configuration", "bucket", put)
+
+    assert not aborts_uploads_itself(storage)
+    for prefix, status, is_ours in (
+        ("some/prefix/", "Enabled", True),
+        ("", "Enabled", True),
+        ("", "Disabled", False),
+        ("elsewhere/", "Enabled", False),
+    ):
+        put_rule(prefix, status)
+        assert aborts_uploads_itself(storage) is is_ours
+    s3_store._request("delete_bucket_lifecycle", "bucket", {"Bucket": s3_store.bucket})

@@ -29,6 +29,7 @@ export SLURMD_NODENAME; exec "$@" """,
     "sleep": '[ "$1" = 1000 ] && exec /bin/sleep 1000; exit 0',
     # Ends as the next line says of the file that is named like what is asked; the last line stands for all that follow.
     "braid": """
+[ "$1 $2" = "cluster node" ] && shift 2 && exec "$@"
 echo "braid $*" >> "$CALLS"
 case "$*" in *--ended*) asked=ended ;; *--watch*) asked=watch ;; *) asked=$1 ;; esac
 answers="$ANSWERS/$asked"

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from orchestrator.config import PREEMPTION_GRACE_S
+
 TEMPLATES = Path(__file__).parents[3] / "launch/cluster"
 
 
@@ -25,6 +27,8 @@ def test_a_pod_of_kuberay_is_the_machine_that_it_runs_on(tmp_path: Path) -> None
     assert environment(container)["NODE_NAME"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     assert "labels" not in group["rayStartParams"], "the operator refuses it"
 
+    (tmp_path / "braid").write_text('#!/bin/bash\n[ "$1 $2" = "cluster node" ] && shift 2 && exec "$@"\n')
+    (tmp_path / "braid").chmod(0o755)
     (tmp_path / "ray").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     (tmp_path / "ray").chmod(0o755)
     generated = """ray start --address=head:6379 --block --resources='{"a b": 1}'"""
@@ -48,6 +52,14 @@ def test_no_pod_of_kuberay_has_a_memory_monitor() -> None:
         assert environment(container)["RAY_memory_monitor_refresh_ms"] == "0"
 
 
+def test_a_pod_of_kuberay_has_time_to_save_before_it_is_killed() -> None:
+    """SIGTERM goes to its first process only, and the pod ends with that one."""
+    (group,) = template("kuberay.yaml")["spec"]["workerGroupSpecs"]
+    spec = group["template"]["spec"]
+    assert "exec braid cluster node " in spec["containers"][0]["args"][0]
+    assert spec["terminationGracePeriodSeconds"] > PREEMPTION_GRACE_S
+
+
 def test_ray_up_starts_every_node_with_its_name_and_without_a_memory_monitor() -> None:
     plain = template("ray_up.yaml")
     starts = [line for kind in ("head", "worker") for line in plain[f"{kind}_start_ray_commands"] if "ray start" in line]
@@ -55,3 +67,4 @@ def test_ray_up_starts_every_node_with_its_name_and_without_a_memory_monitor() -
     for line in starts:
         assert "RAY_memory_monitor_refresh_ms=0 " in line
         assert '--labels="braid-machine=$(hostname)"' in line
+        assert " setsid --fork braid cluster node ray start " in line

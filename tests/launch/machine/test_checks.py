@@ -1,5 +1,8 @@
 """What the doctor makes of what it finds."""
 
+import json
+import shlex
+
 import pytest
 
 from launch.machine.checks import (
@@ -12,6 +15,7 @@ from launch.machine.checks import (
     judge_memory,
     judge_packages,
     judge_python,
+    judge_upload_rule,
 )
 
 REQUIREMENTS = ["torch<2.14,>=2.11", "ray<2.61,>=2.60", 'pytest>=8; extra == "dev"']
@@ -63,3 +67,13 @@ def test_little_disk_or_memory_warns() -> None:
 @pytest.mark.parametrize(("store_s", "level"), [(100.5, "ok"), (99.0, "ok"), (106.0, "ok"), (107.0, "warn"), (93.0, "warn")])
 def test_the_clock_is_held_against_the_stores_with_a_second_of_rounding(store_s: float, level: str) -> None:
     assert judge_clock(store_s, 100.0, 101.0).level == level
+
+
+def test_a_bucket_without_a_rule_against_incomplete_uploads_is_told_one_that_can_be_pasted_into_a_shell() -> None:
+    check = judge_upload_rule("bucket", "some/prefix", is_there=False)
+    command = shlex.split(check.remedy.partition(": ")[2])
+    assert (check.level, command[:5]) == ("warn", ["aws", "s3api", "put-bucket-lifecycle-configuration", "--bucket", "bucket"])
+    (rule,) = json.loads(command[6])["Rules"]
+    assert (rule["Filter"], rule["AbortIncompleteMultipartUpload"]) == ({"Prefix": "some/prefix/"}, {"DaysAfterInitiation": 2})
+    assert judge_upload_rule("bucket", "", is_there=True).level == "ok"
+    assert "access denied" in judge_upload_rule("bucket", "", is_there=None, why="access denied").found

@@ -1,5 +1,6 @@
 """What the doctor finds in a store, and that it looks at everything."""
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +11,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreUnavailable
 from launch.config.storage import storage_of
 from launch.machine.checks import Check
-from launch.machine.doctor import DEADLINE_S, check_cluster, check_store, examine
+from launch.machine.doctor import DEADLINE_S, _check_leftovers, check_cluster, check_store, examine
 from launch.runs.connection import ClusterNode
 from tests.fakes.memory_store import MemoryStore
 from tests.launch.machine.test_checks import levels
@@ -22,8 +23,16 @@ def opens(store: ObjectStore) -> Callable[[object], ObjectStore]:
 
 def test_a_good_store_passes_and_keeps_nothing(tmp_path: Path) -> None:
     checks = check_store(storage_of(str(tmp_path)))
-    assert [check.level for check in checks] == ["ok"] * 4, checks
+    assert [check.level for check in checks] == ["ok"] * 5, checks
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_killed_writers_left_is_removed_after_a_day_and_told() -> None:
+    store = MemoryStore(incomplete={"datasets/tiny/shards/0.bin"})
+    store.objects["doctor/killed"] = b""
+    store.put("doctor/lives", b"")
+    assert _check_leftovers(store, time.time()).found == "2 incomplete objects of killed writers, now removed"
+    assert (store.incomplete, list(store.objects)) == (set(), ["doctor/lives"])
 
 
 def test_a_store_that_overwrites_instead_of_refusing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -142,6 +142,23 @@ def test_a_run_whose_controller_may_begin_yet_keeps_its_name(tmp_path: Path, mon
     assert read_run(config_at(tmp_path).storage, "first").state.label == "queued"
 
 
+def test_what_a_run_is_to_begin_from_is_held_before_anything_that_takes_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset may have to be built, and a cluster started. A submission that comes to nothing lets go of it."""
+    put_checkpoint(tmp_path, stored_run(tmp_path), attempt=1, step=5)
+    connect_to(None, monkeypatch)
+    older = run_store_of(store_at(tmp_path), "first")
+    held: list[set[tuple[int, int]]] = []
+
+    def prepare_in_vain(*_: object, **__: object) -> None:
+        held.append(held_checkpoints(older))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lifecycle, "prepare_dataset", prepare_in_vain)
+    with pytest.raises(KeyboardInterrupt):
+        lifecycle.submit(config_at(tmp_path, "name=second", "start.run=first"), address="head:6379", tell=print)
+    assert (held, held_checkpoints(older)) == ([{(5, 1)}], set())
+
+
 def test_a_controller_that_ends_before_it_answers_has_stopped_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = stored_run(tmp_path, RUNNING)
     act = journal_into(tmp_path, stop(), ended(1, Outcome.STOPPED, 25), gone(1))

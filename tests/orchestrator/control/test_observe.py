@@ -24,6 +24,7 @@ from orchestrator.messages import CheckpointLost as LostWord
 from orchestrator.messages import Ended, Failed, Outcome, Phase, Resumed
 from orchestrator.records.nodes import Standing
 from tests.orchestrator.control.stories import (
+    TERMS,
     agent,
     committed,
     failed,
@@ -36,6 +37,7 @@ from tests.orchestrator.control.stories import (
     running,
     see,
     seen,
+    stepped,
     stop,
     submitted,
 )
@@ -168,6 +170,18 @@ def test_workers_that_were_told_to_leave_say_where():
     (event,) = events_of(steady(), seen(*both(a=rank(0, ended=stopped), b=rank(1, ended=replace(stopped, step=8)))), 0.0)
     assert isinstance(event, WorkersEnded)
     assert event.step == 9
+
+
+def test_a_node_whose_workers_got_sigterm_is_left_within_the_grace():
+    terms = replace(TERMS, preemption_grace_s=45.0)
+    state = play(submitted(terms), placed(1, "ab"), resumed(1, 0), stepped(1, 1))
+    told = seen(*both(b=rank(1, told_to_leave=True)))
+    assert list(events_of(state, told, 0.0)) == [
+        NodesToLeave(at_s=50.0, attempt=1, nodes=("b",), text="B told to leave (SIGTERM)", within_s=45.0)
+    ]
+    leaving = see(state, told)
+    assert (leaving.stage, leaving.incidents[0].cause, see(leaving, told)) == (Stage.SAVING, Cause.LEAVING, leaving)
+    assert see(leaving, told, in_stage_s=45.0).stage is Stage.DRAINING
 
 
 def test_a_run_that_is_done_does_not_miss_a_node():

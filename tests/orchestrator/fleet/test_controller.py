@@ -76,6 +76,25 @@ def test_a_lost_node_is_named_and_replaced_by_the_spare(fleet: SimulatedFleet):
     assert incident.resumed_from_step > 0
 
 
+def test_a_node_that_got_its_notice_is_left_with_all_that_was_trained(fleet: SimulatedFleet):
+    """Also in the middle between two checkpoints: the whole run saves, and no step is trained again."""
+    end = played(fleet, (32.2, lambda: fleet.warn_node(B, grace_s=10.0)))
+
+    [incident] = end.incidents
+    assert (incident.cause, incident.node, incident.steps_replayed) == (Cause.LEAVING, B, 0)
+    assert (end.ending, end.attempt, nodes_of(end)) == (Ending.FINISHED, 2, [A, C])
+    before, after = fleet.trainings
+    assert after.from_step == before.step(fleet.now_s) == before.saved
+    assert after.from_step % fleet.commit_every
+
+
+def test_a_node_that_is_killed_before_the_run_has_saved_costs_what_was_trained_since_the_last_checkpoint(fleet: SimulatedFleet):
+    end = played(fleet, (32.2, lambda: fleet.warn_node(B, grace_s=0.1)))
+
+    assert (end.ending, end.attempt, nodes_of(end)) == (Ending.FINISHED, 2, [A, C])
+    assert fleet.trainings[1].from_step % fleet.commit_every == 0
+
+
 def test_a_node_that_stands_still_is_left_and_its_late_workers_are_ended(fleet: SimulatedFleet):
     """It wakes when the run is long elsewhere."""
     end = played(

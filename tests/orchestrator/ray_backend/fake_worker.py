@@ -23,7 +23,8 @@ stops = threading.Event()
 
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGTERM, lambda number, frame: stops.set())
+    signal.signal(signal.SIGTERM, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     orders = os.fdopen(int(os.environ["BRAID_ORDER_FD"]), "rb")
     assign = decode_order(orders.readline())
     assert isinstance(assign, Assign), "the first order says what to do"
@@ -48,6 +49,11 @@ def main() -> None:
     if is_first:
         commit(committed, step)
     say(Ended(outcome=Outcome.STOPPED if stops.is_set() else Outcome.FINISHED, step=step))
+
+
+def leave(number: int, frame: object) -> None:
+    say(Beat(phase=Phase.TRAINING, told_to_leave=True))
+    stops.set()
 
 
 def obey(orders: IO[bytes]) -> None:

@@ -97,7 +97,7 @@ def state_at(step: int) -> dict[str, Tensor]:
 
 
 def begin(
-    store: ObjectStore, exchange: Exchange, number: int, *, keep_latest: int = 2, release_start: Callable[[], None] = lambda: None
+    store: ObjectStore, exchange: Exchange, number: int, *, keep_latest: int = 2, tidy: Callable[[], None] = lambda: None
 ) -> Training:
     attempt = begin_attempt(store, exchange, number)
     committed: list[int] = []
@@ -122,7 +122,7 @@ def begin(
             ledger=attempt.ledger,
             on_commit=committed.append,
             on_loss=lost.append,
-            release_start=release_start,
+            tidy=tidy,
         )
     checkpointer = build_checkpointer(store, attempt=number, exchange=exchange, committer=committer, device=torch.device("cpu"))
     return Training(store=store, exchange=exchange, attempt=attempt, checkpointer=checkpointer, committed=committed, lost=lost)

@@ -215,7 +215,7 @@ def test_what_a_run_begins_from_stays_until_it_has_a_checkpoint_of_its_own(excha
     assert train_on(6, 9, 12) == {f"step-{step:09d}-a0001" for step in (3, 9, 12)}
 
     load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), config, weights_of(fresh()[0]))  # after a crash, it begins again
-    second = begin(with_prefix(root, "runs/second"), exchange, 2, release_start=lambda: release_start(root, config))
+    second = begin(with_prefix(root, "runs/second"), exchange, 2, tidy=lambda: release_start(root, config))
     second.save(1)
     assert train_on(15) == {f"step-{step:09d}-a0001" for step in (12, 15)}
 
@@ -231,7 +231,7 @@ def test_a_run_that_may_not_write_beside_the_older_one_begins_all_the_same(excha
     root.fault = refuse
     load_start(root, Witnesses(exchange=exchange, ranks_per_node=1), stage(StartConfig(run="first")), weights_of(fresh()[0]))
 
-    assert "start.run=first may remove its step 3 before this run has a checkpoint: read only" in caplog.messages
+    assert "run first may remove its step 3 before it is read: read only" in caplog.messages
 
 
 def test_weights_alone_are_not_resumed(exchange: Exchange):
