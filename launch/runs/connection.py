@@ -17,6 +17,7 @@ from launch.status import KEYS, Status
 from model.train.metrics import in_status
 from orchestrator.config import RunConfig
 from orchestrator.control.state import Terms
+from orchestrator.identity import RunIdentity
 from orchestrator.node.home import home_directory
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
@@ -104,25 +105,25 @@ class Connection:
 
         return [_node(plain) for plain in ray.nodes()]
 
-    def find_controller(self, run: str) -> RunHandle | None:
+    def find_controller(self, run: RunIdentity, storage: StorageConfig) -> RunHandle | None:
         """None where nothing controls the run, and where the cluster is gone."""
-        actor = client.find_controller(run) if client.is_connected() else None
-        return None if actor is None else RunHandle(run, actor)
+        actor = client.find_controller(run, storage) if client.is_connected() else None
+        return None if actor is None else RunHandle(run.name, actor)
 
-    def start_controller(self, run: str, storage: StorageConfig) -> RunHandle:
+    def start_controller(self, run: RunIdentity, storage: StorageConfig) -> RunHandle:
         """A new one, or the one that there is. Raises NotReachable."""
         try:
-            return RunHandle(run, client.start_controller(run, storage))
+            return RunHandle(run.name, client.start_controller(run, storage))
         except client.ClusterUnreachable as error:
             raise NotReachable(str(error)) from error
 
-    def wait_until_controller_is_gone(self, run: str) -> None:
+    def wait_until_controller_is_gone(self, run: RunIdentity, storage: StorageConfig) -> None:
         """The controller of an ended run takes a moment to leave. Raises NotReachable when it stays."""
         give_up_at_s = time.monotonic() + ENDED_WITHIN_S
-        while client.find_controller(run) is not None:
+        while client.find_controller(run, storage) is not None:
             if time.monotonic() > give_up_at_s:
                 raise NotReachable(
-                    f"controller of {run}: has not left {ENDED_WITHIN_S:g} s after the run ended; try again, or see controller.log"
+                    f"controller of {run.name}: has not left {ENDED_WITHIN_S:g} s after the run ended; try again, or see controller.log"
                 )
             time.sleep(POLL_S)
 
@@ -147,7 +148,7 @@ def reachable(address: str) -> Iterator[Connection | None]:
 
 
 @contextmanager
-def searching(run: str, address: str) -> Iterator[Callable[[], RunHandle | None]]:
+def searching(run: RunIdentity, storage: StorageConfig, address: str) -> Iterator[Callable[[], RunHandle | None]]:
     """Yields what finds the controller of a run, None for not found; each call connects anew to a cluster that was lost."""
     with ExitStack() as opened:
         connection: Connection | None = None
@@ -159,7 +160,7 @@ def searching(run: str, address: str) -> Iterator[Callable[[], RunHandle | None]
                 connection = None
                 with suppress(NotReachable):
                     connection = opened.enter_context(reachable(address))
-            return connection.find_controller(run) if connection else None
+            return connection.find_controller(run, storage) if connection else None
 
         yield find
 

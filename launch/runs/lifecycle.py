@@ -19,6 +19,7 @@ from orchestrator.control.controller import stop_without_cluster
 from orchestrator.control.events import ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage, Terms, terms_of
+from orchestrator.identity import RunIdentity
 from orchestrator.records.holds import hold_start
 
 Tell = Callable[[str], None]
@@ -39,8 +40,8 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     with connected(address, config, tell=tell) as connection:
         if config.start.run:
             hold_start(store, config)
-        create_run(store, config, at_s=time.time())
-        _start_controller(connection, config.name, config.storage, address)
+        run = create_run(store, config, at_s=time.time())
+        _start_controller(connection, run, config.storage, address)
 
 
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
@@ -54,15 +55,15 @@ def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, addre
     config = changed(record, overrides) if record.has_ended else record.config
     with connected(address, config, tell=tell) as connection:
         if record.has_ended:
-            connection.wait_until_controller_is_gone(name)
+            connection.wait_until_controller_is_gone(record.identity, storage)
             version = add_config(record.run_store, config) if overrides else record.version
             _ask_in_journal(record, terms_of(config, version))
-        elif (handle := connection.find_controller(name)) is not None:
+        elif (handle := connection.find_controller(record.identity, storage)) is not None:
             _go_on(handle, record, tell)
             return
         elif can_be_withdrawn(record.state):
             _ask_in_journal(record, terms_of(config, record.version))
-        _start_controller(connection, name, storage, address)
+        _start_controller(connection, record.identity, storage, address)
 
 
 def _go_on(handle: RunHandle, record: RunRecord, tell: Tell) -> None:
@@ -91,9 +92,9 @@ def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Te
         tell(f"no cluster runs here, so {name} has no workers to stop; if it runs on another one, say which with --address")
         return _stop_in_journal(record)
     with connected(address, record.config, tell=tell) as connection:
-        handle = connection.find_controller(name) or connection.start_controller(name, storage)
+        handle = connection.find_controller(record.identity, storage) or connection.start_controller(record.identity, storage)
         _ask_to_stop(handle, record, now=now)
-        view = RunView(record, lambda: connection.find_controller(name), tell=tell)
+        view = RunView(record, lambda: connection.find_controller(record.identity, storage), tell=tell)
         tell(f"stopping {name} …")
         return collections.deque(statuses(view.followed_status, poll_s=POLL_S), maxlen=1)[0]
 
@@ -120,15 +121,15 @@ def lost_its_last_checkpoint(status: Status) -> bool:
     return status["state"] == "stopped" and "checkpoint failed" in status["reason"]
 
 
-def _start_controller(connection: Connection, name: str, storage: StorageConfig, address: str) -> None:
+def _start_controller(connection: Connection, run: RunIdentity, storage: StorageConfig, address: str) -> None:
     """Starts a controller and waits until it controls the run. What can't be done yet stays asked for, in the journal."""
     try:
-        connection.start_controller(name, storage).wait_until_open()
+        connection.start_controller(run, storage).wait_until_open()
     except NotOpen as error:
         restart = "restart the cluster with them" if address else "`braid cluster down`"
-        remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {name}{storage_hint(storage)}`"
-        raise NotOpen(f"run {name}: is submitted, but its controller can't open it: {error}; {remedy}") from error
+        remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {run.name}{storage_hint(storage)}`"
+        raise NotOpen(f"run {run.name}: is submitted, but its controller can't open it: {error}; {remedy}") from error
     except NotReachable as error:
         raise NotReachable(
-            f"run {name}: is submitted, but nothing controls it: {error}; then `braid resume {name}{storage_hint(storage)}`"
+            f"run {run.name}: is submitted, but nothing controls it: {error}; then `braid resume {run.name}{storage_hint(storage)}`"
         ) from error

@@ -7,10 +7,10 @@ wrote it; nothing is decided by it.
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.control.placement import Placed
-from orchestrator.control.state import Fault, Terms
+from orchestrator.control.state import SINCE_IDENTITY, Fault, Terms
 from orchestrator.messages import Outcome
 
 
@@ -18,6 +18,8 @@ from orchestrator.messages import Outcome
 class RunSubmitted:
     at_s: float
     terms: Terms
+    run_id: str = field(default="", metadata=SINCE_IDENTITY)
+    """See `RunIdentity.id`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ def transition(state: RunState, event: Event) -> RunState:
 
 
 def _submitted(state: RunState, event: events.RunSubmitted) -> RunState:
-    return state if state.terms is not None else replace(state, terms=event.terms)
+    return state if state.terms is not None else replace(state, terms=event.terms, run_id=event.run_id)
 
 
 def _resume_requested(state: RunState, event: events.ResumeRequested) -> RunState:

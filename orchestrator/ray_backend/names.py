@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from orchestrator.identity import RunIdentity
+
 NAMESPACE = "braid"
 
 
-def controller_name(run: str) -> str:
+def controller_name(run: RunIdentity) -> str:
     return f"braid-controller/{run}"

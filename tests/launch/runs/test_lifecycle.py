@@ -15,6 +15,7 @@ from orchestrator.control.causes import Cause
 from orchestrator.control.events import Event, ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Terms, terms_of
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Outcome
 from orchestrator.records.holds import held_checkpoints
 from tests.launch.stored_runs import RUNNING, STOPPED, config_at, put_checkpoint, put_dataset, store_at, stored_run
@@ -55,14 +56,14 @@ class FakeCluster:
         self.controller = controller
         self.num_started = 0
 
-    def find_controller(self, run: str) -> LeavingController | Controller | None:
+    def find_controller(self, run: RunIdentity, storage: StorageConfig) -> LeavingController | Controller | None:
         return self.controller
 
-    def start_controller(self, run: str, storage: StorageConfig) -> Controller:
+    def start_controller(self, run: RunIdentity, storage: StorageConfig) -> Controller:
         self.num_started += 1
         return Controller()
 
-    def wait_until_controller_is_gone(self, run: str) -> None:
+    def wait_until_controller_is_gone(self, run: RunIdentity, storage: StorageConfig) -> None:
         assert self.controller is None
 
 
