@@ -35,7 +35,7 @@ from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.ray_transport import RayTransport
 from orchestrator.records.configs import read_config
 from orchestrator.records.journal import Entry
-from orchestrator.records.keys import JOURNAL, store_of_run
+from orchestrator.records.keys import journal_key, store_of_run
 from orchestrator.records.nodes import NodeRegistry
 
 log = logging.getLogger(__name__)
@@ -160,9 +160,9 @@ class ControllerActor:
         run_store = store_of_run(store, self._run)
         history = open_history(run_store)
         if history.state.terms is None:
-            raise KeyMissing(f"{run_store.url(JOURNAL)}: no journal; was the run submitted here?")
+            raise KeyMissing(f"{run_store.url(journal_key(1))}: no journal; was the run submitted here?")
         if history.state.run_id != self._identity.id:
-            raise RunReplaced(f"{run_store.url(JOURNAL)}: is of run {self._run}@{history.state.run_id}, this was {self._identity}")
+            raise RunReplaced(f"{run_store.url(journal_key(1))}: is of run {self._run}@{history.state.run_id}, this was {self._identity}")
         self._config = read_config(run_store, history.state.terms.config_version)
         self._registry = RegistryWatch(NodeRegistry(store))
         self._registry.start()
