@@ -1,12 +1,17 @@
 """An object store in a directory: for one machine, or for a file system that every node mounts."""
 
+from __future__ import annotations
+
 import errno
 import os
+import random
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 from data_pipeline.store.protocol import (
@@ -20,11 +25,17 @@ from data_pipeline.store.protocol import (
     check_prefix,
     check_range,
 )
+from data_pipeline.store.retry import FileSystemFailed, backoff_delays, with_retries
+
+Result = TypeVar("Result")
 
 LONGEST_KEY_IN_NAME = 200
 """Characters of a quoted key; with what follows them they make less than the 255 that file systems allow."""
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 """What file systems answer that can't link, which is what makes one of several writers the first: FAT, many in user space."""
+FOR_GOOD = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EXDEV, errno.EMLINK, errno.EILSEQ)
+"""What says that this key or this object can't be had here. Of whatever else goes wrong with a file system, another try may do."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,53 +46,60 @@ class LocalStore:
     """
 
     root: Path
+    deadline_s: float = 0.0
+    """How long one operation is tried again where the file system fails."""
 
     def put(self, key: str, data: bytes) -> None:
-        with self._incoming(key, data) as (temporary, target):
-            os.replace(temporary, target)
+        self._write(key, data, _replace)
 
     def create(self, key: str, data: bytes) -> None:
-        with self._incoming(key, data) as (temporary, target):
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                if not _is_same_file(temporary, target):  # NFS repeats a call whose answer got lost, and finds what the first one did
-                    raise
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                raise StoreError(f"{self.url(key)}: this file system has no hard links; choose another storage.root") from error
+        self._write(key, data, _link)
 
     def get(self, key: str) -> bytes:
-        with self._errors_of(key):
-            return self._path(key).read_bytes()
+        path = self._path(key)
+        return self._patiently(key, path.read_bytes)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)
-        with self._errors_of(key), self._path(key).open("rb") as file:
-            file.seek(start)
-            return file.read(length)
+        path = self._path(key)
+
+        def read() -> bytes:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+
+        return self._patiently(key, read)
 
     def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         directory = check_prefix(prefix).rpartition("/")[0]
-        with self._errors_of(prefix):
+
+        def look() -> list[ObjectInfo]:
             found = (info for info in _walk(self.root / directory, directory) if info.key.startswith(prefix) and info.key > after)
             return sorted(found, key=lambda info: info.key)
 
+        return self._patiently(prefix, look)
+
     def delete(self, key: str) -> None:
-        with self._errors_of(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self._path(key).unlink()
+        path = self._path(key)
+        with suppress(KeyMissing):
+            self._patiently(key, path.unlink)
 
     def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
         check_prefix(prefix)
-        aborted = 0
-        with self._errors_of(prefix), suppress(FileNotFoundError):
+
+        def abort() -> int:
+            aborted = 0
             for name in os.listdir(self.root / INCOMING):
                 key = _key_of_incoming(name)
                 if key.startswith(prefix) and is_abandoned(key):
                     (self.root / INCOMING / name).unlink(missing_ok=True)
                     aborted += 1
-        return aborted
+            return aborted
+
+        try:
+            return self._patiently(prefix, abort)
+        except KeyMissing:
+            return 0
 
     def url(self, key: str) -> str:
         return str(self.root / key)
@@ -89,27 +107,74 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    @contextmanager
-    def _incoming(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
-        """A synced file of `data` and the place where it belongs; the caller moves it, then the move is synced."""
+    def _write(self, key: str, data: bytes, place: Callable[[_Incoming, Path], None]) -> None:
+        """A synced file of `data`, which `place` brings to where it belongs; the move is synced too."""
         target = self._path(key)
-        temporary = self.root / INCOMING / _incoming_name(key)
-        with self._errors_of(key):
-            _make_directory(temporary.parent)
+        incoming = _Incoming(self.root / INCOMING / _incoming_name(key))
+
+        def write() -> None:
+            _make_directory(incoming.path.parent)
             _make_directory(target.parent)
-            try:
-                _write_synced(temporary, data)
-                yield temporary, target
-            finally:
-                temporary.unlink(missing_ok=True)
+            incoming.fill(data)
+            place(incoming, target)
             _sync_directory(target.parent)
 
-    @contextmanager
-    def _errors_of(self, key: str) -> Iterator[None]:
         try:
-            yield
-        except OSError as error:
-            raise _to_store_error(error, self.url(key)) from error
+            self._patiently(key, write)
+        finally:
+            incoming.remove()
+
+    def _patiently(self, key: str, act: Callable[[], Result]) -> Result:
+        """What it returns, once the file system lets it. Raises StoreUnavailable by the deadline."""
+
+        def attempt() -> Result:
+            try:
+                return act()
+            except OSError as error:
+                raise _to_store_error(error, self.url(key)) from error
+
+        delays_s = backoff_delays(chance=random.random)
+        return with_retries(attempt, delays_s=delays_s, deadline_s=self.deadline_s, clock=time.monotonic, sleep=time.sleep)
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A file that is on its way. It stays from one try to the next, so that a writer who was the first knows itself again."""
+
+    path: Path
+    is_full: bool = False
+
+    def fill(self, data: bytes) -> None:
+        """Leaves nothing where it fails."""
+        if self.is_full:
+            return
+        try:
+            _write_synced(self.path, data)
+        except BaseException:
+            self.remove()
+            raise
+        self.is_full = True
+
+    def remove(self) -> None:
+        with suppress(OSError):  # what went wrong before is the thing to tell; `abort_writes` finds it
+            self.path.unlink(missing_ok=True)
+
+
+def _replace(incoming: _Incoming, target: Path) -> None:
+    os.replace(incoming.path, target)
+    incoming.is_full = False
+
+
+def _link(incoming: _Incoming, target: Path) -> None:
+    try:
+        os.link(incoming.path, target)
+    except FileExistsError:
+        if not _is_same_file(incoming.path, target):  # NFS repeats a call whose answer got lost, and finds what the first one did; so do we
+            raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        raise StoreError(f"{target}: this file system has no hard links; choose another storage.root") from error
 
 
 def _incoming_name(key: str) -> str:
@@ -139,10 +204,20 @@ def _to_store_error(error: OSError, url: str) -> StoreError:
             return AccessDenied(f"{url}: permission denied; give this user access to storage.root, or choose another")
         case IsADirectoryError():
             return KeyMissing(f"{url}: is a directory, not an object; check the name")
-        case OSError(errno=errno.ENOSPC):
-            return StoreError(f"{url}: no space left on the device; free some or choose another storage.root")
+        case OSError(errno=number) if number in FOR_GOOD:
+            return StoreError(f"{url}: {_cause_of(error)}; check the file system of storage.root")
+        case OSError(errno=number) if number in FULL:
+            return FileSystemFailed(f"{url}: {_cause_of(error)}; free some or choose another storage.root")
+        case OSError(errno=errno.EROFS):
+            return FileSystemFailed(f"{url}: {_cause_of(error)}; mount the file system of storage.root for writing")
         case _:
-            return StoreError(f"{url}: {error.strerror or type(error).__name__}; check the file system of storage.root")
+            return FileSystemFailed(f"{url}: {_cause_of(error)}; check the file system of storage.root, and what serves it")
+
+
+def _cause_of(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space left on the device"
+    return os.strerror(error.errno).lower() if error.errno else type(error).__name__
 
 
 def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:

@@ -18,4 +18,4 @@ def open_store(storage: StorageConfig) -> ObjectStore:
         from data_pipeline.store.s3 import open_s3  # here, so that a directory store costs no s3fs
 
         return open_s3(storage)
-    return LocalStore(Path(storage.root).expanduser().absolute())
+    return LocalStore(Path(storage.root).expanduser().absolute(), deadline_s=storage.deadline_s)
