@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from data_pipeline.store.protocol import (
     INCOMING,
+    MARKER,
     AccessDenied,
     KeyExists,
     KeyMissing,
@@ -26,6 +27,7 @@ from data_pipeline.store.protocol import (
     check_range,
 )
 from data_pipeline.store.retry import FileSystemFailed, backoff_delays, with_retries
+from data_pipeline.store.root import make_directory, root_at, sync_directory
 
 Result = TypeVar("Result")
 
@@ -47,24 +49,27 @@ class LocalStore:
 
     root: Path
     deadline_s: float = 0.0
-    """How long one operation is tried again where the file system fails."""
+    """How long one operation is tried again where the file system fails or is away."""
+    holds: str = ""
+    """What is there for certain: a root without it is not the store, but the place where it is mounted. Empty where nothing is known."""
 
     def put(self, key: str, data: bytes) -> None:
         self._write(key, data, _replace)
 
     def create(self, key: str, data: bytes) -> None:
-        self._write(key, data, _link)
+        url = self.url(key)
+        self._write(key, data, lambda incoming, target: _link(incoming, target, url))
 
     def get(self, key: str) -> bytes:
-        path = self._path(key)
-        return self._patiently(key, path.read_bytes)
+        check_key(key)
+        return self._patiently(key, lambda base: (base / key).read_bytes())
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
+        check_key(key)
         check_range(start, length)
-        path = self._path(key)
 
-        def read() -> bytes:
-            with path.open("rb") as file:
+        def read(base: Path) -> bytes:
+            with (base / key).open("rb") as file:
                 file.seek(start)
                 return file.read(length)
 
@@ -73,26 +78,29 @@ class LocalStore:
     def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         directory = check_prefix(prefix).rpartition("/")[0]
 
-        def look() -> list[ObjectInfo]:
-            found = (info for info in _walk(self.root / directory, directory) if info.key.startswith(prefix) and info.key > after)
+        def look(base: Path) -> list[ObjectInfo]:
+            found = (info for info in _walk(base / directory, directory) if info.key.startswith(prefix) and info.key > after)
             return sorted(found, key=lambda info: info.key)
 
-        return self._patiently(prefix, look)
+        try:
+            return self._patiently(prefix, look)
+        except KeyMissing:
+            return []
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
+        check_key(key)
         with suppress(KeyMissing):
-            self._patiently(key, path.unlink)
+            self._patiently(key, lambda base: (base / key).unlink())
 
     def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool]) -> int:
         check_prefix(prefix)
 
-        def abort() -> int:
+        def abort(base: Path) -> int:
             aborted = 0
-            for name in os.listdir(self.root / INCOMING):
+            for name in os.listdir(base / INCOMING):
                 key = _key_of_incoming(name)
                 if key.startswith(prefix) and is_abandoned(key):
-                    (self.root / INCOMING / name).unlink(missing_ok=True)
+                    (base / INCOMING / name).unlink(missing_ok=True)
                     aborted += 1
             return aborted
 
@@ -104,32 +112,30 @@ class LocalStore:
     def url(self, key: str) -> str:
         return str(self.root / key)
 
-    def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
-
     def _write(self, key: str, data: bytes, place: Callable[[_Incoming, Path], None]) -> None:
         """A synced file of `data`, which `place` brings to where it belongs; the move is synced too."""
-        target = self._path(key)
-        incoming = _Incoming(self.root / INCOMING / _incoming_name(key))
+        incoming = _Incoming(_incoming_name(check_key(key)))
 
-        def write() -> None:
-            _make_directory(incoming.path.parent)
-            _make_directory(target.parent)
-            incoming.fill(data)
+        def write(base: Path) -> None:
+            target = base / key
+            make_directory(base / INCOMING, shown=self.root / INCOMING)
+            make_directory(target.parent, shown=(self.root / key).parent)
+            incoming.fill(base, data)
             place(incoming, target)
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
 
         try:
-            self._patiently(key, write)
+            self._patiently(key, write, writes=True)
         finally:
-            incoming.remove()
+            incoming.remove(self.root)
 
-    def _patiently(self, key: str, act: Callable[[], Result]) -> Result:
-        """What it returns, once the file system lets it. Raises StoreUnavailable by the deadline."""
+    def _patiently(self, key: str, act: Callable[[Path], Result], *, writes: bool = False) -> Result:
+        """What `act` returns, given the root, once the file system lets it. Raises StoreUnavailable by the deadline."""
 
         def attempt() -> Result:
             try:
-                return act()
+                with root_at(self.root).opened(writes=writes, holds=self.holds) as base:
+                    return act(base)
             except OSError as error:
                 raise _to_store_error(error, self.url(key)) from error
 
@@ -141,23 +147,26 @@ class LocalStore:
 class _Incoming:
     """A file that is on its way. It stays from one try to the next, so that a writer who was the first knows itself again."""
 
-    path: Path
+    name: str
+    path: Path = Path()
+    """By the present try's handle of the root."""
     is_full: bool = False
 
-    def fill(self, data: bytes) -> None:
+    def fill(self, base: Path, data: bytes) -> None:
         """Leaves nothing where it fails."""
+        self.path = base / INCOMING / self.name
         if self.is_full:
             return
         try:
             _write_synced(self.path, data)
         except BaseException:
-            self.remove()
+            self.remove(base)
             raise
         self.is_full = True
 
-    def remove(self) -> None:
+    def remove(self, base: Path) -> None:
         with suppress(OSError):  # what went wrong before is the thing to tell; `abort_writes` finds it
-            self.path.unlink(missing_ok=True)
+            (base / INCOMING / self.name).unlink(missing_ok=True)
 
 
 def _replace(incoming: _Incoming, target: Path) -> None:
@@ -165,7 +174,7 @@ def _replace(incoming: _Incoming, target: Path) -> None:
     incoming.is_full = False
 
 
-def _link(incoming: _Incoming, target: Path) -> None:
+def _link(incoming: _Incoming, target: Path, url: str) -> None:
     try:
         os.link(incoming.path, target)
     except FileExistsError:
@@ -174,7 +183,7 @@ def _link(incoming: _Incoming, target: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        raise StoreError(f"{target}: this file system has no hard links; choose another storage.root") from error
+        raise StoreError(f"{url}: this file system has no hard links; choose another storage.root") from error
 
 
 def _incoming_name(key: str) -> str:
@@ -228,7 +237,7 @@ def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
         return
     for entry in entries:
         entry_key = f"{key}/{entry.name}" if key else entry.name
-        if entry.name == INCOMING:
+        if entry.name == INCOMING or entry.name.startswith(MARKER):
             continue
         if entry.is_dir():
             yield from _walk(Path(entry.path), entry_key)
@@ -238,30 +247,8 @@ def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
             yield ObjectInfo(key=entry_key, size_bytes=status.st_size, modified_at_s=status.st_mtime)
 
 
-def _make_directory(directory: Path) -> None:
-    """Makes the directory and those above it, durably."""
-    if directory.is_dir():
-        return
-    _make_directory(directory.parent)
-    try:
-        directory.mkdir(exist_ok=True)
-    except FileExistsError as error:
-        raise StoreError(f"{directory}: is an object, and can't be a directory of others too; choose another key") from error
-    except FileNotFoundError as error:  # some file systems, such as /proc, refuse like this
-        raise StoreError(f"{directory}: this directory can't be created; choose another storage.root") from error
-    _sync_directory(directory.parent)
-
-
 def _write_synced(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -33,8 +33,9 @@ POLL_S = 0.1
 class RunHandle:
     """Asks the controller of one run. Its methods raise NotReachable when it does not answer, NotOpen when it can't do its work."""
 
-    def __init__(self, run: str, actor: Any) -> None:
-        self._run = run
+    def __init__(self, run: RunIdentity, actor: Any) -> None:
+        self._run_identity = run
+        self._run = run.name
         self._actor = actor
 
     def wait_until_open(self) -> None:
@@ -64,6 +65,14 @@ class RunHandle:
         """What is new in a live log and the offset after it; None when it is not live any more."""
         chunk: tuple[bytes, int] | None = self._ask("read_log", rank, attempt, offset, within_s=ANSWER_WITHIN_S)
         return chunk
+
+    def controls(self) -> bool:
+        """Whether it has the run open, and needs to read nothing any more."""
+        return self._ask("trouble", within_s=ANSWER_WITHIN_S) is None
+
+    def end(self) -> int:
+        """Kills the controller and the run's agents, their workers with them, and returns how many agents these were."""
+        return client.end_actors(self._run_identity, self._actor)
 
     def _ask(self, method: str, *arguments: object, within_s: float) -> Any:
         if not client.is_connected():
@@ -108,12 +117,17 @@ class Connection:
     def find_controller(self, run: RunIdentity, storage: StorageConfig) -> RunHandle | None:
         """None where nothing controls the run, and where the cluster is gone."""
         actor = client.find_controller(run, storage) if client.is_connected() else None
-        return None if actor is None else RunHandle(run.name, actor)
+        return None if actor is None else RunHandle(run, actor)
+
+    def find_unread(self, name: str, storage: StorageConfig) -> RunHandle | None:
+        """The controller of the run of this name in this store, where the run's id can't be read."""
+        found = client.find_by_store(name, storage) if client.is_connected() else None
+        return None if found is None else RunHandle(*found)
 
     def start_controller(self, run: RunIdentity, storage: StorageConfig) -> RunHandle:
         """A new one, or the one that there is. Raises NotReachable."""
         try:
-            return RunHandle(run.name, client.start_controller(run, storage))
+            return RunHandle(run, client.start_controller(run, storage))
         except client.ClusterUnreachable as error:
             raise NotReachable(str(error)) from error
 

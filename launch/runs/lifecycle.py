@@ -12,6 +12,7 @@ from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
 from launch.runs.preflight import prepare_dataset, settle_start
 from launch.runs.record import RunRecord, add_config, create_run, read_run, recorded_status, refuse_existing
+from launch.runs.unread import UNREADABLE, stop_unread
 from launch.runs.view import RunView, statuses
 from launch.status import Status
 from orchestrator.config import RunConfig
@@ -85,7 +86,10 @@ def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Te
     Where this machine has no cluster, nothing is left of the run but its journal, and the stop is written there.
     Raises WrongMoment, NoSuchRun, NotReachable, Abandoned, Superseded, StoreError.
     """
-    record = read_run(storage, name)
+    try:
+        record = read_run(storage, name)
+    except UNREADABLE as error:
+        return stop_unread(storage, name, error, now=now, address=address, tell=tell)
     if record.has_ended:
         raise WrongMoment(f"run {name}: has {record.state.label} already; nothing is left to stop")
     if not is_there(address):

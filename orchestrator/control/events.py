@@ -45,6 +45,24 @@ class FoundDead:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Repaired:
+    """A person goes on although entries of the journal are lost: what may have been in them is allowed for."""
+
+    at_s: float
+    by: str
+    lost: tuple[int, ...]
+    """Numbers of the entries."""
+    terms: Terms
+    epoch: int
+    """At least that of any controller there was."""
+    last_attempt: int
+    """At least that of any attempt that has begun."""
+    committed_step: int
+    has_ended: bool
+    """For certain: its end came after what was lost."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ControllerStarted:
     at_s: float
     epoch: int
@@ -169,6 +187,7 @@ Event = (
     | ResumeRequested
     | StopRequested
     | FoundDead
+    | Repaired
     | ControllerStarted
     | AttemptStarted
     | NodesShort

@@ -70,6 +70,15 @@ def _found_dead(state: RunState, event: events.FoundDead) -> RunState:
     return _end(replace(state, stop_wanted=True), state.ending or Ending.STOPPED, state.reason or "stopped on request")
 
 
+def _repaired(state: RunState, event: events.Repaired) -> RunState:
+    """Where it is not certain that the run has ended it waits for its next attempt, so that a person may stop it or go on with it."""
+    known = {"terms": event.terms, "epoch": event.epoch, "attempt": event.last_attempt, "committed_step": event.committed_step}
+    if event.has_ended:
+        return replace(state, **known)
+    reason = f"{len(event.lost)} entries of its journal are lost; repaired by {event.by}"
+    return RunState(**known, run_id=state.run_id, restarts=state.restarts, incidents=state.incidents, reason=reason)
+
+
 # --- attempts begin and end --------------------------------------------------------------------------------------------
 
 
@@ -288,6 +297,7 @@ _HANDLERS: dict[type, Callable[[RunState, Any], RunState]] = {
     events.ResumeRequested: _resume_requested,
     events.StopRequested: _stop_requested,
     events.FoundDead: _found_dead,
+    events.Repaired: _repaired,
     events.ControllerStarted: _controller_started,
     events.AttemptStarted: _attempt_started,
     events.NodesShort: _nodes_short,

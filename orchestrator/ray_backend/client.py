@@ -13,9 +13,11 @@ from typing import Any
 
 from data_pipeline.config import StorageConfig
 from orchestrator.deadlines import CONNECT_WITHIN_S, CONTROLLER_LEAVES_WITHIN_S, CONTROLLER_STARTS_WITHIN_S
+from orchestrator.fleet.names import agent_prefix
+from orchestrator.fleet.transport import kill_agents
 from orchestrator.identity import RunIdentity, is_same_store
 from orchestrator.node.orders import WORKER_COMMAND
-from orchestrator.ray_backend.names import NAMESPACE, controller_name
+from orchestrator.ray_backend.names import NAMESPACE, controller_name, run_of_controller
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -122,6 +124,34 @@ def find_controller(run: RunIdentity, storage: StorageConfig) -> Any | None:
 
     handle = find_actor(controller_name(run))
     return None if handle is None or _other_store(run, handle, storage) is not None else handle
+
+
+def find_by_store(name: str, storage: StorageConfig) -> tuple[RunIdentity, Any] | None:
+    """The controller of a run whose id is not known; None where none says that it works on this store."""
+    import ray
+
+    from orchestrator.ray_backend.named_actor import find_actor
+
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        run = run_of_controller(actor["name"]) if actor["namespace"] == NAMESPACE else None
+        if run is None or run.name != name or (handle := find_actor(actor["name"])) is None:
+            continue
+        try:
+            if is_same_store(ask(name, handle, "storage", within_s=CONNECT_WITHIN_S), storage):
+                return run, handle
+        except (ray.exceptions.RayError, AnotherVersion):
+            continue
+    return None
+
+
+def end_actors(run: RunIdentity, controller: Any) -> int:
+    """Kills the controller of a run for good, then its agents, whose workers end with them; returns how many agents these were."""
+    import ray
+
+    from orchestrator.ray_backend.ray_transport import RayTransport
+
+    ray.kill(controller, no_restart=True)
+    return kill_agents(RayTransport(), agent_prefix(run))
 
 
 def _other_store(run: RunIdentity, handle: Any, storage: StorageConfig) -> StorageConfig | None:

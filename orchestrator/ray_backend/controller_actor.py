@@ -35,7 +35,7 @@ from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.ray_transport import RayTransport
 from orchestrator.records.configs import read_config
 from orchestrator.records.journal import Entry
-from orchestrator.records.keys import journal_key, store_of_run
+from orchestrator.records.keys import certain_of_run, journal_key, store_of_run
 from orchestrator.records.nodes import NodeRegistry
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class ControllerActor:
                 wait_s = min(REOPEN_WITHIN_S, 2 * wait_s)
 
     def _open(self) -> int:
-        store = open_store(self._storage)
+        store = open_store(self._storage, holds=certain_of_run(self._run))
         run_store = store_of_run(store, self._run)
         history = open_history(run_store)
         if history.state.terms is None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from data_pipeline.store import local
 from data_pipeline.store.local import LocalStore
-from data_pipeline.store.protocol import KeyExists, StoreUnavailable
+from data_pipeline.store.protocol import InvalidKey, KeyExists, StoreUnavailable
+from data_pipeline.store.root import root_at
 
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV, errno.EBUSY)
 
@@ -57,8 +59,8 @@ def test_a_write_goes_through_once_the_file_system_is_itself_again(
 def test_a_create_that_was_made_and_not_synced_is_not_another_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     store = LocalStore(tmp_path, deadline_s=60.0)
     store.put("a/0", b"")
-    failing = Failing(local._sync_directory, number, times=1)
-    monkeypatch.setattr(local, "_sync_directory", failing)
+    failing = Failing(local.sync_directory, number, times=1)
+    monkeypatch.setattr(local, "sync_directory", failing)
     store.create("a/1", b"mine")
     assert failing.left == 0
     assert store.get("a/1") == b"mine"
@@ -119,3 +121,139 @@ def test_a_disk_that_was_mounted_read_only_is_an_outage(small_disk: Path) -> Non
     with pytest.raises(StoreUnavailable, match="read-only file system; mount"):
         store.put("a", b"2")
     assert store.get("a") == b"1"
+
+
+# --- a root whose file system vanishes ----------------------------------------------------------------------------------
+
+
+ACTS: dict[str, Callable[[LocalStore], object]] = {
+    "put": lambda store: store.put("runs/first/a", b"2"),
+    "create": lambda store: store.create("runs/first/b", b"2"),
+    "get": lambda store: store.get("runs/first/a"),
+    "get what never was": lambda store: store.get("runs/first/never"),
+    "get_range": lambda store: store.get_range("runs/first/a", 0, 1),
+    "list": lambda store: store.list("runs/"),
+    "delete": lambda store: store.delete("runs/first/a"),
+    "abort_writes": lambda store: store.abort_writes("runs/", lambda key: True),
+}
+
+
+def bare_mount_point(root: Path) -> None:
+    root.mkdir()
+
+
+def with_what_another_wrote_there(root: Path) -> None:
+    """Before it was seen that the file system is away."""
+    (root / "runs/first/journal").mkdir(parents=True)
+    (root / "runs/first/a").write_bytes(b"other")
+
+
+def with_another_store(root: Path) -> None:
+    """In a process of its own, since this one would know better."""
+    code = "import sys, pathlib; from data_pipeline.store.local import LocalStore; LocalStore(pathlib.Path(sys.argv[1])).put('runs/x', b'')"
+    subprocess.run([sys.executable, "-c", code, root], check=True)
+
+
+def gone(root: Path) -> None:
+    pass
+
+
+def contents(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("replace", [bare_mount_point, with_what_another_wrote_there, with_another_store, gone])
+@pytest.mark.parametrize("has_seen_it", [True, False])
+def test_where_the_store_was_is_no_place_to_write_in_and_what_it_holds_is_not_missing(
+    tmp_path: Path, act: str, replace: Callable[[Path], None], has_seen_it: bool
+) -> None:
+    """A process that has seen the store knows its marker; one of a run knows that the run is there."""
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    LocalStore(root).put("runs/first/a", b"1")
+    LocalStore(root).put("runs/first/config/0001.json", b"1")
+    if not has_seen_it:
+        root_at.cache_clear()
+    root.rename(elsewhere)
+    replace(root)
+    before = contents(root)
+    store = LocalStore(root, holds="" if has_seen_it else "runs/first/config")
+
+    with pytest.raises(StoreUnavailable, match=rf"^{root}: the store is not there \(.*\); is its file system mounted\? Mount it again"):
+        ACTS[act](store)
+
+    assert contents(root) == before
+    if root.exists():
+        root.rename(tmp_path / "later")
+    elsewhere.rename(root)
+    assert store.get("runs/first/a") == b"1"
+    store.create("runs/first/b", b"2")
+    assert [info.key for info in store.list("runs/first/")] == ["runs/first/a", "runs/first/b", "runs/first/config/0001.json"]
+
+
+def test_a_write_that_is_under_way_while_the_root_is_replaced_ends_in_the_store_or_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    store, link = LocalStore(root), os.link
+    store.put("a", b"1")
+
+    def unmount_and_link(source: Path, target: Path) -> None:
+        root.rename(elsewhere)
+        root.mkdir()
+        link(source, target)
+
+    monkeypatch.setattr("os.link", unmount_and_link)
+    store.create("b", b"2")
+    assert contents(root) == []
+    assert LocalStore(elsewhere).get("b") == b"2"
+
+
+def test_a_real_mount_that_vanishes_is_waited_for(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(small_disk, deadline_s=60.0)
+    store.put("commits/1", b"1")
+    subprocess.run(["mkdir", small_disk.parent / "kept"], check=True)
+    subprocess.run(["mount", "--bind", small_disk, small_disk.parent / "kept"], check=True)
+    subprocess.run(["umount", "-l", small_disk], check=True)
+    naps: list[float] = []
+
+    def nap(delay_s: float) -> None:
+        naps.append(delay_s)
+        assert contents(small_disk) == []
+        if len(naps) == 3:
+            subprocess.run(["mount", "--bind", small_disk.parent / "kept", small_disk], check=True)
+
+    monkeypatch.setattr("time.sleep", nap)
+    store.create("commits/2", b"2")
+    assert len(naps) == 3
+    assert [info.key for info in store.list("commits/")] == ["commits/1", "commits/2"]
+    subprocess.run(["umount", "-l", small_disk.parent / "kept"], check=True)
+
+
+def test_a_store_of_an_earlier_version_is_read_as_it_is_and_marked_by_the_next_write(tmp_path: Path) -> None:
+    (tmp_path / "runs/first/config").mkdir(parents=True)
+    (tmp_path / "runs/first/a").write_bytes(b"1")
+    assert LocalStore(tmp_path).get("runs/first/a") == b"1"
+    LocalStore(tmp_path, holds="runs/first/config").put("runs/first/b", b"2")
+    assert contents(tmp_path) == [".incoming", "runs", "runs/first", "runs/first/a", "runs/first/b", "runs/first/config"]
+    LocalStore(tmp_path).put("runs/first/c", b"3")
+    [marker] = (tmp_path / ".braid-store").iterdir()
+    LocalStore(tmp_path).put("runs/first/d", b"4")
+    assert [marker] == list((tmp_path / ".braid-store").iterdir())
+    assert [info.key for info in LocalStore(tmp_path).list("")] == [f"runs/first/{name}" for name in "abcd"]
+
+
+def test_of_many_processes_that_write_first_all_see_one_store(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from data_pipeline.store.local import LocalStore; LocalStore(pathlib.Path(sys.argv[1])).put(sys.argv[2], b'')"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "root", f"key{n}"]) for n in range(8)]
+    assert [writer.wait() for writer in writers] == [0] * 8
+    assert len(list((tmp_path / "root/.braid-store").iterdir())) == 1
+    assert len([path for path in (tmp_path / "root").iterdir() if path.name.startswith(".braid")]) == 1
+
+
+@pytest.mark.parametrize("key", [".braid-store", ".braid-store/x", "a/.braid-store.1/b"])
+def test_the_marker_is_no_key(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InvalidKey):
+        LocalStore(tmp_path).put(key, b"")

@@ -23,10 +23,12 @@ from orchestrator.errors import Superseded
 from orchestrator.fleet.cluster import build_agent_cluster
 from orchestrator.fleet.names import agent_prefix
 from orchestrator.identity import RunIdentity
+from orchestrator.node.processes import pids_with_environment
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
 from orchestrator.ray_backend.ray_transport import RayTransport
 from orchestrator.records.journal import read_journal
+from orchestrator.records.keys import journal_key
 from tests.orchestrator.fleet.stories import FakeRegistry
 from tests.orchestrator.node.waiting import wait_for
 from tests.orchestrator.ray_backend.fake_runs import FAKE_WORKER, FakeRun, submit
@@ -243,3 +245,21 @@ def test_a_controller_whose_run_was_replaced_by_another_of_its_name_leaves_that_
         client.start_controller(gone, run.config.storage, worker_command=FAKE_WORKER)
     wait_for(lambda: client.find_controller(gone, run.config.storage) is None, "its end")
     assert [type(entry.event).__name__ for entry in read_journal(run.store, KINDS)] == ["RunSubmitted"]
+
+
+def test_a_run_whose_journal_has_a_gap_is_found_by_its_store_and_can_be_stopped_or_ended(tmp_path: Path):
+    one, other = submit(tmp_path / "one", "gap", num_workers=1), submit(tmp_path / "other", "gap", num_workers=1)
+    for run in (one, other):
+        run.start()
+        run.wait_for_step(2)
+    other_id, one_id = other.identity, one.identity
+    one.store.delete(journal_key(2))
+    identity, handle = client.find_by_store("gap", StorageConfig(root=f"{tmp_path}/other/../one")) or pytest.fail("not found")
+    assert identity == one_id
+    assert client.find_by_store("gap", StorageConfig(root=f"{tmp_path}/third")) is None
+
+    assert client.end_actors(one_id, handle) == 1
+
+    wait_for(lambda: pids_with_environment("BRAID_RUN_ID", one_id.id) == [], "the end of its workers")
+    assert RayTransport().agent_names(agent_prefix(other_id)) != []
+    assert other.let_finish().ending is Ending.FINISHED
