@@ -153,7 +153,8 @@ def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
     elif names:
         there = f"`braid runs{storage_hint(storage)}` lists those that are; or choose another store with --storage"
     else:
-        there = "it holds none; choose another store with --storage"
+        is_away = "" if storage.is_s3 else ", or is its file system not mounted?"
+        there = f"it holds none; choose another store with --storage{is_away}"
     return f"run {name!r}: not in {storage.root}; {there}"
 
 

@@ -72,11 +72,15 @@ def _found_dead(state: RunState, event: events.FoundDead) -> RunState:
 
 def _repaired(state: RunState, event: events.Repaired) -> RunState:
     """Where it is not certain that the run has ended it waits for its next attempt, so that a person may stop it or go on with it."""
-    known = {"terms": event.terms, "epoch": event.epoch, "attempt": event.last_attempt, "committed_step": event.committed_step}
-    if event.has_ended:
-        return replace(state, **known)
     reason = f"{len(event.lost)} entries of its journal are lost; repaired by {event.by}"
-    return RunState(**known, run_id=state.run_id, restarts=state.restarts, incidents=state.incidents, reason=reason)
+    waits = RunState(run_id=state.run_id, restarts=state.restarts, incidents=state.incidents, reason=reason)
+    return replace(
+        state if event.has_ended else waits,
+        terms=event.terms,
+        epoch=event.epoch,
+        attempt=event.last_attempt,
+        committed_step=event.committed_step,
+    )
 
 
 # --- attempts begin and end --------------------------------------------------------------------------------------------

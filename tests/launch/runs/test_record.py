@@ -81,7 +81,8 @@ def test_of_two_submissions_at_once_one_is_told_that_the_run_exists(tmp_path: Pa
 
 def test_an_unknown_run_is_answered_with_the_nearest_names(tmp_path: Path) -> None:
     storage = storage_of(str(tmp_path))
-    with pytest.raises(NoSuchRun, match=r"^run 'fisrt': not in .*; it holds none; choose another store with --storage$"):
+    nothing = r"^run 'fisrt': not in .*; it holds none; choose another store with --storage, or is its file system not mounted\?$"
+    with pytest.raises(NoSuchRun, match=nothing):
         read_run(storage, "fisrt")
     stored_run(tmp_path)
     stored_run(tmp_path, (), "name=unlike")
