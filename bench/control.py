@@ -37,6 +37,7 @@ from orchestrator.control.transition import transition
 from orchestrator.deadlines import POLL_S
 from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
+from orchestrator.identity import RunIdentity
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
@@ -186,7 +187,7 @@ def _agent_start_ms(config: RunConfig) -> float:
     from orchestrator.ray_backend.ray_transport import RayTransport
 
     transport, took_s = RayTransport(), []
-    identity = AgentIdentity(run=config.name, node=NO_SUCH_NODE, storage=config.storage)
+    identity = AgentIdentity(run=RunIdentity(name=config.name), node=NO_SUCH_NODE, storage=config.storage)
     for index in range(NUM_AGENTS + 1):
         started_s = time.process_time()
         transport.start_agent(f"bench/{index}", identity, config.recovery, epoch=1, num_gpus=0)

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "logs": runs.logs,
     "stop": runs.stop,
     "resume": runs.resume,
+    "repair": runs.repair,
     "runs": runs.runs,
     "verify": runs.verify,
     "checkpoints": runs.checkpoints,

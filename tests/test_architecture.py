@@ -54,6 +54,7 @@ SHARED = (
     "orchestrator.codec",
     "orchestrator.errors",
     "orchestrator.deadlines",
+    "orchestrator.identity",
     "orchestrator.messages",
     "model.train.metrics",
 )
@@ -86,6 +87,7 @@ MAY_IMPORT = {
     "orchestrator/codec.py": (),
     "orchestrator/errors.py": (),
     "orchestrator/deadlines.py": (),
+    "orchestrator/identity.py": ("data_pipeline.config",),
     "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics", "data_pipeline.config"),
     "orchestrator/verify.py": RECORDS,
     "orchestrator/records/": (
@@ -144,6 +146,7 @@ NO_TORCH = (
     "orchestrator/codec.py",
     "orchestrator/errors.py",
     "orchestrator/deadlines.py",
+    "orchestrator/identity.py",
     "orchestrator/messages.py",
     "orchestrator/verify.py",
     "model/compute.py",

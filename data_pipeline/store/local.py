@@ -1,17 +1,23 @@
 """An object store in a directory: for one machine, or for a file system that every node mounts."""
 
+from __future__ import annotations
+
 import errno
 import math
 import os
+import random
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 from data_pipeline.store.protocol import (
     INCOMING,
+    MARKER,
     AccessDenied,
     KeyExists,
     KeyMissing,
@@ -21,11 +27,18 @@ from data_pipeline.store.protocol import (
     check_prefix,
     check_range,
 )
+from data_pipeline.store.retry import FileSystemFailed, backoff_delays, with_retries
+from data_pipeline.store.root import make_directory, root_at, sync_directory
+
+Result = TypeVar("Result")
 
 LONGEST_KEY_IN_NAME = 200
 """Characters of a quoted key; with what follows them they make less than the 255 that file systems allow."""
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 """What file systems answer that can't link, which is what makes one of several writers the first: FAT, many in user space."""
+FOR_GOOD = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EXDEV, errno.EMLINK, errno.EILSEQ)
+"""What says that this key or this object can't be had here. Of whatever else goes wrong with a file system, another try may do."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,82 +49,144 @@ class LocalStore:
     """
 
     root: Path
+    deadline_s: float = 0.0
+    """How long one operation is tried again where the file system fails or is away."""
+    holds: str = ""
+    """What is there for certain: a root without it is not the store, but the place where it is mounted. Empty where nothing is known."""
 
     def put(self, key: str, data: bytes) -> None:
-        with self._incoming(key, data) as (temporary, target):
-            os.replace(temporary, target)
+        self._write(key, data, _replace)
 
     def create(self, key: str, data: bytes) -> None:
-        with self._incoming(key, data) as (temporary, target):
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                if not _is_same_file(temporary, target):  # NFS repeats a call whose answer got lost, and finds what the first one did
-                    raise
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                raise StoreError(f"{self.url(key)}: this file system has no hard links; choose another storage.root") from error
+        url = self.url(key)
+        self._write(key, data, lambda incoming, target: _link(incoming, target, url))
 
     def get(self, key: str) -> bytes:
-        with self._errors_of(key):
-            return self._path(key).read_bytes()
+        check_key(key)
+        return self._patiently(key, lambda base: (base / key).read_bytes())
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
+        check_key(key)
         check_range(start, length)
-        with self._errors_of(key), self._path(key).open("rb") as file:
-            file.seek(start)
-            return file.read(length)
+
+        def read(base: Path) -> bytes:
+            with (base / key).open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+
+        return self._patiently(key, read)
 
     def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         directory = check_prefix(prefix).rpartition("/")[0]
-        with self._errors_of(prefix):
-            found = (info for info in _walk(self.root / directory, directory) if info.key.startswith(prefix) and info.key > after)
+
+        def look(base: Path) -> list[ObjectInfo]:
+            found = (info for info in _walk(base / directory, directory) if info.key.startswith(prefix) and info.key > after)
             return sorted(found, key=lambda info: info.key)
 
+        try:
+            return self._patiently(prefix, look)
+        except KeyMissing:
+            return []
+
     def delete(self, key: str) -> None:
-        with self._errors_of(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self._path(key).unlink()
+        check_key(key)
+        with suppress(KeyMissing):
+            self._patiently(key, lambda base: (base / key).unlink())
 
     def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool], *, begun_before_s: float = math.inf) -> int:
         check_prefix(prefix)
-        aborted = 0
-        with self._errors_of(prefix), suppress(FileNotFoundError):
-            for path in (self.root / INCOMING).iterdir():
-                key = _key_of_incoming(path.name)
+
+        def abort(base: Path) -> int:
+            aborted = 0
+            for name in os.listdir(base / INCOMING):
+                key = _key_of_incoming(name)
+                path = base / INCOMING / name
                 with suppress(FileNotFoundError):  # it has just come to its end
                     if key.startswith(prefix) and is_abandoned(key) and path.stat().st_mtime < begun_before_s:
                         path.unlink()
                         aborted += 1
-        return aborted
+            return aborted
+
+        try:
+            return self._patiently(prefix, abort)
+        except KeyMissing:
+            return 0
 
     def url(self, key: str) -> str:
         return str(self.root / key)
 
-    def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
+    def _write(self, key: str, data: bytes, place: Callable[[_Incoming, Path], None]) -> None:
+        """A synced file of `data`, which `place` brings to where it belongs; the move is synced too."""
+        incoming = _Incoming(_incoming_name(check_key(key)))
 
-    @contextmanager
-    def _incoming(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
-        """A synced file of `data` and the place where it belongs; the caller moves it, then the move is synced."""
-        target = self._path(key)
-        temporary = self.root / INCOMING / _incoming_name(key)
-        with self._errors_of(key):
-            _make_directory(temporary.parent)
-            _make_directory(target.parent)
-            try:
-                _write_synced(temporary, data)
-                yield temporary, target
-            finally:
-                temporary.unlink(missing_ok=True)
-            _sync_directory(target.parent)
+        def write(base: Path) -> None:
+            target = base / key
+            make_directory(base / INCOMING, shown=self.root / INCOMING)
+            make_directory(target.parent, shown=(self.root / key).parent)
+            incoming.fill(base, data)
+            place(incoming, target)
+            sync_directory(target.parent)
 
-    @contextmanager
-    def _errors_of(self, key: str) -> Iterator[None]:
         try:
-            yield
-        except OSError as error:
-            raise _to_store_error(error, self.url(key)) from error
+            self._patiently(key, write, writes=True)
+        finally:
+            incoming.remove(self.root)
+
+    def _patiently(self, key: str, act: Callable[[Path], Result], *, writes: bool = False) -> Result:
+        """What `act` returns, given the root, once the file system lets it. Raises StoreUnavailable by the deadline."""
+
+        def attempt() -> Result:
+            try:
+                with root_at(self.root).opened(writes=writes, holds=self.holds) as base:
+                    return act(base)
+            except OSError as error:
+                raise _to_store_error(error, self.url(key)) from error
+
+        delays_s = backoff_delays(chance=random.random)
+        return with_retries(attempt, delays_s=delays_s, deadline_s=self.deadline_s, clock=time.monotonic, sleep=time.sleep)
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A file that is on its way. It stays from one try to the next, so that a writer who was the first knows itself again."""
+
+    name: str
+    path: Path = Path()
+    """By the present try's handle of the root."""
+    is_full: bool = False
+
+    def fill(self, base: Path, data: bytes) -> None:
+        """Leaves nothing where it fails."""
+        self.path = base / INCOMING / self.name
+        if self.is_full:
+            return
+        try:
+            _write_synced(self.path, data)
+        except BaseException:
+            self.remove(base)
+            raise
+        self.is_full = True
+
+    def remove(self, base: Path) -> None:
+        with suppress(OSError):  # what went wrong before is the thing to tell; `abort_writes` finds it
+            (base / INCOMING / self.name).unlink(missing_ok=True)
+
+
+def _replace(incoming: _Incoming, target: Path) -> None:
+    os.replace(incoming.path, target)
+    incoming.is_full = False
+
+
+def _link(incoming: _Incoming, target: Path, url: str) -> None:
+    try:
+        os.link(incoming.path, target)
+    except FileExistsError:
+        if not _is_same_file(incoming.path, target):  # NFS repeats a call whose answer got lost, and finds what the first one did; so do we
+            raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        raise StoreError(f"{url}: this file system has no hard links; choose another storage.root") from error
 
 
 def _incoming_name(key: str) -> str:
@@ -141,10 +216,20 @@ def _to_store_error(error: OSError, url: str) -> StoreError:
             return AccessDenied(f"{url}: permission denied; give this user access to storage.root, or choose another")
         case IsADirectoryError():
             return KeyMissing(f"{url}: is a directory, not an object; check the name")
-        case OSError(errno=errno.ENOSPC):
-            return StoreError(f"{url}: no space left on the device; free some or choose another storage.root")
+        case OSError(errno=number) if number in FOR_GOOD:
+            return StoreError(f"{url}: {_cause_of(error)}; check the file system of storage.root")
+        case OSError(errno=number) if number in FULL:
+            return FileSystemFailed(f"{url}: {_cause_of(error)}; free some or choose another storage.root")
+        case OSError(errno=errno.EROFS):
+            return FileSystemFailed(f"{url}: {_cause_of(error)}; mount the file system of storage.root for writing")
         case _:
-            return StoreError(f"{url}: {error.strerror or type(error).__name__}; check the file system of storage.root")
+            return FileSystemFailed(f"{url}: {_cause_of(error)}; check the file system of storage.root, and what serves it")
+
+
+def _cause_of(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space left on the device"
+    return os.strerror(error.errno).lower() if error.errno else type(error).__name__
 
 
 def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
@@ -155,7 +240,7 @@ def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
         return
     for entry in entries:
         entry_key = f"{key}/{entry.name}" if key else entry.name
-        if entry.name == INCOMING:
+        if entry.name == INCOMING or entry.name.startswith(MARKER):
             continue
         if entry.is_dir():
             yield from _walk(Path(entry.path), entry_key)
@@ -165,30 +250,8 @@ def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
             yield ObjectInfo(key=entry_key, size_bytes=status.st_size, modified_at_s=status.st_mtime)
 
 
-def _make_directory(directory: Path) -> None:
-    """Makes the directory and those above it, durably."""
-    if directory.is_dir():
-        return
-    _make_directory(directory.parent)
-    try:
-        directory.mkdir(exist_ok=True)
-    except FileExistsError as error:
-        raise StoreError(f"{directory}: is an object, and can't be a directory of others too; choose another key") from error
-    except FileNotFoundError as error:  # some file systems, such as /proc, refuse like this
-        raise StoreError(f"{directory}: this directory can't be created; choose another storage.root") from error
-    _sync_directory(directory.parent)
-
-
 def _write_synced(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,8 @@ from typing import Protocol
 
 INCOMING = ".incoming"
 """A part that no key may have: a store in a directory keeps there what is not yet complete."""
+MARKER = ".braid-store"
+"""What no part of a key begins with: it says which store a directory is."""
 MAX_KEY_BYTES = 900
 """The longest key, in bytes of UTF-8. S3 allows 1024, of which the root's prefix takes some."""
 
@@ -93,7 +95,7 @@ def check_key(key: str) -> str:
     """Returns `key` if every store can hold it and it can't lead out of its prefix. Raises InvalidKey otherwise."""
     parts = key.split("/")
     if (
-        any(part in ("", ".", "..", INCOMING) for part in parts)
+        any(part in ("", ".", "..", INCOMING) or part.startswith(MARKER) for part in parts)
         or not all(character.isprintable() for character in key)
         or len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES
     ):

@@ -12,6 +12,10 @@ class TransientError(StoreError):
     """A failure that may go away by itself: it is retried, and callers of a store never see it."""
 
 
+class FileSystemFailed(TransientError):
+    """The file system of a store in a directory is away, full or broken; the line says what to do."""
+
+
 class CredentialsAbsent(TransientError):
     """There are no valid credentials at this moment: what hands them out may be about to renew them. In the end an AccessDenied."""
 
@@ -56,4 +60,6 @@ def with_retries(
 def _given_up(error: TransientError, how: str) -> StoreError:
     if isinstance(error, CredentialsAbsent):
         return AccessDenied(f"{error} ({how})")
+    if isinstance(error, FileSystemFailed):
+        return StoreUnavailable(f"{error} ({how})")
     return StoreUnavailable(f"{error}; {how}: check storage.endpoint_url, the network and the server")

@@ -18,6 +18,7 @@ from launch.runs.inspect import list_checkpoints, proof_of
 from launch.runs.person import this_person
 from launch.runs.preflight import dry_data_line, start_line
 from launch.runs.record import read_run, recorded_runs, run_store_with_checkpoints
+from launch.runs.repair import repair as mend
 from launch.runs.trust import trust
 from launch.runs.view import open_view, statuses
 from launch.show.follow import show, show_json, warned
@@ -149,6 +150,14 @@ def resume(
     typer.echo(run)
     if follow:
         _follow(run, storage, endpoint_url, address)
+
+
+def repair(run: RunName, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "", address: Address = "") -> None:
+    """Go on with a run whose records have gaps: say what is missing and what is still proved, and fill the gaps with new entries."""
+    where = storage_of(storage, endpoint_url)
+    if mend(where, run, by=this_person(), address=address, at_s=time.time(), tell=tell):
+        hint = storage_hint(where)
+        tell(f"{run}: can be stopped with `braid stop {run}{hint}`, and goes on with `braid resume {run}{hint}`")
 
 
 def runs(as_json: AsJson = False, storage: Storage = DEFAULT_ROOT, endpoint_url: Endpoint = "") -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.identity import RunIdentity
 from orchestrator.node.processes import kill_all, pids_with_environment
 
 GONE_WITHIN_S = 5.0
@@ -30,12 +31,12 @@ def temporary_home(*, keep: bool, console: Console) -> Iterator[Path]:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def workers_left(run: str) -> tuple[str, ...]:
+def workers_left(run: RunIdentity) -> tuple[str, ...]:
     """The workers that outlive their run, one line each; they get a moment to leave."""
     give_up_at_s = time.monotonic() + GONE_WITHIN_S
-    while (pids := pids_with_environment("BRAID_RUN", run)) and time.monotonic() < give_up_at_s:
+    while (pids := pids_with_environment("BRAID_RUN_ID", run.id)) and time.monotonic() < give_up_at_s:
         time.sleep(0.05)
-    return tuple(f"worker process {pid} of {run}" for pid in pids)
+    return tuple(f"worker process {pid} of {run.name}" for pid in pids)
 
 
 def processes_of_home(home: Path) -> tuple[str, ...]:

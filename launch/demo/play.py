@@ -98,7 +98,7 @@ def _play(config: RunConfig, home: Path, console: Console) -> Played:
         losses=losses_of(read_ledger(record.run_store)),
         verified=proof is not None and proof.ok,
         proof=proof.line if proof else "nothing to verify: no checkpoint was committed",
-        left_behind=workers_left(config.name),
+        left_behind=workers_left(record.identity),
     )
 
 

@@ -17,6 +17,7 @@ from launch.status import KEYS, Status
 from model.train.metrics import in_status
 from orchestrator.config import RunConfig
 from orchestrator.control.state import Terms
+from orchestrator.identity import RunIdentity
 from orchestrator.node.home import home_directory
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
@@ -32,8 +33,9 @@ POLL_S = 0.1
 class RunHandle:
     """Asks the controller of one run. Its methods raise NotReachable when it does not answer, NotOpen when it can't do its work."""
 
-    def __init__(self, run: str, actor: Any) -> None:
-        self._run = run
+    def __init__(self, run: RunIdentity, actor: Any) -> None:
+        self._run_identity = run
+        self._run = run.name
         self._actor = actor
 
     def wait_until_open(self) -> None:
@@ -63,6 +65,14 @@ class RunHandle:
         """What is new in a live log and the offset after it; None when it is not live any more."""
         chunk: tuple[bytes, int] | None = self._ask("read_log", rank, attempt, offset, within_s=ANSWER_WITHIN_S)
         return chunk
+
+    def controls(self) -> bool:
+        """Whether it has the run open, and needs to read nothing any more."""
+        return self._ask("trouble", within_s=ANSWER_WITHIN_S) is None
+
+    def end(self) -> int:
+        """Kills the controller and the run's agents, their workers with them, and returns how many agents these were."""
+        return client.end_actors(self._run_identity, self._actor)
 
     def _ask(self, method: str, *arguments: object, within_s: float) -> Any:
         if not client.is_connected():
@@ -104,12 +114,17 @@ class Connection:
 
         return [_node(plain) for plain in ray.nodes()]
 
-    def find_controller(self, run: str) -> RunHandle | None:
+    def find_controller(self, run: RunIdentity, storage: StorageConfig) -> RunHandle | None:
         """None where nothing controls the run, and where the cluster is gone."""
-        actor = client.find_controller(run) if client.is_connected() else None
+        actor = client.find_controller(run, storage) if client.is_connected() else None
         return None if actor is None else RunHandle(run, actor)
 
-    def start_controller(self, run: str, storage: StorageConfig) -> RunHandle:
+    def find_unread(self, name: str, storage: StorageConfig) -> RunHandle | None:
+        """The controller of the run of this name in this store, where the run's id can't be read."""
+        found = client.find_by_store(name, storage) if client.is_connected() else None
+        return None if found is None else RunHandle(*found)
+
+    def start_controller(self, run: RunIdentity, storage: StorageConfig) -> RunHandle:
         """A new one, or the one that there is. Raises NotReachable, NotStarted among it."""
         try:
             return RunHandle(run, client.start_controller(run, storage))
@@ -118,13 +133,13 @@ class Connection:
         except client.ClusterUnreachable as error:
             raise NotReachable(str(error)) from error
 
-    def wait_until_controller_is_gone(self, run: str) -> None:
+    def wait_until_controller_is_gone(self, run: RunIdentity, storage: StorageConfig) -> None:
         """The controller of an ended run takes a moment to leave. Raises NotReachable when it stays."""
         give_up_at_s = time.monotonic() + ENDED_WITHIN_S
-        while client.find_controller(run) is not None:
+        while client.find_controller(run, storage) is not None:
             if time.monotonic() > give_up_at_s:
                 raise NotReachable(
-                    f"controller of {run}: has not left {ENDED_WITHIN_S:g} s after the run ended; try again, or see controller.log"
+                    f"controller of {run.name}: has not left {ENDED_WITHIN_S:g} s after the run ended; try again, or see controller.log"
                 )
             time.sleep(POLL_S)
 
@@ -149,7 +164,9 @@ def reachable(address: str) -> Iterator[Connection | None]:
 
 
 @contextmanager
-def searching(run: str, address: str, *, tell: Callable[[str], None]) -> Iterator[Callable[[], RunHandle | None]]:
+def searching(
+    run: RunIdentity, storage: StorageConfig, address: str, *, tell: Callable[[str], None]
+) -> Iterator[Callable[[], RunHandle | None]]:
     """Yields what finds the controller of a run, None for not found; each call connects anew to a cluster that was lost.
 
     `tell` takes why a cluster that is there can't be asked, once for as long as it is the same.
@@ -169,7 +186,7 @@ def searching(run: str, address: str, *, tell: Callable[[str], None]) -> Iterato
                     trouble = str(error)
                     if trouble != known:
                         tell(trouble)
-            return connection.find_controller(run) if connection else None
+            return connection.find_controller(run, storage) if connection else None
 
         yield find
 

@@ -24,6 +24,7 @@ from launch.runs.record import (
     was_submitted,
     withdraw_run,
 )
+from launch.runs.unread import UNREADABLE, stop_unread
 from launch.runs.unseen import stop_unseen
 from launch.runs.view import RunView, statuses
 from launch.status import Status
@@ -31,6 +32,7 @@ from orchestrator.config import RunConfig
 from orchestrator.control.events import ResumeRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage, Terms, terms_of
+from orchestrator.identity import RunIdentity
 from orchestrator.records.holds import release_start
 
 Tell = Callable[[str], None]
@@ -51,17 +53,17 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
         config = settle_start(config, store)
         prepare_dataset(config, store, tell=tell)
         with connected(address, config, tell=tell) as connection:
-            create_run(store, config, at_s=time.time())
-            _begin(connection, store, config, address)
+            run = create_run(store, config, at_s=time.time())
+            _begin(connection, store, config, run, address)
     except BaseException:
         _let_go(store, config)
         raise
 
 
-def _begin(connection: Connection, store: ObjectStore, config: RunConfig, address: str) -> None:
+def _begin(connection: Connection, store: ObjectStore, config: RunConfig, run: RunIdentity, address: str) -> None:
     """Starts the controller of a run that was submitted just now; a run that can't begin gives its name back. Raises NotStarted."""
     try:
-        _start_controller(connection, config.name, config.storage, address)
+        _start_controller(connection, run, config.storage, address)
     except NotStarted as error:
         withdraw_run(store, config)
         raise NotStarted(f"run {config.name}: was not begun, and its name is free again: {error}") from error
@@ -85,15 +87,15 @@ def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, addre
     config = changed(record, overrides) if record.has_ended else record.config
     with connected(address, config, tell=tell) as connection:
         if record.has_ended:
-            connection.wait_until_controller_is_gone(name)
+            connection.wait_until_controller_is_gone(record.identity, storage)
             version = add_config(record.run_store, config) if overrides else record.version
             _ask_in_journal(record, terms_of(config, version))
-        elif (handle := connection.find_controller(name)) is not None:
+        elif (handle := connection.find_controller(record.identity, storage)) is not None:
             _go_on(handle, record, tell)
             return
         elif can_be_withdrawn(record.state):
             _ask_in_journal(record, terms_of(config, record.version))
-        _start_controller(connection, name, storage, address)
+        _start_controller(connection, record.identity, storage, address)
 
 
 def _go_on(handle: RunHandle, record: RunRecord, tell: Tell) -> None:
@@ -116,7 +118,10 @@ def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Te
     `unseen`. A cluster that was named and does not answer is passed over with `now` only, since it might be named wrongly.
     Raises WrongMoment, NoSuchRun, NotReachable, Abandoned, Superseded, StoreError.
     """
-    record = read_run(storage, name)
+    try:
+        record = read_run(storage, name)
+    except UNREADABLE as error:
+        return stop_unread(storage, name, error, now=now, address=address, tell=tell)
     if record.has_ended:
         raise WrongMoment(f"run {name}: has {record.state.label} already; nothing is left to stop")
     if not is_there(address):
@@ -128,9 +133,9 @@ def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Te
             if address and not now:
                 raise NotReachable(f"{error}; if it is gone for good, `braid stop {name} --now{storage_hint(storage)}`") from error
             return _stop_unseen(record, str(error), now=now, tell=tell)
-        handle = connection.find_controller(name) or connection.start_controller(name, storage)
+        handle = connection.find_controller(record.identity, storage) or connection.start_controller(record.identity, storage)
         _ask_to_stop(handle, record, now=now)
-        view = RunView(record, lambda: connection.find_controller(name), tell=tell)
+        view = RunView(record, lambda: connection.find_controller(record.identity, storage), tell=tell)
         tell(f"stopping {name} …")
         return collections.deque(statuses(view.followed_status, poll_s=POLL_S), maxlen=1)[0]
 
@@ -161,17 +166,17 @@ def lost_its_last_checkpoint(status: Status) -> bool:
     return status["state"] == "stopped" and "checkpoint failed" in status["reason"]
 
 
-def _start_controller(connection: Connection, name: str, storage: StorageConfig, address: str) -> None:
+def _start_controller(connection: Connection, run: RunIdentity, storage: StorageConfig, address: str) -> None:
     """Starts a controller and waits until it controls the run. What can't be done yet stays asked for, in the journal."""
     try:
-        connection.start_controller(name, storage).wait_until_open()
+        connection.start_controller(run, storage).wait_until_open()
     except NotStarted:
         raise
     except NotOpen as error:
         restart = "restart the cluster with them" if address else "`braid cluster down`"
-        remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {name}{storage_hint(storage)}`"
-        raise NotOpen(f"run {name}: is submitted, but its controller can't open it: {error}; {remedy}") from error
+        remedy = f"was the cluster started without these credentials? {restart}, then `braid resume {run.name}{storage_hint(storage)}`"
+        raise NotOpen(f"run {run.name}: is submitted, but its controller can't open it: {error}; {remedy}") from error
     except NotReachable as error:
         raise NotReachable(
-            f"run {name}: is submitted, but nothing controls it: {error}; then `braid resume {name}{storage_hint(storage)}`"
+            f"run {run.name}: is submitted, but nothing controls it: {error}; then `braid resume {run.name}{storage_hint(storage)}`"
         ) from error

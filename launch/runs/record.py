@@ -5,6 +5,7 @@ run-names/<name>                             empty; so that listing runs does no
 """
 
 import difflib
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,15 @@ from orchestrator.control.history import new_history, read_state
 from orchestrator.control.state import RunState, Stage, terms_of
 from orchestrator.control.status import build_status
 from orchestrator.errors import Superseded
+from orchestrator.identity import RunIdentity
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
 from orchestrator.records.holds import release_start
 from orchestrator.records.keys import JOURNAL, NAMES, journal_key, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
+
+ID_LENGTH = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +50,10 @@ class RunRecord:
     """Number of the configuration that counts."""
 
     @property
+    def identity(self) -> RunIdentity:
+        return RunIdentity(name=self.name, id=self.state.run_id)
+
+    @property
     def has_ended(self) -> bool:
         return self.state.stage is Stage.ENDED
 
@@ -57,19 +65,20 @@ def run_store_of(store: ObjectStore, name: str) -> ObjectStore:
     return store_of_run(store, name)
 
 
-def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> None:
-    """Writes the configuration and the first journal entry, which says which version of it counts. Raises RunExists.
+def create_run(store: ObjectStore, config: RunConfig, *, at_s: float) -> RunIdentity:
+    """Writes the configuration and the first journal entry, which says which version of it counts, and draws the id. Raises RunExists.
 
     A submission that died between the two does not hold the name: its configuration stays behind as an earlier version.
     """
     refuse_existing(store, config.name)
-    run_store = run_store_of(store, config.name)
+    run_store, run = run_store_of(store, config.name), RunIdentity(name=config.name, id=uuid.uuid4().hex[:ID_LENGTH])
     store.put(name_key(config.name), b"")
     try:
         version = add_config(run_store, config)
-        new_history(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version)))
+        new_history(run_store).append(RunSubmitted(at_s=at_s, terms=terms_of(config, version), run_id=run.id))
     except (KeyExists, Superseded) as error:
         raise _exists(config.name) from error
+    return run
 
 
 def withdraw_run(store: ObjectStore, config: RunConfig) -> None:
@@ -154,7 +163,8 @@ def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
     elif names:
         there = f"`braid runs{storage_hint(storage)}` lists those that are; or choose another store with --storage"
     else:
-        there = "it holds none; choose another store with --storage"
+        is_away = "" if storage.is_s3 else ", or is its file system not mounted?"
+        there = f"it holds none; choose another store with --storage{is_away}"
     return f"run {name!r}: not in {storage.root}; {there}"
 
 

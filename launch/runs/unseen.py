@@ -13,6 +13,7 @@ from orchestrator.control.events import StopRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import Stage
 from orchestrator.errors import Fenced
+from orchestrator.identity import RunIdentity
 from orchestrator.node.home import home_directory, run_directory
 from orchestrator.node.processes import pids_with_environment, variables_of
 from orchestrator.records.commit_log import open_commit_log
@@ -43,7 +44,7 @@ def what_may_run(record: RunRecord, now_s: float) -> str:
     """Why workers of the run may still be there; "" where it is known that none is."""
     if record.state.stage is Stage.WAITING:
         return ""
-    if here := _processes_here(record.name):
+    if here := _processes_here(record.identity):
         return f"processes of it run on this machine ({len(here)}), which `braid cluster down` ends"
     if _ran_here(record):
         return ""
@@ -54,14 +55,15 @@ def what_may_run(record: RunRecord, now_s: float) -> str:
     return f"its last sign of life in the store is {max(0.0, silent_s):,.0f} s old; {again} again after {enough_s:,.0f} s without one"
 
 
-def _processes_here(run: str) -> list[int]:
+def _processes_here(run: RunIdentity) -> list[int]:
     home = str(home_directory())
-    return [pid for pid in pids_with_environment("BRAID_RUN", run) if variables_of(pid).get("BRAID_HOME") == home]
+    pids = pids_with_environment("BRAID_RUN_ID", run.id) if run.id else pids_with_environment("BRAID_RUN", run.name)
+    return [pid for pid in pids if variables_of(pid).get("BRAID_HOME") == home]
 
 
 def _ran_here(record: RunRecord) -> bool:
     """Every worker of the attempt was one of this machine's own cluster: its log is here."""
-    state, directory = record.state, run_directory(record.name)
+    state, directory = record.state, run_directory(record.identity)
     is_local = all(placed.machine.startswith(LOCAL) for placed in state.placement)
     ranks = range(record.config.parallel.world_size)
     return is_local and all((directory / log_key(state.attempt, rank)).exists() for rank in ranks)

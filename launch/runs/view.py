@@ -210,7 +210,7 @@ class RunView:
         try:
             return self.record.run_store.get(key)
         except KeyMissing as error:
-            local = run_directory(self.record.name) / key
+            local = run_directory(self.record.identity) / key
             if local.is_file():
                 return local.read_bytes()
             raise NoSuchLog(
@@ -233,5 +233,5 @@ def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[floa
 def open_view(storage: StorageConfig, name: str, address: str, *, tell: Callable[[str], None] = lambda line: None) -> Iterator[RunView]:
     """A run to look at, through its controller where one answers. Raises NoSuchRun, OnlyWeights, StoreError."""
     record = read_run(storage, name)
-    with searching(name, address, tell=tell) as find:
+    with searching(record.identity, storage, address, tell=tell) as find:
         yield RunView(record, find, tell=tell)

@@ -7,10 +7,10 @@ wrote it; nothing is decided by it.
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.control.placement import Placed
-from orchestrator.control.state import Fault, Terms
+from orchestrator.control.state import SINCE_IDENTITY, Fault, Terms
 from orchestrator.messages import Outcome
 
 
@@ -18,6 +18,8 @@ from orchestrator.messages import Outcome
 class RunSubmitted:
     at_s: float
     terms: Terms
+    run_id: str = field(default="", metadata=SINCE_IDENTITY)
+    """See `RunIdentity.id`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +42,24 @@ class FoundDead:
     """A person stops a run of which no process is left, and whose cluster is gone."""
 
     at_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repaired:
+    """A person goes on although entries of the journal are lost: what may have been in them is allowed for."""
+
+    at_s: float
+    by: str
+    lost: tuple[int, ...]
+    """Numbers of the entries."""
+    terms: Terms
+    epoch: int
+    """At least that of any controller there was."""
+    last_attempt: int
+    """At least that of any attempt that has begun."""
+    committed_step: int
+    has_ended: bool
+    """For certain: its end came after what was lost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +187,7 @@ Event = (
     | ResumeRequested
     | StopRequested
     | FoundDead
+    | Repaired
     | ControllerStarted
     | AttemptStarted
     | NodesShort

@@ -15,9 +15,9 @@ from orchestrator.control.events import EVENT_KINDS, Event
 from orchestrator.control.state import RunState
 from orchestrator.control.transition import transition
 from orchestrator.errors import JournalBroken
-from orchestrator.records.journal import Entry, Journal, new_journal, open_journal, read_journal
+from orchestrator.records.journal import Entry, Journal, Lost, new_journal, open_journal, read_journal
 
-KINDS = {**EARLIER_KINDS, **EVENT_KINDS}
+KINDS = {**EARLIER_KINDS, **EVENT_KINDS, Lost.__name__: Lost}
 
 
 class History:
@@ -45,12 +45,12 @@ class History:
 
     def reopen(self) -> History:
         """The same writer's end of the run as the store has it now, whoever wrote it."""
-        return _over(self._journal.reopen())
+        return history_over(self._journal.reopen())
 
 
 def open_history(store: ObjectStore, writer: str | None = None) -> History:
     """The run whose store this is, for appending as `writer` (default: a new unique name). Raises JournalBroken."""
-    return _over(open_journal(store, KINDS, writer))
+    return history_over(open_journal(store, KINDS, writer))
 
 
 def new_history(store: ObjectStore) -> History:
@@ -58,7 +58,13 @@ def new_history(store: ObjectStore) -> History:
     return History(new_journal(store, KINDS), RunState())
 
 
-def _over(journal: Journal[Event]) -> History:
+def historyhistory_over(journal: Journal[Event]) -> History:
+    """The run whose journal this is."""
+    return History(journal, fold(journal.entries))
+
+
+def history_over(journal: Journal[Event]) -> History:
+    """The run whose journal this is."""
     return History(journal, fold(journal.entries))
 
 

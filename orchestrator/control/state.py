@@ -9,6 +9,9 @@ from orchestrator.config import PREEMPTION_GRACE_S, SINCE_DESIRED, RecoveryConfi
 from orchestrator.control.causes import Cause
 from orchestrator.control.placement import Placed
 
+SINCE_IDENTITY = {"omit_default": True}
+"""Runs of earlier versions have none; what they stored stays as it was."""
+
 
 class Stage(Enum):
     """What the workers of a run are about; for the run itself, `RunState.label` is the word that people see."""
@@ -122,6 +125,8 @@ class LostCheckpoint:
 class RunState:
     stage: Stage = Stage.WAITING
     terms: Terms | None = None
+    run_id: str = field(default="", metadata=SINCE_IDENTITY)
+    """See `RunIdentity.id`."""
     epoch: int = 0
     """Incarnation of the controller."""
     attempt: int = 0

@@ -27,7 +27,7 @@ def transition(state: RunState, event: Event) -> RunState:
 
 
 def _submitted(state: RunState, event: events.RunSubmitted) -> RunState:
-    return state if state.terms is not None else replace(state, terms=event.terms)
+    return state if state.terms is not None else replace(state, terms=event.terms, run_id=event.run_id)
 
 
 def _resume_requested(state: RunState, event: events.ResumeRequested) -> RunState:
@@ -68,6 +68,19 @@ def _found_dead(state: RunState, event: events.FoundDead) -> RunState:
     if state.stage is Stage.ENDED or state.terms is None:
         return state
     return _end(replace(state, stop_wanted=True), state.ending or Ending.STOPPED, state.reason or "stopped on request")
+
+
+def _repaired(state: RunState, event: events.Repaired) -> RunState:
+    """Where it is not certain that the run has ended it waits for its next attempt, so that a person may stop it or go on with it."""
+    reason = f"{len(event.lost)} entries of its journal are lost; repaired by {event.by}"
+    waits = RunState(run_id=state.run_id, restarts=state.restarts, incidents=state.incidents, reason=reason)
+    return replace(
+        state if event.has_ended else waits,
+        terms=event.terms,
+        epoch=event.epoch,
+        attempt=event.last_attempt,
+        committed_step=event.committed_step,
+    )
 
 
 # --- attempts begin and end --------------------------------------------------------------------------------------------
@@ -293,6 +306,7 @@ _HANDLERS: dict[type, Callable[[RunState, Any], RunState]] = {
     events.ResumeRequested: _resume_requested,
     events.StopRequested: _stop_requested,
     events.FoundDead: _found_dead,
+    events.Repaired: _repaired,
     events.ControllerStarted: _controller_started,
     events.AttemptStarted: _attempt_started,
     events.NodesShort: _nodes_short,

@@ -19,6 +19,7 @@ from orchestrator.fleet.names import agent_name, agent_prefix, node_of
 from orchestrator.fleet.orders import choose_rendezvous, orders_of
 from orchestrator.fleet.slots import NodeList
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Transport
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import WORKER_COMMAND, AgentOrder
@@ -52,6 +53,7 @@ class AgentCluster:
         self,
         config: RunConfig,
         *,
+        run: RunIdentity,
         transport: Transport,
         registry: Registry,
         nodes: NodeList,
@@ -60,6 +62,7 @@ class AgentCluster:
         worker_command: tuple[str, ...],
     ) -> None:
         self._config = config
+        self._run = run
         self._transport = transport
         self._registry = registry
         self._nodes = nodes
@@ -89,7 +92,7 @@ class AgentCluster:
     def attach(self, *, epoch: int, desired: Desired) -> None:
         self._epoch = epoch
         self._desired = replace(self._desired, attempt=desired.attempt)
-        for name in self._transport.agent_names(agent_prefix(self._config.name)):
+        for name in self._transport.agent_names(agent_prefix(self._run)):
             node, agent = node_of(name), self._transport.find_agent(name)
             if node is not None and agent is not None:
                 self._links[node] = self._link(node, agent, is_adopted=True)
@@ -126,7 +129,7 @@ class AgentCluster:
 
     def close(self) -> None:
         """Agents that no link knows are looked for too."""
-        for name in self._transport.agent_names(agent_prefix(self._config.name)):
+        for name in self._transport.agent_names(agent_prefix(self._run)):
             node, agent = node_of(name), self._transport.find_agent(name)
             if node is not None and agent is not None and node not in self._links:
                 self._links[node] = self._link(node, agent, is_adopted=True)
@@ -196,9 +199,9 @@ class AgentCluster:
 
     def _start(self, node: str) -> AgentLink:
         config = self._config
-        identity = AgentIdentity(run=config.name, node=node, storage=config.storage, worker_command=self._worker_command)
+        identity = AgentIdentity(run=self._run, node=node, storage=config.storage, worker_command=self._worker_command)
         num_gpus = _workers_per_node(config) if config.resources.device == "cuda" else 0
-        name = agent_name(config.name, node)
+        name = agent_name(self._run, node)
         agent = self._transport.start_agent(name, identity, config.recovery, epoch=self._epoch, num_gpus=num_gpus)
         return self._link(node, agent, is_adopted=False)
 
@@ -265,6 +268,7 @@ def build_agent_cluster(
     transport: Transport,
     *,
     registry: Registry,
+    run_id: str = "",
     worker_command: tuple[str, ...] = WORKER_COMMAND,
     wall_clock: Callable[[], float] = time.time,
 ) -> AgentCluster:
@@ -278,6 +282,7 @@ def build_agent_cluster(
     )
     return AgentCluster(
         config,
+        run=RunIdentity(name=config.name, id=run_id),
         transport=transport,
         registry=registry,
         nodes=nodes,

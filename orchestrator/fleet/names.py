@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from orchestrator.identity import RunIdentity
 
-def agent_name(run: str, node: str) -> str:
+
+def agent_name(run: RunIdentity, node: str) -> str:
     return f"{agent_prefix(run)}{node}"
 
 
-def agent_prefix(run: str) -> str:
+def agent_prefix(run: RunIdentity) -> str:
     """What the names of a run's agents begin with."""
     return f"braid-agent/{run}/"
 

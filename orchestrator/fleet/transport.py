@@ -74,3 +74,11 @@ class Transport(Protocol):
 
     def kill(self, agent: Any) -> None:
         """Begins to end an agent, whatever it does; its workers end with it, and its GPUs are free."""
+
+
+def kill_agents(transport: Transport, prefix: str) -> int:
+    """Ends every agent whose name begins so, its workers with it, and returns how many these were."""
+    found = [agent for name in transport.agent_names(prefix) if (agent := transport.find_agent(name)) is not None]
+    for agent in found:
+        transport.kill(agent)
+    return len(found)

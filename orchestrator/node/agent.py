@@ -18,6 +18,7 @@ from data_pipeline.config import StorageConfig
 from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
 from orchestrator.deadlines import AGENT_LOOKS_AT_ORPHANS_EVERY_S, AGENT_LOOKS_EVERY_S, ATTENDED_GAP_S
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import AgentReport, Mode, Rendezvous
 from orchestrator.node.held_port import HeldPort, hold_port
 from orchestrator.node.home import prune_logs, run_directory
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 class AgentIdentity:
     """Whose agent it is. A process has one agent of a run at most: what workers start is known by the agent's process id."""
 
-    run: str
+    run: RunIdentity
     node: str
     storage: StorageConfig
     worker_command: tuple[str, ...] = WORKER_COMMAND
@@ -165,7 +166,8 @@ class Agent:
         if self._offered is not None and self._offered.rendezvous == order.rendezvous:
             used, self._offered = self._offered, self._hold_port()
             used.release()
-        environment = worker_environment(own_python(os.environ), order, gpu_ids=self._holding.gpu_ids, agent_pid=os.getpid())
+        run, inherited = self._identity.run, own_python(os.environ)
+        environment = worker_environment(inherited, order, run=run, gpu_ids=self._holding.gpu_ids, agent_pid=os.getpid())
         self._group = self._empty_group(order.attempt)
         self._group.start(
             tuple(
@@ -173,12 +175,12 @@ class Agent:
                     command=self._identity.worker_command,
                     environment=environment,
                     assign=assign,
-                    log_path=run_directory(order.run) / log_key(order.attempt, assign.rank),
+                    log_path=run_directory(run) / log_key(order.attempt, assign.rank),
                 )
                 for assign in assignments(order)
             )
         )
-        prune_logs(order.run)
+        prune_logs(run)
 
     def _hold_port(self) -> HeldPort | None:
         try:
@@ -256,7 +258,7 @@ def build_agent(
     identity: AgentIdentity, holding: Holding, recovery: RecoveryConfig, *, clock: Callable[[], float] = time.monotonic
 ) -> Agent:
     """A running agent."""
-    uploader = LogUploader(identity.storage, identity.run)
+    uploader = LogUploader(identity.storage, identity.run.name)
     uploader.start()
     agent = Agent(identity, holding, recovery, uploader=uploader, clock=clock)
     agent.thread.start()

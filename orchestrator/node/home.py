@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from orchestrator.identity import RunIdentity
 from orchestrator.records.keys import LOGS
 
 KEPT_ATTEMPTS = 10
@@ -16,11 +17,11 @@ def home_directory() -> Path:
     return Path(os.environ.get("BRAID_HOME") or "~/.braid").expanduser().absolute()
 
 
-def run_directory(run: str) -> Path:
-    return home_directory() / "runs" / run
+def run_directory(run: RunIdentity) -> Path:
+    return home_directory() / "runs" / str(run)
 
 
-def prune_logs(run: str) -> None:
+def prune_logs(run: RunIdentity) -> None:
     """Removes the logs of all but the run's newest attempts from this node. What can't be removed stays."""
     attempts = sorted((run_directory(run) / LOGS).glob("a*"), key=lambda path: (len(path.name), path.name))
     for path in attempts[:-KEPT_ATTEMPTS]:

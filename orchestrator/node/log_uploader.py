@@ -9,7 +9,7 @@ from collections.abc import Callable
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import ObjectStore, StoreError
-from orchestrator.records.keys import store_of_run
+from orchestrator.records.keys import certain_of_run, store_of_run
 
 TAIL_BYTES = 8 * 2**20
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class LogUploader:
                 self._busy = True
             try:
                 # not before it is needed: importing an S3 client takes the time of workers that start
-                store = store or store_of_run(open_store(self._storage), self._run)
+                store = store or store_of_run(open_store(self._storage, holds=certain_of_run(self._run)), self._run)
                 store.put(key, read())
             except (StoreError, OSError) as error:
                 if not self._warned:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.config import StorageConfig
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Assign, Mode, Rendezvous
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "orchestrator.worker.main")
@@ -86,18 +87,21 @@ def assignments(order: SpawnOrder) -> tuple[Assign, ...]:
     )
 
 
-def worker_environment(inherited: Mapping[str, str], order: SpawnOrder, *, gpu_ids: tuple[str, ...], agent_pid: int) -> dict[str, str]:
+def worker_environment(
+    inherited: Mapping[str, str], order: SpawnOrder, *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
+) -> dict[str, str]:
     """What the agent inherited (credentials among it), without what Ray added, with what the workers of the node need: the same for each.
 
     As under torchrun, every worker of a node sees all of its GPUs and takes the one of its local rank: so they reach each other directly.
-    BRAID_RUN, BRAID_ATTEMPT and BRAID_AGENT_PID also mark every process that a worker starts.
+    BRAID_RUN, BRAID_RUN_ID, BRAID_ATTEMPT and BRAID_AGENT_PID also mark every process that a worker starts.
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_") and name not in _RAYS_OWN}
     if order.device == "cuda":
         kept.pop("OMP_NUM_THREADS", None)
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
     return kept | {
-        "BRAID_RUN": order.run,
+        "BRAID_RUN": run.name,
+        "BRAID_RUN_ID": run.id,
         "BRAID_ATTEMPT": str(order.attempt),
         "BRAID_AGENT_PID": str(agent_pid),
         "PYTHONUNBUFFERED": "1",

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from orchestrator.attended import AttendedClock
 from orchestrator.codec import DecodeError
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Failed, Stop, WorkerReport, decode
 from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import members_of_session, processes, send, variables_of
@@ -35,7 +36,7 @@ class WorkerGroup:
         self,
         attempt: int,
         *,
-        run: str,
+        run: RunIdentity,
         stack_dump_grace_s: float,
         selector: selectors.BaseSelector,
         clock: AttendedClock,
@@ -211,7 +212,8 @@ class WorkerGroup:
 
     def _is_marked(self, pid: int, alive: set[int]) -> bool:
         variables = variables_of(pid)
-        if variables.get("BRAID_RUN") != self._run or pid == os.getpid():
+        marked = RunIdentity(name=variables.get("BRAID_RUN", ""), id=variables.get("BRAID_RUN_ID", ""))
+        if marked != self._run or pid == os.getpid():
             return False
         agent = variables.get("BRAID_AGENT_PID", "")
         return agent == str(os.getpid()) or (agent.isdecimal() and int(agent) not in alive)

@@ -10,8 +10,11 @@ from typing import Any
 
 from data_pipeline.config import StorageConfig
 from orchestrator.deadlines import CONNECT_WITHIN_S, CONTROLLER_LEAVES_WITHIN_S, CONTROLLER_STARTS_WITHIN_S
+from orchestrator.fleet.names import agent_prefix
+from orchestrator.fleet.transport import kill_agents
+from orchestrator.identity import RunIdentity, is_same_store
 from orchestrator.node.orders import WORKER_COMMAND
-from orchestrator.ray_backend.names import NAMESPACE, controller_name
+from orchestrator.ray_backend.names import NAMESPACE, controller_name, run_of_controller
 from orchestrator.ray_backend.remote_errors import cause_of
 from orchestrator.ray_backend.session import CantJoin, join_tried
 
@@ -72,7 +75,7 @@ def is_connected() -> bool:
     return True
 
 
-def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[str, ...] = WORKER_COMMAND) -> Any:
+def start_controller(run: RunIdentity, storage: StorageConfig, *, worker_command: tuple[str, ...] = WORKER_COMMAND) -> Any:
     """The actor that controls the submitted run: a new one, or the one that does already. Returns when it runs.
 
     It outlives this process. Credentials are not passed on: it takes them from its own node's environment. Raises ClusterUnreachable,
@@ -82,18 +85,23 @@ def start_controller(run: str, storage: StorageConfig, *, worker_command: tuple[
 
     from orchestrator.ray_backend.controller_actor import controller_class
 
-    _let_it_leave(run)
-    handle = controller_class().options(**controller_options(run)).remote(run, storage, worker_command)
+    _let_it_leave(run, storage)
+    handle = controller_class().options(**controller_options(run)).remote(run.name, storage, worker_command, run.id)
     try:
-        ask(run, handle, "ping", within_s=CONTROLLER_STARTS_WITHIN_S)  # until then it needs this process to be created
+        ask(run.name, handle, "ping", within_s=CONTROLLER_STARTS_WITHIN_S)  # until then it needs this process to be created
     except ray.exceptions.RayError as error:
         has_failed = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
-        line = f"the controller of {run} did not start: {cause_of(error)}; is braid installed on every node?"
+        line = f"the controller of {run.name} did not start: {cause_of(error)}; is braid installed on every node?"
         raise (ControllerFailed if has_failed else ClusterUnreachable)(line) from error
+    if (other := _other_store(run, handle, storage)) is not None:
+        raise ClusterUnreachable(
+            f"run {run.name}: this cluster has a run of the same name, of {other.root}, and an earlier version of braid began them; "
+            "stop that one first"
+        )
     return handle
 
 
-def controller_options(run: str) -> dict[str, Any]:
+def controller_options(run: RunIdentity) -> dict[str, Any]:
     """Of its actor: one for each run, which Ray starts again, on any node, as often as its process ends by itself."""
     return {
         "name": controller_name(run),
@@ -106,11 +114,56 @@ def controller_options(run: str) -> dict[str, Any]:
     }
 
 
-def find_controller(run: str) -> Any | None:
+def find_controller(run: RunIdentity, storage: StorageConfig) -> Any | None:
     """The actor that controls the run; None when nothing does, because it has ended or runs elsewhere."""
     from orchestrator.ray_backend.named_actor import find_actor
 
-    return find_actor(controller_name(run))
+    handle = find_actor(controller_name(run))
+    return None if handle is None or _other_store(run, handle, storage) is not None else handle
+
+
+def find_by_store(name: str, storage: StorageConfig) -> tuple[RunIdentity, Any] | None:
+    """The controller of a run whose id is not known; None where none says that it works on this store."""
+    import ray
+
+    from orchestrator.ray_backend.named_actor import find_actor
+
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        run = run_of_controller(actor["name"]) if actor["namespace"] == NAMESPACE else None
+        if run is None or run.name != name or (handle := find_actor(actor["name"])) is None:
+            continue
+        try:
+            if is_same_store(ask(name, handle, "storage", within_s=CONNECT_WITHIN_S), storage):
+                return run, handle
+        except (ray.exceptions.RayError, AnotherVersion):
+            continue
+    return None
+
+
+def end_actors(run: RunIdentity, controller: Any) -> int:
+    """Kills the controller of a run for good, then its agents, whose workers end with them; returns how many agents these were."""
+    import ray
+
+    from orchestrator.ray_backend.ray_transport import RayTransport
+
+    ray.kill(controller, no_restart=True)
+    return kill_agents(RayTransport(), agent_prefix(run))
+
+
+def _other_store(run: RunIdentity, handle: Any, storage: StorageConfig) -> StorageConfig | None:
+    """The store of the run that a controller has, where that is another run of the same name. An id tells them apart already.
+
+    One that does not answer, or of a version that does not know the question, is taken for the run's own.
+    """
+    import ray
+
+    if run.id:
+        return None
+    try:
+        served: StorageConfig = ask(run.name, handle, "storage", within_s=CONNECT_WITHIN_S)
+    except (ray.exceptions.RayError, AnotherVersion):
+        return None
+    return None if is_same_store(served, storage) else served
 
 
 def ask(run: str, controller: Any, method: str, *arguments: object, within_s: float) -> Any:
@@ -130,14 +183,14 @@ def another_version(run: str, detail: str) -> AnotherVersion:
     )
 
 
-def _let_it_leave(run: str) -> None:
+def _let_it_leave(run: RunIdentity, storage: StorageConfig) -> None:
     """Waits until a controller whose run has just ended is gone: it would not take the run up again."""
     import ray
 
     deadline_s = time.monotonic() + CONTROLLER_LEAVES_WITHIN_S
-    while time.monotonic() < deadline_s and (handle := find_controller(run)) is not None:
+    while time.monotonic() < deadline_s and (handle := find_controller(run, storage)) is not None:
         try:
-            if not ask(run, handle, "is_leaving", within_s=CONTROLLER_LEAVES_WITHIN_S):
+            if not ask(run.name, handle, "is_leaving", within_s=CONTROLLER_LEAVES_WITHIN_S):
                 return
         except ray.exceptions.RayError:
             return

@@ -25,14 +25,17 @@ from orchestrator.control.status import build_status
 from orchestrator.deadlines import ANSWER_WITHIN_S, LEAVES_WITHIN_S, LOG_WITHIN_S, REOPEN_AFTER_S, REOPEN_WITHIN_S, STATUS_WITHIN_S
 from orchestrator.errors import Superseded, is_expected
 from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
+from orchestrator.fleet.names import agent_prefix
 from orchestrator.fleet.registry_watch import RegistryWatch
+from orchestrator.fleet.transport import kill_agents
+from orchestrator.identity import RunIdentity
 from orchestrator.node.home import run_directory
 from orchestrator.node.log_file import start_log_file
 from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.ray_transport import RayTransport
 from orchestrator.records.configs import read_config
 from orchestrator.records.journal import Entry
-from orchestrator.records.keys import JOURNAL, store_of_run
+from orchestrator.records.keys import certain_of_run, journal_key, store_of_run
 from orchestrator.records.nodes import NodeRegistry
 
 log = logging.getLogger(__name__)
@@ -42,11 +45,16 @@ class NotReady(Exception):
     """The controller exists, but has not begun to control; the message says why."""
 
 
+class RunReplaced(Exception):
+    """The run is gone from the store, and another one has its name."""
+
+
 class ControllerActor:
     """Controls one run from a thread, which the constructor starts: after a restart by Ray nothing else is called."""
 
-    def __init__(self, run: str, storage: StorageConfig, worker_command: tuple[str, ...] = WORKER_COMMAND) -> None:
-        start_log_file(run_directory(run) / "controller.log")
+    def __init__(self, run: str, storage: StorageConfig, worker_command: tuple[str, ...] = WORKER_COMMAND, run_id: str = "") -> None:
+        self._identity = RunIdentity(name=run, id=run_id)
+        start_log_file(run_directory(self._identity) / "controller.log")
         self._run = run
         self._storage = storage
         self._worker_command = worker_command
@@ -63,6 +71,11 @@ class ControllerActor:
     @ray.method(concurrency_group="query")
     def ping(self) -> int:
         return os.getpid()
+
+    @ray.method(concurrency_group="query")
+    def storage(self) -> StorageConfig:
+        """Of a run without an id: which of those with its name this one is."""
+        return self._storage
 
     @ray.method(concurrency_group="query")
     def is_leaving(self) -> bool:
@@ -109,7 +122,14 @@ class ControllerActor:
     # --- the controller's own thread ------------------------------------------------------------------------------------
 
     def _control(self) -> None:
-        crashes = self._open_patiently()
+        try:
+            crashes = self._open_patiently()
+        except RunReplaced as error:
+            log.warning("leaving, and ending what is left of the run: %s", error)
+            self._leaving = True
+            kill_agents(RayTransport(), agent_prefix(self._identity))
+            time.sleep(REOPEN_AFTER_S)  # one that leaves while its constructor runs would be started again
+            return _end_this_process()
         try:
             state = self._controller.run()
             log.info("%s: %s", state.label, state.reason)
@@ -127,6 +147,8 @@ class ControllerActor:
         while True:
             try:
                 return self._open()
+            except RunReplaced:
+                raise
             except Exception as error:  # whatever it is, who asks must be told
                 self._trouble = _trouble_of(error, wait_s)
                 log.error("can't open the run: %s", self._trouble, exc_info=not is_expected(error))
@@ -134,15 +156,19 @@ class ControllerActor:
                 wait_s = min(REOPEN_WITHIN_S, 2 * wait_s)
 
     def _open(self) -> int:
-        store = open_store(self._storage)
+        store = open_store(self._storage, holds=certain_of_run(self._run))
         run_store = store_of_run(store, self._run)
         history = open_history(run_store)
         if history.state.terms is None:
-            raise KeyMissing(f"{run_store.url(JOURNAL)}: no journal; was the run submitted here?")
+            raise KeyMissing(f"{run_store.url(journal_key(1))}: no journal; was the run submitted here?")
+        if history.state.run_id != self._identity.id:
+            raise RunReplaced(f"{run_store.url(journal_key(1))}: is of run {self._run}@{history.state.run_id}, this was {self._identity}")
         self._config = read_config(run_store, history.state.terms.config_version)
         self._registry = RegistryWatch(NodeRegistry(store))
         self._registry.start()
-        self._cluster = build_agent_cluster(self._config, RayTransport(), registry=self._registry, worker_command=self._worker_command)
+        self._cluster = build_agent_cluster(
+            self._config, RayTransport(), registry=self._registry, run_id=self._identity.id, worker_command=self._worker_command
+        )
         self._controller = Controller(run=self._run, history=history, cluster=self._cluster)
         gc.freeze()  # what is imported by now is not looked through again: with Ray's modules that would be a pause of its own
         self._opened.set()

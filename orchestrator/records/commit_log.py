@@ -20,8 +20,9 @@ from typing import Any
 
 from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
 from orchestrator import codec
-from orchestrator.errors import Fenced
-from orchestrator.records.keys import COMMITS, commit_key
+from orchestrator.errors import Fenced, JournalBroken
+from orchestrator.records.journal import RESTORE
+from orchestrator.records.keys import COMMITS, commit_key, commit_number, repaired_commit_key
 
 NUM_PARALLEL_READS = 16
 
@@ -72,6 +73,8 @@ class Doubt:
 
 
 Entry = Fence | Commit | Reject | Trust | Doubt
+NOTHING = Trust(attempt=0, step=0, reason="stands where an entry was lost")
+"""There is no such checkpoint, so it changes nothing, and earlier versions read it."""
 _KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject, Trust, Doubt)}
 
 
@@ -216,9 +219,10 @@ class CommitLog:
         """Whether the entry is in the log now. False, and the log read on, when another writer took the next number.
 
         An entry that is found there is ours, from an earlier try whose answer got lost; or another says the same, which serves as well. Not
-        so a fence, for another process may have chosen the same attempt.
+        so a fence, for another process may have chosen the same attempt. Raises JournalBroken where the entry before it is gone.
         """
         number_read = len(self._entries)
+        self._check_last()
         try:
             self._store.create(commit_key(number_read + 1), _encode(entry))
         except KeyExists:
@@ -227,11 +231,22 @@ class CommitLog:
         self._entries.append(entry)
         return True
 
+    def _check_last(self) -> None:
+        number = len(self._entries)
+        if not number:
+            return
+        try:
+            found = read_commit_entry(self._store, number)
+        except KeyMissing as error:
+            url = self._store.url(commit_key(number))
+            raise JournalBroken(f"{url} is missing, so nothing may follow it; is this the store that it was written to?") from error
+        if found != self._entries[-1]:
+            raise JournalBroken(f"{self._store.url(commit_key(number))} is of another commit log, so nothing of this one may follow it")
+
     def _read_on(self) -> None:
         while True:
-            key = commit_key(len(self._entries) + 1)
             try:
-                self._entries.append(_decode(self._store.get(key), key))
+                self._entries.append(read_commit_entry(self._store, len(self._entries) + 1))
             except KeyMissing:
                 return
 
@@ -241,12 +256,64 @@ def open_commit_log(store: ObjectStore) -> CommitLog:
     keys = [info.key for info in store.list(COMMITS)]
     for expected, key in enumerate(keys, start=1):
         if key != commit_key(expected):
-            raise codec.DecodeError(
-                f"{store.url(commit_key(expected))}: missing while later entries exist; restore it from the bucket's versions or a backup"
-            )
+            raise codec.DecodeError(f"{store.url(commit_key(expected))}: missing while later entries exist; {RESTORE}")
     with ThreadPoolExecutor(NUM_PARALLEL_READS) as pool:
-        entries = list(pool.map(lambda key: _decode(store.get(key), key), keys))
+        entries = list(pool.map(lambda number: read_commit_entry(store, number), range(1, len(keys) + 1)))
     return CommitLog(store, entries)
+
+
+def read_commit_entry(store: ObjectStore, number: int) -> Entry:
+    """Raises KeyMissing, and codec.DecodeError where it is unreadable and nothing was put in its place."""
+    key = commit_key(number)
+    data = store.get(key)
+    try:
+        return _decode(data, key)
+    except codec.DecodeError:
+        try:
+            return _decode(store.get(repaired_commit_key(number)), key)
+        except KeyMissing:
+            pass
+        raise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommitSalvage:
+    """What can be read of a commit log."""
+
+    entries: dict[int, Entry]
+    missing: tuple[int, ...]
+    unreadable: tuple[int, ...]
+
+
+def salvage_commits(store: ObjectStore) -> CommitSalvage:
+    """Reads on where `open_commit_log` gives up."""
+    entries: dict[int, Entry] = {}
+    unreadable = []
+    for number in filter(None, (commit_number(info.key) for info in store.list(COMMITS))):
+        try:
+            entries[number] = read_commit_entry(store, number)
+        except codec.DecodeError:
+            unreadable.append(number)
+    missing = set(range(1, max((*entries, *unreadable), default=0) + 1)) - set(entries) - set(unreadable)
+    return CommitSalvage(entries=entries, missing=tuple(sorted(missing)), unreadable=tuple(unreadable))
+
+
+def fill_commits(store: ObjectStore, found: CommitSalvage) -> CommitLog:
+    """Writes an entry where one was lost: the fence that a later commit proves, else one that says nothing. Raises Fenced."""
+    counting = Counting()
+    for number in sorted({*found.entries, *found.missing, *found.unreadable}):
+        entry = found.entries.get(number)
+        if entry is None:
+            later = (found.entries[other] for other in sorted(found.entries) if other > number)
+            follower = next((one for one in later if isinstance(one, Fence | Commit)), None)
+            is_fence = isinstance(follower, Commit) and follower.attempt != counting.attempt
+            entry = Fence(attempt=follower.attempt) if is_fence and follower is not None else NOTHING
+            try:
+                store.create(commit_key(number) if number in found.missing else repaired_commit_key(number), _encode(entry))
+            except KeyExists as error:
+                raise Fenced(f"{store.url(commit_key(number))}: has just been written by somebody else; look again") from error
+        counting.add(entry)
+    return open_commit_log(store)
 
 
 def _encode(entry: Entry) -> bytes:

@@ -18,16 +18,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
+from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore, StoreError
 from orchestrator import codec
 from orchestrator.errors import JournalBroken, Superseded
-from orchestrator.records.keys import JOURNAL, JOURNAL_SUMMARIES, journal_key, journal_summary_key
+from orchestrator.records.keys import JOURNAL, JOURNAL_SUMMARIES, journal_key, journal_sequence, journal_summary_key
 
 SUMMARY_EVERY = 500
 NUM_PARALLEL_READS = 16
+NOTHING: dict[str, Any] = {}
 E = TypeVar("E")
 Kinds = Mapping[str, type[E]]
 log = logging.getLogger(__name__)
+
+
+RESTORE = "restore it from the bucket's versions or a backup, or let `braid repair RUN` go on without it"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """Stands where an entry was lost; of a kind that every journal has."""
+
+    at_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +60,7 @@ def read_journal(store: ObjectStore, kinds: Kinds[E]) -> list[Entry[E]]:
         entries.extend(pool.map(lambda key: _entry(_load(store, key), kinds, key), keys))
     for expected, entry in enumerate(entries, start=1):
         if entry.sequence != expected:
-            raise JournalBroken(
-                f"{store.url(journal_key(expected))} is missing while later entries exist; restore it from the bucket's versions or backup"
-            )
+            raise JournalBroken(f"{store.url(journal_key(expected))} is missing while later entries exist; {RESTORE}")
     return entries
 
 
@@ -73,13 +82,14 @@ class Journal(Generic[E]):
         return open_journal(self._store, self._kinds, self._writer)
 
     def append(self, event: E, decided: dict[str, Any] | None = None) -> None:
-        """Returns once the event is durable.
+        """Returns once the event is durable. Raises JournalBroken where the entry before it is not there any more.
 
         Raises Superseded when another writer has written since, and StoreUnavailable when it is unknown whether the event was
         written: append the same event again.
         """
         sequence = len(self._entries) + 1
         entry = Entry(sequence=sequence, writer=self._writer, event=event, decided=decided)
+        self._check_last()
         try:
             self._store.create(journal_key(sequence), _encode(entry))
         except KeyExists as error:
@@ -90,13 +100,27 @@ class Journal(Generic[E]):
                 raise JournalBroken(f"journal entry {sequence} holds another event of this very controller") from error
         self._entries.append(entry)
         if sequence % SUMMARY_EVERY == 0:
-            self._summarise(sequence)
+            try:
+                self.summarise()
+            except StoreError as error:
+                log.warning("no summary of the journal's first %d entries, reading it takes longer: %s", sequence, error)
 
-    def _summarise(self, sequence: int) -> None:
+    def _check_last(self) -> None:
+        if not self._entries:
+            return
+        last, url = self._entries[-1], self._store.url(journal_key(len(self._entries)))
+        if isinstance(last.event, Lost):
+            return  # there may be something that can't be read
         try:
-            self._store.put(journal_summary_key(sequence), json.dumps([_plain(entry) for entry in self._entries]).encode())
-        except StoreError as error:
-            log.warning("no summary of the journal's first %d entries, reading it takes longer: %s", sequence, error)
+            found = _load(self._store, journal_key(last.sequence))
+        except KeyMissing as error:
+            raise JournalBroken(f"{url} is missing, so nothing may follow it; is this the store that it was written to?") from error
+        if found.get("writer") != last.writer:
+            raise JournalBroken(f"{url} is of another journal, so nothing of this one may follow it")
+
+    def summarise(self) -> None:
+        """Puts all entries into one object, which is read instead of them. Raises StoreError."""
+        self._store.put(journal_summary_key(len(self._entries)), json.dumps([_plain(entry) for entry in self._entries]).encode())
 
 
 def open_journal(store: ObjectStore, kinds: Kinds[E], writer: str | None = None) -> Journal[E]:
@@ -107,6 +131,74 @@ def open_journal(store: ObjectStore, kinds: Kinds[E], writer: str | None = None)
 def new_journal(store: ObjectStore, kinds: Kinds[E]) -> Journal[E]:
     """A journal without entries yet: appending to it raises Superseded where there is one already."""
     return Journal(store, kinds, writer=uuid.uuid4().hex, entries=[])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Salvage(Generic[E]):
+    """What can be read of a journal."""
+
+    entries: dict[int, Entry[E]]
+    missing: tuple[int, ...]
+    unreadable: tuple[int, ...]
+    broken_summary: str
+    """Key of the newest summary, where it can't be read; else empty."""
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        return tuple(sorted((*self.missing, *self.unreadable)))
+
+    @property
+    def last(self) -> int:
+        return max((*self.entries, *self.lost), default=0)
+
+
+def salvage_journal(store: ObjectStore, kinds: Kinds[E]) -> Salvage[E]:
+    """Reads on where `read_journal` gives up. Raises JournalBroken for what another version wrote, which is not lost."""
+    entries: dict[int, Entry[E]] = {}
+    broken = ""
+    for info in reversed(store.list(JOURNAL_SUMMARIES)):
+        if (plain := _json_of(store, info.key)) is not None:
+            entries = {entry.sequence: entry for entry in (_entry(one, kinds, info.key) for one in plain)}
+            break
+        broken = broken or info.key
+    unreadable = []
+    for info in store.list(JOURNAL, after=journal_key(len(entries)) if entries else ""):
+        if (number := journal_sequence(info.key)) is None:
+            continue
+        if (plain := _json_of(store, info.key)) is None:
+            unreadable.append(number)
+        else:
+            entries[number] = _entry(plain, kinds, info.key)
+    last = max((*entries, *unreadable), default=0)
+    missing = set(range(1, last + 1)) - set(entries) - set(unreadable)
+    return Salvage(entries=entries, missing=tuple(sorted(missing)), unreadable=tuple(unreadable), broken_summary=broken)
+
+
+def fill_journal(store: ObjectStore, kinds: Kinds[E], found: Salvage[E], *, at_s: float) -> Journal[Any]:
+    """Writes `Lost` where an entry is missing, and has it where one can't be read: `summarise` after the next entry. Raises Superseded."""
+    entries: list[Entry[Any]] = []
+    writer = uuid.uuid4().hex
+    for number in range(1, found.last + 1):
+        if number in found.entries:
+            entries.append(found.entries[number])
+            continue
+        follower = next((found.entries[later] for later in range(number, found.last + 1) if later in found.entries), None)
+        decided = None if follower is not None and follower.decided is None else NOTHING
+        entries.append(Entry(sequence=number, writer=writer, event=Lost(at_s=at_s), decided=decided))
+        if number in found.missing:
+            try:
+                store.create(journal_key(number), _encode(entries[-1]))
+            except KeyExists as error:
+                raise Superseded(f"journal entry {number} has just been written by somebody else") from error
+    return Journal(store, kinds, writer=writer, entries=entries)
+
+
+def _json_of(store: ObjectStore, key: str) -> Any | None:
+    try:
+        plain = json.loads(store.get(key))
+    except ValueError:
+        return None
+    return plain if isinstance(plain, dict | list) and plain else None
 
 
 def _plain(entry: Entry[E]) -> dict[str, Any]:
@@ -123,7 +215,7 @@ def _load(store: ObjectStore, key: str) -> Any:
     try:
         return json.loads(store.get(key))
     except ValueError as error:
-        raise JournalBroken(f"{store.url(key)} is not JSON; restore it from the bucket's versions or a backup") from error
+        raise JournalBroken(f"{store.url(key)} is not JSON; {RESTORE}") from error
 
 
 def _entry(plain: Any, kinds: Kinds[E], key: str) -> Entry[E]:

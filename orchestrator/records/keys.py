@@ -6,13 +6,14 @@
               journal/000000000001.json     what happened to the run, an event each
               journal-upto/000000000500.json  entries 1 … 500 of the journal in one object
               commits/000001.json           which checkpoints count
+              commits-repaired/000001.json  what a repair put in place of an unreadable one
               checkpoints/step-000000100-a0001/  manifest.json and the files that it names
               holds/step-000000100-a0001/NAME    empty; another run is to begin from that checkpoint, which stays meanwhile
               ledger/a0001/000000001-000000025.jsonl  what steps 1 … 25 of attempt 1 did
               ledger-upto/a0001/000000100.jsonl       its records up to step 100, since the object before
               logs/a0001/rank-00000.log     the end of what a worker printed
 
-All but the first three functions give keys below runs/NAME/, for the store that `store_of_run` returns; those of the journal also serve
+All but the first four functions give keys below runs/NAME/, for the store that `store_of_run` returns; those of the journal also serve
 below nodes/, for the store that `store_of_nodes` returns.
 """
 
@@ -28,6 +29,7 @@ CONFIGS = "config/"
 JOURNAL = "journal/"
 JOURNAL_SUMMARIES = "journal-upto/"
 COMMITS = "commits/"
+REPAIRED_COMMITS = "commits-repaired/"
 CHECKPOINTS = "checkpoints/"
 HOLDS = "holds/"
 LEDGER = "ledger/"
@@ -40,6 +42,8 @@ DOOMED = "doomed"
 MANIFEST = "manifest.json"
 """Name of the file, in a checkpoint's directory, that names all others."""
 
+_JOURNAL = re.compile(rf"{JOURNAL}(\d{{12,}})\.json")
+_COMMIT = re.compile(rf"{COMMITS}(\d{{6,}})\.json")
 _CONFIG = re.compile(rf"{CONFIGS}(\d{{4}})\.json")
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}step-(\d{{9,}})-a(\d{{4,}})/")
 _HOLD = re.compile(rf"{HOLDS}step-(\d{{9,}})-a(\d{{4,}})/([^/]+)")
@@ -51,6 +55,11 @@ _LOG = re.compile(rf"{LOGS}a(\d{{4,}})/")
 def store_of_run(store: ObjectStore, name: str) -> ObjectStore:
     """The part of a storage root that belongs to a run."""
     return with_prefix(store, f"runs/{name}/")
+
+
+def certain_of_run(name: str) -> str:
+    """What is below the storage root for certain, once a run was submitted: see `open_store`."""
+    return f"runs/{name}/{CONFIGS}"
 
 
 def store_of_nodes(store: ObjectStore) -> ObjectStore:
@@ -79,6 +88,12 @@ def journal_key(sequence: int) -> str:
     return f"{JOURNAL}{sequence:012d}.json"
 
 
+def journal_sequence(key: str) -> int | None:
+    """The inverse of `journal_key`; None for any other key."""
+    match = _JOURNAL.fullmatch(key)
+    return int(match[1]) if match else None
+
+
 def journal_summary_key(sequence: int) -> str:
     """The key of the object that holds every journal entry up to `sequence`."""
     return f"{JOURNAL_SUMMARIES}{sequence:012d}.json"
@@ -87,6 +102,17 @@ def journal_summary_key(sequence: int) -> str:
 def commit_key(number: int) -> str:
     """The key of an entry of the commit log."""
     return f"{COMMITS}{number:06d}.json"
+
+
+def commit_number(key: str) -> int | None:
+    """The inverse of `commit_key`; None for any other key."""
+    match = _COMMIT.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def repaired_commit_key(number: int) -> str:
+    """The key of what is read instead of an entry of the commit log that can't be."""
+    return f"{REPAIRED_COMMITS}{number:06d}.json"
 
 
 def checkpoint_directory(step: int, attempt: int) -> str:

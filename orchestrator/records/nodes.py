@@ -14,7 +14,7 @@ from typing import Any
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.errors import Superseded
-from orchestrator.records.journal import Entry, open_journal, read_journal
+from orchestrator.records.journal import Entry, Lost, open_journal, read_journal
 from orchestrator.records.keys import JOURNAL, journal_key, store_of_nodes
 
 
@@ -67,7 +67,7 @@ class GpusSeen:
 
 
 NodeEvent = Finding | Cordoned | Cleared | GpusSeen
-NODE_EVENT_KINDS: dict[str, type[NodeEvent]] = {cls.__name__: cls for cls in typing.get_args(NodeEvent)}
+NODE_EVENT_KINDS: dict[str, Any] = {cls.__name__: cls for cls in (*typing.get_args(NodeEvent), Lost)}
 """By the name that the journal has for each."""
 
 
@@ -197,4 +197,4 @@ class NodeRegistry:
 
 
 def _events(entries: Iterable[Entry[NodeEvent]]) -> list[NodeEvent]:
-    return [entry.event for entry in entries]
+    return [entry.event for entry in entries if not isinstance(entry.event, Lost)]

@@ -21,7 +21,7 @@ from data_pipeline.store.open import open_store
 from orchestrator.errors import is_expected
 from orchestrator.messages import Ended, Failed, Phase
 from orchestrator.records.configs import read_config
-from orchestrator.records.keys import store_of_run
+from orchestrator.records.keys import certain_of_run, store_of_run
 from orchestrator.worker.environment import read_environment, torch_variables
 from orchestrator.worker.orders import start_listening, wait_for_assign
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
@@ -103,7 +103,7 @@ def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, cache_di
     assign = wait_for_assign(orders)
     start_listening(orders, stop)
     os.environ.update(torch_variables(assign))
-    store = open_store(assign.storage)
+    store = open_store(assign.storage, holds=certain_of_run(assign.run))
     config = read_config(store_of_run(store, assign.run), assign.config_version)
     from orchestrator.worker.session import train_once  # imports torch
 

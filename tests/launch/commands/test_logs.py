@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.runs.record import run_store_of
+from launch.runs.record import read_run, run_store_of
 from tests.launch.command_line import Braid
 from tests.launch.stored_runs import FINISHED, store_at, stored_run
 
@@ -19,8 +19,8 @@ def test_logs_come_from_the_store_once_the_worker_has_ended(braid: Braid) -> Non
 
 
 def test_logs_come_from_this_machine_where_the_store_has_none(braid: Braid, tmp_path: Path) -> None:
-    stored_run(braid.root, FINISHED, "train.num_steps=40")
-    local = tmp_path / "home/runs/first/logs/a0002/rank-00000.log"
+    config = stored_run(braid.root, FINISHED, "train.num_steps=40")
+    local = tmp_path / f"home/runs/{read_run(config.storage, 'first').identity}/logs/a0002/rank-00000.log"
     local.parent.mkdir(parents=True)
     local.write_text("last words\n")
     assert braid("logs", "first").out == "last words\n"

@@ -113,7 +113,7 @@ class ManyWorkers:
 
 def test_workers_are_shown_by_page(braid: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def searching(run: str, address: str, **_: object) -> Iterator[Callable[[], ManyWorkers]]:
+    def searching(*_: object, **__: object) -> Iterator[Callable[[], ManyWorkers]]:
         yield lambda: ManyWorkers(braid)
 
     monkeypatch.setattr("launch.runs.view.searching", searching)

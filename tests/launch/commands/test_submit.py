@@ -154,7 +154,7 @@ def test_a_submission_tells_what_keeps_its_controller_from_working(
     def connected(*_: object, **__: object) -> Iterator[Connection]:
         yield Connection()
 
-    def start_controller(run: str, storage: object) -> Actor:
+    def start_controller(run: object, storage: object) -> Actor:
         if trouble == "ClusterUnreachable":
             raise ClusterUnreachable("did not start")
         return Actor(trouble)

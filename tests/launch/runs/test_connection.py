@@ -11,6 +11,7 @@ from launch.errors import NotOpen, NotReachable
 from launch.runs.connection import RunHandle
 from launch.status import KEYS, Status
 from model.train.metrics import in_status
+from orchestrator.identity import RunIdentity
 from orchestrator.ray_backend.controller_actor import NotReady
 from tests.launch.stored_runs import RUNNING, status_of, stored_run
 
@@ -41,7 +42,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(status: Callable[..., Any]) -> Status:
-    return RunHandle("first", Actor(status)).status()
+    return RunHandle(RunIdentity(name="first"), Actor(status)).status()
 
 
 def test_a_controller_answers_with_all_that_a_status_has(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_controller_answers_with_all_that_a_status_has(tmp_path: Path) -> None
 def test_a_question_that_the_controller_does_not_know_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     def told_by(question: Callable[[RunHandle], object], status: Callable[..., Any]) -> str:
         with pytest.raises(NotOpen) as raised:
-            question(RunHandle("first", Actor(status)))
+            question(RunHandle(RunIdentity(name="first"), Actor(status)))
         return str(raised.value)
 
     stored_run(tmp_path, RUNNING)

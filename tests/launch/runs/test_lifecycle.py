@@ -21,6 +21,7 @@ from orchestrator.control.history import open_history
 from orchestrator.control.placement import Placed
 from orchestrator.control.state import Terms, terms_of
 from orchestrator.errors import Fenced
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Outcome
 from orchestrator.node.home import run_directory
 from orchestrator.node.processes import variables_of
@@ -67,16 +68,16 @@ class FakeCluster:
         self.num_started = 0
         self.failure: NotReachable | None = None
 
-    def find_controller(self, run: str) -> LeavingController | Controller | None:
+    def find_controller(self, run: RunIdentity, storage: StorageConfig) -> LeavingController | Controller | None:
         return self.controller
 
-    def start_controller(self, run: str, storage: StorageConfig) -> Controller:
+    def start_controller(self, run: RunIdentity, storage: StorageConfig) -> Controller:
         if self.failure is not None:
             raise self.failure
         self.num_started += 1
         return Controller()
 
-    def wait_until_controller_is_gone(self, run: str) -> None:
+    def wait_until_controller_is_gone(self, run: RunIdentity, storage: StorageConfig) -> None:
         assert self.controller is None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectStore
 from launch.config.storage import storage_of
 from launch.errors import NoSuchRun, RunExists, UserError
@@ -27,7 +28,17 @@ def test_a_created_run_has_a_config_a_name_and_one_journal_entry(tmp_path: Path)
     record = read_run(config.storage, "first")
     assert (record.config, record.state.label, record.has_ended) == (config, "queued", False)
     assert run_names(store_at(tmp_path)) == ["first"]
-    assert [entry.event for entry in open_history(record.run_store).entries] == [RunSubmitted(at_s=5.0, terms=terms_of(config, 1))]
+    submitted = RunSubmitted(at_s=5.0, terms=terms_of(config, 1), run_id=record.identity.id)
+    assert [entry.event for entry in open_history(record.run_store).entries] == [submitted]
+
+
+def test_runs_of_one_name_in_two_stores_are_two_and_a_store_spelled_otherwise_has_the_same_run(tmp_path: Path) -> None:
+    for store in ("a", "b"):
+        create_run(store_at(tmp_path / store), config_at(tmp_path / store), at_s=5.0)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    a, b, *otherwise = (read_run(StorageConfig(root=f"{tmp_path}/{root}"), "first").identity for root in ("a", "b", "a/", "link", "b/../a"))
+    assert a != b
+    assert otherwise == [a, a, a]
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:
@@ -70,7 +81,8 @@ def test_of_two_submissions_at_once_one_is_told_that_the_run_exists(tmp_path: Pa
 
 def test_an_unknown_run_is_answered_with_the_nearest_names(tmp_path: Path) -> None:
     storage = storage_of(str(tmp_path))
-    with pytest.raises(NoSuchRun, match=r"^run 'fisrt': not in .*; it holds none; choose another store with --storage$"):
+    nothing = r"^run 'fisrt': not in .*; it holds none; choose another store with --storage, or is its file system not mounted\?$"
+    with pytest.raises(NoSuchRun, match=nothing):
         read_run(storage, "fisrt")
     stored_run(tmp_path)
     stored_run(tmp_path, (), "name=unlike")

@@ -17,6 +17,7 @@ from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
 from orchestrator.fleet.names import agent_name
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.fleet.simulated_agent import SimulatedAgent
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Phase
 from orchestrator.records.nodes import Finding, GpusSeen, NodeEvent, Standing
 
@@ -83,11 +84,16 @@ class Watch:
         desired: Desired | None = None,
         config: RunConfig | None = None,
         transport: SimulatedTransport | None = None,
+        run_id: str = "",
     ) -> None:
         self.fleet = fleet
         self.registry = FakeRegistry()
         self.cluster: AgentCluster = build_agent_cluster(
-            config or run_config(), transport or SimulatedTransport(fleet), registry=self.registry, wall_clock=lambda: fleet.now_s
+            config or run_config(),
+            transport or SimulatedTransport(fleet),
+            registry=self.registry,
+            run_id=run_id,
+            wall_clock=lambda: fleet.now_s,
         )
         self.desired = desired or Desired()
         self.cluster.attach(epoch=epoch, desired=self.desired)
@@ -128,7 +134,7 @@ class Watch:
 
 
 def agent_on(fleet: SimulatedFleet, node: str) -> SimulatedAgent | None:
-    return fleet.agents.get(agent_name(RUN, node))
+    return fleet.agents.get(agent_name(RunIdentity(name=RUN), node))
 
 
 def seen_on(seen: Observation, node: str) -> AgentSeen:

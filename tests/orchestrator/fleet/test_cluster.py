@@ -15,6 +15,7 @@ from orchestrator.fleet.cluster import MESSAGES_IN_A_LOOK, STARTS_IN_A_LOOK
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
 from orchestrator.fleet.simulated_agent import Pace
 from orchestrator.fleet.transport import Ref
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.records.nodes import Finding
@@ -151,7 +152,7 @@ def test_a_node_whose_gpus_do_not_come_back_is_no_place_after_a_while():
     watch = Watch(fleet, config=run_config(gpu_release_timeout_s=20.0)).want(wanted(1, A, B))
     watch.until_trains()
     watch.want(wanted(1, A, mode=Mode.KILL)).until(lambda seen: [agent.node for agent in seen.agents] == [A])
-    identity = AgentIdentity(run="another", node=B, storage=run_config().storage)
+    identity = AgentIdentity(run=RunIdentity(name="another"), node=B, storage=run_config().storage)
     SimulatedTransport(fleet).start_agent("another", identity, RecoveryConfig(), epoch=1, num_gpus=fleet.gpus_per_node)
 
     assert [node.slots for node in watch.watch_for(18.0).nodes] == [2, 2]
@@ -576,3 +577,16 @@ def test_a_log_is_read_where_its_rank_is():
     assert watch.cluster.read_log(0, 2, 0, 100, timeout_s=5.0) is None
     fleet.pause_node(B)
     assert watch.cluster.read_log(3, 1, 0, 100, timeout_s=5.0) is None
+
+
+@pytest.mark.parametrize("ids", [("5eed", "f00d"), ("5eed", ""), ("", "5eed")])
+def test_the_agents_of_a_run_of_the_same_name_in_another_store_are_left_alone(ids: tuple[str, str]):
+    fleet = SimulatedFleet(num_nodes=2)
+    first = Watch(fleet, run_id=ids[0]).want(wanted(1, A))
+    first.until_trains()
+
+    second = Watch(fleet, epoch=2, desired=Desired(), run_id=ids[1])
+    assert second.look().agents == ()
+    second.cluster.close()
+
+    assert first.trains(first.watch_for(10.0))

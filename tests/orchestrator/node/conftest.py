@@ -10,6 +10,7 @@ import pytest
 
 from data_pipeline.config import StorageConfig
 from orchestrator.config import RecoveryConfig
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import Agent, AgentIdentity, Holding, build_agent
 from orchestrator.node.orders import AgentOrder, SpawnOrder
@@ -29,7 +30,7 @@ def agent_of(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
     agents: list[Agent] = []
 
     def agent_of(code: str, *, clock: Callable[[], float] = time.monotonic, **recovery: float) -> Agent:
-        identity = AgentIdentity(run=tmp_path.name, node="a", storage=storage(tmp_path), worker_command=command(code))
+        identity = AgentIdentity(run=RunIdentity(name=tmp_path.name), node="a", storage=storage(tmp_path), worker_command=command(code))
         holding = Holding(address="127.0.0.1", gpus=("GPU-1",))
         agents.append(build_agent(identity, holding, RecoveryConfig(**recovery), clock=clock))
         return agents[-1]

@@ -13,6 +13,7 @@ import pytest
 
 from data_pipeline.config import StorageConfig
 from orchestrator.config import RecoveryConfig
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import AgentReport, Mode, Outcome
 from orchestrator.node import worker_group
 from orchestrator.node.agent import Agent, AgentIdentity, Holding
@@ -343,7 +344,7 @@ class SlowUploader(LogUploader):
 
 
 def test_a_closed_agent_waits_for_its_logs_as_long_as_the_run_says(tmp_path: Path):
-    uploader, identity = SlowUploader(), AgentIdentity(run=tmp_path.name, node="a", storage=StorageConfig(root="nowhere"))
+    uploader, identity = SlowUploader(), AgentIdentity(run=RunIdentity(name=tmp_path.name), node="a", storage=StorageConfig(root="nowhere"))
     recovery = RecoveryConfig(log_upload_timeout_s=45.0)
     agent = Agent(identity, Holding(address="127.0.0.1"), recovery, uploader=uploader, clock=time.monotonic)
     agent.thread.start()

@@ -19,12 +19,13 @@ AGENT = """
 import json, sys, time
 from data_pipeline.config import StorageConfig
 from orchestrator.config import RecoveryConfig
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import AgentIdentity, Holding, build_agent
 from orchestrator.node.orders import AgentOrder, SpawnOrder
 run, root, code = sys.argv[1:]
 storage = StorageConfig(root=root)
-identity = AgentIdentity(run=run, node="a", storage=storage, worker_command=(sys.executable, "-c", code))
+identity = AgentIdentity(run=RunIdentity(name=run), node="a", storage=storage, worker_command=(sys.executable, "-c", code))
 agent = build_agent(identity, Holding(address="127.0.0.1"), RecoveryConfig(kill_timeout_s=3.0))
 spawn = SpawnOrder(run=run, attempt=1, config_version=1, storage=storage, device="cpu", world_size=1, first_rank=0, num_workers=1,
                    rendezvous=Rendezvous(address="127.0.0.1", port=20001))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.identity import RunIdentity
 from orchestrator.node.held_port import hold_port
 from orchestrator.node.home import KEPT_ATTEMPTS, prune_logs
 from orchestrator.node.log_file import start_log_file
@@ -28,13 +29,13 @@ def test_only_the_newest_attempts_keep_their_logs_on_the_node(run_directory: Pat
         path.parent.mkdir(parents=True)
         path.write_text("bye")
 
-    prune_logs("first")
+    prune_logs(RunIdentity(name="first"))
 
     assert [attempt for attempt in attempts if (run_directory / log_key(attempt, 0)).exists()] == attempts[-KEPT_ATTEMPTS:]
 
 
 def test_a_node_without_logs_has_none_to_remove(run_directory: Path):
-    prune_logs("first")
+    prune_logs(RunIdentity(name="first"))
 
 
 @pytest.fixture

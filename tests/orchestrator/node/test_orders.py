@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from data_pipeline.config import StorageConfig
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.orders import AgentOrder, SpawnOrder, assignments, merge, worker_environment
 
@@ -93,13 +94,19 @@ def test_each_worker_learns_its_place_and_its_run_from_its_first_order():
 
 
 def environment(device: str) -> dict[str, str]:
-    return worker_environment(INHERITED, spawn(2, device=device), gpu_ids=("0", "1", "4", "5"), agent_pid=77)
+    run = RunIdentity(name="first", id="5eed")
+    return worker_environment(INHERITED, spawn(2, device=device), run=run, gpu_ids=("0", "1", "4", "5"), agent_pid=77)
 
 
 def test_a_worker_is_marked_and_does_not_know_its_rank_yet():
     found = environment("cpu")
 
-    assert [found[name] for name in ("BRAID_RUN", "BRAID_ATTEMPT", "BRAID_AGENT_PID")] == ["first", "2", "77"]
+    assert [found[name] for name in ("BRAID_RUN", "BRAID_RUN_ID", "BRAID_ATTEMPT", "BRAID_AGENT_PID")] == [
+        "first",
+        "5eed",
+        "2",
+        "77",
+    ]
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & set(found)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.attended import AttendedClock
+from orchestrator.identity import RunIdentity
 from orchestrator.messages import Failed, Phase, WorkerReport
 from orchestrator.node import worker_group
 from orchestrator.node.orders import WorkerSpec
@@ -35,7 +36,7 @@ class Served:
         self._clock = AttendedClock(clock, max_gap_s=1.0)
         self.group = WorkerGroup(
             1,
-            run=directory.name,
+            run=RunIdentity(name=directory.name),
             stack_dump_grace_s=stack_dump_grace_s,
             selector=self._selector,
             clock=self._clock,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from orchestrator.config import RecoveryConfig, ResourcesConfig, RunConfig, Trai
 from orchestrator.control.events import RunSubmitted
 from orchestrator.control.history import new_history, read_state
 from orchestrator.control.state import RunState, Stage, terms_of
+from orchestrator.identity import RunIdentity
 from orchestrator.node.processes import pids_with_environment
 from orchestrator.ray_backend import client
 from tests.orchestrator.node.waiting import wait_for
@@ -35,14 +37,18 @@ class FakeRun:
     def name(self) -> str:
         return self.config.name
 
+    @property
+    def identity(self) -> RunIdentity:
+        return RunIdentity(name=self.name, id=self.state().run_id)
+
     def start(self) -> Any:
-        return client.start_controller(self.name, self.config.storage, worker_command=FAKE_WORKER)
+        return client.start_controller(self.identity, self.config.storage, worker_command=FAKE_WORKER)
 
     def state(self) -> RunState:
         return read_state(self.store)
 
     def pids(self) -> list[int]:
-        return sorted(pids_with_environment("BRAID_RUN", self.name))
+        return sorted(pids_with_environment("BRAID_RUN_ID", self.identity.id))
 
     def wait_for_step(self, step: int, *, attempt: int = 1) -> dict[str, Any]:
         """The status in which every worker of the attempt has finished the step."""
@@ -58,7 +64,7 @@ class FakeRun:
     def status(self) -> dict[str, Any]:
         import ray
 
-        handle = client.find_controller(self.name)
+        handle = client.find_controller(self.identity, self.config.storage)
         assert handle is not None, f"the controller has ended: {self.state()}"
         status: dict[str, Any] = ray.get(handle.status.remote(), timeout=30)
         return status
@@ -70,11 +76,13 @@ class FakeRun:
     def wait_for_end(self) -> RunState:
         """The run's last state, once its controller is gone too."""
         wait_for(lambda: self.state().stage is Stage.ENDED, "the end of the run")
-        wait_for(lambda: client.find_controller(self.name) is None, "the end of the controller")
+        wait_for(lambda: client.find_controller(self.identity, self.config.storage) is None, "the end of the controller")
         return self.state()
 
 
-def submit(root: Path, name: str, *, num_steps: int = 100_000, num_workers: int = 2, **recovery: float) -> FakeRun:
+def submit(
+    root: Path, name: str, *, run_id: str | None = None, num_steps: int = 100_000, num_workers: int = 2, **recovery: float
+) -> FakeRun:
     """A run in the store, without a controller. One worker on each node."""
     config = RunConfig(
         name=name,
@@ -89,5 +97,7 @@ def submit(root: Path, name: str, *, num_steps: int = 100_000, num_workers: int 
     )
     store = with_prefix(LocalStore(root), f"runs/{name}")
     store.create("config/0001.json", codec.to_json(config))
-    new_history(store).append(RunSubmitted(at_s=time.time(), terms=terms_of(config, 1)))
+    new_history(store).append(
+        RunSubmitted(at_s=time.time(), terms=terms_of(config, 1), run_id=uuid.uuid4().hex if run_id is None else run_id)
+    )
     return FakeRun(config, store)

@@ -55,13 +55,13 @@ def wanted(attempt: int, *nodes: str, mode: Mode = Mode.RUN, may_start: bool = T
 
 def controller_of(run: FakeRun, *, epoch: int, desired: Desired | None = None) -> AgentCluster:
     """What a controller of that epoch holds of the cluster."""
-    cluster = build_agent_cluster(run.config, RayTransport(), registry=FakeRegistry(), worker_command=FAKE_WORKER)
+    cluster = build_agent_cluster(run.config, RayTransport(), registry=FakeRegistry(), run_id=run.identity.id, worker_command=FAKE_WORKER)
     cluster.attach(epoch=epoch, desired=desired or Desired())
     return cluster
 
 
 def agents_of(run: FakeRun) -> list[str]:
-    return RayTransport().agent_names(agent_prefix(run.name))
+    return RayTransport().agent_names(agent_prefix(run.identity))
 
 
 def seen_when(cluster: AgentCluster, desired: Desired, condition: Callable[[Observation], bool]) -> Observation:

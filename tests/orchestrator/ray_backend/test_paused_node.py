@@ -50,8 +50,8 @@ def apart_from_workers(home: Path) -> LocalNode:
 def start_controller_on(run: FakeRun, node: LocalNode) -> int:
     """The process id of the run's controller, which goes elsewhere once the node is gone. Ray may have to be asked twice for it."""
     where = NodeAffinitySchedulingStrategy(node.node, soft=True)
-    options = client.controller_options(run.name) | {"scheduling_strategy": where}
-    handle = controller_class().options(**options).remote(run.name, run.config.storage, FAKE_WORKER)
+    options = client.controller_options(run.identity) | {"scheduling_strategy": where}
+    handle = controller_class().options(**options).remote(run.name, run.config.storage, FAKE_WORKER, run.identity.id)
     while (pid := ray.get(handle.ping.remote(), timeout=60)) not in tree_of(node.raylet_pid):
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda pid=pid: controller_pid(run) != pid, "another controller")  # type: ignore[misc]
@@ -59,7 +59,7 @@ def start_controller_on(run: FakeRun, node: LocalNode) -> int:
 
 
 def controller_pid(run: FakeRun) -> int:
-    handle = client.find_controller(run.name)
+    handle = client.find_controller(run.identity, run.config.storage)
     assert handle is not None, "nobody controls the run"
     pid: int = ray.get(handle.ping.remote(), timeout=60)
     return pid

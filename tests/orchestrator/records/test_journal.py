@@ -13,6 +13,7 @@ from orchestrator.control.events import (
     FoundDead,
     NodesShort,
     NodesToLeave,
+    Repaired,
     ResumeRequested,
     SavingOverdue,
 )
@@ -56,6 +57,7 @@ def test_every_kind_of_event_survives_the_journal_with_what_was_decided():
         ended(2, Outcome.STOPPED, 9, told="b"),
         ResumeRequested(at_s=4.0, terms=submitted().terms),
         FoundDead(at_s=5.0),
+        Repaired(at_s=6.0, by="me", lost=(3, 4), terms=submitted().terms, epoch=4, last_attempt=5, committed_step=5, has_ended=False),
     ]
     assert {type(event) for event in events} == set(EVENT_KINDS.values())
     for number, event in enumerate(events):
