@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import FaultsSeen, NodesToLeave, WorkersEnded
+from orchestrator.control.events import FaultsSeen, NodesToLeave, SavingOverdue, WorkersEnded
 from orchestrator.control.observe import events_of
 from orchestrator.control.state import Stage
 from orchestrator.messages import CheckpointLost, Ended, Failed, Outcome
 from orchestrator.records.nodes import Standing
-from tests.orchestrator.control.stories import TERMS, agent, failed, fault, placed, play, rank, resumed, see, seen, stepped, submitted
+from tests.orchestrator.control.stories import TERMS, agent, failed, fault, placed, play, rank, resumed, see, seen, stepped, stop, submitted
 from tests.orchestrator.control.test_observe import CORDONED, both, faults_of, started, steady
 
 
@@ -73,6 +73,18 @@ def test_of_several_nodes_that_are_to_be_left_the_one_in_the_greatest_hurry_says
     (event,) = events_of(steady(), seen(*both(), standings={"A": Standing(cordoned="now", within_s=9.0), "B": CORDONED}), 0.0)
     assert isinstance(event, NodesToLeave)
     assert event.within_s == 9.0
+
+
+def test_a_cordon_while_the_run_saves_leaves_it_no_more_time_than_the_machine_has():
+    """For a person who stopped the run, or to leave another machine. It counts from the cordon, and is said once."""
+    look = seen(*both(), standings={"B": CORDONED})
+    for saving in (play(stop(), state=steady()), see(steady(), seen(*both(), standings={"A": Standing(cordoned="hot")}))):
+        assert saving.stage is Stage.SAVING
+        hurried = see(saving, look, in_stage_s=30.0)
+        assert hurried.save_within_s == 150.0
+        assert list(events_of(hurried, look, 149.0)) == []
+        assert list(events_of(hurried, look, 150.0)) == [SavingOverdue(at_s=50.0, attempt=1)]
+    assert see(saving, look, in_stage_s=500.0).save_within_s is None, "it has less time than that anyway"
 
 
 def test_a_cordon_under_an_attempt_that_starts_ends_it_and_under_one_that_is_being_ended_says_nothing():

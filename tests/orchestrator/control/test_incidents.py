@@ -97,6 +97,12 @@ def test_two_nodes_that_are_lost_at_once_have_a_strike_each():
     assert (incident.node, incident.strikes) == ("a", {"A": 1, "B": 1})
 
 
+@pytest.mark.parametrize("cause", [Cause.LEAVING, Cause.NODE_LOST, Cause.AGENT_LOST, Cause.KILLED, Cause.FROZEN])
+def test_what_no_other_node_brings_about_counts_on_each_node(cause: Cause):
+    (incident,) = play(*running(), failed(1, fault(cause, "a"), fault(cause, "b"))).incidents
+    assert [(one.cause, one.node) for one in incident.faults] == [(cause, "a"), (cause, "b")]
+
+
 def test_two_nodes_that_are_to_be_left_at_once_are_both_left():
     state = play(*running(), ended(1, Outcome.STOPPED, 5, told="ab"), gone(1))
     (incident,) = state.incidents

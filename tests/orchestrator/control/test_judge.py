@@ -151,6 +151,12 @@ def test_a_configuration_error_of_one_rank_is_a_fault_of_its_node():
     assert state.reason == "config 2 times in a row at step 0 on 2 machines: dataset is missing"
 
 
+def test_a_configuration_error_of_one_rank_is_tried_once_more_where_there_is_no_other_node():
+    state = play(submitted(), placed(1, "ab"), failed(1, fault(Cause.CONFIG, "a")), gone(1, spares=0))
+    assert state.label == "recovering"
+    assert play(placed(2, "ab"), failed(2, fault(Cause.CONFIG, "a")), gone(2, spares=0), state=state).label == "failed"
+
+
 def test_a_crash_of_every_rank_at_once_is_tried_again():
     state = play(*running(), failed(1, fault(Cause.CRASHED, ranks=2, nodes=2)), gone(1))
     assert (state.label, state.restarts) == ("recovering", 1)
@@ -208,6 +214,14 @@ def test_a_store_that_refuses_gets_time_instead_of_a_number_of_tries():
     assert waits == [0.0, 10.0, 20.0, 25.0, 25.0, 0.0], "the sixth ended it"
     assert state.reason == "access: refused for longer than recovery.access_timeout_s=60: expired"
     assert state.restarts_in_row == 0
+
+
+def test_a_store_that_refuses_gets_no_more_than_its_time():
+    state = play(submitted(replace(TERMS, recovery=replace(TERMS.recovery, access_timeout_s=30.0))))
+    for attempt in (1, 2, 3):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.ACCESS)), gone(attempt), state=state)
+    assert (state.stage, state.waited_s) == (Stage.WAITING, 30.0)
+    assert play(placed(4, "ab"), failed(4, fault(Cause.ACCESS)), gone(4), state=state).label == "failed"
 
 
 def test_workers_that_are_told_to_leave_again_and_again_are_started_ever_less_often():

@@ -337,17 +337,5 @@ def test_a_cordon_under_a_running_attempt_asks_it_to_leave():
     assert list(events_of(leaving, seen(*both(), standings={"B": CORDONED}), 120.0)) == [SavingOverdue(at_s=50.0, attempt=1)]
 
 
-def test_a_cordon_while_the_run_saves_leaves_it_no_more_time_than_the_machine_has():
-    """For a person who stopped the run, or to leave another machine. It counts from the cordon, and is said once."""
-    look = seen(*both(), standings={"B": CORDONED})
-    for saving in (play(stop(), state=steady()), see(steady(), seen(*both(), standings={"A": Standing(cordoned="hot")}))):
-        assert saving.stage is Stage.SAVING
-        hurried = see(saving, look, in_stage_s=30.0)
-        assert hurried.save_within_s == 150.0
-        assert list(events_of(hurried, look, 149.0)) == []
-        assert list(events_of(hurried, look, 150.0)) == [SavingOverdue(at_s=50.0, attempt=1)]
-    assert see(saving, look, in_stage_s=500.0).save_within_s is None, "it has less time than that anyway"
-
-
 def test_a_cordon_elsewhere_disturbs_nobody():
     assert list(events_of(steady(), seen(*both(), standings={"C": CORDONED}), 0.0)) == []
