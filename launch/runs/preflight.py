@@ -98,7 +98,7 @@ def settle_start(config: RunConfig, store: ObjectStore) -> RunConfig:
 
 
 def checked_start(
-    config: RunConfig, store: ObjectStore, find: Callable[[ObjectStore, RunConfig], CheckpointManifest] = find_start
+    config: RunConfig, store: ObjectStore, *, find: Callable[[ObjectStore, RunConfig], CheckpointManifest]
 ) -> CheckpointManifest | None:
     """The checkpoint that the run begins from; None where it begins anew. Raises ConfigError where it can't begin from it, StoreError."""
     if not config.start.run:
@@ -124,7 +124,7 @@ def _refuse_other_optimizer(config: RunConfig, theirs: RunConfig | None) -> None
 
 def start_line(config: RunConfig, store: ObjectStore) -> str:
     """Where a run with start.run begins, in words. Raises ConfigError where it can't begin there, StoreError."""
-    manifest = checked_start(config, store)
+    manifest = checked_start(config, store, find=find_start)
     assert manifest is not None, "there is a start.run"
     optimizer = "its optimizer's state too" if config.start.optimizer == "keep" else "the optimizer anew"
     return f"start: the weights of run {manifest.run}, step {manifest.step} ({manifest.origin}); {optimizer}"

@@ -229,12 +229,15 @@ def test_a_run_that_may_train_on_unseen_is_not_said_to_be_stopped(events: tuple[
 def test_a_run_of_the_local_cluster_has_stopped_once_no_process_of_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placement = (Placed(node="a", machine="local-0"), Placed(node="b", machine="local-1"))
     config = stored_run(tmp_path, (AttemptStarted(at_s=2.0, attempt=1, placement=placement), *RUNNING[1:]))
+    run = read_run(config.storage, "first").identity
     for rank in (0, 1):
-        log = run_directory("first") / log_key(1, rank)
+        log = run_directory(run) / log_key(1, rank)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
     told: list[str] = []
-    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=os.environ | {"BRAID_RUN": "first"})
+    worker = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=os.environ | {"BRAID_RUN": "first", "BRAID_RUN_ID": run.id}
+    )
     try:
         wait_for(lambda: "BRAID_RUN" in variables_of(worker.pid), "the worker's own environment")
         assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopping"

@@ -7,7 +7,7 @@ import pytest
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from orchestrator.node.log_uploader import LogUploader
-from orchestrator.records.keys import log_key, store_of_run
+from orchestrator.records.keys import certain_of_run, log_key, store_of_run
 
 
 def unreadable() -> bytes:
@@ -20,6 +20,7 @@ def wrong() -> bytes:
 
 def test_whatever_keeps_one_log_on_its_node_the_next_ones_are_uploaded(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     storage = StorageConfig(root=str(tmp_path))
+    open_store(storage).put(f"{certain_of_run('first')}0001.json", b"submitted")
     uploader = LogUploader(storage, "first")
     for rank, read in enumerate((unreadable, unreadable, wrong, lambda: b"bye")):
         uploader.upload(log_key(1, rank), read)
