@@ -142,7 +142,7 @@ class LocalStore:
             except OSError as error:
                 raise _to_store_error(error, self.url(key)) from error
 
-        delays_s = backoff_delays(chance=random.random)
+        delays_s = backoff_delays(chance=random.SystemRandom().random)
         return with_retries(attempt, delays_s=delays_s, deadline_s=self.deadline_s, clock=time.monotonic, sleep=time.sleep)
 
 

@@ -23,7 +23,8 @@ class CredentialsAbsent(TransientError):
 def backoff_delays(*, chance: Callable[[], float], first_delay_s: float = 0.1, largest_delay_s: float = 5.0) -> Iterator[float]:
     """Delays without end, in seconds, which double up to `largest_delay_s`.
 
-    `chance` returns numbers in [0, 1) and draws each delay from its upper half, so that clients that failed together don't retry together.
+    `chance` returns numbers in [0, 1) and draws each delay from its upper half, so that clients that failed together don't retry together;
+    ranks are seeded alike, so it must not be the process's own generator.
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("equal jitter").
     """
     delay_s = first_delay_s

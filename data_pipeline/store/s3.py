@@ -229,7 +229,7 @@ def _retried(call: Callable[[], Result], *, url: str, endpoint: str, deadline_s:
         except RAISED_BY_S3 as error:
             raise to_store_error(error, url=url, endpoint=endpoint) from error
 
-    delays_s = backoff_delays(chance=random.random)
+    delays_s = backoff_delays(chance=random.SystemRandom().random)
     return with_retries(attempt, delays_s=delays_s, deadline_s=deadline_s, clock=time.monotonic, sleep=time.sleep)
 
 

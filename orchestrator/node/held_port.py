@@ -25,7 +25,7 @@ class HeldPort:
 
 def hold_port(address: str) -> HeldPort:
     """Raises OSError where there is none."""
-    for port in random.sample(PORTS, 100):
+    for port in random.SystemRandom().sample(PORTS, 100):
         holder = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
             holder.bind((address, port))

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
+from data_pipeline.store.open import open_store
 from orchestrator.config import RecoveryConfig
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import Agent, AgentIdentity, Holding, build_agent
 from orchestrator.node.orders import AgentOrder, SpawnOrder
+from orchestrator.records.keys import certain_of_run
 from tests.orchestrator.node.scripted import MEET, command
 
 
@@ -26,7 +28,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def agent_of(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    """Agents of the run whose workers run a piece of code."""
+    """Agents of the run, which was submitted, and whose workers run a piece of code."""
+    open_store(storage(tmp_path)).put(f"{certain_of_run(tmp_path.name)}0001.json", b"submitted")
     agents: list[Agent] = []
 
     def agent_of(code: str, *, clock: Callable[[], float] = time.monotonic, **recovery: float) -> Agent:

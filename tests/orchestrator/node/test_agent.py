@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.store.open import open_store
 from orchestrator.config import RecoveryConfig
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import AgentReport, Mode, Outcome
@@ -21,7 +20,7 @@ from orchestrator.node.agent import Agent, AgentIdentity, Holding
 from orchestrator.node.log_uploader import LogUploader
 from orchestrator.node.orders import AgentOrder
 from orchestrator.node.processes import look_at, pids_with_environment, send
-from orchestrator.records.keys import certain_of_run, log_key
+from orchestrator.records.keys import log_key
 from tests.orchestrator.node.scripted import HEARS, MEET, OBEYS, TRAINS
 from tests.orchestrator.node.waiting import is_over, report_when, trains, wait_for
 
@@ -283,7 +282,6 @@ def test_an_offer_that_the_attempt_does_not_use_stands(agent_of, run):
 
 
 def test_the_log_of_an_ended_worker_is_uploaded(agent_of, run, tmp_path: Path):
-    open_store(StorageConfig(root=str(tmp_path / "store"))).put(f"{certain_of_run(tmp_path.name)}0001.json", b"submitted")
     agent = agent_of(HEARS + "print('bye', flush=True)")
 
     agent.obey(run(3))
