@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 
 from data_pipeline.store.protocol import StoreError
 from orchestrator.codec import DecodeError
-from orchestrator.errors import Fenced, PeerFailed, agreement_order
+from orchestrator.errors import Diverged, Fenced, PeerFailed, agreement_order
 from orchestrator.worker.exchange import Exchange
 
 T = TypeVar("T")
@@ -42,8 +42,8 @@ def on_every_rank(exchange: Exchange, action: Callable[[], T]) -> T:
 
 
 def raise_failure(exchange: Exchange, failure: Failure) -> NoReturn:
-    """Raises the agreed error; one that not all ranks meet on its rank alone, unless it says that all of them are of the past."""
-    is_everybodys = failure.num_alike == exchange.world_size or isinstance(failure.error, Fenced)
+    """Raises the agreed error; one that not all ranks meet on its rank alone, unless what it says is of the run: its past, its weights."""
+    is_everybodys = failure.num_alike == exchange.world_size or isinstance(failure.error, Fenced | Diverged)
     _raise(exchange, failure.error, failure.rank, is_everybodys=is_everybodys)
 
 

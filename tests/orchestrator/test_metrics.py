@@ -28,11 +28,11 @@ def shown() -> dict[str, str]:
         ("log", "entropy 0.125"),
         ("beat", "entropy=0.125"),
         ("report", "entropy=0.125"),
-        ("status", "'loss': 2.5, 'entropy': 0.125, 'tokens_per_s': 100.0"),
+        ("status", "'loss': 2.5, 'eval_loss': None, 'eval_bits_per_byte': None, 'entropy': 0.125, 'tokens_per_s': 100.0"),
         ("line", "loss 2.5000, entropy 0.12"),
         ("view", "loss 2.5000  entropy 0.12"),
         ("ledger", '"entropy":0.125,"grad_norm":1.0'),
-        ("recorded", "'loss': 2.5, 'entropy': 0.125, 'tokens_per_s': None"),
+        ("recorded", "'loss': 2.5, 'eval_loss': None, 'eval_bits_per_byte': None, 'entropy': 0.125, 'tokens_per_s': None"),
     ],
 )
 def test_a_metric_that_is_declared_is_everywhere(shown: dict[str, str], place: str, words: str):
@@ -41,12 +41,12 @@ def test_a_metric_that_is_declared_is_everywhere(shown: dict[str, str], place: s
 
 def test_the_words_of_todays_metrics():
     assert "  ".join(log_words(MEASURED)) == "loss 2.50000  grad norm 0.2500"
-    assert in_status(MEASURED) == {"loss": 2.5}
+    assert in_status(MEASURED) == {"loss": 2.5, "eval_loss": None, "eval_bits_per_byte": None}
     assert status_words(in_status(MEASURED)) == ["loss 2.5000"]
 
 
 def test_before_the_first_step_nothing_is_known():
-    assert in_status(None) == {"loss": None}
+    assert in_status(None) == {"loss": None, "eval_loss": None, "eval_bits_per_byte": None}
     assert status_words(in_status(None)) == []
 
 

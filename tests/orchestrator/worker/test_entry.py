@@ -196,8 +196,8 @@ def test_a_worker_beats_before_it_knows_who_it_is_and_learns_it_from_its_first_o
 
         failed = worker.hear(Failed)
         assert isinstance(failed, Failed)
-        assert failed.error_type == "KeyMissing"
-        assert "runs/first/config/0002.json" in failed.text
+        assert failed.error_type == "StoreUnavailable", "a run's worker takes a store without its run for one that is not mounted"
+        assert "runs/first/config" in failed.text
         assert worker.process.wait(timeout=50) == EXIT_FAILED
 
 

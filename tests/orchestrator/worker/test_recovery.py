@@ -150,7 +150,8 @@ def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):
 
     run_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.same_rows_worker")
 
-    assert proof_on(config).problems == tuple(f"attempt 1: step {step} trained on other samples than the plan's" for step in (1, 2))
+    others = "samples than the plan's", "tokens than its dataset has"
+    assert proof_on(config).problems == tuple(f"attempt 1: step {step} trained on other {other}" for other in others for step in (1, 2))
 
 
 def test_an_outage_for_one_rank_costs_all_of_them_that_checkpoint_and_no_more(tmp_path: Path):

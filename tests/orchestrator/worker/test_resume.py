@@ -327,7 +327,8 @@ def test_other_settings_than_the_checkpoints_are_one_line(exchange: Exchange):
 
     assert str(caught.value) == (
         "run first: model, data, optimizer, start, train.batch_rows or train.seed differs from what the checkpoint of step 3 was "
-        "trained with; restore them, or start a new run under another name"
+        "trained with; restore them, or start a new run under another name "
+        "(with data.document_masking: or go on with the version of braid that began it, which learns other labels)"
     )
 
 

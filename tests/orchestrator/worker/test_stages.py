@@ -62,8 +62,8 @@ def loss_of_the_first_stages_weights(first: First, scratch: Path) -> float:
     )
     batch = loader.batch(1)
     loader.close()
-    loss, _ = module.loss_sum(batch.tokens_BT, batch.labels_BT, z_loss=first.config.optimizer.z_loss, chunk_tokens=1024)
-    return loss.item() / batch.labels_BT.numel()
+    _, (cross_entropy, _) = module.loss_sum(batch.tokens_BT, batch.labels_BT, z_loss=first.config.optimizer.z_loss, chunk_tokens=1024)
+    return cross_entropy.item() / batch.labels_BT.numel()
 
 
 def optimizer_steps(config: RunConfig) -> set[float]:
