@@ -36,6 +36,7 @@ log = logging.getLogger("worker")
 def main() -> NoReturn:
     _die_with_parent()
     dump_stacks_on_sigusr1()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is somebody to tell of it
     start_logging()
     try:
         environment = read_environment(os.environ)
