@@ -1,4 +1,7 @@
-"""Which run it is. Names are unique within a store only: what is outside of one is called by name and id. Pure."""
+"""Which run it is. Names are unique within a store only: what is outside of one is called by name and id.
+
+Pure, apart from `is_same_store`, which follows links.
+"""
 
 from __future__ import annotations
 

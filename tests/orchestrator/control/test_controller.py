@@ -92,25 +92,6 @@ def test_while_the_store_is_away_nothing_is_done_and_then_everything(caplog: pyt
     assert caplog.text.count("the journal can't be reached, trying again: no answer") == 3
 
 
-def test_a_wait_is_counted_by_the_one_who_waits():
-    """A backoff that an earlier controller ordered lasts as long again for its successor, whatever its clock says."""
-    cluster = FakeCluster(store := MemoryStore())
-    cluster.exits.extend((-9, -9))
-    old = build(store, cluster, "old")
-    old._open()
-    while read_state(store).wait_s == 0.0:
-        old._tick()
-    cluster.now_s += 3600.0
-    new = build(store, cluster, "new")
-    new._open()
-    since_s = cluster.now_s
-    while read_state(store).attempt == 2:
-        new._tick()
-    waited_s = cluster.now_s - since_s
-    assert read_state(store).attempt == 3
-    assert submitted().terms.recovery.backoff_s <= waited_s < submitted().terms.recovery.backoff_s + 1.0
-
-
 def test_a_wait_is_counted_from_the_moment_at_which_it_was_ordered():
     cluster = FakeCluster(store := MemoryStore())
     cluster.exits.extend((-9, -9))
