@@ -59,6 +59,8 @@ class Levels:
     """Last finished step."""
     begun: int = 0
     """Last step that it had the data for and began to compute; from there on it may wait for others."""
+    evaluated: int = 0
+    """Batches of held-out text that it has looked at in all."""
     metrics: StepMetrics | None = None
     """What that step measured; None before this attempt's first."""
     tokens_per_s: float | None = None
@@ -185,7 +187,7 @@ class WorkerReport(Levels):
     silent_s: float = 0.0
     """Seconds since the worker's last message of any kind."""
     last_progress_s: float = 0.0
-    """Seconds since the worker's phase or step last changed."""
+    """Seconds since the worker last got anywhere: to another phase, a step's end, through a batch of held-out text."""
     age_s: float = 0.0
     """Seconds since the worker was spawned."""
     committed_step: int | None = None

@@ -11,6 +11,7 @@ from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, vocab_size_of
 from data_pipeline.dataset.tokens import HEAD_BYTES, ShardTokens, TokenCount, oddity_of, whole_tokens
 from data_pipeline.errors import DataError
+from data_pipeline.progress import Progress
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 NUM_SHOWN_TOKENS = 64
@@ -34,15 +35,19 @@ class DatasetReport:
     """What the shards hold; None where they were not read."""
 
 
-def inspect_dataset(*, store: ObjectStore, name: str, verify: bool = False) -> DatasetReport:
-    """Checks the size and the beginning of every shard, and with `verify` reads all of them: their digests, and every token.
+def inspect_dataset(*, store: ObjectStore, name: str, reading: Progress | None = None) -> DatasetReport:
+    """Checks the size and the beginning of every shard, and with `reading` all of them: their digests, and every token.
 
     Raises DatasetMissing, ManifestInvalid, or what the store raises.
     """
     manifest = load_manifest(store, name)
     sizes = _sizes_beside(manifest.shards, store)
     count = TokenCount()
-    problems = [problem for ref in manifest.shards if (problem := _problem_of(ref, sizes, manifest, store, count if verify else None))]
+    problems: list[str] = []
+    for number, ref in enumerate(manifest.shards, start=1):
+        if reading:
+            reading(number, len(manifest.shards))
+        problems += filter(None, [_problem_of(ref, sizes, manifest, store, count if reading else None)])
     first_text = ""
     try:
         tokenizer = tokenizer_from_json(store.get(manifest.tokenizer_key), where=store.url(manifest.tokenizer_key))
@@ -54,8 +59,8 @@ def inspect_dataset(*, store: ObjectStore, name: str, verify: bool = False) -> D
         manifest=manifest,
         first_text=first_text,
         problems=tuple(dict.fromkeys(problems)),
-        warnings=tuple(_warnings_of(manifest, count if verify else None)),
-        tokens=count if verify else None,
+        warnings=tuple(_warnings_of(manifest, count if reading else None)),
+        tokens=count if reading else None,
     )
 
 

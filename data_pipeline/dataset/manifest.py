@@ -108,14 +108,14 @@ def manifest_key(name: str) -> str:
     return f"{dataset_prefix(name)}manifest.json"
 
 
-def load_manifest(store: ObjectStore, name: str) -> DatasetManifest:
-    """The manifest of the dataset `name`. Raises DatasetMissing, ManifestInvalid, or what the store raises."""
+def load_manifest(store: ObjectStore, name: str, *, setting: str = "data.dataset") -> DatasetManifest:
+    """The manifest of the dataset `name`, named by `setting` of a run. Raises DatasetMissing, ManifestInvalid, or what the store raises."""
     key = manifest_key(name)
     try:
         text = store.get(key)
     except KeyMissing as error:
         raise DatasetMissing(
-            f"{store.url(key)}: no such dataset; build it with `braid data build`, or fix data.dataset or storage.root"
+            f"{store.url(key)}: no such dataset; build it with `braid data build`, or fix {setting} or storage.root"
         ) from error
     return manifest_from_json(text, where=store.url(key))
 

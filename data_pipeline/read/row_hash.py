@@ -11,6 +11,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, first_position, samples_of_step, token_sums
+from data_pipeline.progress import Progress, unwatched
 from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.store.protocol import ObjectStore
 
@@ -21,7 +22,13 @@ def row_hash(tokens: NDArray[np.int64]) -> int:
 
 
 def token_digests(
-    steps: Iterable[int], *, manifest: DatasetManifest, config: DataConfig, batch_rows: int, store: ObjectStore
+    steps: Iterable[int],
+    *,
+    manifest: DatasetManifest,
+    config: DataConfig,
+    batch_rows: int,
+    store: ObjectStore,
+    progress: Progress = unwatched,
 ) -> dict[int, str]:
     """The digest of the tokens of steps, as the shards have them now, in the form that the ledger keeps.
 
@@ -30,7 +37,8 @@ def token_digests(
     table = build_sample_table(manifest, config.seq_len)
     order = {"batch_rows": batch_rows, "num_samples": table.num_samples, "seed": config.seed}
     samples = {step: [sample.index for sample in samples_of_step(step, **order)] for step in steps}
-    hashes = hashes_of_samples({index for indices in samples.values() for index in indices}, manifest=manifest, table=table, store=store)
+    wanted = {index for indices in samples.values() for index in indices}
+    hashes = hashes_of_samples(wanted, manifest=manifest, table=table, store=store, progress=progress)
     return {
         step: digest_of_token_sums(
             token_sums((position, hashes[index]) for position, index in enumerate(indices, first_position(step, batch_rows=batch_rows)))
@@ -39,7 +47,14 @@ def token_digests(
     }
 
 
-def hashes_of_samples(samples: Iterable[int], *, manifest: DatasetManifest, table: SampleTable, store: ObjectStore) -> dict[int, int]:
+def hashes_of_samples(
+    samples: Iterable[int],
+    *,
+    manifest: DatasetManifest,
+    table: SampleTable,
+    store: ObjectStore,
+    progress: Progress = unwatched,
+) -> dict[int, int]:
     """The `row_hash` of samples, by their index: every shard that holds one is read once, whole, and checked.
 
     Raises ShardMissing, ShardCorrupt, or what the store raises.
@@ -49,7 +64,8 @@ def hashes_of_samples(samples: Iterable[int], *, manifest: DatasetManifest, tabl
         wanted = table.locate(sample)
         by_shard.setdefault(wanted.shard, []).append((sample, wanted))
     hashes = {}
-    for shard, its_samples in sorted(by_shard.items()):
+    for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
+        progress(number, len(by_shard))
         tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], store)), dtype=file_dtype(manifest.dtype))
         for sample, wanted in its_samples:
             hashes[sample] = row_hash(tokens[wanted.start : wanted.start + wanted.count].astype(np.int64))

@@ -14,6 +14,7 @@ from data_pipeline.dataset.manifest import rows_in_words
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import ObjectStore, StoreError
+from launch.commands.bars import bars
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import console, tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
@@ -89,7 +90,9 @@ def inspect(
     from data_pipeline.dataset.inspect import inspect_dataset
 
     _refuse_bad_name(name)
-    report = inspect_dataset(store=open_store(storage_to_look_at(storage, endpoint_url)), name=name, verify=verify)
+    store = open_store(storage_to_look_at(storage, endpoint_url))
+    with bars() as begin:
+        report = inspect_dataset(store=store, name=name, reading=begin("reading shards") if verify else None)
     manifest, tokens = report.manifest, report.tokens
     typer.echo(
         f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"

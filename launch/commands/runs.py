@@ -8,6 +8,7 @@ import typer
 
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreUnavailable
+from launch.commands.bars import bars
 from launch.commands.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
 from launch.commands.terminal import console, print_answer, tell, until_interrupted
 from launch.config.budget import budget_lines, warnings_of
@@ -182,7 +183,9 @@ def verify(
 
     The records hold a digest of each step's tokens, as they were read; whether the dataset has these tokens is what --data asks.
     """
-    proof = proof_of(read_run(storage_to_look_at(storage, endpoint_url), run), with_data=data)
+    record = read_run(storage_to_look_at(storage, endpoint_url), run)
+    with bars() as begin:
+        proof = proof_of(record, reading=begin("reading the dataset's shards") if data else None)
     typer.echo(proof.line)
     raise typer.Exit(0 if proof.ok else 1)
 
@@ -213,7 +216,8 @@ def checkpoints(
         return
     if attempt is not None:
         raise typer.BadParameter("says whose checkpoint --trust means; give --trust too", param_hint="--attempt")
-    found = list_checkpoints(run_store, verify=verify_files)
+    with bars() as begin:
+        found = list_checkpoints(run_store, reading=begin("reading checkpoints") if verify_files else None)
     print_answer(found, checkpoints_table, as_json=as_json)
     problems = [one["problem"] for one in found if one["problem"]]
     for problem in problems:

@@ -2,16 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from launch.commands.bars import bars
 from launch.commands.options import Endpoint, RunName, Storage
-from launch.commands.terminal import console, tell
+from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of
 from launch.errors import UserError
 
@@ -28,7 +26,7 @@ def import_weights(
     from launch.weights.hugging_face import import_hf, name_from  # torch, which other commands do without
 
     where = storage_of(storage, endpoint_url)
-    with _stages() as stage:
+    with bars(of_bytes=True) as stage:
         manifest = import_hf(where, directory, name or name_from(directory), stage=stage)
     typer.echo(manifest.run)
     tell(f"train from these weights with start.run={manifest.run}, or export them with `braid export {manifest.run}{storage_hint(where)}`")
@@ -50,7 +48,7 @@ def export_weights(
     from launch.weights.hugging_face import export_hf
 
     wanted = None if dtype == "stored" else getattr(torch, dtype)
-    with _stages() as stage:
+    with bars(of_bytes=True) as stage:
         manifest = export_hf(storage_of(storage, endpoint_url), run, step, out, dtype=wanted, scratch=_scratch(), stage=stage, tell=tell)
     typer.echo(out)
     tell(f"step {manifest.step} of run {run} ({manifest.origin})")
@@ -69,7 +67,7 @@ def average_weights(
     if len(sources) < 2:
         raise UserError(f"braid average: {len(sources)} checkpoint is its own mean; name two or more, as RUN@STEP")
     where = storage_of(storage, endpoint_url)
-    with _stages() as stage:
+    with bars(of_bytes=True) as stage:
         manifest = average(where, sources, name, scratch=_scratch(), stage=stage, tell=tell)
     typer.echo(manifest.run)
     tell(f"{manifest.origin}; train on from it with start.run={name}")
@@ -87,17 +85,3 @@ def _scratch() -> Path:
     from orchestrator.worker.environment import cache_dir
 
     return cache_dir(os.environ)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """A bar on stderr for each part of the work, where that is a terminal."""
-    on = console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=on, transient=True, disable=not on.is_terminal) as progress:
-
-        def begin(description: str) -> Callable[[int, int], None]:
-            task = progress.add_task(description, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        yield begin

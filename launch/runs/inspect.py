@@ -7,6 +7,7 @@ from typing import Any
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
 from data_pipeline.errors import DataError
 from data_pipeline.order.samples import planned_digest
+from data_pipeline.progress import Progress
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.record import RunRecord
@@ -20,8 +21,8 @@ from orchestrator.records.retention import still_there
 from orchestrator.verify import Proof, Records, committed_step, verify
 
 
-def proof_of(record: RunRecord, *, with_data: bool = False) -> Proof:
-    """The proof of all steps up to the last commit, or of the whole run once it has finished; `with_data` reads the dataset again.
+def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
+    """The proof of all steps up to the last commit, or of the whole run once it has finished; with `reading` the dataset is read again.
 
     Raises WrongMoment before any commit, DatasetMissing, ManifestInvalid, or what the store raises.
     """
@@ -36,7 +37,7 @@ def proof_of(record: RunRecord, *, with_data: bool = False) -> Proof:
     manifest = load_manifest(record.store, config.data.dataset)
     num_samples = manifest.num_samples(config.data.seq_len)
     try:
-        expected_token_digest = _tokens_by_step(record, records, manifest) if with_data else None
+        expected_token_digest = _tokens_by_step(record, records, manifest, reading) if reading else None
     except DataError as error:
         return Proof(ok=False, line=f"NOT VERIFIED run {record.name}: {error}", problems=(str(error),))
 
@@ -57,13 +58,15 @@ def proof_of(record: RunRecord, *, with_data: bool = False) -> Proof:
     )
 
 
-def _tokens_by_step(record: RunRecord, records: Records, manifest: DatasetManifest) -> Callable[[int], str]:
+def _tokens_by_step(record: RunRecord, records: Records, manifest: DatasetManifest, reading: Progress) -> Callable[[int], str]:
     """Digests of the tokens of the steps in `records`, as the shards have them now. Raises DataError, StoreError."""
     from data_pipeline.read.row_hash import token_digests  # costs numpy
 
     config = record.config
     steps = {one.step for its_records in records.values() for one in its_records if one.token_digest}
-    digests = token_digests(steps, manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=record.store)
+    digests = token_digests(
+        steps, manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=record.store, progress=reading
+    )
     return digests.__getitem__
 
 
@@ -76,8 +79,8 @@ def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepReco
     return {attempt: steps for attempt, steps in records.items() if record.has_ended or attempt <= last_attempt}
 
 
-def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, Any]]:
-    """The trusted checkpoints that are still there, newest first, as JSON-ready rows; with `verify` every file is read.
+def list_checkpoints(run_store: ObjectStore, *, reading: Progress | None = None) -> list[dict[str, Any]]:
+    """The trusted checkpoints that are still there, newest first, as JSON-ready rows; with `reading` every file is read.
 
     Their state is `committed`, of which only presence and size were looked at, or `verified`, or `damaged`, and then `problem` says why.
     One that was taken after an update that is not finite, as earlier versions did, is `not finite`. What retention removed is left out,
@@ -85,12 +88,17 @@ def list_checkpoints(run_store: ObjectStore, *, verify: bool) -> list[dict[str, 
     """
     sizes = {info.key: info.size_bytes for info in run_store.list(CHECKPOINTS)}
     trusted = open_commit_log(run_store).trusted()
-    rows = [(commit, checkpoint_row(run_store, commit, sizes, verify)) for commit in still_there(trusted, sizes)]
+    there = still_there(trusted, sizes)
+    rows = []
+    for number, commit in enumerate(there, start=1):
+        if reading:
+            reading(number, len(there))
+        rows.append((commit, checkpoint_row(run_store, commit, sizes, verify=reading is not None)))
     left = still_there(trusted, {info.key for info in run_store.list(CHECKPOINTS)})  # a run that trains removes some meanwhile
     return [row for commit, row in rows if commit in left]
 
 
-def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], verify: bool) -> dict[str, Any]:
+def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int], *, verify: bool) -> dict[str, Any]:
     """One of the rows of `list_checkpoints`, given the size of every key below checkpoints/."""
     directory = checkpoint_directory(commit.step, commit.attempt)
     row = {

@@ -31,13 +31,20 @@ def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[st
         tell(f"building dataset {name} from the Python standard library's source …")
         manifest = _build_default(store, name)
     check_dataset(config, manifest)
-    _refuse_what_are_no_tokens(manifest, store)
+    _refuse_what_are_no_tokens(manifest, store, "data.dataset")
     tell(data_line(config, manifest))
-    if config.eval.dataset:
-        held_out = load_manifest(store, config.eval.dataset)
-        num_samples = held_out.num_samples(config.data.seq_len)
-        if problem := config.eval.problem_with(vocab_size=held_out.vocab_size, num_samples=num_samples, config=config):
-            raise ConfigError(problem)
+    check_held_out(config, store)
+
+
+def check_held_out(config: RunConfig, store: ObjectStore) -> None:
+    """Raises ConfigError where held-out text can't be looked at as the run wants it, DataError, StoreError."""
+    if not config.eval.dataset:
+        return
+    manifest = load_manifest(store, config.eval.dataset, setting="eval.dataset")
+    num_samples = manifest.num_samples(config.data.seq_len)
+    if problem := config.eval.problem_with(vocab_size=manifest.vocab_size, num_samples=num_samples, config=config):
+        raise ConfigError(problem)
+    _refuse_what_are_no_tokens(manifest, store, "eval.dataset")
 
 
 def data_line(config: RunConfig, manifest: DatasetManifest) -> str:
@@ -49,6 +56,7 @@ def data_line(config: RunConfig, manifest: DatasetManifest) -> str:
 
 def dry_data_line(config: RunConfig, store: ObjectStore) -> str:
     """`data_line` of a run that may be submitted, with the same checks. Raises ConfigError, DataError, StoreError."""
+    check_held_out(config, store)
     try:
         manifest = load_manifest(store, config.data.dataset)
     except DatasetMissing:
@@ -57,16 +65,16 @@ def dry_data_line(config: RunConfig, store: ObjectStore) -> str:
         )
         return f"data: dataset {config.data.dataset} is not there yet{built}"
     check_dataset(config, manifest)
-    _refuse_what_are_no_tokens(manifest, store)
+    _refuse_what_are_no_tokens(manifest, store, "data.dataset")
     return data_line(config, manifest)
 
 
-def _refuse_what_are_no_tokens(manifest: DatasetManifest, store: ObjectStore) -> None:
+def _refuse_what_are_no_tokens(manifest: DatasetManifest, store: ObjectStore, setting: str) -> None:
     """A look at the beginning of the first shards. Raises ShardCorrupt."""
     from data_pipeline.dataset.inspect import odd_beginnings  # costs numpy and tokenizers
 
     if found := odd_beginnings(manifest, store):
-        raise ShardCorrupt(f"data.dataset={manifest.name}: {found[0]}")
+        raise ShardCorrupt(f"{setting}={manifest.name}: {found[0]}")
 
 
 def _build_default(store: ObjectStore, name: str) -> DatasetManifest:

@@ -19,7 +19,7 @@ def trust(run_store: ObjectStore, run: str, step: int, *, attempt: int | None, v
     counting = count(log.entries)
     commit = _the_one(run, step, attempt, counted=counting.trusted, rejected=counting.rejected)
     sizes = {info.key: info.size_bytes for info in run_store.list(CHECKPOINTS)}
-    problem = checkpoint_row(run_store, commit, sizes, verify)["problem"]
+    problem = checkpoint_row(run_store, commit, sizes, verify=verify)["problem"]
     if problem:
         raise NoSuchCheckpoint(
             f"run {run}: {_words(commit)} can't count again: {problem}; restore it from the bucket's versions or a backup"

@@ -61,7 +61,7 @@ def silence_allowed_s(worker: WorkerReport, limits: RecoveryConfig) -> float:
 
 
 def pause_allowed_s(worker: WorkerReport, limits: RecoveryConfig) -> float:
-    """How long the worker may stay at the same step of the same phase."""
+    """How long the worker may get nowhere: be at the same step of the same phase, and at the same batch of held-out text."""
     match worker.phase:
         case Phase.STARTING | Phase.LOADING | Phase.WARMING:
             return limits.start_timeout_s

@@ -10,7 +10,7 @@ from orchestrator.control.causes import Cause, classify
 from orchestrator.messages import Ended, Phase, WorkerReport
 
 PHASES = list(Phase)
-STANDING = attrgetter("phase", "step", "begun")
+STANDING = attrgetter("phase", "step", "begun", "evaluated")
 STEP = attrgetter("step")
 SKIPPED = attrgetter("num_skipped")
 PAUSE = attrgetter("last_progress_s")
@@ -42,11 +42,11 @@ class Summary:
     leader: WorkerReport
     """The lowest rank: on the first node it is rank 0, which speaks for the attempt."""
     behind: WorkerReport | None
-    """Of those that run, the one furthest behind, by phase, then step, then step begun, then the time since it last got anywhere."""
+    """Of those that run, the one furthest behind (phase, step, step begun, held-out batches), then the one without progress for longest."""
     silent: WorkerReport | None
     """Of those that run, the one that was silent for the longest; where some still start, of the others."""
     is_level: bool
-    """All that run stand at the same step of the same phase, and have begun the same."""
+    """All that run stand at the same step of the same phase, have begun the same, and are as far in held-out text."""
     failed: tuple[FailedRanks, ...]
     """Those that failed by themselves, by cause."""
     ended: tuple[Ended, ...]
@@ -92,6 +92,6 @@ def _by_cause(failed: Iterable[WorkerReport]) -> tuple[FailedRanks, ...]:
     return tuple(FailedRanks(cause=one, rank=rank, detail=text, num_ranks=causes.count(one)) for one, (rank, text) in found.items())
 
 
-def standing_of(worker: WorkerReport) -> tuple[int, int, int]:
+def standing_of(worker: WorkerReport) -> tuple[int, int, int, int]:
     """How far a worker is, to compare."""
-    return PHASES.index(worker.phase), worker.step, worker.begun
+    return PHASES.index(worker.phase), worker.step, worker.begun, worker.evaluated

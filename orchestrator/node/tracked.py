@@ -26,8 +26,12 @@ def heard(tracked: Tracked, message: Message, now_s: float) -> Tracked:
     """What is known after a message. The first failure counts: what follows it is its consequence."""
     before = tracked.report
     after = _absorb(before, message)
-    progressed = (after.phase, after.step) != (before.phase, before.step)
+    progressed = _got_to(after) != _got_to(before)
     return replace(tracked, report=after, heard_s=now_s, progressed_s=now_s if progressed else tracked.progressed_s)
+
+
+def _got_to(report: WorkerReport) -> tuple[object, ...]:
+    return report.phase, report.step, report.evaluated
 
 
 def _absorb(report: WorkerReport, message: Message) -> WorkerReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,20 +38,31 @@ class Evaluation:
         return step % self.config.eval.every_steps == 0 or step == self.config.train.num_steps
 
     def measured(
-        self, metrics: StepMetrics, model: HybridLM, world: World, micro_batches: Callable[[TokenBatch], list[Batch]]
+        self,
+        metrics: StepMetrics,
+        model: HybridLM,
+        world: World,
+        micro_batches: Callable[[TokenBatch], list[Batch]],
+        looked_at: Callable[[], None],
     ) -> StepMetrics:
-        """The metrics of a step with what the model makes of the held-out text after it."""
-        batches = (batch for number in range(self.config.eval.num_batches) for batch in micro_batches(self.loader.read(number + 1)))
-        loss = mean_cross_entropy(model, batches, chunk_tokens=self.config.compute.loss_chunk_tokens, mesh=world.mesh)
+        """The metrics of a step with what the model makes of the held-out text after it; each batch that it has seen is told."""
+        loss = mean_cross_entropy(
+            model, self._batches(micro_batches, looked_at), chunk_tokens=self.config.compute.loss_chunk_tokens, mesh=world.mesh
+        )
         bits = loss / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
         return replace(metrics, eval_loss=loss, eval_bits_per_byte=bits)
+
+    def _batches(self, micro_batches: Callable[[TokenBatch], list[Batch]], looked_at: Callable[[], None]) -> Iterator[Batch]:
+        for number in range(self.config.eval.num_batches):
+            yield from micro_batches(self.loader.read(number + 1))
+            looked_at()
 
 
 def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_dir: Path) -> Evaluation | None:
     """None where the run has no held-out text. Raises ConfigMismatch, DataError, StoreError."""
     if not config.eval.dataset:
         return None
-    manifest = load_manifest(store, config.eval.dataset)
+    manifest = load_manifest(store, config.eval.dataset, setting="eval.dataset")
     if problem := config.eval.problem_with(
         vocab_size=manifest.vocab_size, num_samples=manifest.num_samples(config.data.seq_len), config=config
     ):

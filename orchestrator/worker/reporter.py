@@ -46,6 +46,10 @@ class Reporter:
         """The step's data is at hand. Told before anything waits for other ranks, so that the one which hangs before it shows."""
         self._set(replace(self._beat, begun=step))
 
+    def evaluated(self) -> None:
+        """One more batch of held-out text was looked at: a long look is no pause."""
+        self._set(replace(self._beat, evaluated=self._beat.evaluated + 1))
+
     def finished(self, step: int, metrics: StepMetrics, *, tokens_per_s: float) -> None:
         """A step of training is done, its update applied or skipped. What was last measured on held-out text stays told."""
         if metrics.eval_loss is None and (before := self._beat.metrics) is not None:

@@ -84,7 +84,7 @@ class Trainer:
             self.reporter.began(step)
             metrics, (num_stops, *parts) = self._train(step, batch)
             if self.evaluation is not None and self.evaluation.is_due(step):
-                metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches)
+                metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches, looked_at=self.reporter.evaluated)
             self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             self._check(health, step, metrics, is_last=is_last)

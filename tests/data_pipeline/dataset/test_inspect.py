@@ -3,6 +3,7 @@ from collections import Counter
 from tokenizers import Tokenizer
 
 from data_pipeline.dataset.inspect import inspect_dataset
+from data_pipeline.progress import unwatched
 from tests.data_pipeline.dataset.built import build
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
@@ -11,7 +12,7 @@ from tests.fakes.memory_store import MemoryStore
 def test_inspecting_shows_sizes_and_the_first_text(tokenizer: Tokenizer) -> None:
     store = MemoryStore()
     manifest = build(store, tokenizer)
-    report = inspect_dataset(store=store, name="tiny", verify=True)
+    report = inspect_dataset(store=store, name="tiny", reading=unwatched)
     assert report.manifest == manifest
     assert report.first_text.startswith("def function_0(argument):\n    return argument + 0\n<|endoftext|>def function_1")
     assert report.problems == ()
@@ -27,7 +28,7 @@ def test_inspecting_finds_missing_short_and_flipped_shards(tokenizer: Tokenizer)
     store.objects[refs[2].key] = bytes(flipped)
 
     quick = inspect_dataset(store=store, name="tiny").problems
-    thorough = inspect_dataset(store=store, name="tiny", verify=True).problems
+    thorough = inspect_dataset(store=store, name="tiny", reading=unwatched).problems
 
     assert [problem.partition("; ")[0].partition(": ")[2] for problem in quick[:2]] == [
         "is missing",

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from data_pipeline.dataset.inspect import inspect_dataset, odd_beginnings
 from data_pipeline.dataset.manifest import BYTES_PER_TOKEN, DatasetManifest, manifest_key, manifest_to_json, rows_in_words
 from data_pipeline.dataset.tokens import oddity_of
+from data_pipeline.progress import unwatched
 from tests.data_pipeline.dataset.built import build
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
@@ -68,7 +69,7 @@ def test_a_manifest_that_is_right_in_size_and_digest_and_wrong_in_meaning(mistak
     data, dtype, words = MISTAKES[mistake]
     store = MemoryStore()
     manifest = put_shard(store, tokenizer, data, dtype=dtype)
-    (problem,) = inspect_dataset(store=store, name="tiny", verify=True).problems
+    (problem,) = inspect_dataset(store=store, name="tiny", reading=unwatched).problems
     assert problem.startswith(f"{store.url(manifest.shards[0].key)}: ")
     assert words in problem
     assert problem.endswith("; or rebuild the dataset with `braid data build`")
@@ -79,7 +80,7 @@ def test_a_manifest_that_is_right_in_size_and_digest_and_wrong_in_meaning(mistak
 def test_tokens_are_counted_in_documents_and_shares(tokenizer: Tokenizer) -> None:
     store = MemoryStore()
     put_shard(store, tokenizer, np.array([5, 6, 0, 7, 0, 8, 9, 4] * 10, dtype="<u2").tobytes())
-    report = inspect_dataset(store=store, name="tiny", verify=True)
+    report = inspect_dataset(store=store, name="tiny", reading=unwatched)
     assert report.problems == report.warnings == ()
     assert report.tokens is not None
     assert (report.tokens.num_documents, report.tokens.num_eos, report.tokens.eos_share, report.tokens.max_token) == (21, 20, 0.25, 9)
@@ -88,10 +89,12 @@ def test_tokens_are_counted_in_documents_and_shares(tokenizer: Tokenizer) -> Non
 def test_what_is_hardly_meant_is_a_warning(tokenizer: Tokenizer) -> None:
     store = MemoryStore()
     put_shard(store, tokenizer, np.full(80, 7, dtype="<u2").tobytes())
-    assert inspect_dataset(store=store, name="tiny", verify=True).warnings == ("eos (0) never occurs: no document ends; is eos_id right?",)
+    assert inspect_dataset(store=store, name="tiny", reading=unwatched).warnings == (
+        "eos (0) never occurs: no document ends; is eos_id right?",
+    )
     manifest = put_shard(store, tokenizer, np.array([0, 0, 0, 7] * 20, dtype="<u2").tobytes())
     store.objects[manifest_key("tiny")] = manifest_to_json(replace(manifest, shards=manifest.shards * 2))
-    assert inspect_dataset(store=store, name="tiny", verify=True).warnings == (
+    assert inspect_dataset(store=store, name="tiny", reading=unwatched).warnings == (
         "1 of 2 shards repeat another one: their tokens come twice in each epoch",
         "75 % of the tokens are eos (0): padding, or another dtype?",
     )
@@ -100,7 +103,7 @@ def test_what_is_hardly_meant_is_a_warning(tokenizer: Tokenizer) -> None:
 def test_a_token_without_a_text_is_a_problem(tokenizer: Tokenizer) -> None:
     store = MemoryStore()
     put_shard(store, tokenizer, np.array([0, 60_000] * 20, dtype="<u2").tobytes(), vocab_size=2**16)
-    (problem,) = inspect_dataset(store=store, name="tiny", verify=True).problems
+    (problem,) = inspect_dataset(store=store, name="tiny", reading=unwatched).problems
     assert problem.startswith("token 60000 is in the shards, and the dataset's tokenizer has ")
 
 

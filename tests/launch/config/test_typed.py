@@ -93,7 +93,7 @@ def test_a_field_that_takes_a_text_takes_any_as_it_is_or_refuses_it_by_key(key: 
 
 
 @given(
-    key=st.sampled_from(sorted(key for key in _all_keys(RunConfig) if not key.startswith("model."))),
+    key=st.sampled_from(sorted(_all_keys(RunConfig))),
     text=st.one_of(TEXTS, st.integers().map(str), st.floats().map(str)),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

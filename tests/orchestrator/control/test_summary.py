@@ -32,6 +32,7 @@ def test_the_one_furthest_behind_is_that_of_the_earlier_phase_then_step_then_lon
     assert behind(rank(0, step=3), rank(1, phase=Phase.LOADING, step=9)) == 1
     assert behind(rank(0, step=3), rank(1, step=2), rank(2, step=3)) == 1
     assert behind(rank(0, step=3, begun=4), rank(1, step=3, begun=3), rank(2, step=3, begun=4)) == 1
+    assert behind(rank(0, evaluated=4), rank(1, evaluated=3), rank(2, evaluated=4)) == 1
     assert behind(rank(0), rank(1, last_progress_s=5.0), rank(2, last_progress_s=4.0)) == 1
     assert behind(rank(0), rank(1, step=2, last_progress_s=4.0), rank(2, step=2, last_progress_s=5.0), rank(3, step=2)) == 2
 

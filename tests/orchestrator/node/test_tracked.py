@@ -41,6 +41,14 @@ def test_a_beat_without_a_new_step_is_a_sign_of_life_but_no_progress():
     assert (report.silent_s, report.last_progress_s, report.age_s) == (8.0, 9.0, 10.0)
 
 
+def test_a_long_look_at_held_out_text_gets_somewhere_with_every_batch():
+    report = aged(
+        told(training(5), Beat(phase=Phase.TRAINING, step=5, evaluated=1), Beat(phase=Phase.TRAINING, step=5, evaluated=2)), now_s=10.0
+    )
+
+    assert report.last_progress_s == 7.0
+
+
 def test_a_beat_that_says_no_loss_keeps_the_last_one():
     measured = StepMetrics(loss=2.5, grad_norm=1.0, tokens=64)
 

@@ -36,6 +36,7 @@ def trained(config: RunConfig, directory: Path) -> list[StepRecord]:
     create(config)
     attempt = run_attempt(config, 1, directory)
     last = attempt.workers[0].last(Beat).metrics
+    assert attempt.workers[0].last(Beat).evaluated == (6 if config.eval.dataset else 0), "a long look at it is no pause"
     records = read_ledger(run_store_of(config))[1]
     assert last.eval_loss == records[-1].eval_loss, "what was measured last stays told"
     assert proof_on(config).ok

@@ -1,0 +1,25 @@
+"""How far long work is: bars on stderr, where that is a terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+
+from launch.commands.terminal import console
+
+Done = Callable[[int, int], None]
+"""Takes how much is done, of how much."""
+
+
+@contextmanager
+def bars(*, of_bytes: bool = False) -> Iterator[Callable[[str], Done]]:
+    """Begins a bar for a part of the work, given its description."""
+    on = console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn() if of_bytes else MofNCompleteColumn())
+    with Progress(*columns, console=on, transient=True, disable=not on.is_terminal) as progress:
+
+        def begin(description: str) -> Done:
+            task = progress.add_task(description, total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        yield begin
