@@ -4,6 +4,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,14 @@ from tokenizers import Encoding, Tokenizer
 
 from data_pipeline.dataset.corpus_form import may_leave_out, to_encode_corpus, unknown_token
 from data_pipeline.dataset.tokenizer import library_errors, tokenizer_from_json, vocab_size_of
+from data_pipeline.dataset.windows import Apart, Piece, joined, windows
 from data_pipeline.errors import TokenizerInvalid
 
 Tokens = NDArray[np.uint32]
 _BATCH_SIZE_CHARACTERS = 2**20
+_SHARED = 2**-6
+"""Of a window, with the next one."""
+_WINDOWS_AT_ONCE = 4
 _LARGEST_SHARE_LEFT_OUT = 0.01
 """Of a batch's text. Normalizers make one character of two, which looks like leaving one out."""
 _NO_TEXT = ("C", "Z", "M")
@@ -33,26 +38,56 @@ class Encoder:
     """The id that stands for text which the tokenizer doesn't know; -1 where there is none."""
     needs_offsets: bool
     """Whether text may be left out before the model sees it, so that one must look."""
+    long_characters: int = 2**20
+    """A document with more of them is encoded in windows."""
     num_unknown: int = 0
     """Tokens so far that stand for unknown text."""
 
     def encode(self, documents: Iterable[str]) -> Iterator[Tokens]:
         """The tokens of each document, in order, without eos. Raises TokenizerInvalid for text that can't be encoded."""
-        for batch in _batches(documents):
-            documents_ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in self._encodings_of(batch)]
-            tokens = self.id_of[np.concatenate(documents_ids)]
-            if np.any(tokens == self.lost):
-                raise self._loses(batch)
-            self.num_unknown += int(np.count_nonzero(tokens == self.unknown))
-            ends = np.cumsum([len(ids) for ids in documents_ids])
-            for ids, end in zip(documents_ids, ends, strict=True):
-                yield tokens[end - len(ids) : end]
+        for batch in _batches(documents, self.long_characters):
+            is_long = len(batch) == 1 and len(batch[0]) > self.long_characters
+            for tokens in [self._encode_long(batch[0])] if is_long else self._tokens_of(self._encodings_of(batch), batch):
+                self.num_unknown += int(np.count_nonzero(tokens == self.unknown))
+                yield tokens
 
-    def _encodings_of(self, batch: list[str]) -> list[Encoding]:
+    def _encode_long(self, document: str) -> Tokens:
+        """What encoding the document at once gives, which takes the library some 400 bytes per token."""
+        size = self.long_characters // _WINDOWS_AT_ONCE
+        while size < len(document):
+            overlap = int(_SHARED * size)
+            try:
+                return np.concatenate([*joined(self._pieces(document, size, overlap), overlap=overlap)])
+            except Apart:
+                size *= 4
+        (tokens,) = self._tokens_of(self._encodings_of([document]), [document])
+        return tokens
+
+    def _pieces(self, document: str, size: int, overlap: int) -> Iterator[Piece]:
+        places = windows(len(document), size=size, overlap=overlap)
+        for first in range(0, len(places), _WINDOWS_AT_ONCE):
+            some = places[first : first + _WINDOWS_AT_ONCE]
+            texts = [document[one.start : one.stop] for one in some]
+            encodings = self._encodings_of(texts, with_offsets=True)
+            for one, encoding, ids in zip(some, encodings, self._tokens_of(encodings, texts), strict=True):
+                yield Piece(start=one.start, ids=ids, span=partial(_span, encoding))
+
+    def _tokens_of(self, encodings: list[Encoding], batch: list[str]) -> list[Tokens]:
+        """The tokenizer's own ids."""
+        documents_ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        tokens = self.id_of[np.concatenate(documents_ids)]
+        if np.any(tokens == self.lost):
+            raise self._loses(batch)
+        ends = np.cumsum([len(ids) for ids in documents_ids])
+        return [tokens[end - len(ids) : end] for ids, end in zip(documents_ids, ends, strict=True)]
+
+    def _encodings_of(self, batch: list[str], *, with_offsets: bool = False) -> list[Encoding]:
         with library_errors("the tokenizer can't encode the corpus"):
-            if not self.needs_offsets:
+            if not (self.needs_offsets or with_offsets):
                 return self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
             encodings = self.tokenizer.encode_batch(batch, add_special_tokens=False)
+        if not self.needs_offsets:
+            return encodings
         places = [_uncovered(text, encoding.offsets) for text, encoding in zip(batch, encodings, strict=True)]
         if sum(map(len, places)) > _LARGEST_SHARE_LEFT_OUT * sum(map(len, batch)):
             raise TokenizerInvalid(
@@ -87,16 +122,22 @@ def build_encoder(tokenizer: Tokenizer, eos_id: int) -> Encoder:
     return Encoder(tokenizer=encodes, id_of=id_of, lost=lost, unknown=unknown, needs_offsets=may_leave_out(as_given))
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Groups of documents that are large enough to keep every core busy and small enough for memory."""
+def _span(encoding: Encoding, token: int) -> tuple[int, int]:
+    span = encoding.token_to_chars(token)
+    assert span is not None, "without special tokens, each has its text"
+    return span
+
+
+def _batches(documents: Iterable[str], long_characters: int) -> Iterator[list[str]]:
+    """Groups of documents that are large enough to keep every core busy and small enough for memory; a long one is alone."""
     batch: list[str] = []
     num_characters = 0
     for document in documents:
-        batch.append(document)
-        num_characters += len(document)
-        if num_characters >= _BATCH_SIZE_CHARACTERS:
+        if batch and (num_characters >= _BATCH_SIZE_CHARACTERS or len(document) > long_characters):
             yield batch
             batch, num_characters = [], 0
+        batch.append(document)
+        num_characters += len(document)
     if batch:
         yield batch
 

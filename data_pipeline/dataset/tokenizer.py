@@ -16,6 +16,7 @@ EOS_TOKEN = "<|endoftext|>"
 _EOS_TOKENS = (EOS_TOKEN, "<|end_of_text|>", "</s>", "<eos>")
 SMALLEST_VOCAB_SIZE = 257
 """Tokens of the smallest byte-level BPE: one for every byte, and eos."""
+_PIECE_CHARACTERS = 2**20
 _LARGEST_VOCAB_SIZE = 2**24
 
 
@@ -28,8 +29,15 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS_TOKEN], initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(documents, trainer)
+    tokenizer.train_from_iterator(_in_pieces(documents), trainer)
     return tokenizer
+
+
+def _in_pieces(documents: Iterable[str]) -> Iterator[str]:
+    """The library takes many bytes for each character of a text; a word that is cut here and there teaches nothing."""
+    for document in documents:
+        for start in range(0, len(document), _PIECE_CHARACTERS):
+            yield document[start : start + _PIECE_CHARACTERS]
 
 
 def load_tokenizer(path: Path) -> tuple[Tokenizer, bytes]:
