@@ -60,7 +60,8 @@ def lost_output(error: BaseException | None) -> str:
     reason = ""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.write("\n" if is_suspect and not reason else "")
+            if is_suspect and not reason:
+                stream.write("\n")
             stream.flush()
         except OSError as error:
             reason = reason or error.strerror or str(error)
