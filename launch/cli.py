@@ -4,6 +4,7 @@ Exit status: 0 good, 1 the thing asked about is not, 2 the request can't be done
 3 a followed run was stopped, 4 a run that is followed, or to be stopped, does not answer: it may have ended, and it may go on.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,6 +45,9 @@ GROUPS = {"data": data.app, "cluster": cluster.app, "nodes": nodes.app}
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status for an error that a person can put right; others keep their traceback, because they are bugs."""
     prepare_output()
+    if _is_nowhere():
+        _complain("the directory that this was typed in is not there any more; `cd` to one that is")
+        return 2
     ending: BaseException | None = None
     try:
         app(args=None if arguments is None else list(arguments))
@@ -53,6 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"what was to be told could not be written: {lost}")
         return 2
     return 0 if ending is None else _status_of(ending)
+
+
+def _is_nowhere() -> bool:
+    """Whether the working directory was removed: torch and Ray end a process there, whatever it is to do."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _status_of(ending: BaseException) -> int:

@@ -88,6 +88,7 @@ ERRORS: dict[str, Kind] = {
     "Superseded": Kind(is_expected=True),
     "JournalBroken": Kind(is_expected=True),
     "DataError": Kind(is_expected=True),
+    "HomeUnknown": Kind(is_expected=True),
     "StoreUnavailable": Kind(cause="store"),
     "AccessDenied": Kind(cause="access"),
     "BucketMissing": Kind(cause="access"),

@@ -46,7 +46,7 @@ ONLY_IN = {
 }
 """Package → the only places that import it: beginnings of paths, `*` for any folder."""
 
-DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors")
+DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors", "data_pipeline.paths")
 """What the rooms of the data pipeline have in common."""
 SHARED = (
     "orchestrator.attended",
@@ -69,6 +69,7 @@ MAY_IMPORT = {
     "model/": ("model",),
     "data_pipeline/config.py": (),
     "data_pipeline/errors.py": (),
+    "data_pipeline/paths.py": (),
     "data_pipeline/store/": ("data_pipeline.store", *DATA_PIPELINE),
     "data_pipeline/order/": ("data_pipeline.order",),
     "data_pipeline/sources/": ("data_pipeline.sources", *DATA_PIPELINE),
@@ -99,7 +100,7 @@ MAY_IMPORT = {
         "data_pipeline.store.protocol",
     ),
     "orchestrator/control/": ("orchestrator.control", *RECORDS, "data_pipeline.store.protocol"),
-    "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", "data_pipeline.config", "data_pipeline.store"),
+    "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", *DATA_PIPELINE, "data_pipeline.store"),
     "orchestrator/fleet/": ("orchestrator.fleet", "orchestrator.node.agent", "orchestrator.node.orders", "orchestrator.control", *RECORDS),
     "orchestrator/ray_backend/": (
         "orchestrator.ray_backend",
@@ -114,7 +115,7 @@ MAY_IMPORT = {
     "launch/status.py": (),
     "launch/units.py": (),
     "launch/servers/": (),
-    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", "data_pipeline.config"),
+    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", "data_pipeline.config", "data_pipeline.paths"),
     "launch/runs/": ("launch.runs", "launch.config", *LAUNCH, "orchestrator", "model.train.metrics", "data_pipeline"),
     "launch/weights/": ("launch.weights", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
     "launch/machine/": ("launch.machine", "launch.runs.connection", *LAUNCH, "orchestrator.records", "model", "data_pipeline"),
@@ -173,6 +174,7 @@ NO_TORCH = (
     "model/weights/hf/serving.py",
     "data_pipeline/config.py",
     "data_pipeline/errors.py",
+    "data_pipeline/paths.py",
     "data_pipeline/store/",
     "data_pipeline/sources/",
     "data_pipeline/dataset/",

@@ -1,8 +1,7 @@
 """The front door to object stores: from a config to a store."""
 
-from pathlib import Path
-
 from data_pipeline.config import StorageConfig
+from data_pipeline.paths import expanded
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore
 
@@ -11,7 +10,7 @@ def open_store(storage: StorageConfig, *, holds: str = "") -> ObjectStore:
     """The store at `storage.root`. Asks it nothing yet: a missing bucket or directory shows at the first operation.
 
     `holds`: what is there for certain, a directory of keys: a root without it is a place where the store is not mounted now.
-    Raises AccessDenied where an S3 store has no credentials by `storage.deadline_s`.
+    Raises HomeUnknown, and AccessDenied where an S3 store has no credentials by `storage.deadline_s`.
 
     An S3 store belongs to the process that opened it: open another one after a fork.
     """
@@ -19,4 +18,4 @@ def open_store(storage: StorageConfig, *, holds: str = "") -> ObjectStore:
         from data_pipeline.store.s3 import open_s3  # here, so that a directory store costs no s3fs
 
         return open_s3(storage)
-    return LocalStore(Path(storage.root).expanduser().absolute(), deadline_s=storage.deadline_s, holds=holds)
+    return LocalStore(expanded(storage.root), deadline_s=storage.deadline_s, holds=holds)

@@ -12,12 +12,15 @@ from rich.console import Console, RenderableType
 
 from launch.show.answer_json import answer_json
 
+MIN_COLUMNS = 60
 T = TypeVar("T")
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Prints what it is given, and takes nothing in it for markup."""
-    return Console(stderr=stderr, markup=False, emoji=False)
+    """Prints what it is given, and takes nothing in it for markup. What has no room is wrapped by the terminal rather than left out."""
+    made = Console(stderr=stderr, markup=False, emoji=False)
+    made.width = max(made.width, MIN_COLUMNS)
+    return made
 
 
 def tell(line: str) -> None:
@@ -60,7 +63,8 @@ def lost_output(error: BaseException | None) -> str:
     reason = ""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.write("\n" if is_suspect and not reason else "")
+            if is_suspect and not reason:
+                stream.write("\n")
             stream.flush()
         except OSError as error:
             reason = reason or error.strerror or str(error)

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from data_pipeline.paths import expanded
 from launch.config.keys import near
 from launch.config.text import one_line, parse_yaml
 from launch.errors import ConfigError
@@ -19,7 +20,7 @@ def shipped_recipes() -> list[str]:
 
 def find_recipe(recipe: Path | str) -> Path:
     """The recipe at this path, or the shipped one of this name. Raises ConfigError."""
-    for candidate in (Path(recipe).expanduser(), RECIPES / f"{recipe}.yaml"):
+    for candidate in (expanded(str(recipe)), RECIPES / f"{recipe}.yaml"):
         if candidate.is_file():
             return candidate
     shipped = shipped_recipes()

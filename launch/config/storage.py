@@ -2,9 +2,9 @@
 
 import dataclasses
 import shlex
-from pathlib import Path
 
 from data_pipeline.config import StorageConfig
+from data_pipeline.paths import HomeUnknown, expanded
 from launch.errors import ConfigError
 
 DEFAULT_ROOT = "~/.braid/store"
@@ -29,10 +29,17 @@ def absolute_root(storage: StorageConfig) -> StorageConfig:
     """A directory as an absolute path, since workers run in other directories than the person who names it."""
     if storage.is_s3:
         return storage
-    return dataclasses.replace(storage, root=str(Path(storage.root).expanduser().absolute()))
+    return dataclasses.replace(storage, root=str(expanded(storage.root)))
 
 
 def storage_hint(storage: StorageConfig) -> str:
     """The options that let another command find this store, as one types them in a shell; empty where it is the default."""
-    root = "" if storage.root == storage_of(DEFAULT_ROOT).root else f" --storage {shlex.quote(storage.root)}"
+    root = "" if _is_default(storage) else f" --storage {shlex.quote(storage.root)}"
     return root + (f" --endpoint-url {shlex.quote(storage.endpoint_url)}" if storage.endpoint_url else "")
+
+
+def _is_default(storage: StorageConfig) -> bool:
+    try:
+        return storage.root == storage_of(DEFAULT_ROOT).root
+    except HomeUnknown:
+        return False

@@ -69,7 +69,11 @@ def judge_kernels(index: int, wrong: str, took_s: float) -> Check:
     return Check(name=name, level="fail", found=wrong, remedy=remedy)
 
 
-def judge_disk(path: str, free_bytes: int) -> Check:
+def judge_disk(path: str, free_bytes: int, *, is_usable: bool) -> Check:
+    """`is_usable`: it is a directory that can be written to, or can become one."""
+    if not is_usable:
+        remedy = "set BRAID_HOME to a directory that can be written to"
+        return Check(name="disk", level="fail", found=f"{path} can't be written to, or is no directory", remedy=remedy)
     found = f"{human(free_bytes)}B free at {path}"
     if free_bytes >= MIN_DISK_BYTES:
         return Check(name="disk", level="ok", found=found)

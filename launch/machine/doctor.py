@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import os
 import shutil
 import sys
 import time
@@ -47,7 +48,8 @@ def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], list[Ch
     yield from _packages()
     yield _gpus()
     yield from _kernels()
-    yield judge_disk(str(home), shutil.disk_usage(_existing(home)).free)
+    there = _existing(home)
+    yield judge_disk(str(home), shutil.disk_usage(there).free, is_usable=there.is_dir() and os.access(there, os.W_OK | os.X_OK))
     yield judge_memory(_available_bytes())
     yield from check_store(storage)
     if storage.is_s3:

@@ -79,6 +79,7 @@ def _let_go(store: ObjectStore, config: RunConfig) -> None:
 def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, address: str, tell: Tell) -> None:
     """Goes on with an ended run, changed by `overrides`; withdraws a stop that is under way; gives a run without a controller a new one.
 
+    What a run without a checkpoint began from is held anew, or said to be gone.
     Raises WrongMoment, ConfigError, NoSuchRun, NotReachable, StoreError.
     """
     record = read_run(storage, name)
@@ -88,6 +89,8 @@ def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, addre
     with connected(address, config, tell=tell) as connection:
         if record.has_ended:
             connection.wait_until_controller_is_gone(record.identity, storage)
+            if not record.state.committed_step:
+                settle_start(config, record.store)
             version = add_config(record.run_store, config) if overrides else record.version
             _ask_in_journal(record, terms_of(config, version))
         elif (handle := connection.find_controller(record.identity, storage)) is not None:

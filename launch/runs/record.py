@@ -158,7 +158,9 @@ def run_names(store: ObjectStore) -> list[str]:
 
 def _no_such_run(store: ObjectStore, storage: StorageConfig, name: str) -> str:
     names = run_names(store)
-    if near := difflib.get_close_matches(name, names):
+    if name in names:
+        there = "its name is there, its journal is not; was its folder moved or deleted? Put it back"
+    elif near := difflib.get_close_matches(name, names):
         there = f"did you mean {' or '.join(near)}?"
     elif names:
         there = f"`braid runs{storage_hint(storage)}` lists those that are; or choose another store with --storage"

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from data_pipeline.paths import expanded
 from orchestrator.identity import RunIdentity
 from orchestrator.records.keys import LOGS
 
@@ -14,7 +15,8 @@ KEPT_ATTEMPTS = 10
 
 
 def home_directory() -> Path:
-    return Path(os.environ.get("BRAID_HOME") or "~/.braid").expanduser().absolute()
+    """Raises HomeUnknown."""
+    return expanded(os.environ.get("BRAID_HOME") or "~/.braid")
 
 
 def run_directory(run: RunIdentity) -> Path:

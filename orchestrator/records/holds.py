@@ -7,6 +7,7 @@ mark afterwards: at least one of the two sees the other.
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from contextlib import contextmanager, suppress
 
 from data_pipeline.store.protocol import AccessDenied, ObjectStore, StoreError
 from orchestrator.config import RunConfig
+from orchestrator.records.journal import ended_at_s
 from orchestrator.records.keys import DOOMED, HOLDS, JOURNAL, MANIFEST, checkpoint_directory, checkpoint_of, hold_key, hold_of, store_of_run
 from orchestrator.records.manifest import CheckpointManifest, find_checkpoint
 from orchestrator.records.origin import find_start, start_store
 
 VOID_AFTER_S = 24 * 3600.0
-"""How long a hold counts whose holder is no run: a submission that was killed, or a command that reads."""
+"""How long a hold counts whose holder is no run, or has ended: a killed submission, a command that reads, a run that was stopped."""
 DECIDED_WITHIN_S = 10.0
 DECIDED_POLL_S = 0.1
 log = logging.getLogger(__name__)
@@ -64,12 +66,23 @@ def doom(run_store: ObjectStore, directory: str) -> bool:
 
 
 def remove_void_holds(store: ObjectStore, run: str, *, now_s: float) -> None:
-    """Removes holds on checkpoints of `run` that are old and whose holder never became a run. `store` is the storage root."""
+    """Removes old holds on checkpoints of `run` whose holder never became a run, or has ended: a resume would hold again what is left.
+
+    `store` is the storage root.
+    """
     run_store = store_of_run(store, run)
     for info in run_store.list(HOLDS):
         found = hold_of(info.key)
-        if found is not None and now_s - info.modified_at_s > VOID_AFTER_S and not store_of_run(store, found[2]).list(JOURNAL):
+        if found is not None and now_s - max(info.modified_at_s, _idle_since_s(store_of_run(store, found[2]))) > VOID_AFTER_S:
             run_store.delete(info.key)
+
+
+def _idle_since_s(holder: ObjectStore) -> float:
+    """Since when nothing of the run that holds needs it: of one that goes on, or waits, no time is."""
+    if not holder.list(JOURNAL):
+        return 0.0
+    ended_s = ended_at_s(holder)
+    return math.inf if ended_s is None else ended_s
 
 
 def _held(

@@ -25,6 +25,8 @@ from orchestrator.records.keys import JOURNAL, JOURNAL_SUMMARIES, journal_key, j
 
 SUMMARY_EVERY = 500
 NUM_PARALLEL_READS = 16
+ENDED = {"is": "ended"}
+"""How an entry says that the run has ended: `changes` of `Stage.ENDED`."""
 NOTHING: dict[str, Any] = {}
 E = TypeVar("E")
 Kinds = Mapping[str, type[E]]
@@ -62,6 +64,13 @@ def read_journal(store: ObjectStore, kinds: Kinds[E]) -> list[Entry[E]]:
         if entry.sequence != expected:
             raise JournalBroken(f"{store.url(journal_key(expected))} is missing while later entries exist; {RESTORE}")
     return entries
+
+
+def ended_at_s(store: ObjectStore) -> float | None:
+    """When the run of this journal ended, by the store's clock; None while it goes on, and where there is none. Raises JournalBroken."""
+    entries = store.list(JOURNAL)
+    decided = _load(store, entries[-1].key).get("decided") if entries else None
+    return entries[-1].modified_at_s if decided and decided.get("stage") == ENDED else None
 
 
 class Journal(Generic[E]):

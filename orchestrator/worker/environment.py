@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipeline.paths import expanded
 from orchestrator.messages import Assign
 
 
@@ -33,8 +33,8 @@ def read_environment(variables: Mapping[str, str]) -> WorkerEnvironment:
 
 
 def cache_dir(variables: Mapping[str, str]) -> Path:
-    home = variables.get("BRAID_HOME") or os.path.join(variables.get("HOME", "."), ".braid")
-    return Path(home).expanduser() / "cache"
+    """Raises HomeUnknown."""
+    return expanded(variables.get("BRAID_HOME") or "~/.braid") / "cache"
 
 
 def torch_variables(assign: Assign) -> dict[str, str]:

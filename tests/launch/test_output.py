@@ -1,8 +1,10 @@
 """What commands print, wherever it goes and whatever is in it."""
 
 import errno
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +90,35 @@ def test_no_command_takes_a_full_stdout_for_success(arguments: list[str], stored
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr("sys.stdout", full)
         assert stored(*arguments).status == 2
+
+
+def test_a_full_stderr_to_which_nothing_is_told_is_no_trouble(stored: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr("sys.stderr", io.TextIOWrapper(full, write_through=True))
+        assert stored("runs").status == 0
+
+
+def test_a_directory_that_was_removed_is_one_line(stored: Braid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in (["stop", "first"], ["doctor"], ["runs", "--storage", "here"]):
+        done = stored(*command)
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert "not there any more; `cd` to one that is" in done.err
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20"])
+def test_nothing_is_left_out_for_want_of_columns(columns: str, stored: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    told = stored("runs").out
+    assert all(word in told for word in ("first", "running", "restarts"))
+
+
+def test_a_run_whose_folder_was_deleted_is_not_taken_for_a_mistyped_name(stored: Braid) -> None:
+    shutil.rmtree(stored.root / "runs" / "first")
+    done = stored("status", "first")
+    assert (done.status, "its name is there, its journal is not" in done.err) == (2, True)
 
 
 def test_what_looks_like_markup_is_told_as_it_is(braid: Braid) -> None:

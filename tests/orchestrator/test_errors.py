@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import data_pipeline.errors
+import data_pipeline.paths
 import data_pipeline.store.protocol
 import orchestrator.codec
 import orchestrator.errors
@@ -24,7 +25,7 @@ from orchestrator.errors import (
     is_expected,
 )
 
-HOMES = (orchestrator.errors, orchestrator.codec, data_pipeline.errors, data_pipeline.store.protocol, torch)
+HOMES = (orchestrator.errors, orchestrator.codec, data_pipeline.errors, data_pipeline.paths, data_pipeline.store.protocol, torch)
 EXPECTED = (
     Fenced, ConfigMismatch, NoCheckpoint, CheckpointCorrupt, KernelsWrong, Superseded, JournalBroken, DecodeError, StoreError, KeyMissing,
     Diverged, AccessDenied, StoreUnavailable, DataError, CacheUnusable, ShardCorrupt,

@@ -105,3 +105,11 @@ def test_rays_memory_monitor_is_looked_at_where_there_is_a_cluster(
 def test_where_there_is_no_cluster_there_is_no_memory_monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAID_HOME", str(tmp_path))
     assert levels(check_cluster("", {})) == {"cluster": "ok"}
+
+
+@pytest.mark.parametrize("below", ["", "home"])
+def test_a_home_that_can_not_be_one_fails(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = examine(storage_of(str(tmp_path)), home=tmp_path / "file" / below, cluster=list)
+    disk = next(check for check in found if check.name == "disk")
+    assert (disk.level, disk.remedy) == ("fail", "set BRAID_HOME to a directory that can be written to")

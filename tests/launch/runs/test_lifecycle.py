@@ -119,6 +119,16 @@ def test_a_run_that_waits_for_nodes_keeps_what_it_is_to_begin_from(tmp_path: Pat
     assert held_checkpoints(run_store_of(store_at(tmp_path), "first")) == {(5, 1)}
 
 
+def test_a_resumed_run_that_never_saved_holds_again_what_it_begins_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hold may have lapsed since it ended; where the checkpoint went too, that is said before anything starts."""
+    put_checkpoint(tmp_path, stored_run(tmp_path), attempt=1, step=5)
+    config = stored_run(tmp_path, (stop(now=True), gone(0)), "name=second", "start.run=first", "start.step=5")
+    connect_to(None, monkeypatch)
+    lifecycle.resume(config.storage, "second", [], address="head:6379", tell=print)
+    older = run_store_of(store_at(tmp_path), "first")
+    assert held_checkpoints(older) == {(5, 1)}
+
+
 def test_a_run_whose_controller_can_not_begin_gives_its_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_checkpoint(tmp_path, stored_run(tmp_path), attempt=1, step=5)
     put_dataset(tmp_path)

@@ -124,8 +124,8 @@ def test_where_nothing_can_be_written_one_reads_all_the_same(exchange: Exchange)
         assert manifest.step == 3
 
 
-def test_holds_of_what_never_became_a_run_lapse(exchange: Exchange):
-    """A submission and a reader that were killed. What a run holds that waits or was stopped stays: it may yet begin."""
+def test_holds_of_what_never_became_a_run_lapse():
+    """A submission and a reader that were killed. What a run holds that waits stays: it may yet begin."""
     now_s = [1000.0]
     root = MemoryStore(clock=lambda: now_s[0])
     run_store = with_prefix(root, "runs/first")
