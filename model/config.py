@@ -4,10 +4,10 @@ from dataclasses import dataclass, fields
 
 from model.mixers.registry import MIXERS, MixerConfigs
 from model.parallel.config import ParallelConfig, validate_heads, validate_rows
-from model.require import require_at_most, require_finite, require_positive
+from model.require import require_finite, require_positive
 
-MOST_PARTS = 2**14
-"""Layers or heads: they are gone through one by one."""
+MOST_LAYERS_OR_HEADS = 10_000
+"""More than any model has, and few enough to look at one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class ModelConfig(MixerConfigs):
             raise ValueError(f"model.layer_pattern={self.layer_pattern!r}: use words out of {', '.join(MIXERS)}: 'gdn gdn gdn attn'")
         for field in fields(self):
             require_finite("model", field.name, getattr(self, field.name))
-        for name in ("num_layers", "num_heads", "gdn_num_key_heads", "gdn_num_value_heads"):
-            require_at_most("model", name, getattr(self, name), MOST_PARTS)
+            if field.name.endswith(("_layers", "_heads")) and getattr(self, field.name) > MOST_LAYERS_OR_HEADS:
+                raise ValueError(f"model.{field.name}={getattr(self, field.name)}: use {MOST_LAYERS_OR_HEADS:,} or less")
         for name in ("vocab_size", "d_model", "num_layers", "num_heads", "ffn_width", "norm_eps"):
             require_positive("model", name, getattr(self, name))
         for kind in dict.fromkeys(kinds):

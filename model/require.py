@@ -16,12 +16,6 @@ def require_positive(section: str, name: str, value: float) -> None:
         raise ValueError(f"{section}.{name}={value}: must be positive; use {'1 or more' if isinstance(value, int) else 'a number above 0'}")
 
 
-def require_at_most(section: str, name: str, value: int | None, most: int) -> None:
-    """Raises ValueError for a number above `most`, which is more than anybody means."""
-    if value is not None and value > most:
-        raise ValueError(f"{section}.{name}={value}: is more than any model has; use {most} or less")
-
-
 def one_of(numbers: Sequence[int]) -> str:
     """1, 2 or 4."""
     *first, last = map(str, numbers)

@@ -65,10 +65,18 @@ def to_json(value: Any) -> bytes:
 
 def from_json(cls: type[T], data: bytes, where: str = "") -> T:
     try:
-        plain = json.loads(data)
+        plain = load_json(data)
     except ValueError as error:
         raise DecodeError(f"{where or cls.__name__}: not JSON ({error})") from error
     return from_plain(cls, plain, where)
+
+
+def load_json(data: bytes) -> Any:
+    """JSON's own types. Raises ValueError for what is no JSON, or is nested deeper than anything that is stored."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def digest(value: Any) -> str:

@@ -171,7 +171,7 @@ def decode_order(line: bytes) -> WorkerOrder:
 
 def _decode(kinds: dict[str, Any], line: bytes, what: str) -> Any:
     try:
-        plain = json.loads(line)
+        plain = codec.load_json(line)
         kind = kinds[plain.pop("kind")]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise codec.DecodeError(f"not {what}: {line[:80]!r}; is another version of braid installed there?") from error

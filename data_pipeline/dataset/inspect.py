@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest, manifest_key
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, vocab_size_of
 from data_pipeline.dataset.tokens import HEAD_BYTES, ShardTokens, TokenCount, oddity_of, whole_tokens
@@ -43,7 +43,7 @@ def inspect_dataset(*, store: ObjectStore, name: str, reading: Progress | None =
     manifest = load_manifest(store, name)
     sizes = _sizes_beside(manifest.shards, store)
     count = TokenCount()
-    problems: list[str] = []
+    problems: list[str] = [] if manifest.num_tokens else [f"{store.url(manifest_key(name))}: its shards hold no tokens; {_REBUILD}"]
     for number, ref in enumerate(manifest.shards, start=1):
         if reading:
             reading(number, len(manifest.shards))
@@ -90,7 +90,7 @@ def _problem_of(ref: ShardRef, sizes: Mapping[str, int], manifest: DatasetManife
         return f"{url}: is missing; {_REBUILD}"
     if sizes[ref.key] != ref.size_bytes:
         return f"{url}: has {sizes[ref.key]} bytes, the manifest says {ref.size_bytes}; {_REBUILD}"
-    if count is None or not ref.size_bytes:
+    if count is None:
         return ""
     digest, tokens, oddity = hashlib.sha256(), ShardTokens(manifest=manifest, count=count), ""
     for start in range(0, ref.size_bytes, _READ_SIZE_BYTES):

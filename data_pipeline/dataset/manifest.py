@@ -142,7 +142,7 @@ def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
             raise ValueError("shards is not a list of objects")
         manifest = DatasetManifest(shards=tuple(ShardRef(**shard) for shard in shards), **fields)
         _check(manifest)
-    except (ValueError, TypeError, InvalidKey) as error:
+    except (ValueError, TypeError, RecursionError, InvalidKey) as error:
         reason = str(error).replace("\n", " ").replace("DatasetManifest.__init__() ", "").replace("ShardRef.__init__() ", "")
         raise ManifestInvalid(f"{where}: not a dataset manifest of this version ({reason}); rebuild it with `braid data build`") from error
     return manifest
@@ -161,7 +161,8 @@ def _check(manifest: DatasetManifest) -> None:
         _require(type(shard.key) is str, "shards.key")
         check_key(shard.key)
         _require(_is_count(shard.num_tokens), "shards.num_tokens")
-        _require(shard.size_bytes == shard.num_tokens * BYTES_PER_TOKEN[manifest.dtype], "shards.size_bytes")
+        size_bytes = shard.num_tokens * BYTES_PER_TOKEN[manifest.dtype]
+        _require(_is_count(shard.size_bytes) and shard.size_bytes == size_bytes, "shards.size_bytes")
         _require(type(shard.sha256) is str and _SHA256.fullmatch(shard.sha256) is not None, "shards.sha256")
 
 

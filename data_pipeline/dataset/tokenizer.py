@@ -1,5 +1,6 @@
 """Tokenizers, read from a Hugging Face `tokenizers` file or trained on the corpus itself."""
 
+import os
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ _LARGEST_VOCAB_SIZE = 2**24
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE of at most `vocab_size` tokens, eos included; the same documents give the same one. Raises TokenizerInvalid."""
-    if vocab_size < SMALLEST_VOCAB_SIZE:
-        raise TokenizerInvalid(f"vocab_size={vocab_size}: a byte-level BPE needs at least {SMALLEST_VOCAB_SIZE}")
+    if not SMALLEST_VOCAB_SIZE <= vocab_size <= _LARGEST_VOCAB_SIZE:
+        raise TokenizerInvalid(
+            f"vocab_size={vocab_size}: a byte-level BPE needs at least {SMALLEST_VOCAB_SIZE}, and {_LARGEST_VOCAB_SIZE} at most"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -53,7 +56,10 @@ def load_tokenizer(path: Path) -> tuple[Tokenizer, bytes]:
 
 def tokenizer_from_json(content: bytes, *, where: str) -> Tokenizer:
     """The tokenizer that is the content of a Hugging Face tokenizer.json. Raises TokenizerInvalid, whose message begins with `where`."""
-    with library_errors(f"{where}: not a Hugging Face tokenizers file, or of a newer version than {version('tokenizers')}"):
+    with (
+        _no_word_of_panics(),
+        library_errors(f"{where}: not a Hugging Face tokenizers file, or of a newer version than {version('tokenizers')}"),
+    ):
         return Tokenizer.from_buffer(content.removeprefix(BOM_UTF8))
 
 
@@ -66,6 +72,19 @@ def library_errors(what: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # which Rust raises, and which is no Exception
             raise
         raise TokenizerInvalid(f"{what} ({error}); update tokenizers, or give another tokenizer.json") from error
+
+
+@contextmanager
+def _no_word_of_panics() -> Iterator[None]:
+    """Keeps what Rust itself prints of a panic, maybe with all of its stack, from a terminal: `library_errors` says it."""
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def eos_id_of(tokenizer: Tokenizer, eos_token: str = "") -> int:

@@ -61,7 +61,7 @@ def _is_whole(path: Path, ref: ShardRef) -> bool:
 
 def _identity(path: Path) -> tuple[int, ...]:
     found = path.stat()
-    return found.st_size, found.st_ino, found.st_mtime_ns
+    return found.st_size, found.st_ino, found.st_ctime_ns  # no program can set the last one back
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -7,6 +7,8 @@ from data_pipeline.sources.unpack import packing_of
 
 _WIDE_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 """Byte order marks of encodings that are not UTF-8; UTF-32's begin like UTF-16's."""
+_ISO_2022 = re.compile(rb"\x1b\$[@A-D(-/]")
+"""How Chinese, Japanese or Korean in seven bits, which would pass for UTF-8, begins; no terminal is told so."""
 _WRITTEN_AS_TEXT = {b"%PDF-": "a PDF", b"%!PS": "PostScript", b"{\\rtf": "RTF", b"!<arch>\n": "an archive"}
 """Formats that may have no byte which text has not."""
 _BINARY = {
@@ -51,7 +53,7 @@ def not_text(head: bytes) -> str:
         return written
     num_controls = sum(byte in _CONTROLS for byte in head)
     if b"\0" not in head and num_controls <= _LARGEST_SHARE_OF_CONTROLS * len(head) and _is_utf8(head):
-        return ""
+        return "ISO-2022 text" if _ISO_2022.search(head) else ""
     if head[_TAR_MAGIC_AT:].startswith(_TAR):
         return "a tar archive"
     if _SAFETENSORS.match(head):

@@ -20,6 +20,11 @@ NOTHING = ("", "~", "null", "none")
 SAID = {"true": True, "yes": True, "on": True, "y": True, "1": True, "false": False, "no": False, "off": False, "n": False, "0": False}
 LONGEST_NUMBER = 40
 """Digits of a whole number: more than any setting needs, and few enough to compute with."""
+LARGEST_INT64 = 2**63 - 1
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+"""In which training computes: what is larger is infinite there."""
+LONGEST_S = 1e9
+"""31 years: locks and time spans raise at a few more."""
 _DECIMAL = re.compile(r"[+-]?[0-9]+(_[0-9]+)*(\.[0-9]*)?(e[+-]?[0-9]{1,9})?", re.IGNORECASE)
 _WITH_BASE = re.compile(r"[+-]?0(x[0-9a-f]+|o[0-7]+|b[01]+)", re.IGNORECASE)
 _NOT_FINITE = re.compile(r"([+-]?)\.(inf|nan)", re.IGNORECASE)
@@ -73,9 +78,22 @@ def value_of(hint: Any, value: Any, key: str, base: Any = None) -> Any:
         typed = _typed(inner, value, key, base)
     except _Unfit as error:
         raise ConfigError(f"{key}={value!r}: {wanted(hint, key)}") from error
-    if isinstance(typed, float) and not math.isfinite(typed):
-        raise ConfigError(f"{key}={value}: must be finite; use an ordinary number")
+    if problem := _beyond(typed, key):
+        raise ConfigError(f"{key}={value}: {problem}")
     return typed
+
+
+def _beyond(typed: Any, key: str) -> str:
+    """Why a number is none that a machine can compute with, or wait for, and what to use; "" for any other value."""
+    if isinstance(typed, float) and not math.isfinite(typed):
+        return "must be finite; use an ordinary number"
+    if isinstance(typed, float) and key.endswith("_s") and typed > LONGEST_S:
+        return f"more seconds than anything can wait; use {LONGEST_S:g} or less"
+    if isinstance(typed, float) and abs(typed) > LARGEST_FLOAT32:
+        return "infinite as a float32; use an ordinary number"
+    if type(typed) is int and abs(typed) > LARGEST_INT64:
+        return f"more than 64 bits hold; use {LARGEST_INT64} or less"
+    return ""
 
 
 def _typed(hint: Any, value: Any, key: str, base: Any) -> Any:

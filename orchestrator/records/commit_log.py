@@ -322,7 +322,7 @@ def _encode(entry: Entry) -> bytes:
 
 def _decode(data: bytes, key: str) -> Entry:
     try:
-        plain = json.loads(data)
+        plain = codec.load_json(data)
         kind = _KINDS[plain.pop("kind")]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise codec.DecodeError(f"{key}: not an entry of a commit log; written by another version of braid?") from error

@@ -204,7 +204,7 @@ def fill_journal(store: ObjectStore, kinds: Kinds[E], found: Salvage[E], *, at_s
 
 def _json_of(store: ObjectStore, key: str) -> Any | None:
     try:
-        plain = json.loads(store.get(key))
+        plain = codec.load_json(store.get(key))
     except ValueError:
         return None
     return plain if isinstance(plain, dict | list) and plain else None
@@ -222,7 +222,7 @@ def _encode(entry: Entry[E]) -> bytes:
 
 def _load(store: ObjectStore, key: str) -> Any:
     try:
-        return json.loads(store.get(key))
+        return codec.load_json(store.get(key))
     except ValueError as error:
         raise JournalBroken(f"{store.url(key)} is not JSON; {RESTORE}") from error
 

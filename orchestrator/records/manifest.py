@@ -8,7 +8,6 @@ The commit log holds the manifest's own digest, the manifest those of the files:
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 
 from data_pipeline.order.samples import epoch_and_offset, first_position
@@ -88,7 +87,7 @@ def read_manifest(store: ObjectStore, commit: Commit) -> CheckpointManifest:
     """The manifest that was committed. Raises CheckpointCorrupt when it is missing or another, codec.DecodeError for another version's."""
     data = read_verified(store, commit.manifest_key, commit.manifest_sha256)
     where = store.url(commit.manifest_key)
-    version = json.loads(data).get("version")
+    version = codec.load_json(data).get("version")
     if version != VERSION:
         raise codec.DecodeError(f"{where}: is of version {version}, this braid reads {VERSION}; use the braid that wrote it")
     return codec.from_json(CheckpointManifest, data, where)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from model.optim.config import OptimizerConfig
 from model.train.metrics import StepMetrics
 from orchestrator.config import RecoveryConfig
@@ -20,7 +22,10 @@ class Health:
         self._nonfinite = self._skipped = 0
 
     def check(self, step: int, metrics: StepMetrics, *, is_last: bool) -> None:
-        """Raises Diverged where too many updates in a row were left out. A run never ends on numbers that are not finite."""
+        """Raises Diverged where too many updates in a row were left out, or one led to weights that make no number of held-out text.
+
+        A run never ends on numbers that are not finite.
+        """
         self._nonfinite = 0 if metrics.is_finite else self._nonfinite + 1
         self._skipped = self._skipped + 1 if metrics.skipped else 0
         measured = f"step {step}: loss {metrics.loss:g}, gradient norm {metrics.grad_norm:g}"
@@ -28,6 +33,8 @@ class Health:
             limit = f"recovery.max_nonfinite={self._max_nonfinite}" if self._policy == "skip" else f"recovery.on_nonfinite={self._policy}"
             last = ", the last one of the run" if is_last else ""
             raise Diverged(f"{measured}: not finite, {_in_a_row(self._nonfinite)} ({limit}){last}; {REMEDY}")
+        if metrics.eval_loss is not None and not math.isfinite(metrics.eval_loss):
+            raise Diverged(f"{measured}: the loss of held-out text after it is {metrics.eval_loss:g}; {REMEDY}")
         if self._skipped > self._max_skipped:
             raise Diverged(f"{measured}: a spike, {_in_a_row(self._skipped)}; raise optimizer.skip_sigma, {REMEDY}")
 

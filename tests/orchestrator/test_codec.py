@@ -40,6 +40,7 @@ def test_nested_values_survive_bit_for_bit():
     ("json", "line"),
     [
         (b"{", "Outer: not JSON"),
+        pytest.param(b"[" * 10**5, "Outer: not JSON (nested too deep)", id="deep"),
         (b"[]", "Outer: expected an object, found list"),
         (b'{"number": "1"}', "Outer.number: expected float, found '1'"),
         (b'{"number": true}', "Outer.number: expected float, found True"),

@@ -2,13 +2,15 @@
 
 import glob
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +32,8 @@ from model.weights.source import TensorInfo, WeightSource, check_tensors
 SHARD_BYTES = 1 << 30
 """The largest file of an export, unless one tensor is larger."""
 _DEEPEST_NESTING = 50
+_LARGEST = torch.finfo(torch.float32).max
+"""Of values: training holds weights in fp32, whatever they are stored as."""
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
@@ -191,7 +195,7 @@ def _read_weight_map(path: Path) -> dict[str, str]:
 def _header(path: Path) -> dict[str, TensorInfo]:
     infos = {}
     try:
-        path.open("rb").close()  # safe_open says of every trouble that there is no such file
+        _content_of(path, 0)  # safe_open says of every trouble that there is no such file
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 -- safe_open is no mapping
                 tensor = file.get_slice(key)
@@ -209,7 +213,7 @@ def _header(path: Path) -> dict[str, TensorInfo]:
 
 def _read_finite(path: Path, key: str) -> Tensor:
     tensor = _read(path, key)
-    if not all(map(isfinite, tensor.aminmax())):  # NaN among them makes both NaN
+    if not all(abs(float(edge)) <= _LARGEST for edge in tensor.aminmax()):  # NaN among them makes both NaN
         raise HFFormatError(f"{key}: has values that are not finite, in {path}; get a checkpoint of a sound model")
     return tensor
 
@@ -220,9 +224,17 @@ def _read(path: Path, key: str) -> Tensor:
         return file.get_tensor(key)
 
 
+def _content_of(path: Path, num_bytes: int = -1) -> bytes:
+    """Raises OSError, also for what has no end or is waited for without one."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("a pipe, socket or device, not a file")
+        return file.read(num_bytes)
+
+
 def _read_json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_bytes())  # of bytes it takes a byte order mark too
+        content = json.loads(_content_of(path))  # of bytes it takes a byte order mark too
     except FileNotFoundError as error:
         raise HFFormatError(f"{path}: not there; name a directory with a Hugging Face model") from error
     except NotADirectoryError as error:

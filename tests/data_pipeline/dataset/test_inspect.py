@@ -1,8 +1,10 @@
 from collections import Counter
+from dataclasses import replace
 
 from tokenizers import Tokenizer
 
 from data_pipeline.dataset.inspect import inspect_dataset
+from data_pipeline.dataset.manifest import manifest_key, manifest_to_json
 from data_pipeline.progress import unwatched
 from tests.data_pipeline.dataset.built import build
 from tests.data_pipeline.datasets import put_dataset
@@ -45,3 +47,14 @@ def test_inspecting_lists_the_store_once_however_many_shards() -> None:
     store.fault = lambda operation, key: calls.update([operation])
     inspect_dataset(store=store, name="tiny")
     assert calls["list"] == 1
+
+
+def test_an_empty_dataset_is_no_dataset_and_an_empty_shard_has_a_digest_too() -> None:
+    store = MemoryStore()
+    put_dataset(store, [], name="nothing")
+    assert "its shards hold no tokens; rebuild" in inspect_dataset(store=store, name="nothing").problems[0]
+
+    manifest = put_dataset(store, [1, 0], [])
+    other = replace(manifest, shards=(manifest.shards[0], replace(manifest.shards[1], sha256="1" * 64)))
+    store.put(manifest_key("tiny"), manifest_to_json(other))
+    assert "1.bin: its SHA-256 is not the manifest's" in inspect_dataset(store=store, name="tiny", reading=unwatched).problems[0]

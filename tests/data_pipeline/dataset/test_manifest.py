@@ -60,7 +60,7 @@ def test_a_field_that_is_wrong_is_named_with_its_file(field: str, value: object)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("key", "a/../b"), ("num_tokens", -1), ("size_bytes", 5), ("sha256", "../../etc"), ("key", 1)]
+    ("field", "value"), [("key", "a/../b"), ("num_tokens", -1), ("size_bytes", 5), ("size_bytes", 4.0), ("sha256", "../../etc"), ("key", 1)]
 )
 def test_a_shard_that_is_wrong_is_refused(field: str, value: object) -> None:
     fields = json.loads(manifest_to_json(put_dataset(MemoryStore(), [1, 0])))
@@ -69,7 +69,7 @@ def test_a_shard_that_is_wrong_is_refused(field: str, value: object) -> None:
         manifest_from_json(json.dumps(fields).encode(), where="here")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 10**5], ids=range(6))
 def test_what_is_no_json_object_is_refused(text: bytes) -> None:
     with pytest.raises(ManifestInvalid, match=r"^here: "):
         manifest_from_json(text, where="here")

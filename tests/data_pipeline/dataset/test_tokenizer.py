@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ def test_tokenizers_that_wont_do_are_one_clear_line(tokenizer: Tokenizer, tmp_pa
         eos_id_of(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     with pytest.raises(TokenizerInvalid, match="at least 257"):
         train_tokenizer(DOCUMENTS, vocab_size=256)
+    with pytest.raises(TokenizerInvalid, match=r"^vocab_size=99999999999: .*, and 16777216 at most$"):
+        train_tokenizer(DOCUMENTS, vocab_size=99999999999)
 
 
 def test_a_byte_order_mark_before_a_tokenizer_is_none_of_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -49,6 +52,13 @@ def test_a_tokenizer_of_a_newer_library_says_so_with_the_library_s_reason(tokeni
     (tmp_path / "newer.json").write_text(tokenizer.to_str().replace('"ByteLevel"', '"ByteLevelV2"', 1))
     with pytest.raises(TokenizerInvalid, match=r"of a newer version than [\d.]+ \(.*PreTokenizer.*\); update tokenizers, or give another"):
         load_tokenizer(tmp_path / "newer.json")
+
+
+def test_where_the_library_panics_there_is_that_line_alone(tokenizer: Tokenizer, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = json.loads(tokenizer.to_str()) | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}}
+    with pytest.raises(TokenizerInvalid, match=r"^here: not a Hugging Face tokenizers file"):
+        tokenizer_from_json(json.dumps(broken).encode(), where="here")
+    assert capfd.readouterr().err == ""
 
 
 @given(content=st.binary() | st.text().map(str.encode))

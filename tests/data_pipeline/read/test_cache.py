@@ -1,5 +1,6 @@
 import fcntl
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -122,6 +123,17 @@ def test_a_cached_file_of_the_wrong_size_is_fetched_again(store: MemoryStore, tm
     ref = only_shard(store)
     (tmp_path / ref.sha256).write_bytes(b"short")
     assert cached_shard(ref, store=store, directory=tmp_path).read_bytes() == store.objects[ref.key]
+
+
+def test_a_shard_that_is_damaged_after_it_was_checked_is_fetched_again_though_its_time_was_set_back(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    ref = only_shard(store)
+    path = cached_shard(ref, store=store, directory=tmp_path)
+    good, then = path.read_bytes(), path.stat()
+    path.write_bytes(b"\1" + good[1:])
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert cached_shard(ref, store=store, directory=tmp_path).read_bytes() == good
 
 
 def test_of_several_threads_one_fetches_and_all_read_the_same(store: MemoryStore, calls: Counter, tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ NOT_TEXT = {
     "utf-16-le without a mark": ("some text".encode("utf-16-le"), "binary data with NUL bytes, or UTF-16"),
     "utf-32": ("text".encode("utf-32"), "UTF-32 text"),
     "utf-32-be without a mark": ("text".encode("utf-32-be"), "binary data with NUL bytes, or UTF-16"),
+    "iso-2022-jp": ("本文".encode("iso-2022-jp"), "ISO-2022 text"),
+    "iso-2022-kr": ("text, and then 본문".encode("iso-2022-kr"), "ISO-2022 text"),
     "latin-1": ("Größe".encode("latin-1"), "text in another encoding"),
     "NULs": (b"a\0b", "binary data with NUL bytes"),
     "controls": (bytes(range(1, 32)) * 2, "binary data"),

@@ -71,6 +71,32 @@ def test_a_number_that_is_infinite_or_none_is_refused_by_its_key(key: str, value
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", FLOAT_KEYS)
+def test_a_number_that_training_can_not_hold_or_nothing_can_wait_for_is_refused_by_its_key(key: str) -> None:
+    for value in ("1e39", "-1e300", "3.5e38", *(["1e10"] if key.endswith("_s") else [])):
+        with pytest.raises(ConfigError) as caught:
+            load_config("tiny", [override_of(key, value)])
+        assert str(caught.value).startswith(f"{key}=")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.num_steps=1e19", "train.num_steps=1e19: more than 64 bits hold; use 9223372036854775807 or less"),
+        ("train.seed=-1e39", "train.seed=-1e39: more than 64 bits hold; use 9223372036854775807 or less"),
+        ("optimizer.lr=1e39", "optimizer.lr=1e39: infinite as a float32; use an ordinary number"),
+        ("storage.deadline_s=1e12", "storage.deadline_s=1e12: more seconds than anything can wait; use 1e+09 or less"),
+        ("model.num_layers=1e9", "model.num_layers=1000000000: use 10,000 or less"),
+        ("model.num_heads=1e18", "model.num_heads=1000000000000000000: use 10,000 or less"),
+        ("model.gdn_num_key_heads=1e18", "model.gdn_num_key_heads=1000000000000000000: use 10,000 or less"),
+    ],
+)
+def test_an_absurd_number_is_one_line_at_once(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", [override])
+    assert str(caught.value) == said
+
+
 def test_the_keys_that_take_numbers_are_found() -> None:
     known = {"optimizer.lr", "optimizer.groups[0].weight_decay", "storage.deadline_s", "recovery.backoff_s", "model.norm_eps"}
     assert known <= set(FLOAT_KEYS)

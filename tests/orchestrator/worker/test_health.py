@@ -45,6 +45,13 @@ def test_no_run_ends_on_a_step_that_is_not_finite():
     assert steps_taken(GOOD, NAN, GOOD, ends=True) == 3
 
 
+@pytest.mark.parametrize("policy", ["skip", "rollback", "fail"])
+def test_weights_that_make_no_number_of_held_out_text_end_it_at_once(policy: str):
+    """The update that made them so was applied: there is none to withhold, and a checkpoint of them is worth nothing."""
+    assert steps_taken(GOOD, replace(GOOD, eval_loss=math.nan), on_nonfinite=policy) == 1
+    assert steps_taken(GOOD, replace(GOOD, eval_loss=2.0), NAN, replace(NAN, eval_loss=2.0)) == 4
+
+
 def test_spikes_in_a_row_end_it_once_they_are_half_of_what_steps_are_compared_with():
     optimizer = OptimizerConfig(skip_sigma=6.0, skip_window=8)
     assert steps_taken(*[SPIKE] * 4, GOOD, *[SPIKE] * 4, GOOD, optimizer=optimizer) == 10

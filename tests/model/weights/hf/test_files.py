@@ -1,6 +1,7 @@
 """Directories of safetensors: what is written, what is read again, and what is refused as incomplete, mixed up or unreadable."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,14 @@ def test_what_can_not_be_read_is_not_called_missing(name: str, tmp_path: Path) -
     (hf / name).unlink()
     (hf / name).mkdir()
     assert refusal(hf) == f"{hf / name}: can't be read (Is a directory); give a file that you may read"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json"])
+def test_a_pipe_in_place_of_a_file_is_told_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    hf = written(tmp_path / "hf")
+    (hf / name).unlink(missing_ok=True)
+    os.mkfifo(hf / name)
+    assert refusal(hf) == f"{hf / name}: can't be read (a pipe, socket or device, not a file); give a file that you may read"
 
 
 def wrapped(tensors: dict[str, Tensor], spell: Callable[[str], str]) -> None:
@@ -252,3 +261,11 @@ def test_a_tensor_that_is_not_finite_is_named_when_it_is_read(value: float, dtyp
     assert source.read("head.weight").isfinite().all()
     with pytest.raises(HFFormatError, match=r"^model\.layers\.0\.linear_attn\.A_log: has values that are not finite, in .*; get a"):
         source.read("gates.0.A_log")
+
+
+def test_a_value_that_is_infinite_in_the_fp32_that_trains_is_refused(tmp_path: Path) -> None:
+    weights = random_weights(HYBRID, torch.float64)
+    weights.held["head.weight"][0, 0] = -1e300
+    write_hf(tmp_path / "hf", weights, HYBRID, serving=SERVING)
+    with pytest.raises(HFFormatError, match=r"^lm_head\.weight: has values that are not finite, in "):
+        open_hf(tmp_path / "hf").read("head.weight")
