@@ -58,7 +58,7 @@ MISTAKES = {
     ),
     "npy": (_saved(lambda file: np.save(file, TOKENS.astype("<u2"))), "uint16", "begins like an .npy file"),
     "npz": (_saved(lambda file: np.savez(file, tokens=TOKENS)), "uint16", "begins like a zip or .npz archive"),
-    "gzip": (gzip.compress(TOKENS.astype("<u2").tobytes()), "uint16", "begins like a gzip file: unpack it"),
+    "gzip": (gzip.compress(TOKENS.astype("<u2").tobytes(), mtime=0), "uint16", "begins like a gzip file: unpack it"),
     "text": (b"the quick brown fox\n" * 400, "uint16", "is text, not tokens: build from it"),
     "one token beyond": (np.append(TOKENS, [700, 1, 1, 1]).astype("<u2").tobytes(), "uint16", "token 700 at 4,000, but its manifest's"),
 }
