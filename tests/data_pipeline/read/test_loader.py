@@ -204,7 +204,7 @@ def test_closing_ends_the_thread(tmp_path: Path) -> None:
 def test_what_cant_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = put_dataset(store, [1, 2, 3])
-    for rank_rows in (range(0), range(4, 8), range(-1, 2)):
+    for rank_rows in (range(0), range(4, 7), range(-1, 2)):
         with pytest.raises(ValueError, match="rank_rows"):
             build_loader(
                 manifest=manifest, config=DataConfig(seq_len=2), store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=rank_rows

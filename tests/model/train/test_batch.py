@@ -20,7 +20,7 @@ def test_documents_know_where_they_start_and_how_far_each_token_is() -> None:
     assert documents.max_length == 4
 
 
-@pytest.mark.parametrize("offsets", [[0, 5], [0, 5, 5, 10], [1, 5, 10], [0, 3, 10], [0, 5, 11]])
+@pytest.mark.parametrize("offsets", [[0, 5], [0, 5, 5, 10], [1, 5, 10], [0, 3, 10], [0, 5, 11], [0, 5, 10, 11], [-1, 0, 5, 10]])
 def test_offsets_that_are_none_are_refused(offsets: list[int]) -> None:
     with pytest.raises(ValueError, match=r"^document offsets .*: not ascending from 0 to 10 over every row's start$"):
         build_documents(torch.tensor(offsets), num_rows=2, num_tokens=5, device=CPU)
