@@ -31,7 +31,7 @@ class TokenBatch:
 
 
 def build_batch(
-    samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int, document_masking: bool = False
+    samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int, document_masking: bool
 ) -> TokenBatch:
     """`rows` are the T + 1 tokens of each sample. With `document_masking` nothing is learnt from an eos, which can't know what follows."""
     stacked = np.stack(rows)

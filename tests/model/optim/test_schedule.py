@@ -59,6 +59,8 @@ def test_both_ends_are_exact_and_nothing_jumps(config: OptimizerConfig) -> None:
 
 def test_a_run_shorter_than_its_warmup_only_warms_up() -> None:
     assert rate(5, num_steps=5) == pytest.approx(0.5)
+    assert rate(10, num_steps=10) == 1.0
+    assert rate(11, num_steps=10) == pytest.approx(0.1)  # were there one more step
 
 
 def test_tokens_count_up_to_whole_steps_and_win_over_steps() -> None:

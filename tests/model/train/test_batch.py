@@ -44,6 +44,12 @@ def test_rows_become_micro_batches_with_their_own_documents() -> None:
     assert second.documents.offsets_P.tolist() == [0, 1, 5]
 
 
+def test_rows_whose_documents_are_not_kept_apart_are_whole() -> None:
+    tokens = torch.arange(15).view(3, 5)
+    batches = build_batches(tokens_BT=tokens, labels_BT=tokens + 1, offsets_P=None, micro_rows=2, mesh=None, device=CPU)
+    assert [(len(batch.tokens_BT), batch.documents) for batch in batches] == [(2, None), (1, None)]
+
+
 def test_a_row_that_the_ranks_can_not_share_evenly_is_filled_up_and_nobody_learns_from_the_filling() -> None:
     tokens = torch.arange(1, 6).view(1, 5)
     slices = []
