@@ -88,9 +88,8 @@ def test_the_tokens_of_steps_are_told_from_the_dataset_as_the_ranks_tell_what_th
     store = MemoryStore()
     config, steps = DataConfig(seq_len=SEQ_LEN, seed=3), (1, 2, 5, 9)
     with closing(load(store, tmp_path)) as loader:
-        as_read = {
-            step: digest_of_token_sums(token_sums(enumerate(loader.batch(step).hashes, first_position(step, batch_rows=6)))) for step in steps
-        }
+        hashes = {step: enumerate(loader.batch(step).hashes, first_position(step, batch_rows=6)) for step in steps}
+    as_read = {step: digest_of_token_sums(token_sums(rows)) for step, rows in hashes.items()}
     assert token_digests(steps, manifest=put_dataset(store, *SHARDS), config=config, batch_rows=6, store=store) == as_read
     assert len(set(as_read.values())) == len(steps)
 
