@@ -83,6 +83,7 @@ def test_tokens_are_counted_in_documents_and_shares(tokenizer: Tokenizer) -> Non
     assert report.problems == report.warnings == ()
     assert report.tokens is not None
     assert (report.tokens.num_documents, report.tokens.num_eos, report.tokens.eos_share, report.tokens.max_token) == (21, 20, 0.25, 9)
+    assert inspect_dataset(store=store, name="tiny").tokens is None
 
 
 def test_what_is_hardly_meant_is_a_warning(tokenizer: Tokenizer) -> None:
