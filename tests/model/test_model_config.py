@@ -86,16 +86,22 @@ def test_a_layout_that_splits_heads_is_refused_with_the_ones_that_work() -> None
     validate_layout(hybrid, ParallelConfig(cp=3, tp=5))
 
 
-def test_a_layout_that_leaves_a_rank_without_a_share_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^parallel\.tp=4: leaves a rank without any of model\.ffn_width=9; use a smaller tp$"):
-        validate_layout(replace(PRESETS["tiny"], ffn_width=9), ParallelConfig(tp=4))
-    validate_layout(replace(PRESETS["tiny"], ffn_width=10), ParallelConfig(tp=4))
+@pytest.mark.parametrize("name", ["ffn_width", "vocab_size"])
+def test_a_layout_that_leaves_a_rank_without_a_share_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^parallel\.tp=4: leaves a rank without any of model\.{name}=9; use a smaller tp$"):
+        validate_layout(replace(PRESETS["tiny"], **{name: 9}), ParallelConfig(tp=4))
+    validate_layout(replace(PRESETS["tiny"], **{name: 10}), ParallelConfig(tp=4))
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "d_model", "num_layers", "num_heads", "ffn_width"])
+def test_a_model_has_some_of_everything(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^model\.{name}=0: must be positive; use 1 or more$"):
+        replace(PRESETS["tiny"], **{name: 0})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_heads": 0}, r"^model\.num_heads=0: must be positive; use 1 or more$"),
         ({"norm_eps": -1.0}, r"^model\.norm_eps=-1\.0: must be positive; use a number above 0$"),
         ({"head_dim": 7}, r"^model\.head_dim=7: RoPE rotates pairs; use an even number, or model\.rope_theta=0$"),
         ({"layer_pattern": "gdn mamba"}, r"^model\.layer_pattern='gdn mamba': use words out of gdn, attn, window"),
