@@ -14,7 +14,7 @@ from model.config import ModelConfig, validate_layout
 from model.costs.flops import flops_per_token
 from model.costs.parts import params_by_part
 from model.lm import HybridLM
-from model.optim.config import OptimizerConfig
+from model.optim.config import OptimizerConfig, ParamGroup
 from model.parallel.config import ParallelConfig, validate_world
 from model.parameters import num_params, parameter_shapes
 from model.presets import PRESETS
@@ -128,13 +128,27 @@ def test_heads_that_do_not_rotate_may_be_of_odd_width() -> None:
     assert model(torch.tensor([[1, 2, 3]])).isfinite().all()
 
 
+ONES_THAT_0_TURNS_OFF = ("weight_decay", "warmup_steps", "warmup_tokens", "decay_steps", "decay_tokens", "z_loss", "skip_sigma")
+DECAY_RATES = ("beta1", "beta2", "muon_momentum")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": 0.0}, r"^optimizer\.lr=0\.0: must be positive"),
-        ({"beta2": 1.0}, r"^optimizer\.beta2=1\.0: .*use a number from 0 to below 1$"),
+        *[({name: 0}, rf"^optimizer\.{name}=0: must be positive; ") for name in ("lr", "eps", "clip_norm", "skip_window")],
+        *[({name: -1}, rf"^optimizer\.{name}=-1: negative; use 0 to turn it off$") for name in ONES_THAT_0_TURNS_OFF],
+        *[({name: 1.0}, rf"^optimizer\.{name}=1\.0: .*use a number from 0 to below 1$") for name in DECAY_RATES],
+        *[({name: -0.1}, rf"^optimizer\.{name}=-0\.1: .*use a number from 0 to below 1$") for name in DECAY_RATES],
         ({"lr_floor": 1.5}, r"^optimizer\.lr_floor=1\.5: .*use a number from 0 to 1$"),
-        ({"weight_decay": -0.1}, r"^optimizer\.weight_decay=-0\.1: negative; use 0 to turn it off$"),
+        ({"lr_floor": -0.1}, r"^optimizer\.lr_floor=-0\.1: .*use a number from 0 to 1$"),
+        ({"decay_steps": 5}, r"^optimizer\.decay_steps=5: only wsd has a decay; use 0, or optimizer\.schedule=wsd$"),
+        ({"decay_tokens": 5}, r"^optimizer\.decay_tokens=5: only wsd has a decay; use 0, or optimizer\.schedule=wsd$"),
+        (
+            {"schedule": "wsd", "decay_steps": 5, "decay_tokens": 6},
+            r"^optimizer\.decay_tokens=6: optimizer\.decay_steps=5 too; set one of them to 0$",
+        ),
+        ({"groups": [ParamGroup(pattern="*", lr_scale=-1)]}, r"^optimizer\.groups\[0\]\.lr_scale=-1: negative; use 0 to turn it off$"),
+        ({"groups": [ParamGroup(pattern="*", weight_decay=-1)]}, r"^optimizer\.groups\[0\]\.weight_decay=-1: negative; "),
     ],
 )
 def test_an_impossible_optimizer_is_one_line_with_key_and_remedy(change: dict, message: str) -> None:
@@ -144,6 +158,8 @@ def test_an_impossible_optimizer_is_one_line_with_key_and_remedy(change: dict, m
 
 def test_a_layout_needs_as_many_ranks_as_its_product() -> None:
     assert ParallelConfig(dp_shard=3, tp=2).world_size == 6
+    assert str(ParallelConfig(dp_replicate=2, cp=3)) == "dp_replicate 2 × cp 3"
+    assert str(ParallelConfig()) == "one rank"
     with pytest.raises(ValueError, match=r"^parallel\.dp_shard=0"):
         ParallelConfig(dp_shard=0)
     validate_world(ParallelConfig(dp_shard=3, tp=2), 6)

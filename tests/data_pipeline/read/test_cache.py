@@ -152,7 +152,7 @@ def test_processes_of_a_node_share_a_cache(tmp_path: Path) -> None:
 
 def test_a_cache_that_cant_be_written_says_so(store: MemoryStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(CacheUnusable, match=r"file: can't keep shards here \(File exists\); free space, or choose another cache directory$"):
+    with pytest.raises(CacheUnusable, match=r": can't keep shards here \(File exists\); free space, or choose another cache directory$"):
         cached_shard(only_shard(store), store=store, directory=tmp_path / "file")
 
 
