@@ -156,6 +156,11 @@ def test_an_impossible_optimizer_is_one_line_with_key_and_remedy(change: dict, m
         replace(OptimizerConfig(), **change)
 
 
+def test_a_group_may_leave_weight_decay_to_the_others_and_a_list_of_groups_is_as_good_as_a_tuple() -> None:
+    groups = [ParamGroup(pattern="*norm.weight", lr_scale=0.5)]
+    assert replace(OptimizerConfig(), groups=groups) == replace(OptimizerConfig(), groups=tuple(groups))
+
+
 def test_a_layout_needs_as_many_ranks_as_its_product() -> None:
     assert ParallelConfig(dp_shard=3, tp=2).world_size == 6
     assert str(ParallelConfig(dp_replicate=2, cp=3)) == "dp_replicate 2 × cp 3"
