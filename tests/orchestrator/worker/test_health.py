@@ -13,7 +13,7 @@ from orchestrator.worker.health import Health
 
 GOOD = StepMetrics(loss=2.0, grad_norm=1.0, tokens=64)
 SPIKE = replace(GOOD, skipped=True)
-NAN, INF = replace(SPIKE, loss=math.nan), replace(SPIKE, grad_norm=math.inf)
+NAN, INF, Z = (replace(SPIKE, **bad) for bad in ({"loss": math.nan}, {"grad_norm": math.inf}, {"z_loss": math.inf}))
 
 
 def steps_taken(*measured: StepMetrics, optimizer: OptimizerConfig | None = None, ends: bool = False, **recovery: object) -> int:
@@ -27,7 +27,7 @@ def steps_taken(*measured: StepMetrics, optimizer: OptimizerConfig | None = None
     return len(measured)
 
 
-@pytest.mark.parametrize("bad", [NAN, INF])
+@pytest.mark.parametrize("bad", [NAN, INF, Z])
 def test_a_few_steps_in_a_row_that_are_not_finite_are_passed_over_and_one_more_ends_the_attempt(bad: StepMetrics):
     assert steps_taken(GOOD, bad, bad, bad, GOOD, bad, bad, bad, GOOD) == 9
     assert steps_taken(GOOD, bad, bad, bad, bad) == 4
