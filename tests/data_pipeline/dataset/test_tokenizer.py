@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
@@ -51,6 +51,7 @@ def test_a_tokenizer_of_a_newer_library_says_so_with_the_library_s_reason(tokeni
         load_tokenizer(tmp_path / "newer.json")
 
 
+@settings(deadline=None)
 @given(content=st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_a_tokenizer_or_one_clear_line(content: bytes) -> None:
     with pytest.raises(TokenizerInvalid, match=r"^here: not a Hugging Face tokenizers file, [^\n]*$"):
