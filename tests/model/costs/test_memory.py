@@ -14,6 +14,7 @@ from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
 from model.parameters import model_parameters, num_params
 from model.presets import PRESETS
+from model.share import Share
 
 HYBRID_7B = PRESETS["olmo_hybrid_7b"]
 
@@ -87,6 +88,13 @@ def test_ranks_that_share_a_row_share_its_activations(axis: str) -> None:
 def test_our_own_kernels_keep_their_inputs_alone_on_a_gpu_where_the_compiler_is_not_at_work() -> None:
     assert predict(dp_shard=2).activations < 0.75 * predict(dp_shard=2, compiles=True).activations
     assert predict(dp_shard=2, device_type="cpu").activations == predict(dp_shard=2, device_type="cpu", compiles=True).activations
+
+
+def test_a_norm_over_the_heads_of_several_ranks_is_plain_torch() -> None:
+    fused = Share(parallel=ParallelConfig(), compute=ComputeConfig(), rows=1, seq_len=64, narrow=2, device_type="cuda")
+    shared = replace(fused, parallel=ParallelConfig(tp=2))
+    assert fused.full_width_norm(10) == fused.norm(10) == shared.norm(10) == 20
+    assert shared.full_width_norm(10) == replace(fused, device_type="cpu").norm(10) == 84
 
 
 def test_a_rank_that_holds_all_parameters_keeps_narrow_copies_of_them_and_gathers_none() -> None:
