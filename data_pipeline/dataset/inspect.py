@@ -59,7 +59,7 @@ def inspect_dataset(*, store: ObjectStore, name: str, reading: Progress | None =
         manifest=manifest,
         first_text=first_text,
         problems=tuple(dict.fromkeys(problems)),
-        warnings=tuple(_warnings_of(manifest, count if reading else None)),
+        warnings=tuple(_warnings_of(manifest, count)),
         tokens=count if reading else None,
     )
 
@@ -120,13 +120,13 @@ def _problems_of_tokenizer(manifest: DatasetManifest, count: TokenCount, tokeniz
         yield f"token {count.max_token} is in the shards, and the dataset's tokenizer has {size} tokens: it is another one; {_REBUILD}"
 
 
-def _warnings_of(manifest: DatasetManifest, count: TokenCount | None) -> Iterable[str]:
+def _warnings_of(manifest: DatasetManifest, count: TokenCount) -> Iterable[str]:
     digests = [ref.sha256 for ref in manifest.shards if ref.num_tokens]
     if repeated := len(digests) - len(set(digests)):
         yield f"{repeated} of {len(digests)} shards repeat another one: their tokens come twice in each epoch"
-    if count is not None and count.num_tokens and not count.num_eos:
+    if count.num_tokens and not count.num_eos:
         yield f"eos ({manifest.eos_id}) never occurs: no document ends; is eos_id right?"
-    if count is not None and count.eos_share > 0.5:
+    if count.eos_share > 0.5:
         yield f"{100 * count.eos_share:.3g} % of the tokens are eos ({manifest.eos_id}): padding, or another dtype?"
 
 

@@ -13,7 +13,7 @@ def permute(index: int, *, num_samples: int, key: int) -> int:
     """
     if not 0 <= index < num_samples:
         raise ValueError(f"index={index}: outside [0, {num_samples})")
-    half_bits = max(1, ((num_samples - 1).bit_length() + 1) // 2)
+    half_bits = ((num_samples - 1).bit_length() + 1) // 2
     index = _feistel(index, half_bits, key)
     while index >= num_samples:
         index = _feistel(index, half_bits, key)

@@ -30,9 +30,7 @@ class TokenBatch:
     """Where documents begin in the flattened rows, then B * T, int32. A document begins with each row and after each eos."""
 
 
-def build_batch(
-    samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int, document_masking: bool = False
-) -> TokenBatch:
+def build_batch(samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int, document_masking: bool) -> TokenBatch:
     """`rows` are the T + 1 tokens of each sample. With `document_masking` nothing is learnt from an eos, which can't know what follows."""
     stacked = np.stack(rows)
     tokens_BT, labels_BT = np.ascontiguousarray(stacked[:, :-1]), np.ascontiguousarray(stacked[:, 1:])

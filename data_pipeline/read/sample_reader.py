@@ -26,7 +26,7 @@ class SampleReader:
     store: ObjectStore
     cache_dir: Path
     """Where shards are kept on the local disk."""
-    document_masking: bool = False
+    document_masking: bool
     """See `DataConfig`."""
 
     def read_batch(self, samples: Sequence[SampleRef]) -> TokenBatch:

@@ -7,14 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
 
 from model.kernels.dtypes import widen
 from model.kernels.loss import definition, operator
 from model.kernels.operators import takes_kernels
-from model.layers.embedding import local_rows
 from model.layers.linear import add_product_
-from model.parallel.collectives import max_over_ranks, sum_over_ranks
+from model.parallel.collectives import max_over_ranks
 
 IGNORED = -100
 """Label of a position that is not trained on."""
@@ -23,20 +21,13 @@ IGNORED = -100
 def cross_entropy_sum(logits: Tensor, labels: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
     """Sum over the valid tokens of logsumexp − target logit + z_loss · logsumexp², in fp32, and how many tokens are valid.
 
-    logits_BTX, plain or sharded over X as `HybridLM` returns them; labels_BT with -100 where there is nothing to learn.
+    logits_BTX of the whole vocabulary; labels_BT with -100 where there is nothing to learn.
     The definition that `head_loss_sum` is tested against.
     """
     is_valid = labels != IGNORED
-    tp = logits.device_mesh if isinstance(logits, DTensor) else None
-    wide = widen(logits.to_local() if isinstance(logits, DTensor) else logits)
-    target = labels.where(is_valid, 0)
-    peak = max_over_ranks(wide.amax(-1), tp)
-    log_sum_exp = sum_over_ranks((wide - peak.unsqueeze(-1)).exp().sum(-1), tp).log() + peak
-    if tp is None:
-        target_logit = wide.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    else:
-        row, is_mine = local_rows(target, logits.shape[-1], tp)
-        target_logit = sum_over_ranks(wide.gather(-1, row.unsqueeze(-1)).squeeze(-1) * is_mine, tp)
+    wide = widen(logits)
+    log_sum_exp = wide.logsumexp(-1)
+    target_logit = wide.gather(-1, labels.where(is_valid, 0).unsqueeze(-1)).squeeze(-1)
     loss = log_sum_exp - target_logit + z_loss * log_sum_exp.square()
     return torch.where(is_valid, loss, 0).sum(), is_valid.sum()
 

@@ -14,7 +14,7 @@ from model.config import ModelConfig, validate_layout
 from model.costs.flops import flops_per_token
 from model.costs.parts import params_by_part
 from model.lm import HybridLM
-from model.optim.config import OptimizerConfig
+from model.optim.config import OptimizerConfig, ParamGroup
 from model.parallel.config import ParallelConfig, validate_world
 from model.parameters import num_params, parameter_shapes
 from model.presets import PRESETS
@@ -86,16 +86,22 @@ def test_a_layout_that_splits_heads_is_refused_with_the_ones_that_work() -> None
     validate_layout(hybrid, ParallelConfig(cp=3, tp=5))
 
 
-def test_a_layout_that_leaves_a_rank_without_a_share_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^parallel\.tp=4: leaves a rank without any of model\.ffn_width=9; use a smaller tp$"):
-        validate_layout(replace(PRESETS["tiny"], ffn_width=9), ParallelConfig(tp=4))
-    validate_layout(replace(PRESETS["tiny"], ffn_width=10), ParallelConfig(tp=4))
+@pytest.mark.parametrize("name", ["ffn_width", "vocab_size"])
+def test_a_layout_that_leaves_a_rank_without_a_share_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^parallel\.tp=4: leaves a rank without any of model\.{name}=9; use a smaller tp$"):
+        validate_layout(replace(PRESETS["tiny"], **{name: 9}), ParallelConfig(tp=4))
+    validate_layout(replace(PRESETS["tiny"], **{name: 10}), ParallelConfig(tp=4))
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "d_model", "num_layers", "num_heads", "ffn_width"])
+def test_a_model_has_some_of_everything(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^model\.{name}=0: must be positive; use 1 or more$"):
+        replace(PRESETS["tiny"], **{name: 0})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_heads": 0}, r"^model\.num_heads=0: must be positive; use 1 or more$"),
         ({"norm_eps": -1.0}, r"^model\.norm_eps=-1\.0: must be positive; use a number above 0$"),
         ({"head_dim": 7}, r"^model\.head_dim=7: RoPE rotates pairs; use an even number, or model\.rope_theta=0$"),
         ({"layer_pattern": "gdn mamba"}, r"^model\.layer_pattern='gdn mamba': use words out of gdn, attn, window"),
@@ -122,13 +128,27 @@ def test_heads_that_do_not_rotate_may_be_of_odd_width() -> None:
     assert model(torch.tensor([[1, 2, 3]])).isfinite().all()
 
 
+ONES_THAT_0_TURNS_OFF = ("weight_decay", "warmup_steps", "warmup_tokens", "decay_steps", "decay_tokens", "z_loss", "skip_sigma")
+DECAY_RATES = ("beta1", "beta2", "muon_momentum")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": 0.0}, r"^optimizer\.lr=0\.0: must be positive"),
-        ({"beta2": 1.0}, r"^optimizer\.beta2=1\.0: .*use a number from 0 to below 1$"),
+        *[({name: 0}, rf"^optimizer\.{name}=0: must be positive; ") for name in ("lr", "eps", "clip_norm", "skip_window")],
+        *[({name: -1}, rf"^optimizer\.{name}=-1: negative; use 0 to turn it off$") for name in ONES_THAT_0_TURNS_OFF],
+        *[({name: 1.0}, rf"^optimizer\.{name}=1\.0: .*use a number from 0 to below 1$") for name in DECAY_RATES],
+        *[({name: -0.1}, rf"^optimizer\.{name}=-0\.1: .*use a number from 0 to below 1$") for name in DECAY_RATES],
         ({"lr_floor": 1.5}, r"^optimizer\.lr_floor=1\.5: .*use a number from 0 to 1$"),
-        ({"weight_decay": -0.1}, r"^optimizer\.weight_decay=-0\.1: negative; use 0 to turn it off$"),
+        ({"lr_floor": -0.1}, r"^optimizer\.lr_floor=-0\.1: .*use a number from 0 to 1$"),
+        ({"decay_steps": 5}, r"^optimizer\.decay_steps=5: only wsd has a decay; use 0, or optimizer\.schedule=wsd$"),
+        ({"decay_tokens": 5}, r"^optimizer\.decay_tokens=5: only wsd has a decay; use 0, or optimizer\.schedule=wsd$"),
+        (
+            {"schedule": "wsd", "decay_steps": 5, "decay_tokens": 6},
+            r"^optimizer\.decay_tokens=6: optimizer\.decay_steps=5 too; set one of them to 0$",
+        ),
+        ({"groups": [ParamGroup(pattern="*", lr_scale=-1)]}, r"^optimizer\.groups\[0\]\.lr_scale=-1: negative; use 0 to turn it off$"),
+        ({"groups": [ParamGroup(pattern="*", weight_decay=-1)]}, r"^optimizer\.groups\[0\]\.weight_decay=-1: negative; "),
     ],
 )
 def test_an_impossible_optimizer_is_one_line_with_key_and_remedy(change: dict, message: str) -> None:
@@ -136,8 +156,15 @@ def test_an_impossible_optimizer_is_one_line_with_key_and_remedy(change: dict, m
         replace(OptimizerConfig(), **change)
 
 
+def test_a_group_may_leave_weight_decay_to_the_others_and_a_list_of_groups_is_as_good_as_a_tuple() -> None:
+    groups = [ParamGroup(pattern="*norm.weight", lr_scale=0.5)]
+    assert replace(OptimizerConfig(), groups=groups) == replace(OptimizerConfig(), groups=tuple(groups))
+
+
 def test_a_layout_needs_as_many_ranks_as_its_product() -> None:
     assert ParallelConfig(dp_shard=3, tp=2).world_size == 6
+    assert str(ParallelConfig(dp_replicate=2, cp=3)) == "dp_replicate 2 × cp 3"
+    assert str(ParallelConfig()) == "one rank"
     with pytest.raises(ValueError, match=r"^parallel\.dp_shard=0"):
         ParallelConfig(dp_shard=0)
     validate_world(ParallelConfig(dp_shard=3, tp=2), 6)

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -163,5 +164,15 @@ def test_processes_of_a_node_share_a_cache(tmp_path: Path) -> None:
 
 def test_a_cache_that_cant_be_written_says_so(store: MemoryStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(CacheUnusable, match=r"can't keep shards here .*choose another cache directory"):
+    with pytest.raises(CacheUnusable, match=r": can't keep shards here \(File exists\); free space, or choose another cache directory$"):
         cached_shard(only_shard(store), store=store, directory=tmp_path / "file")
+
+
+def test_a_disk_that_is_full_is_told_as_such(store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "as the kernel says")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CacheUnusable, match=r": can't keep shards here \(no space left\); free space"):
+        cached_shard(only_shard(store), store=store, directory=tmp_path)
+    assert files_in(tmp_path) == set()

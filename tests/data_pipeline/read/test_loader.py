@@ -8,9 +8,11 @@ import torch
 
 from data_pipeline.config import DataConfig
 from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
-from data_pipeline.order.samples import samples_of_step
+from data_pipeline.order.samples import digest_of_token_sums, first_position, samples_of_step, token_sums
+from data_pipeline.read.batch import document_offsets
 from data_pipeline.read.loader import Loader, build_loader
-from data_pipeline.read.row_hash import hashes_of_samples, row_hash
+from data_pipeline.read.row_hash import hashes_of_samples, row_hash, token_digests
+from data_pipeline.read.sample_reader import read_tokens
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
 from tests.data_pipeline.datasets import put_dataset
@@ -82,6 +84,16 @@ def test_a_batch_says_which_tokens_its_rows_have_and_the_shards_read_again_say_t
     assert row_hash(np.arange(5)) == 0x4393F8E7C137D5FB  # what a ledger holds must be found again by later versions
 
 
+def test_the_tokens_of_steps_are_told_from_the_dataset_as_the_ranks_tell_what_they_read(tmp_path: Path) -> None:
+    store = MemoryStore()
+    config, steps = DataConfig(seq_len=SEQ_LEN, seed=3), (1, 2, 5, 9)
+    with closing(load(store, tmp_path)) as loader:
+        hashes = {step: enumerate(loader.batch(step).hashes, first_position(step, batch_rows=6)) for step in steps}
+    as_read = {step: digest_of_token_sums(token_sums(rows)) for step, rows in hashes.items()}
+    assert token_digests(steps, manifest=put_dataset(store, *SHARDS), config=config, batch_rows=6, store=store) == as_read
+    assert len(set(as_read.values())) == len(steps)
+
+
 def test_resuming_is_asking_for_a_step(tmp_path: Path) -> None:
     store = MemoryStore()
     with closing(load(store, tmp_path)) as through, closing(load(store, tmp_path)) as resumed:
@@ -122,6 +134,19 @@ def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
         expected = [4 * row + start for row in range(3) for start in starts_with[int(batch.tokens_BT[row, 0])]]
         assert offsets.tolist() == [*expected, 12]
         assert offsets.dtype == torch.int32
+
+
+@pytest.mark.parametrize("last", [0, 7])
+def test_the_offsets_of_documents_end_with_the_batch_whether_an_eos_does_or_not(last: int) -> None:
+    assert document_offsets(np.array([[1, 0, 2], [3, 4, last]]), 0).tolist() == [0, 2, 3, 6]
+
+
+def test_a_cached_shard_that_was_cut_short_meanwhile_is_told_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "shard.bin"
+    path.write_bytes(bytes(2 * 9))
+    assert len(read_tokens(path, dtype="uint16", start=4, count=5)) == 5
+    with pytest.raises(ShardCorrupt, match=r"shard.bin: ends before token 10; delete this cached file, and it is fetched again$"):
+        read_tokens(path, dtype="uint16", start=5, count=5)
 
 
 def test_where_documents_are_kept_apart_nothing_is_learnt_from_the_end_of_one(tmp_path: Path) -> None:
@@ -181,13 +206,13 @@ def test_a_missing_or_wrong_shard_is_told_by_name(tmp_path: Path) -> None:
         store.objects.clear()
         with pytest.raises(ShardMissing, match="datasets/tiny/shards"):
             loader.batch(1)
-    manifest = put_dataset(store, [1, 2, 3000, 4, 5])
+    manifest = put_dataset(store, [1, 2, 1000, 4, 5])  # the smallest token that there is not
     config = DataConfig(seq_len=4)
     with (
         closing(
             build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=1, rank_rows=range(1))
         ) as loader,
-        pytest.raises(ShardCorrupt, match=r"token 3000 .*vocab_size=1000"),
+        pytest.raises(ShardCorrupt, match=r"token 1000 at 2, but vocab_size=1000"),
     ):
         loader.batch(1)
 
@@ -204,7 +229,7 @@ def test_closing_ends_the_thread(tmp_path: Path) -> None:
 def test_what_cant_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = put_dataset(store, [1, 2, 3])
-    for rank_rows in (range(0), range(4, 8), range(-1, 2)):
+    for rank_rows in (range(0), range(4, 7), range(-1, 2)):
         with pytest.raises(ValueError, match="rank_rows"):
             build_loader(
                 manifest=manifest, config=DataConfig(seq_len=2), store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=rank_rows

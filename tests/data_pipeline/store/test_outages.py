@@ -90,6 +90,21 @@ def test_a_file_system_that_stays_broken_is_an_outage_that_names_cause_and_place
     assert list((tmp_path / ".incoming").iterdir()) == []
 
 
+def test_a_writer_whose_marker_comes_second_takes_the_first_ones_and_leaves_nothing_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def come_second(source: Path, target: Path) -> None:
+        (target / "the-first-ones").mkdir(parents=True)
+        rename(source, target)
+
+    monkeypatch.setattr("os.rename", come_second)
+    LocalStore(tmp_path).put("a", b"1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".braid-store", ".incoming", "a"]
+    assert [marker.name for marker in (tmp_path / ".braid-store").iterdir()] == ["the-first-ones"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one MiB."""

@@ -163,7 +163,12 @@ def test_a_full_disk_and_a_forbidden_directory_are_one_clear_line(tmp_path: Path
 
         return fail
 
-    for number, kind, remedy in ((28, StoreError, "no space left on the device; free some"), (13, AccessDenied, "permission denied; give")):
+    for number, kind, remedy in (
+        (errno.ENOSPC, StoreError, "no space left on the device; free some"),
+        (errno.EDQUOT, StoreError, "disk quota exceeded; free some"),
+        (errno.EROFS, StoreError, "read-only file system; mount the file system of storage.root for writing"),
+        (errno.EACCES, AccessDenied, "permission denied; give"),
+    ):
         monkeypatch.setattr("os.fsync", fail_with(number))
         with pytest.raises(kind, match=remedy):
             store.put("key", b"1")

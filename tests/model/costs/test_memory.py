@@ -14,6 +14,7 @@ from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
 from model.parameters import model_parameters, num_params
 from model.presets import PRESETS
+from model.share import Share
 
 HYBRID_7B = PRESETS["olmo_hybrid_7b"]
 
@@ -26,10 +27,13 @@ def predict(
     optimizer: str = "adamw",
     budget: float = 0.5,
     compiles: bool = False,
+    device_type: str = "cuda",
     **layout: int,
 ) -> MemoryPrediction:
     compute = ComputeConfig(activation_checkpointing=mode, memory_budget=budget, compile=compiles or mode == "memory_budget")
-    return predict_memory(model, ParallelConfig(**layout), compute, OptimizerConfig(name=optimizer), micro_rows=1, seq_len=seq_len)
+    return predict_memory(
+        model, ParallelConfig(**layout), compute, OptimizerConfig(name=optimizer), micro_rows=1, seq_len=seq_len, device_type=device_type
+    )
 
 
 def test_one_gpu_holds_sixteen_bytes_of_every_parameter() -> None:
@@ -81,8 +85,16 @@ def test_ranks_that_share_a_row_share_its_activations(axis: str) -> None:
     assert 0.5 <= shared.activations / alone.activations < 0.53
 
 
-def test_our_own_kernels_keep_their_inputs_alone_where_the_compiler_is_not_at_work() -> None:
+def test_our_own_kernels_keep_their_inputs_alone_on_a_gpu_where_the_compiler_is_not_at_work() -> None:
     assert predict(dp_shard=2).activations < 0.75 * predict(dp_shard=2, compiles=True).activations
+    assert predict(dp_shard=2, device_type="cpu").activations == predict(dp_shard=2, device_type="cpu", compiles=True).activations
+
+
+def test_a_norm_over_the_heads_of_several_ranks_is_plain_torch() -> None:
+    fused = Share(parallel=ParallelConfig(), compute=ComputeConfig(), rows=1, seq_len=64, narrow=2, device_type="cuda")
+    shared = replace(fused, parallel=ParallelConfig(tp=2))
+    assert fused.full_width_norm(10) == fused.norm(10) == shared.norm(10) == 20
+    assert shared.full_width_norm(10) == replace(fused, device_type="cpu").norm(10) == 84
 
 
 def test_a_rank_that_holds_all_parameters_keeps_narrow_copies_of_them_and_gathers_none() -> None:

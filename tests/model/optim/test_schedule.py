@@ -18,7 +18,8 @@ def rate(step: int, config: OptimizerConfig = CONFIG, *, num_steps: int = 110) -
 
 
 def test_it_warms_up_then_follows_a_cosine_to_its_floor() -> None:
-    assert [rate(step) for step in (1, 10, 60, 110)] == pytest.approx([0.1, 1.0, 0.55, 0.1])
+    rates = [rate(step) for step in (1, 10, 35, 60, 110)]
+    assert rates == pytest.approx([0.1, 1.0, 0.55 + 0.45 * 2**-0.5, 0.55, 0.1])  # a quarter of the way a line would be at 0.775
 
 
 def test_a_line_goes_down_evenly() -> None:
@@ -58,6 +59,8 @@ def test_both_ends_are_exact_and_nothing_jumps(config: OptimizerConfig) -> None:
 
 def test_a_run_shorter_than_its_warmup_only_warms_up() -> None:
     assert rate(5, num_steps=5) == pytest.approx(0.5)
+    assert rate(10, num_steps=10) == 1.0
+    assert rate(11, num_steps=10) == pytest.approx(0.1)  # were there one more step
 
 
 def test_tokens_count_up_to_whole_steps_and_win_over_steps() -> None:

@@ -20,7 +20,7 @@ def test_documents_know_where_they_start_and_how_far_each_token_is() -> None:
     assert documents.max_length == 4
 
 
-@pytest.mark.parametrize("offsets", [[0, 5], [0, 5, 5, 10], [1, 5, 10], [0, 3, 10], [0, 5, 11]])
+@pytest.mark.parametrize("offsets", [[0, 5], [0, 5, 5, 10], [1, 5, 10], [0, 3, 10], [0, 5, 11], [0, 5, 10, 11], [-1, 0, 5, 10]])
 def test_offsets_that_are_none_are_refused(offsets: list[int]) -> None:
     with pytest.raises(ValueError, match=r"^document offsets .*: not ascending from 0 to 10 over every row's start$"):
         build_documents(torch.tensor(offsets), num_rows=2, num_tokens=5, device=CPU)
@@ -42,6 +42,12 @@ def test_rows_become_micro_batches_with_their_own_documents() -> None:
     assert second.documents is not None
     assert first.documents.offsets_P.tolist() == [0, 2, 5, 10]
     assert second.documents.offsets_P.tolist() == [0, 1, 5]
+
+
+def test_rows_whose_documents_are_not_kept_apart_are_whole() -> None:
+    tokens = torch.arange(15).view(3, 5)
+    batches = build_batches(tokens_BT=tokens, labels_BT=tokens + 1, offsets_P=None, micro_rows=2, mesh=None, device=CPU)
+    assert [(len(batch.tokens_BT), batch.documents) for batch in batches] == [(2, None), (1, None)]
 
 
 def test_a_row_that_the_ranks_can_not_share_evenly_is_filled_up_and_nobody_learns_from_the_filling() -> None:

@@ -221,6 +221,26 @@ def test_nothing_is_written_after_an_error_that_stays(ledger_of: LedgerOf):
     assert store.objects == {}
 
 
+def test_what_gathered_while_a_segment_was_refused_for_good_is_not_written_either(ledger_of: LedgerOf):
+    store, keys = MemoryStore(), []
+
+    def refuse_the_first(operation: str, key: str) -> None:
+        keys.append(key)
+        if len(keys) == 1:
+            ledger.append(record(2))
+            raise BucketMissing("no")
+
+    store.fault = refuse_the_first
+    ledger = ledger_of(store)
+    ledger.append(record(1))
+
+    with pytest.raises(BucketMissing):
+        ledger.flush(2)
+    with pytest.raises(BucketMissing):
+        ledger.close()
+    assert store.objects == {}
+
+
 @pytest.mark.parametrize("error", [StoreUnavailable, AccessDenied])
 def test_credentials_that_hiccup_end_a_ledger_as_little_as_a_store_that_is_away(ledger_of: LedgerOf, error: type[StoreError]):
     """Training goes on, and its records are written once the store takes them."""

@@ -13,7 +13,7 @@ from orchestrator.worker.health import Health
 
 GOOD = StepMetrics(loss=2.0, grad_norm=1.0, tokens=64)
 SPIKE = replace(GOOD, skipped=True)
-NAN, INF = replace(SPIKE, loss=math.nan), replace(SPIKE, grad_norm=math.inf)
+NAN, INF, Z = (replace(SPIKE, **bad) for bad in ({"loss": math.nan}, {"grad_norm": math.inf}, {"z_loss": math.inf}))
 
 
 def steps_taken(*measured: StepMetrics, optimizer: OptimizerConfig | None = None, ends: bool = False, **recovery: object) -> int:
@@ -27,7 +27,7 @@ def steps_taken(*measured: StepMetrics, optimizer: OptimizerConfig | None = None
     return len(measured)
 
 
-@pytest.mark.parametrize("bad", [NAN, INF])
+@pytest.mark.parametrize("bad", [NAN, INF, Z])
 def test_a_few_steps_in_a_row_that_are_not_finite_are_passed_over_and_one_more_ends_the_attempt(bad: StepMetrics):
     assert steps_taken(GOOD, bad, bad, bad, GOOD, bad, bad, bad, GOOD) == 9
     assert steps_taken(GOOD, bad, bad, bad, bad) == 4
@@ -58,11 +58,26 @@ def test_spikes_in_a_row_end_it_once_they_are_half_of_what_steps_are_compared_wi
     assert steps_taken(GOOD, *[SPIKE] * 9, optimizer=optimizer) == 5
 
 
-def test_what_it_says_is_one_line_with_the_numbers_the_limit_and_what_to_do():
-    health = Health(RecoveryConfig(max_nonfinite=0), OptimizerConfig())
+def test_a_short_memory_of_spikes_still_lets_two_in_a_row_pass():
+    optimizer = OptimizerConfig(skip_sigma=6.0, skip_window=2)
+    assert steps_taken(GOOD, SPIKE, SPIKE, GOOD, SPIKE, SPIKE, SPIKE, optimizer=optimizer) == 6
+
+
+NUMBERS = "lower optimizer.lr or lengthen its warmup, or look at the data of these steps"
+LINES = {
+    "the first": (1, RecoveryConfig(max_nonfinite=0), "its update was withheld (recovery.max_nonfinite=0)"),
+    "where none may be skipped": (1, RecoveryConfig(on_nonfinite="fail"), "its update was withheld (recovery.on_nonfinite=fail)"),
+    "one too many": (3, RecoveryConfig(max_nonfinite=2), "the updates of 3 steps in a row were withheld (recovery.max_nonfinite=2)"),
+    "the last": (1, RecoveryConfig(max_nonfinite=5), "its update was withheld (recovery.max_nonfinite=5), the last one of the run"),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_what_it_says_is_one_line_with_the_numbers_the_limit_and_what_to_do(name: str):
+    number, recovery, why = LINES[name]
+    health = Health(recovery, OptimizerConfig())
+    for step in range(1, number):
+        health.check(step, NAN, is_last=False)
     with pytest.raises(Diverged) as caught:
-        health.check(7, NAN, is_last=True)
-    assert str(caught.value) == (
-        "step 7: loss nan, gradient norm 1: not finite, its update was withheld (recovery.max_nonfinite=0), the last one of the run; "
-        "lower optimizer.lr or lengthen its warmup, or look at the data of these steps"
-    )
+        health.check(number, NAN, is_last=name == "the last")
+    assert str(caught.value) == f"step {number}: loss nan, gradient norm 1: not finite, {why}; {NUMBERS}"

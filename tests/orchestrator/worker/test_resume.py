@@ -141,21 +141,23 @@ def test_a_half_written_checkpoint_is_never_considered(exchange: Exchange):
     assert begin(store, exchange, 2).load()[0] == Resumed(step=3)
 
 
-def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again():
-    """Two hosts agree that none is left."""
+def test_when_no_checkpoint_is_left_the_run_does_not_silently_start_again(caplog: pytest.LogCaptureFixture):
+    """Two hosts agree that none is left. The end names the last one that was tried, the log each."""
     store = saved(3, 6)
     for step in (3, 6):
         flip_a_byte(store, checkpoint_directory(step, 1) + ".metadata")
 
-    for attempt in (2, 3):  # nor does the attempt after, when none is left to refuse
+    whys = {2: r"checkpoint of step 3 \(attempt 1\) refused: .*", 3: "all were refused by earlier attempts"}
+    for attempt, why in whys.items():  # nor does the attempt after, when none is left to refuse
         for error in on_ranks(2, lambda exchange, attempt=attempt: begin(store, exchange, attempt).load()):
             assert isinstance(error, NoCheckpoint)
             assert re.fullmatch(
-                r"no committed checkpoint of this run can be used .*; restore its files .* and run `braid checkpoints first --trust STEP`, "
-                r"or start a new run",
+                rf"no committed checkpoint of this run can be used \({why}\); restore its files .* and run "
+                r"`braid checkpoints first --trust STEP`, or start a new run",
                 str(error),
             )
     assert steps_refused(store) == [6, 3]
+    assert all(f"checkpoint of step {step} (attempt 1) refused: " in caplog.text for step in (6, 3))
 
 
 @pytest.mark.parametrize(("name", "node"), [(".metadata", 1), ("manifest.json", 0), ("__1_0.distcp", 1)])
