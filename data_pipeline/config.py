@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 MAX_NAME_LENGTH = 100
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _S3_SCHEME = "s3://"
 
@@ -16,7 +16,7 @@ def check_name(name: str, *, key: str) -> None:
     Raises ValueError, which begins with the config key `key`.
     """
     if not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
-        raise ValueError(f"{key}={name!r}: use up to {MAX_NAME_LENGTH} letters, digits, '.', '_' and '-', not beginning with '.'")
+        raise ValueError(f"{key}={name!r}: use up to {MAX_NAME_LENGTH} letters, digits, '.', '_' and '-', with no '.' or '-' first")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

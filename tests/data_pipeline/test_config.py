@@ -48,8 +48,8 @@ def test_a_deadline_is_above_zero() -> None:
             StorageConfig(root="/data", deadline_s=deadline_s)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a b", "a\n", "ü", "x" * 101, "../runs"])
-def test_a_dataset_name_cant_leave_its_prefix(name: str) -> None:
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a b", "a\n", "ü", "x" * 101, "../runs", "-x"])
+def test_a_dataset_name_cant_leave_its_prefix_or_be_an_option(name: str) -> None:
     with pytest.raises(ValueError, match=r"^data\.dataset="):
         DataConfig(dataset=name, seq_len=8)
     with pytest.raises(ValueError, match=r"^name="):

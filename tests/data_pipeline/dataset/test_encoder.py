@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -52,7 +52,6 @@ def drops_out(tokenizer: Tokenizer) -> None:
 SETTINGS: list[Callable[[Tokenizer], None]] = [truncates, pads, adds_eos, drops_out]
 
 
-@settings(deadline=None)
 @given(settings=st.lists(st.sampled_from(SETTINGS), unique=True), documents=st.lists(st.text() | st.just(TEXT), max_size=3))
 def test_every_document_is_encoded_in_full_whatever_the_file_says_of_inference(
     settings: list[Callable[[Tokenizer], None]], documents: list[str], tokenizer: Tokenizer

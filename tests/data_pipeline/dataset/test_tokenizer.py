@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
@@ -61,7 +61,6 @@ def test_where_the_library_panics_there_is_that_line_alone(tokenizer: Tokenizer,
     assert capfd.readouterr().err == ""
 
 
-@settings(deadline=None)
 @given(content=st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_a_tokenizer_or_one_clear_line(content: bytes) -> None:
     with pytest.raises(TokenizerInvalid, match=r"^here: not a Hugging Face tokenizers file, [^\n]*$"):

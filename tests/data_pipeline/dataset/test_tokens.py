@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -116,7 +116,6 @@ def test_tokens_that_no_row_reaches_are_counted() -> None:
     )
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 299), min_size=64, max_size=300), st.sampled_from(["uint16", "uint32"]))
 def test_tokens_as_they_should_be_are_nothing_odd(tokens: list[int], dtype: str) -> None:
     spread = np.concatenate([TOKENS, np.asarray(tokens)]).astype(np.dtype(dtype).newbyteorder("<"))
@@ -124,7 +123,6 @@ def test_tokens_as_they_should_be_are_nothing_odd(tokens: list[int], dtype: str)
     assert oddity_of(spread.tobytes(), manifest) == ""
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from(["uint16", "uint32"]))
 def test_whatever_the_bytes_are_what_is_odd_is_one_line(data: bytes, dtype: str) -> None:
     assert "\n" not in oddity_of(data, replace(put_dataset(MemoryStore(), [1], dtype=dtype), vocab_size=300))

@@ -70,7 +70,7 @@ def same_in_windows(tokenizer: Tokenizer, *documents: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(document=st.lists(st.sampled_from(WORDS) | st.text(max_size=8), min_size=1).map(lambda words: "".join(words) * 300))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_any_long_document(kind: str, document: str):
     same_in_windows(tokenizer_of(kind), document)
 

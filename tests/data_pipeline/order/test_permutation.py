@@ -1,13 +1,12 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.order.permutation import permute
 
 
-@settings(deadline=None)
 @given(num_samples=st.integers(1, 400), key=st.integers(0, 2**63 - 1))
 def test_every_index_is_hit_exactly_once(num_samples: int, key: int) -> None:
     assert sorted(permute(index, num_samples=num_samples, key=key) for index in range(num_samples)) == list(range(num_samples))

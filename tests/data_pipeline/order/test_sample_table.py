@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.order.sample_table import TokenRange, cut_samples
@@ -15,7 +15,6 @@ def test_no_shards_and_short_ones_hold_no_sample() -> None:
     assert cut_samples([4, 0, 1], seq_len=4).num_samples == 0
 
 
-@settings(deadline=None)
 @given(shard_tokens=st.lists(st.integers(0, 60), max_size=6), seq_len=st.integers(1, 9))
 def test_samples_cover_each_shard_once_but_for_its_last_tokens(shard_tokens: list[int], seq_len: int) -> None:
     table = cut_samples(shard_tokens, seq_len=seq_len)

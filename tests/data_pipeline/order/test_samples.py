@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.order.permutation import permute
@@ -22,7 +22,6 @@ from data_pipeline.order.samples import (
 seeds = st.integers(0, 2**63 - 1)
 
 
-@settings(deadline=None)
 @given(num_samples=st.integers(1, 60), seed=seeds, epoch=st.integers(0, 5))
 def test_an_epoch_holds_every_sample_once(num_samples: int, seed: int, epoch: int) -> None:
     first = epoch * num_samples
@@ -31,7 +30,6 @@ def test_an_epoch_holds_every_sample_once(num_samples: int, seed: int, epoch: in
     assert sorted(sample.index for sample in samples) == list(range(num_samples))
 
 
-@settings(deadline=None)
 @given(seed=seeds, epoch=st.integers(0, 100))
 def test_epochs_and_seeds_differ_in_their_order(seed: int, epoch: int) -> None:
     def order(seed: int, epoch: int) -> list[int]:
@@ -41,7 +39,6 @@ def test_epochs_and_seeds_differ_in_their_order(seed: int, epoch: int) -> None:
     assert order(seed, epoch) != order((seed + 1) % 2**63, epoch)
 
 
-@settings(deadline=None)
 @given(
     seed=seeds,
     num_samples=st.integers(1, 1000),
@@ -62,7 +59,6 @@ def test_the_first_step_is_one_and_starts_at_the_first_position() -> None:
         samples_of_step(0, batch_rows=3, num_samples=10, seed=7)
 
 
-@settings(deadline=None)
 @given(seed=seeds, num_samples=st.integers(1, 100), rows_each=st.integers(1, 4), num_ranks=st.integers(1, 8), step=st.integers(1, 50))
 def test_the_ranks_share_the_samples_of_a_step(seed: int, num_samples: int, rows_each: int, num_ranks: int, step: int) -> None:
     batch_rows = rows_each * num_ranks

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import CorpusInvalid
@@ -93,7 +93,6 @@ TEXT = st.text(st.characters())
 JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | TEXT, lambda inner: st.lists(inner) | objects(inner))
 
 
-@settings(deadline=None)
 @given(records=st.lists(objects(JSON), max_size=4), indent=st.sampled_from([None, 1]), as_list=st.booleans())
 def test_of_any_records_every_text_is_read_or_one_is_refused(
     records: list[dict], indent: int | None, as_list: bool, tmp_path_factory: pytest.TempPathFactory

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import CorpusInvalid
@@ -132,7 +132,6 @@ def test_nul_bytes_far_behind_the_beginning_are_found(tmp_path: Path) -> None:
         list(open_corpus(tmp_path / "b.jsonl"))
 
 
-@settings(deadline=None)
 @given(data=st.binary() | st.text().map(str.encode), name=st.sampled_from(["a.txt", "a.json", "a.jsonl", "a.parquet", "a.gz", "a"]))
 def test_any_bytes_are_read_as_the_text_that_they_are_or_refused(data: bytes, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("corpus") / name

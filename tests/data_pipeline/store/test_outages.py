@@ -12,7 +12,7 @@ import pytest
 
 from data_pipeline.store import local
 from data_pipeline.store.local import LocalStore
-from data_pipeline.store.protocol import InvalidKey, KeyExists, StoreUnavailable
+from data_pipeline.store.protocol import InvalidKey, KeyExists, StoreError, StoreUnavailable
 from data_pipeline.store.root import root_at
 
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV, errno.EBUSY)
@@ -243,6 +243,15 @@ def test_a_real_mount_that_vanishes_is_waited_for(small_disk: Path, monkeypatch:
     assert len(naps) == 3
     assert [info.key for info in store.list("commits/")] == ["commits/1", "commits/2"]
     subprocess.run(["umount", "-l", small_disk.parent / "kept"], check=True)
+
+
+def test_a_file_is_no_store_whoever_looks_at_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    store = LocalStore(path)
+    for act in (lambda: store.list(""), lambda: store.get("a"), lambda: store.put("a", b"")):
+        with pytest.raises(StoreError, match=r"file: is a file, and no store; choose a directory$"):
+            act()
 
 
 def test_a_store_of_an_earlier_version_is_read_as_it_is_and_marked_by_the_next_write(tmp_path: Path) -> None:

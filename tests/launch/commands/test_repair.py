@@ -121,7 +121,7 @@ LOST = st.dictionaries(st.integers(1, 13), LEFT, min_size=1, max_size=13).filter
 """An end that is missing can't be told from one that never was."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(journal=LOST, commits=st.dictionaries(st.integers(1, 6), LEFT, max_size=6))
 def test_whatever_was_lost_the_run_can_be_read_stopped_and_resumed_and_nothing_was_overwritten(
     tmp_path_factory: pytest.TempPathFactory, journal: dict[int, bytes | None], commits: dict[int, bytes | None]

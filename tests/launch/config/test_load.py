@@ -61,7 +61,7 @@ def override_of(key: str, value: str) -> str:
 
 
 @pytest.mark.parametrize("key", FLOAT_KEYS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(value=st.sampled_from(["nan", "inf", "-inf", ".nan", ".inf", "-.inf", "NaN", "Infinity", "1e400", "-1e999"]))
 def test_a_number_that_is_infinite_or_none_is_refused_by_its_key(key: str, value: str) -> None:
     for load in (partial(load_config, "tiny"), partial(change_config, load_config("tiny", []))):

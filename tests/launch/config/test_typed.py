@@ -81,7 +81,7 @@ def test_a_store_may_lie_in_a_directory_of_any_name(directory: str, tmp_path: Pa
 
 
 @given(key=st.sampled_from(sorted(_texts_of(RunConfig))), text=TEXTS)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_field_that_takes_a_text_takes_any_as_it_is_or_refuses_it_by_key(key: str, text: str, tmp_path: Path) -> None:
     for found in (_from_the_command_line(key, text), _from_a_recipe(key, text, tmp_path)):
         if isinstance(found, str):
@@ -96,7 +96,7 @@ def test_a_field_that_takes_a_text_takes_any_as_it_is_or_refuses_it_by_key(key: 
     key=st.sampled_from(sorted(_all_keys(RunConfig))),
     text=st.one_of(TEXTS, st.integers().map(str), st.floats().map(str)),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_written_for_a_setting_is_a_run_or_one_line(key: str, text: str, tmp_path: Path) -> None:
     for found in (_from_the_command_line(key, text), _from_a_recipe(key, text, tmp_path)):
         assert not isinstance(found, str) or "\n" not in found

@@ -156,7 +156,7 @@ def live(seed: int, *, looks: int, faults: float) -> tuple[History, MemoryStore,
     return history, store, transitions
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(min_value=0, max_value=2**32), st.floats(min_value=0.05, max_value=0.6))
 def test_whatever_breaks_a_run_ends_for_a_reason_and_never_twice_decides_a_thing(seed: int, faults: float):
     history, store, transitions = live(seed, looks=600, faults=faults)
