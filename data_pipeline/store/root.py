@@ -48,7 +48,7 @@ class Root:
         except (FileNotFoundError, NotADirectoryError) as error:
             if is_expected:
                 raise self._away("there is no such directory") from error
-            if self.path.exists():
+            if isinstance(error, NotADirectoryError) and self.path.exists():
                 raise StoreError(f"{self.path}: is a file, and no store; choose a directory") from error
             if not writes:
                 raise
