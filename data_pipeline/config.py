@@ -1,10 +1,12 @@
 """What a person chooses about storage and data. Pure: importing it costs neither torch nor s3fs."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 MAX_NAME_LENGTH = 100
+CACHE_LIMIT = 100 * 10**9
+SMALLEST_CACHE = 10**8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _S3_SCHEME = "s3://"
@@ -85,10 +87,14 @@ class DataConfig:
     document_masking: bool = False
     """Whether the documents of a row are kept apart: none sees another, in attention, recurrent state or positions,
     and the last token of one is not asked for the first of the next."""
+    cache_limit: int = field(default=CACHE_LIMIT, metadata={"omit_default": True})
+    """What a node keeps of datasets on its own disk where storage.root is on S3, in bytes; the least recently used goes first."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.dataset")
         if self.seq_len < 1:
             raise ValueError(f"data.seq_len={self.seq_len}: must be at least 1; 1024 is a common start")
+        if self.cache_limit < SMALLEST_CACHE:
+            raise ValueError(f"data.cache_limit={self.cache_limit}: holds hardly a block for each row; use {SMALLEST_CACHE} or more")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"data.seed={self.seed}: must be between 0 and 2**63 - 1")

@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data_pipeline.dataset.encoder import build_encoder
-from data_pipeline.dataset.manifest import DatasetManifest, dataset_prefix, manifest_key, manifest_to_json
+from data_pipeline.dataset.manifest import DatasetManifest, PageTable, dataset_prefix, manifest_key, manifest_to_json
 from data_pipeline.dataset.progress import ProgressCallback
 from data_pipeline.dataset.shard_writer import build_shard_writer
 from data_pipeline.dataset.tokenizer import eos_id_of, train_tokenizer, vocab_size_of
@@ -61,6 +61,7 @@ def build_dataset(
         tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
         shards=tuple(writer.shards),
         num_text_bytes=text.num_bytes,
+        pages=put_pages(store, name, bytes(writer.page_digests)),
     )
     _commit(store, manifest)
     return manifest
@@ -106,6 +107,14 @@ def _put_tokenizer(store: ObjectStore, name: str, content: bytes) -> str:
     key = f"{dataset_prefix(name)}tokenizer-{hashlib.sha256(content).hexdigest()[:16]}.json"
     store.put(key, content)
     return key
+
+
+def put_pages(store: ObjectStore, name: str, digests: bytes) -> PageTable:
+    """Writes the digests of all pages of a dataset."""
+    sha256 = hashlib.sha256(digests).hexdigest()
+    key = f"{dataset_prefix(name)}pages-{sha256[:16]}.bin"
+    store.put(key, digests)
+    return PageTable(key=key, sha256=sha256)
 
 
 def _commit(store: ObjectStore, manifest: DatasetManifest) -> None:

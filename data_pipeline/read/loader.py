@@ -1,5 +1,6 @@
 """Feeds one rank: its rows of a step as tensors. The step is the only state, so resuming is asking for another step."""
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,17 +8,23 @@ from pathlib import Path
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.order.samples import samples_of_rows
+from data_pipeline.read.ahead import Ahead
 from data_pipeline.read.batch import TokenBatch
+from data_pipeline.read.block_cache import open_cache
+from data_pipeline.read.page_index import open_index
+from data_pipeline.read.page_reader import Block, PageReader
 from data_pipeline.read.sample_reader import SampleReader
 from data_pipeline.store.protocol import ObjectStore
 
 NUM_PREFETCHED_STEPS = 2
 """Steps that are read ahead of the one that was asked for."""
+BLOCK_TOKENS = 2**20
+"""Of the samples that are fetched at once: 4 MiB of uint32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loader:
-    """Reads batches ahead on one thread. For one consumer; close it when done."""
+    """Reads batches ahead on one thread, and blocks further ahead on others. For one consumer; close it when done."""
 
     reader: SampleReader
     seed: int
@@ -27,6 +34,9 @@ class Loader:
     rank_rows: range
     """Rows of the global batch that this rank trains on."""
     executor: ThreadPoolExecutor
+    """Reads batches."""
+    ahead: Ahead | None
+    """Fetches blocks into the cache; None where there is none."""
     pending: dict[int, Future[TokenBatch]] = field(default_factory=dict)
     """Batches that are being read ahead, by step."""
 
@@ -38,6 +48,8 @@ class Loader:
     def batch(self, step: int) -> TokenBatch:
         """This rank's rows of `step` (the first is 1). What went wrong while reading ahead is raised at the step that needs it."""
         wanted = range(step, step + 1 + NUM_PREFETCHED_STEPS)
+        if self.ahead is not None:
+            self.ahead.look_from(step)
         for other in self.pending.keys() - set(wanted):
             self.pending.pop(other).cancel()
         for ahead in wanted:
@@ -52,23 +64,48 @@ class Loader:
 
     def close(self) -> None:
         """Stops reading ahead, after the read in progress. May be called twice."""
+        if self.ahead is not None:
+            self.ahead.close()
         self.executor.shutdown(cancel_futures=True)
 
 
 def build_loader(
-    *, manifest: DatasetManifest, config: DataConfig, store: ObjectStore, cache_dir: Path, batch_rows: int, rank_rows: range
+    *,
+    manifest: DatasetManifest,
+    config: DataConfig,
+    store: ObjectStore,
+    cache_dir: Path,
+    batch_rows: int,
+    rank_rows: range,
+    keeps_blocks: bool = False,
 ) -> Loader:
     """A loader for one rank: `batch_rows` are the rows of the global batch, `rank_rows` those of this rank.
 
-    Raises DatasetTooSmall, or ValueError where `rank_rows` are not rows of the batch.
+    With `keeps_blocks` what comes from the store is kept in `cache_dir`, for stores that are not on a disk of this machine.
+    Raises DatasetTooSmall, CacheUnusable, or ValueError where `rank_rows` are not rows of the batch.
     """
     if not rank_rows or min(rank_rows) < 0 or max(rank_rows) >= batch_rows:
         raise ValueError(f"rank_rows={rank_rows}: not rows of a batch of {batch_rows}")
     table = build_sample_table(manifest, config.seq_len)
+    cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks else None
+    pages = PageReader(manifest=manifest, store=store, index=open_index(manifest, store, cache_dir), cache=cache)
+    reader = SampleReader(
+        manifest=manifest,
+        table=table,
+        pages=pages,
+        block_samples=max(1, BLOCK_TOKENS // config.seq_len),
+        document_masking=config.document_masking,
+    )
+    terms = {"batch_rows": batch_rows, "num_samples": table.num_samples, "seed": config.seed}
+
+    def blocks_of(step: int) -> Iterator[Block]:
+        return (reader.block_of(table.locate(sample.index)) for sample in samples_of_rows(rank_rows, step, **terms))
+
     return Loader(
-        reader=SampleReader(manifest=manifest, table=table, store=store, cache_dir=cache_dir, document_masking=config.document_masking),
+        reader=reader,
         seed=config.seed,
         batch_rows=batch_rows,
         rank_rows=rank_rows,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
+        ahead=Ahead(blocks_of=blocks_of, pages=pages) if cache is not None else None,
     )
