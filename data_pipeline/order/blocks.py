@@ -1,8 +1,8 @@
 """Samples of shards, and the blocks that they lie in, as arrays. Pure.
 
-A block is S consecutive samples of one shard, about 4 MiB of tokens, as many as fit from the shard's beginning. Of what is left at a shard's
-end, whole units of U tokens, in the order of the shards, make up further blocks. The last units, too few for a block, and what is left
-of a unit are the tail, in no block. U is the longest T of the run: where every T divides U, and U a block, each T has the same blocks.
+A block is S consecutive samples of one shard, about 4 MiB of tokens, as many as fit from the shard's beginning. Of what is left at a
+shard's end, whole units of U tokens, in the order of the shards, make up further blocks. The last units, too few for a block, and what
+is left of a unit are the tail, in no block. Samples of every T that divides U have the same blocks: U is the longest T of a run.
 """
 
 from collections.abc import Sequence

@@ -14,8 +14,8 @@ class Shuffle(Protocol):
     """The order of one source's samples, cut for one length of them."""
 
     @property
-    def num_samples(self) -> int:
-        """The length of an epoch."""
+    def table(self) -> BlockTable:
+        """The samples of an epoch."""
 
     def samples(self, offsets: Ints, epochs: Ints, *, seed: int) -> Ints:
         """The samples that come at offsets in [0, num_samples) of epochs, as indices in the dataset."""
@@ -33,18 +33,14 @@ class FullShuffle:
 
     table: BlockTable
 
-    @property
-    def num_samples(self) -> int:
-        return self.table.num_samples
-
     def samples(self, offsets: Ints, epochs: Ints, *, seed: int) -> Ints:
-        return permute_many(offsets, num_samples=self.num_samples, keys=_keys(seed, epochs))
+        return permute_many(offsets, num_samples=self.table.num_samples, keys=_keys(seed, epochs))
 
     def left_at(self, position: int) -> tuple[int, int]:
-        return -(-position // self.num_samples), 0
+        return -(-position // self.table.num_samples), 0
 
     def position_of(self, epoch: int, window: int) -> int:
-        return epoch * self.num_samples
+        return epoch * self.table.num_samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,10 +56,6 @@ class BlockShuffle:
     """L."""
     window: int
     """W: blocks of a lane's window."""
-
-    @property
-    def num_samples(self) -> int:
-        return self.table.num_samples
 
     @property
     def blocks_each(self) -> int:
@@ -85,12 +77,12 @@ class BlockShuffle:
         return self.table.index_of(places)
 
     def left_at(self, position: int) -> tuple[int, int]:
-        epoch, offset = divmod(position, self.num_samples)
+        epoch, offset = divmod(position, self.table.num_samples)
         windows = -(-offset // (self.window * self.table.block_samples * self.lanes))
         return (epoch + 1, 0) if windows and windows * self.window >= self.blocks_each else (epoch, windows)
 
     def position_of(self, epoch: int, window: int) -> int:
-        return epoch * self.num_samples + window * self.window * self.table.block_samples * self.lanes
+        return epoch * self.table.num_samples + window * self.window * self.table.block_samples * self.lanes
 
     def _dealt(self, offsets: Ints, keys: Words) -> Ints:
         size = self.table.block_samples
@@ -108,7 +100,7 @@ class BlockShuffle:
     def _last(self, offsets: Ints, keys: Words) -> Ints:
         """Behind the windows of all lanes: `lanes` is no lane, so this key is no window's."""
         size, first = self.table.block_samples, self.num_dealt
-        places = first + permute_many(offsets - first, num_samples=self.num_samples - first, keys=mix_many(keys, self.lanes))
+        places = first + permute_many(offsets - first, num_samples=self.table.num_samples - first, keys=mix_many(keys, self.lanes))
         in_block = places < self.table.num_blocks * size
         numbers, within = np.divmod(places[in_block], size)
         places[in_block] = self._block(numbers, keys if len(keys) == 1 else keys[in_block]) * size + within

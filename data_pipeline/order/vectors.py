@@ -26,7 +26,7 @@ def mix_many(keys: Words | int, values: Ints | Words | int) -> Words:
 
 def permute_many(indices: Ints, *, num_samples: int, keys: Words | int) -> Ints:
     """Where the permutation of [0, num_samples) that its key chooses sends each index: `permute`. One key for all, or one for each."""
-    if len(indices) and not (0 <= indices.min() and indices.max() < num_samples):
+    if len(indices) and (indices.min() < 0 or indices.max() >= num_samples):
         raise ValueError(f"indices between {indices.min()} and {indices.max()}: outside [0, {num_samples})")
     images = np.empty(len(indices), np.int64)
     each = _words(keys)

@@ -27,7 +27,9 @@ def test_each_may_have_a_key_of_its_own(num_samples: int, pairs: list[tuple[int,
 def test_more_than_are_mixed_at_once_are_permuted_the_same() -> None:
     keys = np.arange(20_000).astype(np.uint64)
     images = permute_many(np.arange(20_000), num_samples=20_000, keys=keys)
-    assert [images[at] for at in (0, 16_383, 16_384, 19_999)] == [permute(at, num_samples=20_000, key=at) for at in (0, 16_383, 16_384, 19_999)]
+    assert [images[at] for at in (0, 16_383, 16_384, 19_999)] == [
+        permute(at, num_samples=20_000, key=at) for at in (0, 16_383, 16_384, 19_999)
+    ]
     assert np.array_equal(np.sort(permute_many(np.arange(20_000), num_samples=20_000, keys=5)), np.arange(20_000))
 
 
