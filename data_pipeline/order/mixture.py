@@ -53,8 +53,8 @@ class Segment:
     key: int
     bounds: Ints
     """For each source, the sum of the quotas before its own; then L * Q."""
-    rounded_up: Counts
-    """For each bound and residue number, how often a bound was rounded up from number 0 to it."""
+    extras: Counts
+    """For each residue's number and source, how many turns more than its bounds rounded down give it had for the residues before."""
     before: Counts
     """How many each lane read of each source before this segment."""
 
@@ -78,30 +78,29 @@ class Segment:
         for bound in self.bounds[1:-1]:
             sources += turns >= (bound + residues) // self.lanes
         first = (self.bounds[sources] + residues) // self.lanes
-        earlier = self._below(sources + 1, lanes, windows) - self._below(sources, lanes, windows)
-        return sources, self.before[lanes, sources] + earlier + turns - first
+        return sources, self._read(sources, lanes, windows) + turns - first
 
     def counts_after(self, num_windows: int) -> Counts:
         """How many each lane has read of each source after so many windows of this segment."""
-        below = self._below(np.arange(len(self.bounds))[None, :], np.arange(self.lanes)[:, None], np.int64(num_windows))
-        return (self.before + np.diff(below, axis=1)).astype(np.int32)
+        lanes, sources = np.arange(self.lanes)[:, None], np.arange(len(self.bounds) - 1)[None, :]
+        return self._read(sources, lanes, np.int64(num_windows)).astype(np.int32)
 
-    def _below(self, bounds: Ints, lanes: Ints, windows: Ints | np.int64) -> Ints:
-        """Turns of the first `windows` windows of a lane that lie below a bound."""
-        whole, extra = np.divmod(self.bounds, self.lanes)
+    def _read(self, sources: Ints, lanes: Ints, windows: Ints | np.int64) -> Ints:
+        """How many lanes have read of sources after so many windows."""
+        whole, extra = (np.diff(part) for part in np.divmod(self.bounds, self.lanes))
         rounds, place = np.divmod(lanes + windows, self.lanes)
-        ups = rounds * extra[bounds] + self.rounded_up[bounds, place] - self.rounded_up[bounds, lanes]
-        return windows * whole[bounds] + ups
+        extras = rounds * extra[sources] + self.extras[place, sources] - self.extras[lanes, sources]
+        return self.before[lanes, sources] + windows * whole[sources] + extras
 
 
 def build_segment(*, start: int, turns: int, quotas: Sequence[int], before: Counts, seed: int) -> Segment:
     """A segment whose windows have these quotas, which sum up to L * `turns`."""
     lanes = len(before)
     bounds = np.concatenate([[0], np.cumsum(quotas)]).astype(np.int64)
-    is_up = _stride(lanes) * np.arange(lanes)[None, :] % lanes >= lanes - (bounds % lanes)[:, None]
-    rounded_up = np.zeros_like(is_up, dtype=np.int32)
-    np.cumsum(is_up[:, :-1], axis=1, out=rounded_up[:, 1:])
-    return Segment(start=start, turns=turns, key=mix(mix(seed, 0), start), bounds=bounds, rounded_up=rounded_up, before=before)
+    is_up = (_stride(lanes) * np.arange(lanes) % lanes)[:, None] >= lanes - bounds % lanes
+    extras = np.zeros((lanes, len(quotas)), np.int32)
+    np.cumsum(np.diff(is_up.astype(np.int32), axis=1)[:-1], axis=0, out=extras[1:])
+    return Segment(start=start, turns=turns, key=mix(mix(seed, 0), start), bounds=bounds, extras=extras, before=before)
 
 
 def num_windows_within(segment: Segment, limits: Mapping[int, int]) -> int | None:

@@ -5,7 +5,7 @@ With one source, one phase and the full shuffle this is the order of `samples.py
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -105,7 +105,7 @@ class Plan:
     def rows(self, step: int, rows: range) -> Rows:
         """What `rows` of the global batch of `step` read (the first is 1). Raises Exhausted."""
         at = phase_step(self.phases, step)
-        if rows and not 0 <= min(rows) <= max(rows) < self.phases[at.phase].batch_rows:
+        if rows and not 0 <= min(rows[0], rows[-1]) <= max(rows[0], rows[-1]) < self.phases[at.phase].batch_rows:
             raise ValueError(f"rows={rows}: not rows of a batch of {self.phases[at.phase].batch_rows}")
         positions = at.position + np.arange(rows.start, rows.stop, rows.step)
         exhausted = self.exhausted_at
@@ -147,11 +147,10 @@ class Plan:
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     def _rows_at(self, positions: Ints) -> Rows:
-        starts = np.array([stretch.segment.start for stretch in self.course.stretches])
+        starts = [stretch.segment.start for stretch in self.course.stretches]
         numbers = np.searchsorted(starts, positions, side="right") - 1
         found = np.empty((3, len(positions)), np.int64)
-        for number in np.unique(numbers):
-            chosen = numbers == number
+        for number, chosen in _groups(numbers, len(starts)):
             found[:, chosen] = self._samples(self.course.stretches[number], positions[chosen])
         return Rows(positions=positions, sources=found[0], epochs=found[1], indices=found[2])
 
@@ -159,11 +158,18 @@ class Plan:
         sources, counts = stretch.segment.choose(positions)
         offsets = np.array(stretch.firsts)[sources] + counts * self.order.lanes + positions % self.order.lanes
         epochs, indices = np.empty_like(offsets), np.empty_like(offsets)
-        for source in np.unique(sources).tolist():
-            shuffle, chosen = self.shuffles[stretch.seq_len][source], sources == source
+        for source, chosen in _groups(sources, len(self.sources)):
+            shuffle = self.shuffles[stretch.seq_len][source]
             epochs[chosen], within = np.divmod(offsets[chosen], shuffle.table.num_samples)
             indices[chosen] = shuffle.samples(within, epochs[chosen], seed=seed_of(self.order.seed, source))
         return sources, epochs, indices
+
+
+def _groups(numbers: Ints, num_groups: int) -> Iterator[tuple[int, slice | Ints]]:
+    """Each number that occurs, and where; a slice where it is the only one."""
+    occurs = np.flatnonzero(np.bincount(numbers, minlength=num_groups)).tolist()
+    for number in occurs:
+        yield number, slice(None) if len(occurs) == 1 else np.flatnonzero(numbers == number)
 
 
 def build_plan(*, order: Order, sources: Sequence[Source], phases: Sequence[Phase]) -> Plan:

@@ -1,9 +1,11 @@
 """Two ways to order the samples of one source, epoch by epoch: each a permutation of every epoch, in O(1) per sample. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline.order.blocks import BlockTable
 from data_pipeline.order.permutation import mix
@@ -68,12 +70,7 @@ class BlockShuffle:
         return self.blocks_each * self.lanes * self.table.block_samples
 
     def samples(self, offsets: Ints, epochs: Ints, *, seed: int) -> Ints:
-        keys = _keys(seed, epochs)
-        places = np.empty_like(offsets)
-        is_dealt = offsets < self.num_dealt
-        for chosen, place in ((is_dealt, self._dealt), (~is_dealt, self._last)):
-            if chosen.any():
-                places[chosen] = place(offsets[chosen], keys if len(keys) == 1 else keys[chosen])
+        places = _either(offsets < self.num_dealt, self._dealt, self._last, offsets, _keys(seed, epochs))
         return self.table.index_of(places)
 
     def left_at(self, position: int) -> tuple[int, int]:
@@ -90,10 +87,11 @@ class BlockShuffle:
         windows, turns = np.divmod(turns, self.window * size)
         window_keys = mix_many(mix_many(keys, lanes), windows)
         last, rest = divmod(self.blocks_each, self.window)
-        is_last = windows == last
-        for chosen, blocks in ((~is_last, self.window), (is_last, rest)):
-            if chosen.any():
-                turns[chosen] = permute_many(turns[chosen], num_samples=blocks * size, keys=window_keys[chosen])
+
+        def permuted(blocks: int) -> Callable[..., Ints]:
+            return lambda turns, keys: permute_many(turns, num_samples=blocks * size, keys=keys)
+
+        turns = _either(windows < last, permuted(self.window), permuted(rest), turns, window_keys)
         slots, within = np.divmod(turns, size)
         return self._block((windows * self.window + slots) * self.lanes + lanes, keys) * size + within
 
@@ -101,13 +99,15 @@ class BlockShuffle:
         """Behind the windows of all lanes: `lanes` is no lane, so this key is no window's."""
         size, first = self.table.block_samples, self.num_dealt
         places = first + permute_many(offsets - first, num_samples=self.table.num_samples - first, keys=mix_many(keys, self.lanes))
-        in_block = places < self.table.num_blocks * size
-        numbers, within = np.divmod(places[in_block], size)
-        places[in_block] = self._block(numbers, keys if len(keys) == 1 else keys[in_block]) * size + within
-        return places
+
+        def in_block(places: Ints, keys: Words) -> Ints:
+            numbers, within = np.divmod(places, size)
+            return self._block(numbers, keys) * size + within
+
+        return _either(places < self.table.num_blocks * size, in_block, lambda places, _: places, places, keys)
 
     def _block(self, numbers: Ints, keys: Words) -> Ints:
-        return permute_many(numbers, num_samples=max(1, self.table.num_blocks), keys=keys)
+        return permute_many(numbers, num_samples=self.table.num_blocks, keys=keys)
 
 
 def _keys(seed: int, epochs: Ints) -> Words:
@@ -115,3 +115,14 @@ def _keys(seed: int, epochs: Ints) -> Words:
     if len(epochs) and epochs.min() == epochs.max():
         return np.array([mix(seed, int(epochs[0]))], np.uint64)
     return mix_many(seed, epochs)
+
+
+def _either(chosen: NDArray[np.bool_], yes: Callable[..., Ints], no: Callable[..., Ints], values: Ints, keys: Words) -> Ints:
+    """`yes` of what is chosen, `no` of the others; without taking apart what need not be."""
+    if chosen.all():
+        return yes(values, keys)
+    found = np.empty_like(values)
+    for part, function in ((chosen, yes), (~chosen, no)):
+        if part.any():
+            found[part] = function(values[part], keys if len(keys) == 1 else keys[part])
+    return found

@@ -50,19 +50,22 @@ def _permute(values: Words, num_samples: int, keys: Words) -> Words:
 def _feistel(values: Words, half_bits: int, rounds: list[Words]) -> Words:
     half, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> half, values & mask
+    mixed, shifted = np.empty_like(left), np.empty_like(left)
     for key in rounds:
-        mixed = right * _GOLDEN
+        np.multiply(right, _GOLDEN, out=mixed)
         mixed ^= key
-        _finalize(mixed)
+        _finalize(mixed, shifted)
         mixed &= mask
-        mixed ^= left
-        left, right = right, mixed
-    return left << half | right
+        left ^= mixed
+        left, right = right, left
+    left <<= half
+    left |= right
+    return left
 
 
-def _finalize(values: Words) -> Words:
-    """In place."""
-    shifted = values >> _30
+def _finalize(values: Words, shifted: Words | None = None) -> Words:
+    """In place; `shifted` is overwritten too."""
+    shifted = np.right_shift(values, _30, out=shifted)
     values ^= shifted
     values *= _FIRST
     np.right_shift(values, _27, out=shifted)
