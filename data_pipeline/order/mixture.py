@@ -55,12 +55,12 @@ class Segment:
     """For each source, the sum of the quotas before its own; then L * Q."""
     extras: Counts
     """For each residue's number and source, how many turns more than its bounds rounded down give it had for the residues before."""
-    before: Counts
-    """How many each lane read of each source before this segment."""
+    base: Counts
+    """How many each lane read of each source before this segment, less its residue's `extras`."""
 
     @property
     def lanes(self) -> int:
-        return len(self.before)
+        return len(self.base)
 
     @property
     def slots(self) -> int:
@@ -89,8 +89,7 @@ class Segment:
         """How many lanes have read of sources after so many windows."""
         whole, extra = (np.diff(part) for part in np.divmod(self.bounds, self.lanes))
         rounds, place = np.divmod(lanes + windows, self.lanes)
-        extras = rounds * extra[sources] + self.extras[place, sources] - self.extras[lanes, sources]
-        return self.before[lanes, sources] + windows * whole[sources] + extras
+        return self.base[lanes, sources] + windows * whole[sources] + rounds * extra[sources] + self.extras[place, sources]
 
 
 def build_segment(*, start: int, turns: int, quotas: Sequence[int], before: Counts, seed: int) -> Segment:
@@ -100,7 +99,7 @@ def build_segment(*, start: int, turns: int, quotas: Sequence[int], before: Coun
     is_up = (_stride(lanes) * np.arange(lanes) % lanes)[:, None] >= lanes - bounds % lanes
     extras = np.zeros((lanes, len(quotas)), np.int32)
     np.cumsum(np.diff(is_up.astype(np.int32), axis=1)[:-1], axis=0, out=extras[1:])
-    return Segment(start=start, turns=turns, key=mix(mix(seed, 0), start), bounds=bounds, extras=extras, before=before)
+    return Segment(start=start, turns=turns, key=mix(mix(seed, 0), start), bounds=bounds, extras=extras, base=before - extras)
 
 
 def num_windows_within(segment: Segment, limits: Mapping[int, int]) -> int | None:

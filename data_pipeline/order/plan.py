@@ -240,7 +240,7 @@ def _taken(stretch: Stretch, until: int, sizes: Ints) -> tuple[Ints, Ints, Ints]
     segment, firsts = stretch.segment, np.array(stretch.firsts)
     lanes = np.arange(segment.lanes)[:, None]
     num_windows = (until - segment.start) // segment.slots
-    before, after = segment.before.astype(np.int64), segment.counts_after(num_windows).astype(np.int64)
+    before, after = (segment.counts_after(windows).astype(np.int64) for windows in (0, num_windows))
     first_repeated = -((firsts + lanes - sizes) // segment.lanes)
     samples, repeated = (after - before).sum(axis=0), np.maximum(0, after - np.maximum(before, first_repeated)).sum(axis=0)
     last = np.where(after > before, firsts + (after - 1) * segment.lanes + lanes, -1).max(axis=0)

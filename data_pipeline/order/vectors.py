@@ -13,6 +13,7 @@ Words = NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
+_NUMBERS = np.arange(NUM_ROUNDS, dtype=np.uint64)[:, None]
 _MASK = 2**64 - 1
 _CHUNK = 16384
 """So many words at a time, so that what is being mixed stays in the processor's cache."""
@@ -38,16 +39,16 @@ def permute_many(indices: Ints, *, num_samples: int, keys: Words | int) -> Ints:
 
 def _permute(values: Words, num_samples: int, keys: Words) -> Words:
     half_bits = ((num_samples - 1).bit_length() + 1) // 2
-    rounds = [_finalize((keys + np.uint64(number)) * _GOLDEN + _GOLDEN) for number in range(NUM_ROUNDS)]
+    rounds = _finalize((keys + _NUMBERS) * _GOLDEN + _GOLDEN)
     images = _feistel(values, half_bits, rounds)
     outside = np.flatnonzero(images >= num_samples)
     while len(outside):
-        images[outside] = walked = _feistel(images[outside], half_bits, rounds if len(keys) == 1 else [key[outside] for key in rounds])
+        images[outside] = walked = _feistel(images[outside], half_bits, rounds if len(keys) == 1 else rounds[:, outside])
         outside = outside[walked >= num_samples]
     return images
 
 
-def _feistel(values: Words, half_bits: int, rounds: list[Words]) -> Words:
+def _feistel(values: Words, half_bits: int, rounds: Words) -> Words:
     half, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> half, values & mask
     mixed, shifted = np.empty_like(left), np.empty_like(left)
