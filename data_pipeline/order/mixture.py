@@ -113,7 +113,7 @@ def num_windows_within(segment: Segment, limits: Mapping[int, int]) -> int | Non
         most = segment.counts_after(windows).max(axis=0)
         return all(most[source] <= limits[source] for source in limited)
 
-    # a lane reads at least as many as the mean of all
+    # some lane reads at least the mean of all
     lowest, highest = 0, min(limits[source] * segment.lanes // int(quotas[source]) for source in limited) + 1
     while highest - lowest > 1:
         middle = (lowest + highest) // 2
@@ -123,7 +123,7 @@ def num_windows_within(segment: Segment, limits: Mapping[int, int]) -> int | Non
 
 def _stride(lanes: int) -> int:
     """Between residues, near the golden section of the lanes and prime to them: all occur in turn, and evenly."""
-    stride = max(1, round(lanes * 0.618))
+    stride = max(1, lanes * 618 // 1000)
     while math.gcd(stride, lanes) > 1:
         stride += 1
     return stride

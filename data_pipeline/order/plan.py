@@ -39,7 +39,7 @@ class Source:
     name: str
     shard_tokens: Sequence[int]
     max_epochs: int | None = None
-    """How many epochs are read of it at most."""
+    """How many epochs are read of it at most; one that is broken off for another seq_len counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,6 +211,9 @@ def _check(order: Order, sources: Sequence[Source], phases: Sequence[Phase]) -> 
         raise ValueError(
             f"lanes={order.lanes}, window={order.window}, turns={order.turns}, block_tokens={order.block_tokens}: use 1 or more"
         )
+    for source in sources:
+        if source.max_epochs is not None and source.max_epochs < 1:
+            raise ValueError(f"source {source.name}: max_epochs={source.max_epochs}: use 1 or more, or a ratio of 0")
     for number, phase in enumerate(phases, start=1):
         _check_phase(phase, f"phase {number}", order, sources)
         if order.shuffle == "blocks" and unit_tokens(phases) % phase.seq_len:

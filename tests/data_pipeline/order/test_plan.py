@@ -207,6 +207,8 @@ def test_what_cannot_be_planned_is_told_in_one_line_with_the_remedy() -> None:
             plan(**change)
     with pytest.raises(ValueError, match=r"^shuffle='block': use full or blocks"):
         plan(order=replace(ORDER, shuffle="block"))
+    with pytest.raises(ValueError, match=r"^source web: max_epochs=0: use 1 or more, or a ratio of 0"):
+        plan(sources=(replace(SOURCES[0], max_epochs=0), *SOURCES[1:]))
     with pytest.raises(ValueError, match=r"^rows=range\(0, 9\): not rows of a batch of 8"):
         build_plan(order=ORDER, sources=SOURCES, phases=PHASES).rows(4, range(9))
 
