@@ -7,7 +7,8 @@ from pathlib import Path
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
-from data_pipeline.order.samples import samples_of_rows
+from data_pipeline.dataset.plan import plan_of, samples_of_rows
+from data_pipeline.order.plan import Plan
 from data_pipeline.read.ahead import Ahead
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.block_cache import open_cache
@@ -18,8 +19,6 @@ from data_pipeline.store.protocol import ObjectStore
 
 NUM_PREFETCHED_STEPS = 2
 """Steps that are read ahead of the one that was asked for."""
-BLOCK_TOKENS = 2**20
-"""Of the samples that are fetched at once: 4 MiB of uint32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,10 +26,8 @@ class Loader:
     """Reads batches ahead on one thread, and blocks further ahead on others. For one consumer; close it when done."""
 
     reader: SampleReader
-    seed: int
-    """Chooses the order of samples."""
-    batch_rows: int
-    """Rows of the global batch."""
+    plan: Plan
+    """Which samples a step has."""
     rank_rows: range
     """Rows of the global batch that this rank trains on."""
     executor: ThreadPoolExecutor
@@ -59,8 +56,7 @@ class Loader:
 
     def read(self, step: int) -> TokenBatch:
         """This rank's rows of `step` (the first is 1), read on the calling thread and without reading ahead."""
-        samples = samples_of_rows(self.rank_rows, step, batch_rows=self.batch_rows, num_samples=self.num_samples, seed=self.seed)
-        return self.reader.read_batch(samples)
+        return self.reader.read_batch(samples_of_rows(self.plan, step, self.rank_rows))
 
     def close(self) -> None:
         """Stops reading ahead, after the read in progress. May be called twice."""
@@ -81,30 +77,30 @@ def build_loader(
 ) -> Loader:
     """A loader for one rank: `batch_rows` are the rows of the global batch, `rank_rows` those of this rank.
 
-    With `keeps_blocks` what comes from the store is kept in `cache_dir`, for stores that are not on a disk of this machine.
+    With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
+    read again before it has to go: not where a whole epoch of more than the cache lies in between.
     Raises DatasetTooSmall, CacheUnusable, or ValueError where `rank_rows` are not rows of the batch.
     """
     if not rank_rows or min(rank_rows) < 0 or max(rank_rows) >= batch_rows:
         raise ValueError(f"rank_rows={rank_rows}: not rows of a batch of {batch_rows}")
-    table = build_sample_table(manifest, config.seq_len)
-    cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks else None
+    plan, table = plan_of(manifest, config, batch_rows=batch_rows), build_sample_table(manifest, config.seq_len)
+    is_near_itself = config.shuffle == "blocks" or 2 * manifest.size_bytes <= config.cache_limit
+    cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
     pages = PageReader(manifest=manifest, store=store, index=open_index(manifest, store, cache_dir), cache=cache)
     reader = SampleReader(
         manifest=manifest,
         table=table,
         pages=pages,
-        block_samples=max(1, BLOCK_TOKENS // config.seq_len),
+        block_samples=plan.table(0, config.seq_len).block_samples,
         document_masking=config.document_masking,
     )
-    terms = {"batch_rows": batch_rows, "num_samples": table.num_samples, "seed": config.seed}
 
     def blocks_of(step: int) -> Iterator[Block]:
-        return (reader.block_of(table.locate(sample.index)) for sample in samples_of_rows(rank_rows, step, **terms))
+        return (reader.block_of(table.locate(sample.index)) for sample in samples_of_rows(plan, step, rank_rows))
 
     return Loader(
         reader=reader,
-        seed=config.seed,
-        batch_rows=batch_rows,
+        plan=plan,
         rank_rows=rank_rows,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
         ahead=Ahead(blocks_of=blocks_of, pages=pages) if cache is not None else None,

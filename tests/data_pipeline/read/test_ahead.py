@@ -4,11 +4,11 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data_pipeline.config import DataConfig
-from data_pipeline.read import loader as loading
 from data_pipeline.read.ahead import NUM_READS, Ahead
 from data_pipeline.read.file_systems import network_file_system
 from data_pipeline.read.loader import Loader, build_loader
@@ -35,8 +35,7 @@ def load(store: ObjectStore, directory: Path, *, keeps_blocks: bool = True, rank
     )
 
 
-def test_batches_are_the_same_with_and_without_a_cache_and_each_byte_is_fetched_about_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loading, "BLOCK_TOKENS", 200 * SEQ_LEN)
+def test_batches_are_the_same_with_and_without_a_cache_and_each_byte_is_fetched_about_once(tmp_path: Path):
     steps = range(1, 1100 // 8)
     with closing(load(MemoryStore(), tmp_path / "none", keeps_blocks=False)) as direct:
         expected = [direct.batch(step).tokens_BT for step in steps]
@@ -46,6 +45,39 @@ def test_batches_are_the_same_with_and_without_a_cache_and_each_byte_is_fetched_
     assert traffic.used >= len(steps) * 8 * (SEQ_LEN + 1) * 2
     assert traffic.fetched < 2 * traffic.used
     assert direct.reader.pages.traffic.fetched > 10 * traffic.used, "a page for each sample"
+
+
+LONG = [np.arange(16 * 2**20, dtype=np.uint32).astype(np.uint16) % 997 for _ in range(2)]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_with_blocks_each_rank_fetches_what_it_reads_and_all_have_the_same_batches(num_ranks: int, tmp_path: Path):
+    store, config = MemoryStore(), DataConfig(seq_len=2**13, shuffle="blocks", shuffle_window=2)
+    manifest = put_dataset(store, *LONG)
+    num_steps = 1000
+    every = {}
+    for rank in range(num_ranks):
+        rows = range(rank * 4 // num_ranks, (rank + 1) * 4 // num_ranks)
+        with closing(
+            build_loader(
+                manifest=manifest,
+                config=config,
+                store=store,
+                cache_dir=tmp_path / str(rank),
+                batch_rows=4,
+                rank_rows=rows,
+                keeps_blocks=True,
+            )
+        ) as loader:
+            for step in range(1, num_steps + 1):
+                every |= {(step, row): found for row, found in zip(rows, loader.batch(step).hashes, strict=True)}
+            traffic = loader.reader.pages.traffic
+        assert traffic.fetched < 1.5 * traffic.used
+    assert len(every) == num_steps * 4
+    with closing(
+        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path / "none", batch_rows=4, rank_rows=range(4))
+    ) as resumed:
+        assert list(resumed.batch(100).hashes) == [every[100, row] for row in range(4)]
 
 
 def test_a_rank_that_was_replaced_on_its_node_finds_the_blocks(tmp_path: Path):
