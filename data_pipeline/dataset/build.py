@@ -53,16 +53,12 @@ def build_dataset(
     if not writer.shards:
         raise CorpusInvalid(f"dataset {name}: the corpus holds no text; give another one")
     progress(replace(writer.progress, num_unknown=encoder.num_unknown))
+    tokenizer_key = _put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode())
+    pages, shards = put_pages(store, name, bytes(writer.page_digests)), tuple(writer.shards)
     manifest = DatasetManifest(
-        name=name,
-        dtype=writer.dtype,
-        eos_id=eos_id,
-        vocab_size=vocab_size,
-        tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
-        shards=tuple(writer.shards),
-        num_text_bytes=text.num_bytes,
-        pages=put_pages(store, name, bytes(writer.page_digests)),
-    )
+        name=name, dtype=writer.dtype, eos_id=eos_id, vocab_size=vocab_size, tokenizer_key=tokenizer_key, shards=shards,
+        num_text_bytes=text.num_bytes, pages=pages,
+    )  # fmt: skip
     _commit(store, manifest)
     return manifest
 
