@@ -29,12 +29,12 @@ def test_matrices_are_truncated_normal() -> None:
 
 
 def test_gates_start_in_their_ranges() -> None:
-    log_A, bias = gdn_gate_parameters(replace(PRESETS["tiny"], gdn_num_key_heads=100_000)).values()
-    decay_rate = initial_weight("gates.0.A_log", log_A, seed=0).exp()
+    log_A, bias = gdn_gate_parameters(replace(PRESETS["tiny"], gdn_num_key_heads=10_000)).values()
+    decay_rate = torch.cat([initial_weight(f"gates.{layer}.A_log", log_A, seed=0) for layer in range(10)]).exp()
     assert decay_rate.min() > 0
     assert abs(decay_rate.mean().item() - 8) < 0.1
     assert decay_rate.max() < 16.001
-    dt = torch.nn.functional.softplus(initial_weight("gates.0.dt_bias", bias, seed=0))
+    dt = torch.nn.functional.softplus(torch.cat([initial_weight(f"gates.{layer}.dt_bias", bias, seed=0) for layer in range(10)]))
     assert 0.999e-3 < dt.min() < 1.01e-3
     assert 0.99e-1 < dt.max() < 1.001e-1
     assert abs(dt.log10().mean().item() + 2) < 0.01  # log-uniform: centred on 1e-2
