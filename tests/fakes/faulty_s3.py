@@ -57,7 +57,7 @@ class Exchange(BaseHTTPRequestHandler):
         self._body = None  # a kept connection brings one request after the other
         self.server.fault_for(self.command, unquote(self.path))(self)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = serve  # noqa: N815 - names of the standard library
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = serve
 
     def forward(self) -> Answer:
         """The real server's answer."""
@@ -303,7 +303,8 @@ def range_moved(exchange: Exchange) -> None:
     """As many bytes as were asked for, of another place of the object."""
     answer = exchange.forward()
     start, end, size = _content_range(answer)
-    exchange.answer(answer.with_header("Content-Range", f"bytes {start + 1}-{end + 1}/{size}"))
+    moved = answer.with_header("Content-Range", f"bytes {start + 1}-{end + 1}/{size}")
+    exchange.answer(replace(moved, body=answer.body[1:] + b"?"))
 
 
 def range_shortened(exchange: Exchange) -> None:

@@ -115,7 +115,7 @@ def test_no_write_and_no_listing_counts_that_no_s3_server_answered(faulty_s3: Fa
     hasty = replace(spoiled_store, deadline_s=0.4)
     faulty_s3.spoil(fault)
     for use in (lambda: hasty.put("a", DATA), lambda: hasty.create("a", DATA), lambda: hasty.list(""), lambda: hasty.get("a")):
-        with pytest.raises(StoreUnavailable, match="check storage.endpoint_url"):
+        with pytest.raises(StoreUnavailable, match=r"check storage.endpoint_url"):
             use()
     faulty_s3.heal()
     assert spoiled_store.list("") == []
