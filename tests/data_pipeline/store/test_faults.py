@@ -5,6 +5,7 @@ The right bytes, or one clear line; never wrong bytes, never a hang.
 
 import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -62,7 +63,13 @@ def named(faults: dict[str, Fault]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("fault", faults.values(), ids=faults.keys())
 
 
+@pytest.fixture
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda delay_s: None))
+
+
 @named(TROUBLE | {"truncated": truncated})
+@pytest.mark.usefixtures("no_sleep")
 def test_a_reader_gets_the_right_bytes_once_the_trouble_has_passed(faulty_s3: FaultyS3, spoiled_store: S3Store, fault: Fault) -> None:
     spoiled_store.put("shard", DATA)
     for read, wanted in (
@@ -75,6 +82,7 @@ def test_a_reader_gets_the_right_bytes_once_the_trouble_has_passed(faulty_s3: Fa
 
 
 @named(TROUBLE)
+@pytest.mark.usefixtures("no_sleep")
 def test_a_writer_has_written_once_when_the_trouble_has_passed(faulty_s3: FaultyS3, spoiled_store: S3Store, fault: Fault) -> None:
     for method, write in (
         ("PUT", lambda: spoiled_store.put("state", b"new")),
@@ -90,6 +98,7 @@ def test_a_writer_has_written_once_when_the_trouble_has_passed(faulty_s3: Faulty
 
 
 @named(BROKEN_RANGES)
+@pytest.mark.usefixtures("no_sleep")
 def test_a_range_of_other_bytes_than_were_asked_for_is_never_taken(faulty_s3: FaultyS3, spoiled_store: S3Store, fault: Fault) -> None:
     spoiled_store.put("shard", DATA)
     for start, length in ((0, 100), (300, 500), (len(DATA) - 100, 900)):
@@ -164,7 +173,7 @@ def error_in_an_answer_of_200(exchange: Exchange) -> None:
 
 
 @named({"lost": reset_after, "error in 200": error_in_an_answer_of_200, "throttled": throttled(), "portal": portal(UNTIDY_PAGE)})
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("small_parts", "no_sleep")
 def test_a_large_object_comes_whole_through_trouble_with_each_kind_of_its_requests(
     faulty_s3: FaultyS3, spoiled_store: S3Store, fault: Fault
 ) -> None:
@@ -178,9 +187,9 @@ def test_a_large_object_comes_whole_through_trouble_with_each_kind_of_its_reques
 @pytest.fixture
 def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """What the store takes for the time, which passes while it sleeps."""
-    time = FakeTime()
-    monkeypatch.setattr(s3, "time", SimpleNamespace(monotonic=time.clock, sleep=time.sleep))
-    return time
+    fake = FakeTime()
+    monkeypatch.setattr(s3, "time", SimpleNamespace(monotonic=fake.clock, sleep=fake.sleep))
+    return fake
 
 
 def test_a_server_that_is_down_for_20_s_is_waited_for(
