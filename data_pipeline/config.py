@@ -1,10 +1,15 @@
 """What a person chooses about storage and data. Pure: importing it costs neither torch nor s3fs."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 MAX_NAME_LENGTH = 100
+SHUFFLE_WINDOW = 32
+CACHE_LIMIT = 100 * 10**9
+SMALLEST_CACHE = 10**8
+MOST_BLOCKS = 2**16
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _S3_SCHEME = "s3://"
@@ -82,13 +87,24 @@ class DataConfig:
     """T: input tokens of one row of a batch."""
     seed: int = 34521
     """Chooses the order of samples. The same seed gives the same order for every world size."""
+    shuffle: Literal["full", "blocks"] = field(default="full", metadata={"omit_default": True})
+    """`full`: any sample may follow any. `blocks`: each row reads its blocks of 4 MiB whole, some of them at a time, which is what makes a
+    corpus that no node can keep readable from S3."""
+    shuffle_window: int = field(default=SHUFFLE_WINDOW, metadata={"omit_default": True})
+    """Blocks among which the samples of a row are shuffled, for `shuffle=blocks`; a node keeps so many for each of its rows."""
     document_masking: bool = False
     """Whether the documents of a row are kept apart: none sees another, in attention, recurrent state or positions,
     and the last token of one is not asked for the first of the next."""
+    cache_limit: int = field(default=CACHE_LIMIT, metadata={"omit_default": True})
+    """What a node keeps of datasets on its own disk where storage.root is on S3, in bytes; the least recently used goes first."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.dataset")
         if self.seq_len < 1:
             raise ValueError(f"data.seq_len={self.seq_len}: must be at least 1; 1024 is a common start")
+        if not 1 <= self.shuffle_window <= MOST_BLOCKS:
+            raise ValueError(f"data.shuffle_window={self.shuffle_window}: use 1 to {MOST_BLOCKS}")
+        if self.cache_limit < SMALLEST_CACHE:
+            raise ValueError(f"data.cache_limit={self.cache_limit}: holds hardly a block for each row; use {SMALLEST_CACHE} or more")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"data.seed={self.seed}: must be between 0 and 2**63 - 1")

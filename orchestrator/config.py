@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from data_pipeline.config import DataConfig, StorageConfig, check_name
+from data_pipeline.config import CACHE_LIMIT, DataConfig, StorageConfig, check_name
 from model.compute import ComputeConfig
 from model.config import ModelConfig, validate_layout
 from model.optim.config import OptimizerConfig
@@ -244,5 +244,6 @@ class RunConfig:
 
 def training_digest(config: RunConfig) -> str:
     """Digest of what decides the numbers of a run: model, data, optimizer, start, batch and seed; not its length, layout or machines."""
-    decisive = (config.model, config.data, config.optimizer, config.start, config.train.batch_rows, config.train.seed)
+    data = replace(config.data, cache_limit=CACHE_LIMIT)
+    decisive = (config.model, data, config.optimizer, config.start, config.train.batch_rows, config.train.seed)
     return codec.digest((*decisive, LABELS_WITHIN) if config.data.document_masking else decisive)

@@ -57,7 +57,7 @@ def verify(
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
     `entries` is the commit log, `expected_tokens` a step's tokens. `expected_digest` gives the digest of a step's samples by the plan, in
-    the form of the recorded one, its second argument: see `data_pipeline.order.samples.planned_digest`. `expected_token_digest` gives
+    the form of the recorded one, its second argument: see `data_pipeline.dataset.plan.planned_digest`. `expected_token_digest` gives
     that of a step's tokens as the dataset has them; None where nobody reads it again. With `has_gaps` some tokens have nothing to be
     learnt from: those at the ends of documents, where these are kept apart.
     """

@@ -35,7 +35,7 @@ ONLY_IN = {
     "aiobotocore": ("data_pipeline/store/s3",),
     "botocore": ("data_pipeline/store/s3",),
     "pyarrow": ("data_pipeline/sources/",),
-    "xxhash": ("data_pipeline/read/row_hash.py",),
+    "xxhash": ("data_pipeline/read/row_hash.py", "data_pipeline/dataset/pages.py"),
     "zstandard": ("data_pipeline/sources/unpack.py",),
     "tokenizers": ("data_pipeline/dataset/",),
     "moto": ("launch/servers/moto.py",),

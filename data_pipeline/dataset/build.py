@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data_pipeline.dataset.encoder import build_encoder
-from data_pipeline.dataset.manifest import DatasetManifest, dataset_prefix, manifest_key, manifest_to_json
+from data_pipeline.dataset.manifest import DatasetManifest, PageTable, dataset_prefix, manifest_key, manifest_to_json
 from data_pipeline.dataset.progress import ProgressCallback
 from data_pipeline.dataset.shard_writer import build_shard_writer
 from data_pipeline.dataset.tokenizer import eos_id_of, train_tokenizer, vocab_size_of
@@ -53,15 +53,12 @@ def build_dataset(
     if not writer.shards:
         raise CorpusInvalid(f"dataset {name}: the corpus holds no text; give another one")
     progress(replace(writer.progress, num_unknown=encoder.num_unknown))
+    tokenizer_key = _put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode())
+    pages, shards = put_pages(store, name, bytes(writer.page_digests)), tuple(writer.shards)
     manifest = DatasetManifest(
-        name=name,
-        dtype=writer.dtype,
-        eos_id=eos_id,
-        vocab_size=vocab_size,
-        tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
-        shards=tuple(writer.shards),
-        num_text_bytes=text.num_bytes,
-    )
+        name=name, dtype=writer.dtype, eos_id=eos_id, vocab_size=vocab_size, tokenizer_key=tokenizer_key, shards=shards,
+        num_text_bytes=text.num_bytes, pages=pages,
+    )  # fmt: skip
     _commit(store, manifest)
     return manifest
 
@@ -106,6 +103,14 @@ def _put_tokenizer(store: ObjectStore, name: str, content: bytes) -> str:
     key = f"{dataset_prefix(name)}tokenizer-{hashlib.sha256(content).hexdigest()[:16]}.json"
     store.put(key, content)
     return key
+
+
+def put_pages(store: ObjectStore, name: str, digests: bytes) -> PageTable:
+    """Writes the digests of all pages of a dataset."""
+    sha256 = hashlib.sha256(digests).hexdigest()
+    key = f"{dataset_prefix(name)}pages-{sha256[:16]}.bin"
+    store.put(key, digests)
+    return PageTable(key=key, sha256=sha256)
 
 
 def _commit(store: ObjectStore, manifest: DatasetManifest) -> None:

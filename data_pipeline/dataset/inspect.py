@@ -11,7 +11,7 @@ from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, vocab_size_of
 from data_pipeline.dataset.tokens import HEAD_BYTES, ShardTokens, TokenCount, oddity_of, whole_tokens
 from data_pipeline.errors import DataError
-from data_pipeline.progress import Progress
+from data_pipeline.store.progress import Progress
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 NUM_SHOWN_TOKENS = 64

@@ -4,6 +4,7 @@ Keys under the storage root, for a dataset that `build.py` made:
     datasets/NAME/manifest.json              created once and last; names the others
     datasets/NAME/tokenizer-DIGEST.json      Hugging Face `tokenizers`
     datasets/NAME/shards/00000-DIGEST.bin    tokens (`shard_format.py`), with eos at the end of every document
+    datasets/NAME/pages-DIGEST.bin           digests of the pages of all shards (`pages.py`)
 """
 
 import json
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_pipeline.config import check_name
+from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.errors import DatasetMissing, DatasetTooSmall, ManifestInvalid
 from data_pipeline.order.sample_table import SampleTable, cut_samples
 from data_pipeline.store.protocol import InvalidKey, KeyMissing, ObjectStore, check_key
@@ -34,6 +36,16 @@ class ShardRef:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PageTable:
+    """The digests of all pages (`pages.py`) of all shards, in order, in one object."""
+
+    key: str
+    sha256: str
+    """SHA-256 of that object, in hex."""
+    page_bytes: int = PAGE_BYTES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetManifest:
     """One dataset: how its tokens are to be read, and where they are."""
 
@@ -49,6 +61,9 @@ class DatasetManifest:
     shards: tuple[ShardRef, ...]
     num_text_bytes: int = field(default=0, metadata={"omit_default": True})
     """Bytes of the documents' text in UTF-8; 0 where nobody counted them: what earlier versions or others made."""
+
+    pages: PageTable | None = field(default=None, metadata={"omit_default": True})
+    """None for what earlier versions made, and others."""
 
     @property
     def bytes_per_token(self) -> float | None:
@@ -125,6 +140,8 @@ def manifest_to_json(manifest: DatasetManifest) -> bytes:
     plain = asdict(manifest)
     if not manifest.num_text_bytes:
         del plain["num_text_bytes"]  # as earlier versions wrote it
+    if manifest.pages is None:
+        del plain["pages"]
     return (json.dumps({"version": VERSION} | plain, indent=1) + "\n").encode()
 
 
@@ -140,6 +157,8 @@ def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
         shards = fields.pop("shards", None)
         if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
             raise ValueError("shards is not a list of objects")
+        if (pages := fields.pop("pages", None)) is not None:
+            fields["pages"] = PageTable(**pages)
         manifest = DatasetManifest(shards=tuple(ShardRef(**shard) for shard in shards), **fields)
         _check(manifest)
     except (ValueError, TypeError, RecursionError, InvalidKey) as error:
@@ -157,17 +176,26 @@ def _check(manifest: DatasetManifest) -> None:
     _require(_is_count(manifest.num_text_bytes), "num_text_bytes")
     _require(type(manifest.tokenizer_key) is str, "tokenizer_key")
     check_key(manifest.tokenizer_key)
+    if manifest.pages is not None:
+        _require(type(manifest.pages.key) is str, "pages.key")
+        check_key(manifest.pages.key)
+        _require(_is_sha256(manifest.pages.sha256), "pages.sha256")
+        _require(manifest.pages.page_bytes == PAGE_BYTES, "pages.page_bytes")
     for shard in manifest.shards:
         _require(type(shard.key) is str, "shards.key")
         check_key(shard.key)
         _require(_is_count(shard.num_tokens), "shards.num_tokens")
         size_bytes = shard.num_tokens * BYTES_PER_TOKEN[manifest.dtype]
         _require(_is_count(shard.size_bytes) and shard.size_bytes == size_bytes, "shards.size_bytes")
-        _require(type(shard.sha256) is str and _SHA256.fullmatch(shard.sha256) is not None, "shards.sha256")
+        _require(_is_sha256(shard.sha256), "shards.sha256")
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_sha256(value: Any) -> bool:
+    return type(value) is str and _SHA256.fullmatch(value) is not None
 
 
 def _require(holds: bool, field: str) -> None:

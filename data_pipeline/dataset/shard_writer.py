@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.dataset.manifest import ShardRef, dataset_prefix
+from data_pipeline.dataset.pages import page_digests
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.dataset.shard_format import file_dtype, smallest_dtype
 from data_pipeline.store.protocol import ObjectStore
@@ -31,6 +32,8 @@ class ShardWriter:
     """Size in bytes of every object that was under `prefix` when the build began, by key."""
     shards: list[ShardRef] = field(default_factory=list)
     """Shards that are complete on the store."""
+    page_digests: bytearray = field(default_factory=bytearray)
+    """Digests of the pages of all shards so far."""
     pending: BytesIO = field(default_factory=BytesIO)
     """Documents that wait for the next shard, as they will lie in it: it takes no more memory than the shard."""
     num_pending_tokens: int = 0
@@ -58,6 +61,7 @@ class ShardWriter:
         data, num_tokens = self.pending.getvalue(), self.num_pending_tokens  # the very bytes that were written, not a copy
         self.pending, self.num_pending_tokens = BytesIO(), 0
         digest = hashlib.sha256(data).hexdigest()
+        self.page_digests += page_digests(data)
         key = f"{self.prefix}{len(self.shards):05d}-{digest[:16]}.bin"
         if self.existing.get(key) != len(data):
             self.store.put(key, data)

@@ -106,9 +106,6 @@ def digest_of(samples: Iterable[SampleRef]) -> str:
     return digest.hexdigest()
 
 
-def planned_digest(step: int, *, like: str, batch_rows: int, num_samples: int, seed: int) -> str:
-    """The digest of the samples of `step`, in the form of the digest `like`: that of `digest_of_sums` or of `digest_of`."""
-    samples = samples_of_step(step, batch_rows=batch_rows, num_samples=num_samples, seed=seed)
-    if like.startswith(_SUM):
-        return digest_of_sums(sample_sums(enumerate(samples, first_position(step, batch_rows=batch_rows))))
-    return digest_of(samples)
+def is_sum(digest: str) -> bool:
+    """Whether a digest is one of `digest_of_sums`."""
+    return digest.startswith(_SUM)

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
+from data_pipeline.dataset.plan import plan_of
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.order.sample_table import SampleTable, TokenRange
-from data_pipeline.order.samples import digest_of_token_sums, first_position, samples_of_step, token_sums
-from data_pipeline.progress import Progress, unwatched
+from data_pipeline.order.samples import digest_of_token_sums, first_position, token_sums
 from data_pipeline.read.fetch import fetch_shard
+from data_pipeline.store.progress import Progress, unwatched
 from data_pipeline.store.protocol import ObjectStore
 
 
@@ -35,8 +36,8 @@ def token_digests(
     Raises DatasetTooSmall, ShardMissing, ShardCorrupt, or what the store raises.
     """
     table = build_sample_table(manifest, config.seq_len)
-    order = {"batch_rows": batch_rows, "num_samples": table.num_samples, "seed": config.seed}
-    samples = {step: [sample.index for sample in samples_of_step(step, **order)] for step in steps}
+    plan, rows = plan_of(manifest, config, batch_rows=batch_rows), range(batch_rows)
+    samples = {step: plan.rows(step, rows).indices.tolist() for step in steps}
     wanted = {index for indices in samples.values() for index in indices}
     hashes = hashes_of_samples(wanted, manifest=manifest, table=table, store=store, progress=progress)
     return {

@@ -1,60 +1,64 @@
-"""From samples to their tokens, read through the cache of shards and checked."""
+"""From samples to their tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.dataset.manifest import DatasetManifest
+from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import SampleRef
 from data_pipeline.read.batch import TokenBatch, build_batch
-from data_pipeline.read.cache import cached_shard
-from data_pipeline.store.protocol import ObjectStore
+from data_pipeline.read.page_reader import Block, PageReader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleReader:
-    """Turns samples into batches. Keeps nothing but shards in the cache."""
+    """Turns samples into batches. Safe to use from any thread."""
 
     manifest: DatasetManifest
     table: SampleTable
-    store: ObjectStore
-    cache_dir: Path
-    """Where shards are kept on the local disk."""
+    pages: PageReader
+    block_samples: int
+    """Samples that are fetched at once, those after each other in a shard."""
     document_masking: bool
     """See `DataConfig`."""
 
     def read_batch(self, samples: Sequence[SampleRef]) -> TokenBatch:
-        """A batch with one row for each sample. Raises ShardMissing, ShardCorrupt, CacheUnusable, or what the store raises."""
-        rows = [self._read_range(self.table.locate(sample.index)) for sample in samples]
+        """A batch with one row for each sample. Raises ShardMissing, ShardCorrupt, or what the store raises."""
+        rows = [self.read_tokens(self.table.locate(sample.index)) for sample in samples]
         return build_batch(samples, rows, eos_id=self.manifest.eos_id, document_masking=self.document_masking)
 
-    def _read_range(self, wanted: TokenRange) -> NDArray[np.int64]:
-        ref = self.manifest.shards[wanted.shard]
-        path = cached_shard(ref, store=self.store, directory=self.cache_dir)
-        tokens = read_tokens(path, dtype=self.manifest.dtype, start=wanted.start, count=wanted.count)
+    def block_of(self, wanted: TokenRange) -> Block:
+        """The block that the tokens of a sample lie in: what holds them and their neighbours, whole pages."""
+        length = self.table.seq_len
+        num_samples = (self.manifest.shards[wanted.shard].num_tokens - 1) // length
+        first = wanted.start // length // self.block_samples * self.block_samples
+        last = min(first + self.block_samples, num_samples)
+        return Block(wanted.shard, self._pages_of(first * length, last * length + 1))
+
+    def read_tokens(self, wanted: TokenRange) -> NDArray[np.int64]:
+        """The tokens themselves, shape (count,)."""
+        dtype = file_dtype(self.manifest.dtype)
+        pages = self._pages_of(wanted.start, wanted.start + wanted.count)
+        data = self.pages.read(self.block_of(wanted), pages)
+        offset = wanted.start * dtype.itemsize - pages.start * PAGE_BYTES
+        tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset).astype(np.int64)
+        self.pages.traffic.add(used=wanted.count * dtype.itemsize)
         if tokens.max() >= self.manifest.vocab_size:
-            at = int((tokens >= self.manifest.vocab_size).argmax())
-            remedy = "the manifest's dtype or vocab_size is wrong: `braid data inspect --verify`, or rebuild the dataset"
-            raise ShardCorrupt(
-                f"{self.store.url(ref.key)}: token {tokens[at]} at {wanted.start + at}, but vocab_size={self.manifest.vocab_size}; {remedy}"
-            )
+            raise self._beyond(wanted, tokens)
         return tokens
 
+    def _pages_of(self, first_token: int, end_token: int) -> range:
+        size = file_dtype(self.manifest.dtype).itemsize
+        return range(first_token * size // PAGE_BYTES, -(-end_token * size // PAGE_BYTES))
 
-def read_tokens(path: Path, *, dtype: str, start: int, count: int) -> NDArray[np.int64]:
-    """Tokens [start, start + count) of a shard's file whose tokens are `dtype`; shape (count,).
-
-    A plain read rather than a memory map: as fast for a sample's few kilobytes, and a truncated file is an error instead of a SIGBUS.
-    Raises ShardCorrupt where the file ends before.
-    """
-    numpy_dtype = file_dtype(dtype)
-    tokens = np.fromfile(path, dtype=numpy_dtype, count=count, offset=start * numpy_dtype.itemsize)
-    if len(tokens) != count:
-        raise ShardCorrupt(f"{path}: ends before token {start + count}; delete this cached file, and it is fetched again")
-    return tokens.astype(np.int64)
+    def _beyond(self, wanted: TokenRange, tokens: NDArray[np.int64]) -> ShardCorrupt:
+        at = int((tokens >= self.manifest.vocab_size).argmax())
+        url = self.pages.store.url(self.manifest.shards[wanted.shard].key)
+        remedy = "the manifest's dtype or vocab_size is wrong: `braid data inspect --verify`, or rebuild the dataset"
+        return ShardCorrupt(f"{url}: token {tokens[at]} at {wanted.start + at}, but vocab_size={self.manifest.vocab_size}; {remedy}")

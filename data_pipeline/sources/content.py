@@ -33,7 +33,7 @@ _BINARY = {
     b"Obj\x01": "an Avro file",
     b"SQLite format 3\0": "an SQLite database",
     b"GGUF": "GGUF weights",
-    b"\x80": "a pickle",
+    **{b"\x80" + bytes([protocol]): "a pickle" for protocol in range(2, 6)},
 }
 _TAR, _TAR_MAGIC_AT = b"ustar", 257
 _SAFETENSORS = re.compile(rb".{6}\0\0\{\"", re.DOTALL)

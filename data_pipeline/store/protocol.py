@@ -4,6 +4,7 @@ Pure: no torch, no s3fs, no I/O. `open.open_store` makes the real ones.
 Keys are relative to the store's root, parts separated by '/'.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class ObjectStore(Protocol):
         """Where the object is, for messages."""
 
 
+@functools.lru_cache(4096)
 def check_key(key: str) -> str:
     """Returns `key` if every store can hold it and it can't lead out of its prefix. Raises InvalidKey otherwise."""
     parts = key.split("/")

@@ -84,7 +84,7 @@ def root_at(path: Path) -> Root:
 def _look_at(base: Path) -> tuple[int, ...] | None:
     """What tells a marker from any other without reading it; None where there is none."""
     try:
-        status = os.stat(base / MARKER)
+        status = os.stat(f"{base}/{MARKER}")
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -4,6 +4,7 @@ Whatever is wrong with them becomes one ConfigError line that begins with the do
 """
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,10 +28,13 @@ Tree = dict[Any, Any]
 def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
     """The run that a recipe describes: a YAML file, or the name of one shipped in launch/recipes, with `key.path=value` overrides on top.
 
-    `model.preset` names the model in model.presets that the other model keys change. A directory as storage.root becomes absolute.
+    `model.preset` names the model in model.presets that the other model keys change. A directory as storage.root becomes absolute;
+    where nothing is said of it, it is that of BRAID_STORAGE_ROOT.
     Raises ConfigError.
     """
-    return _as_run(_build(RunConfig, read_recipe(find_recipe(recipe)), overrides))
+    root = os.environ.get("BRAID_STORAGE_ROOT")
+    usual: Tree = {"storage": {"root": root}} if root else {}
+    return _as_run(_build(RunConfig, _merged(usual, read_recipe(find_recipe(recipe))), overrides))
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -6,8 +6,7 @@ from typing import Any
 
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
 from data_pipeline.errors import DataError
-from data_pipeline.order.samples import planned_digest
-from data_pipeline.progress import Progress
+from data_pipeline.store.progress import Progress
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.record import RunRecord
@@ -26,6 +25,8 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
 
     Raises WrongMoment before any commit, DatasetMissing, ManifestInvalid, or what the store raises.
     """
+    from data_pipeline.dataset.plan import plan_of, planned_digest  # costs numpy
+
     config = record.config
     entries = open_commit_log(record.run_store).entries
     records = _records(record, last_attempt=last_fence(entries))
@@ -35,7 +36,7 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
         told = " and has ended; `braid status` says why" if record.has_ended else " yet, so there is nothing to verify; look again later"
         raise WrongMoment(f"run {record.name}: has not committed a checkpoint{told}")
     manifest = load_manifest(record.store, config.data.dataset)
-    num_samples = manifest.num_samples(config.data.seq_len)
+    plan = plan_of(manifest, config.data, batch_rows=config.train.batch_rows)
     try:
         expected_token_digest = _tokens_by_step(record, records, manifest, reading) if reading else None
     except DataError as error:
@@ -43,7 +44,7 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
 
     @functools.cache
     def expected_digest(step: int, recorded: str) -> str:
-        return planned_digest(step, like=recorded, batch_rows=config.train.batch_rows, num_samples=num_samples, seed=config.data.seed)
+        return planned_digest(plan, step, like=recorded, batch_rows=config.train.batch_rows)
 
     return verify(
         run=record.name,

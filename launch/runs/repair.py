@@ -14,11 +14,12 @@ from launch.runs.unread import find_unread
 from orchestrator.control.events import Repaired
 from orchestrator.control.history import KINDS, history_over
 from orchestrator.control.state import RunState, Stage, Terms, terms_of
-from orchestrator.records.commit_log import CommitLog, fill_commits, last_fence, salvage_commits
+from orchestrator.records.commit_log import Commit, CommitLog, fill_commits, last_fence, salvage_commits
 from orchestrator.records.configs import newest_config, newest_version
 from orchestrator.records.journal import Entry, Lost, Salvage, fill_journal, salvage_journal
-from orchestrator.records.keys import commit_key, journal_key, store_of_nodes
+from orchestrator.records.keys import CHECKPOINTS, commit_key, journal_key, store_of_nodes
 from orchestrator.records.nodes import NODE_EVENT_KINDS
+from orchestrator.records.retention import still_there
 
 Tell = Callable[[str], None]
 
@@ -44,7 +45,7 @@ def repair(storage: StorageConfig, name: str, *, by: str, address: str, at_s: fl
     for line in lost:
         tell(f"{name}: {line}")
     log = fill_commits(run_store, commits)
-    tell(f"{name}: {_proved(log)}")
+    tell(f"{name}: {_proved(still_there(log.trusted(), {info.key for info in run_store.list(CHECKPOINTS)}))}")
     if journal.lost or journal.broken_summary:
         _repair_journal(run_store, journal, log, by=by, at_s=at_s)
     return True
@@ -57,8 +58,9 @@ def _told(run_store: ObjectStore, found: Any, key: Callable[[int], str]) -> Iter
         yield f"{run_store.url(summary)} can't be read"
 
 
-def _proved(log: CommitLog) -> str:
-    steps = ", ".join(str(commit.step) for commit in log.trusted()[:5])
+def _proved(commits: Sequence[Commit]) -> str:
+    """Of those that are still there."""
+    steps = ", ".join(str(commit.step) for commit in commits[:5])
     return f"the commit log still proves the checkpoints of step {steps}" if steps else "the commit log proves no checkpoint"
 
 

@@ -45,7 +45,8 @@ def what_may_run(record: RunRecord, now_s: float) -> str:
     if record.state.stage is Stage.WAITING:
         return ""
     if here := _processes_here(record.identity):
-        return f"processes of it run on this machine ({len(here)}), which `braid cluster down` ends"
+        ends = "which `braid cluster down` ends" if _is_all_local(record) else "which end by themselves once no controller speaks to them"
+        return f"processes of it run on this machine ({len(here)}), {ends}"
     if _ran_here(record):
         return ""
     silent_s, enough_s = now_s - _last_sign_of_life_s(record), _silence_of_the_dead_s(record)
@@ -63,10 +64,12 @@ def _processes_here(run: RunIdentity) -> list[int]:
 
 def _ran_here(record: RunRecord) -> bool:
     """Every worker of the attempt was one of this machine's own cluster: its log is here."""
-    state, directory = record.state, run_directory(record.identity)
-    is_local = all(placed.machine.startswith(LOCAL) for placed in state.placement)
-    ranks = range(record.config.parallel.world_size)
-    return is_local and all((directory / log_key(state.attempt, rank)).exists() for rank in ranks)
+    directory, ranks = run_directory(record.identity), range(record.config.parallel.world_size)
+    return _is_all_local(record) and all((directory / log_key(record.state.attempt, rank)).exists() for rank in ranks)
+
+
+def _is_all_local(record: RunRecord) -> bool:
+    return all(placed.machine.startswith(LOCAL) for placed in record.state.placement)
 
 
 def _last_sign_of_life_s(record: RunRecord) -> float:

@@ -40,7 +40,7 @@ class StepRecord(StepMetrics):
     step: int
     attempt: int
     samples: str
-    """Digest of the samples of the global batch: see `data_pipeline.order.samples.planned_digest`."""
+    """Digest of the samples of the global batch: see `data_pipeline.dataset.plan.planned_digest`."""
     layout: ParallelConfig
     deterministic: bool
     setting: str

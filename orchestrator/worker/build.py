@@ -97,7 +97,13 @@ def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir
         )
     rows = config.train.batch_rows
     return build_loader(
-        manifest=manifest, config=config.data, store=store, cache_dir=cache_dir, batch_rows=rows, rank_rows=world.rank_rows(rows)
+        manifest=manifest,
+        config=config.data,
+        store=store,
+        cache_dir=cache_dir,
+        batch_rows=rows,
+        rank_rows=world.rank_rows(rows),
+        keeps_blocks=config.storage.is_s3,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.paths import expanded
+from data_pipeline.read.file_systems import network_file_system
 from orchestrator.messages import Assign
 
 
@@ -19,7 +21,7 @@ class WorkerEnvironment:
     agent_pid: int
     """Process id of the agent, which must be our parent."""
     cache_dir: Path
-    """Where token shards are kept; shared by the workers of a node."""
+    """Where blocks of tokens are kept; shared by the workers of a node."""
 
 
 def read_environment(variables: Mapping[str, str]) -> WorkerEnvironment:
@@ -33,8 +35,11 @@ def read_environment(variables: Mapping[str, str]) -> WorkerEnvironment:
 
 
 def cache_dir(variables: Mapping[str, str]) -> Path:
-    """Raises HomeUnknown."""
-    return expanded(variables.get("BRAID_HOME") or "~/.braid") / "cache"
+    """BRAID_CACHE, or a directory in BRAID_HOME; where that is on the network, one on this machine. Raises HomeUnknown."""
+    if chosen := variables.get("BRAID_CACHE"):
+        return expanded(chosen)
+    usual = expanded(variables.get("BRAID_HOME") or "~/.braid") / "cache"
+    return Path(f"/var/tmp/braid-{os.getuid()}") if network_file_system(usual) else usual
 
 
 def torch_variables(assign: Assign) -> dict[str, str]:

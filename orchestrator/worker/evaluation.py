@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import load_manifest
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader, build_loader
@@ -68,8 +67,14 @@ def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_
     ):
         raise ConfigMismatch(problem)
     rows = config.train.batch_rows
-    data = DataConfig(dataset=config.eval.dataset, seq_len=config.data.seq_len, seed=SEED, document_masking=config.data.document_masking)
+    data = replace(config.data, dataset=config.eval.dataset, seed=SEED)
     loader = build_loader(
-        manifest=manifest, config=data, store=store, cache_dir=cache_dir, batch_rows=rows, rank_rows=world.rank_rows(rows)
+        manifest=manifest,
+        config=data,
+        store=store,
+        cache_dir=cache_dir,
+        batch_rows=rows,
+        rank_rows=world.rank_rows(rows),
+        keeps_blocks=config.storage.is_s3,
     )
     return Evaluation(config=config, loader=loader, bytes_per_token=manifest.bytes_per_token)

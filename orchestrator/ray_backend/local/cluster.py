@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import codec
-from orchestrator.deadlines import CONNECT_WITHIN_S, LOCAL_CLUSTER_STARTS_WITHIN_S
+from orchestrator.deadlines import CONNECT_WITHIN_S, LOCAL_CLUSTER_STARTS_WITHIN_S, PROCESSES_GONE_WITHIN_S
 from orchestrator.node.own_python import own_python
 from orchestrator.node.processes import kill_all, look_at, pids_with_environment, processes, send, tree_of
 
@@ -176,7 +176,8 @@ def _stop(directory: Path, session: int | None = None) -> None:
     left = kill_all(lambda: _of_the_cluster(session, ray_dir))
     if left:
         raise LocalClusterFailed(
-            f"processes {left} of the local cluster survive SIGKILL; they are stuck in the kernel, reboot to be rid of them"
+            f"processes {left} of the local cluster are still there {PROCESSES_GONE_WITHIN_S:.0f} s after SIGKILL: it is busy, or "
+            "they are stuck in the kernel; try again, and reboot where they stay"
         )
     for name in ("cluster.json", "token", "ray-dir"):
         (directory / name).unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from data_pipeline.order.samples import (
     digest_of_token_sums,
     epoch_and_offset,
     first_position,
-    planned_digest,
     rows_of_rank,
     sample_at,
     sample_sums,
@@ -117,13 +116,6 @@ def test_sums_and_their_digest_never_change_between_versions() -> None:
     assert sums == (5064753294, 4379718900, 2120910622, 4480421601)
     assert digest_of_sums(sums) == "sum:0b0dcee17e6a871f050d34f52de2008e"
     assert digest_of_sums((2**32 + 5, 2**32 - 1, 2**32 - 1, 2**32 - 1)) == "sum:00000000000000000000000000000005"
-
-
-def test_the_plan_has_a_digest_in_either_form_that_ledgers_hold() -> None:
-    plan = {"batch_rows": 4, "num_samples": 10, "seed": 7}
-    samples = samples_of_step(3, **plan)
-    assert planned_digest(3, like=digest_of([]), **plan) == digest_of(samples)
-    assert planned_digest(3, like=digest_of_sums(sample_sums([])), **plan) == digest_of_sums(sample_sums(enumerate(samples, 8)))
 
 
 def test_the_token_sums_of_ranks_add_up_and_say_which_tokens_were_where() -> None:

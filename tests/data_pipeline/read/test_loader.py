@@ -1,4 +1,3 @@
-import multiprocessing
 from contextlib import closing
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from data_pipeline.order.samples import digest_of_token_sums, first_position, sa
 from data_pipeline.read.batch import document_offsets
 from data_pipeline.read.loader import Loader, build_loader
 from data_pipeline.read.row_hash import hashes_of_samples, row_hash, token_digests
-from data_pipeline.read.sample_reader import read_tokens
-from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
@@ -103,24 +100,6 @@ def test_resuming_is_asking_for_a_step(tmp_path: Path) -> None:
             assert torch.equal(resumed.batch(step).labels_BT, batches[step].labels_BT)
 
 
-def read_first(root: Path, cache_dir: Path) -> list[list[int]]:
-    """The first batch, as another process reads it."""
-    with closing(load(LocalStore(root), cache_dir)) as loader:
-        return loader.batch(1).tokens_BT.tolist()
-
-
-def test_a_cached_shard_that_was_damaged_at_its_size_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cache_dir = tmp_path / "cache"
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        before = pool.apply(read_first, (tmp_path / "store", cache_dir))
-    for damaged in range(2):  # before this process has seen the file, and after
-        for file in cache_dir.rglob("*"):
-            if file.is_file():
-                file.write_bytes(b"\1" * file.stat().st_size)
-        assert read_first(tmp_path / "store", cache_dir) == before
-        assert caplog.text.count("this cached shard is damaged, it is fetched again") == (damaged + 1) * len(SHARDS)
-
-
 def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = put_dataset(store, [1, 2, 0, 4, 5, 6, 7, 0, 9, 0, 0, 12, 13])
@@ -139,14 +118,6 @@ def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("last", [0, 7])
 def test_the_offsets_of_documents_end_with_the_batch_whether_an_eos_does_or_not(last: int) -> None:
     assert document_offsets(np.array([[1, 0, 2], [3, 4, last]]), 0).tolist() == [0, 2, 3, 6]
-
-
-def test_a_cached_shard_that_was_cut_short_meanwhile_is_told_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "shard.bin"
-    path.write_bytes(bytes(2 * 9))
-    assert len(read_tokens(path, dtype="uint16", start=4, count=5)) == 5
-    with pytest.raises(ShardCorrupt, match=r"shard.bin: ends before token 10; delete this cached file, and it is fetched again$"):
-        read_tokens(path, dtype="uint16", start=5, count=5)
 
 
 def test_where_documents_are_kept_apart_nothing_is_learnt_from_the_end_of_one(tmp_path: Path) -> None:

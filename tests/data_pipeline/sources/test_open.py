@@ -94,6 +94,7 @@ NOT_TEXT = {
     "gif": (b"GIF89a\x01\0\x01\0", "a GIF image"),
     "elf": (b"\x7fELF\2\1\1\0", "an ELF binary"),
     "pickle": (pickle.dumps({"text": "a"}), "a pickle"),
+    "high bytes": (bytes(range(128, 256)), "text in another encoding, or binary data"),
     "npy": (npy_of([1, 2]), "a NumPy array"),
     "safetensors": (safetensors.numpy.save({"a": np.zeros(2)}), "safetensors weights"),
     "utf-16": ("text".encode("utf-16"), "UTF-16 text"),

@@ -88,15 +88,16 @@ def test_what_an_earlier_repair_wrote_is_there_for_good(braid: Braid) -> None:
 def test_a_commit_proves_the_fence_that_was_lost(braid: Braid) -> None:
     stored_run(braid.root, RUNNING)
     store = read_run_store(braid.root)
-    for attempt, step in ((1, 10), (2, 20)):
+    for attempt, step in ((1, 10), (2, 20), (3, 30)):
         log = open_commit_log(store)
         log.fence(attempt)
-        log.commit(Commit(attempt=attempt, step=step, manifest_key=f"m{step}", manifest_sha256="0"))
+        log.commit(Commit(attempt=attempt, step=step, manifest_key=f"checkpoints/m{step}", manifest_sha256="0"))
+    store.put("checkpoints/m20", b"")  # retention has removed that of step 10
     lose(braid.root, commit_key(3))
     with pytest.raises(codec.DecodeError, match=r"missing while later entries exist; restore it .* or let `braid repair RUN` go on"):
         open_commit_log(store)
     done = braid("repair", "first")
-    assert (done.status, "step 20, 10" in done.err) == (0, True), done.err
+    assert (done.status, "checkpoints of step 30, 20\n" in done.err) == (0, True), done.err
     assert open_commit_log(store).entries[2] == Fence(attempt=2)
 
 

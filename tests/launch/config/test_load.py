@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,8 +111,13 @@ def test_a_preset_can_be_replaced_by_another() -> None:
     assert load_config("tiny", ["model.preset=olmo_hybrid_190m"]).model == PRESETS["olmo_hybrid_190m"]
 
 
-def test_the_environment_names_the_default_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAID_STORAGE_ROOT", "s3://bucket/prefix")
+    own = tmp_path / "own.yaml"
+    settings = yaml.safe_load(dump_yaml(load_config("tiny", [])))
+    del settings["storage"]["root"]
+    own.write_text(yaml.safe_dump(settings))
+    assert load_config(own, []).storage.root == "s3://bucket/prefix", "a recipe of one's own need not say it"
     assert load_config("tiny", []).storage.root == "s3://bucket/prefix"
     assert load_config("tiny", ["storage.root=s3://other/prefix"]).storage.root == "s3://other/prefix"
 

@@ -1,5 +1,6 @@
 """Stopping and resuming a run: through its controller, or in its journal where there is none. No Ray."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from data_pipeline.config import StorageConfig
 from launch.errors import NotReachable, NotStarted
 from launch.runs import lifecycle
 from launch.runs.record import read_run, run_names, run_store_of
+from launch.runs.unseen import what_may_run
 from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import AttemptStarted, Event, ResumeRequested
@@ -252,6 +254,9 @@ def test_a_run_of_the_local_cluster_has_stopped_once_no_process_of_it_is_left(tm
         wait_for(lambda: "BRAID_RUN" in variables_of(worker.pid), "the worker's own environment")
         assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopping"
         assert "processes of it run on this machine (1), which `braid cluster down` ends" in told[1]
+        elsewhere = dataclasses.replace(read_run(config.storage, "first").state, placement=(Placed(node="a", machine="host"),))
+        record = dataclasses.replace(read_run(config.storage, "first"), state=elsewhere)
+        assert what_may_run(record, 0.0).endswith("(1), which end by themselves once no controller speaks to them")
     finally:
         worker.communicate(b"\n")
     assert lifecycle.stop(config.storage, "first", now=False, address="", tell=told.append)["state"] == "stopped"

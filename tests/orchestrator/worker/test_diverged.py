@@ -70,7 +70,7 @@ def test_a_run_that_stays_so_ends_with_its_good_checkpoints_and_the_steps_that_s
 def test_weights_that_are_not_finite_are_never_committed(tmp_path: Path):
     """An update of finite gradients, by a rate that no weight survives."""
     config = tiny_config(tmp_path / "store", num_steps=1, dp_shard=2)
-    config = replace(config, optimizer=OptimizerConfig(lr=1e39, warmup_steps=1))
+    config = replace(config, optimizer=OptimizerConfig(lr=3e38, warmup_steps=1, weight_decay=100.0))
     run_store = create_run(config)
 
     [(error, text)] = failures(config, tmp_path, module="orchestrator.worker.main")

@@ -58,6 +58,7 @@ def test_an_environment_is_read():
 
     assert (environment.order_fd, environment.report_fd, environment.agent_pid) == (5, 7, 77)
     assert environment.cache_dir == Path("/home/me/.braid/cache")
+    assert read_environment(VARIABLES | {"BRAID_CACHE": "/scratch/cache"}).cache_dir == Path("/scratch/cache")
 
 
 @pytest.mark.parametrize(

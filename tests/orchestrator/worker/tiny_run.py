@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.config import DataConfig, StorageConfig
-from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table, load_manifest, manifest_key, manifest_to_json
-from data_pipeline.order.samples import planned_digest
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest, manifest_key, manifest_to_json
+from data_pipeline.dataset.plan import plan_of, planned_digest
 from data_pipeline.read.row_hash import token_digests
 from data_pipeline.store.local import LocalStore
 from data_pipeline.store.protocol import ObjectStore, with_prefix
@@ -89,10 +89,10 @@ def run_store_of(config: RunConfig) -> ObjectStore:
 def proof_on(config: RunConfig) -> Proof:
     """What `braid verify --data` says."""
     manifest = load_manifest(LocalStore(Path(config.storage.root)), config.data.dataset)
-    num_samples = build_sample_table(manifest, config.data.seq_len).num_samples
+    plan = plan_of(manifest, config.data, batch_rows=BATCH_ROWS)
 
     def expected_digest(step: int, recorded: str) -> str:
-        return planned_digest(step, like=recorded, batch_rows=BATCH_ROWS, num_samples=num_samples, seed=config.data.seed)
+        return planned_digest(plan, step, like=recorded, batch_rows=BATCH_ROWS)
 
     run_store = run_store_of(config)
     records = read_ledger(run_store)

@@ -1,0 +1,129 @@
+"""Which source each turn of each lane reads, and how many of that source the lane read before. Pure, O(1) per turn, in integers.
+
+A window is Q turns of all L lanes, and has the same number of samples of each source every time: its quota, L * Q split by the ratios,
+exact to one sample. Within the window each lane has its share of the quota, rounded down or up: lane l adds a residue, another in every
+window, so that over the lanes the shares make up the quota (Hermite's identity) and over the windows each lane is rounded up as often.
+The order of a lane's Q turns is permuted.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.order.permutation import mix
+from data_pipeline.order.vectors import Ints, mix_many, permute_many
+
+Counts = NDArray[np.int32]
+"""For each lane and source."""
+
+
+def split_slots(num_slots: int, ratios: Sequence[int], *, limits: Mapping[int, int]) -> tuple[int, ...] | None:
+    """`num_slots` by the ratios, exact to one: who has the largest remainder gets one more, the first of equals.
+
+    No source gets more than its limit, and what it can't take is split among the others. None where all can't take as many.
+    """
+    quotas = [0] * len(ratios)
+    open_sources = [source for source, ratio in enumerate(ratios) if ratio]
+    while open_sources:
+        left, whole = num_slots - sum(quotas), sum(ratios[source] for source in open_sources)
+        shares = {source: divmod(left * ratios[source], whole) for source in open_sources}
+        by_remainder = sorted(open_sources, key=lambda source: (-shares[source][1], source))
+        num_more = left - sum(share for share, _ in shares.values())
+        wanted = {source: shares[source][0] + (place < num_more) for place, source in enumerate(by_remainder)}
+        over = [source for source in open_sources if wanted[source] > limits.get(source, wanted[source])]
+        if not over:
+            return tuple(wanted.get(source, quota) for source, quota in enumerate(quotas))
+        for source in over:
+            quotas[source] = limits[source]
+        open_sources = [source for source in open_sources if source not in over]
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Segment:
+    """Consecutive positions of the run, from a window's beginning on, in which the quotas stay the same."""
+
+    start: int
+    """The first position; lane l has those with position % L == l."""
+    turns: int
+    """Q; 1 where there is one source, which needs no order."""
+    key: int
+    bounds: Ints
+    """For each source, the sum of the quotas before its own; then L * Q."""
+    extras: Counts
+    """For each residue's number and source, how many turns more than its bounds rounded down give it had for the residues before."""
+    base: Counts
+    """How many each lane read of each source before this segment, less its residue's `extras`."""
+
+    @property
+    def lanes(self) -> int:
+        return len(self.base)
+
+    @property
+    def slots(self) -> int:
+        """Positions of a window."""
+        return self.lanes * self.turns
+
+    def choose(self, positions: Ints) -> tuple[Ints, Ints]:
+        """(source, how many of it the lane read before) of positions of this segment; the window's turns count in the order of sources."""
+        lanes = positions % self.lanes
+        windows, turns = np.divmod((positions - self.start) // self.lanes, self.turns)
+        if self.turns > 1:
+            turns = permute_many(turns, num_samples=self.turns, keys=mix_many(mix_many(self.key, lanes), windows))
+        residues = _stride(self.lanes) * (lanes + windows) % self.lanes
+        sources = np.zeros_like(lanes)
+        for bound in self.bounds[1:-1]:
+            sources += turns >= (bound + residues) // self.lanes
+        first = (self.bounds[sources] + residues) // self.lanes
+        return sources, self._read(sources, lanes, windows) + turns - first
+
+    def counts_after(self, num_windows: int) -> Counts:
+        """How many each lane has read of each source after so many windows of this segment."""
+        lanes, sources = np.arange(self.lanes)[:, None], np.arange(len(self.bounds) - 1)[None, :]
+        return self._read(sources, lanes, np.int64(num_windows)).astype(np.int32)
+
+    def _read(self, sources: Ints, lanes: Ints, windows: Ints | np.int64) -> Ints:
+        """How many lanes have read of sources after so many windows."""
+        whole, extra = (np.diff(part) for part in np.divmod(self.bounds, self.lanes))
+        rounds, place = np.divmod(lanes + windows, self.lanes)
+        return self.base[lanes, sources] + windows * whole[sources] + rounds * extra[sources] + self.extras[place, sources]
+
+
+def build_segment(*, start: int, turns: int, quotas: Sequence[int], before: Counts, seed: int) -> Segment:
+    """A segment whose windows have these quotas, which sum up to L * `turns`."""
+    lanes = len(before)
+    bounds = np.concatenate([[0], np.cumsum(quotas)]).astype(np.int64)
+    is_up = (_stride(lanes) * np.arange(lanes) % lanes)[:, None] >= lanes - bounds % lanes
+    extras = np.zeros((lanes, len(quotas)), np.int32)
+    np.cumsum(np.diff(is_up.astype(np.int32), axis=1)[:-1], axis=0, out=extras[1:])
+    return Segment(start=start, turns=turns, key=mix(mix(seed, 0), start), bounds=bounds, extras=extras, base=before - extras)
+
+
+def num_windows_within(segment: Segment, limits: Mapping[int, int]) -> int | None:
+    """How many windows no lane reads more of a source than its limit in; None where that is for ever."""
+    quotas = np.diff(segment.bounds)
+    limited = [source for source in limits if quotas[source]]
+    if not limited:
+        return None
+
+    def fits(windows: int) -> bool:
+        most = segment.counts_after(windows).max(axis=0)
+        return all(most[source] <= limits[source] for source in limited)
+
+    # some lane reads at least the mean of all
+    lowest, highest = 0, min(limits[source] * segment.lanes // int(quotas[source]) for source in limited) + 1
+    while highest - lowest > 1:
+        middle = (lowest + highest) // 2
+        lowest, highest = (middle, highest) if fits(middle) else (lowest, middle)
+    return lowest
+
+
+def _stride(lanes: int) -> int:
+    """Between residues, near the golden section of the lanes and prime to them: all occur in turn, and evenly."""
+    stride = max(1, lanes * 618 // 1000)
+    while math.gcd(stride, lanes) > 1:
+        stride += 1
+    return stride

@@ -1,0 +1,126 @@
+"""Pages of a dataset's shards, each checked before its use, from the cache or from the store."""
+
+import logging
+from dataclasses import dataclass, field
+from threading import Lock
+
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef
+from data_pipeline.dataset.pages import PAGE_BYTES, first_wrong, page_digests
+from data_pipeline.errors import ShardCorrupt, ShardMissing
+from data_pipeline.read.block_cache import BlockCache
+from data_pipeline.read.page_index import PageIndex
+from data_pipeline.store.protocol import KeyMissing, ObjectStore
+
+log = logging.getLogger(__name__)
+_RESTORE = "rebuild the dataset with `braid data build`, or restore this object"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is fetched and kept at once: pages of one shard."""
+
+    shard: int
+    pages: range
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was read so far, in bytes."""
+
+    fetched: int = 0
+    """From the store."""
+    used: int = 0
+    """Of tokens, by samples."""
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, *, fetched: int = 0, used: int = 0) -> None:
+        with self._lock:
+            self.fetched += fetched
+            self.used += used
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageReader:
+    """Safe to use from any thread."""
+
+    manifest: DatasetManifest
+    store: ObjectStore
+    index: PageIndex
+    cache: BlockCache | None
+    """None where pages are read from the store as they are wanted."""
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def read(self, block: Block, pages: range) -> bytes:
+        """Some pages of a block: from the cache, into which the block is fetched where it is not there; each is what the dataset has.
+
+        Raises ShardMissing, ShardCorrupt, or what the store raises.
+        """
+        if self.cache is None:
+            return self._fetch(Block(block.shard, pages))
+        name, start = self._name(block), (pages.start - block.pages.start) * PAGE_BYTES
+        data = self.cache.read(name, start, self._size(block.shard, pages))
+        if data is not None:
+            if first_wrong(data, self.index.digests(block.shard, pages)) is None:
+                return data
+            log.warning("%s: this cached block is damaged, it is fetched again", self.cache.directory / name)
+            self.cache.drop(name)
+        return self.fetch(block)[start : start + self._size(block.shard, pages)]
+
+    def fetch(self, block: Block) -> bytes:
+        """The whole block, which is in the cache from now on."""
+        if self.cache is None:
+            return self._fetch(block)
+        for _ in range(2):
+            data = self.cache.fetched(self._name(block), lambda: self._fetch(block))
+            if len(data) == self._size(block.shard, block.pages) and self._first_wrong(block, data) is None:
+                return data
+            self.cache.drop(self._name(block))  # a disk has spoilt what was kept
+        return self._fetch(block)
+
+    def has(self, block: Block) -> bool:
+        return self.cache is not None and self.cache.has(self._name(block), self._size(block.shard, block.pages))
+
+    def _fetch(self, block: Block) -> bytes:
+        """Twice, where the first is not what the dataset has: a network may be to blame, or the digests."""
+        data = self._got(block)
+        if self._first_wrong(block, data) is not None:
+            log.warning("%s: what came is not what the dataset has, it is fetched again", self.store.url(self._ref(block).key))
+            self.index.forget(block.shard)
+            data = self._got(block)
+            if (wrong := self._first_wrong(block, data)) is not None:
+                raise self._corrupt(block, wrong, data)
+        return data
+
+    def _got(self, block: Block) -> bytes:
+        ref, start, wanted = self._ref(block), block.pages.start * PAGE_BYTES, self._size(block.shard, block.pages)
+        try:
+            data = self.store.get_range(ref.key, start, wanted)
+        except KeyMissing as error:
+            remedy = "rebuild it with `braid data build` or fix storage.root"
+            raise ShardMissing(f"{self.store.url(ref.key)}: is in the manifest but not in the store; {remedy}") from error
+        self.traffic.add(fetched=len(data))
+        if len(data) != wanted:
+            raise ShardCorrupt(f"{self.store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; {_RESTORE}")
+        return data
+
+    def _first_wrong(self, block: Block, data: bytes) -> int | None:
+        return first_wrong(data, self.index.digests(block.shard, block.pages))
+
+    def _corrupt(self, block: Block, wrong: int, data: bytes) -> ShardCorrupt:
+        page = block.pages[wrong]
+        start = page * PAGE_BYTES
+        expected = self.index.digests(block.shard, range(page, page + 1)).hex()
+        found = page_digests(data[wrong * PAGE_BYTES : (wrong + 1) * PAGE_BYTES]).hex()
+        return ShardCorrupt(
+            f"{self.store.url(self._ref(block).key)}: bytes {start:,} to {start + PAGE_BYTES:,} have the digest {found}, "
+            f"the dataset says {expected}; {_RESTORE}"
+        )
+
+    def _ref(self, block: Block) -> ShardRef:
+        return self.manifest.shards[block.shard]
+
+    def _size(self, shard: int, pages: range) -> int:
+        return min(pages.stop * PAGE_BYTES, self.manifest.shards[shard].size_bytes) - pages.start * PAGE_BYTES
+
+    def _name(self, block: Block) -> str:
+        return f"{self._ref(block).sha256[:32]}-{block.pages.start}-{block.pages.stop}"
