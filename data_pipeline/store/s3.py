@@ -204,7 +204,18 @@ class S3Store:
             async with asyncio.timeout(max(ends_at_s - time.monotonic(), 0.0)) as limit:
                 return await call(limit)
 
-        return _retried(lambda: sync(self.filesystem.loop, attempt), url=url, endpoint=self.endpoint, deadline_s=self.deadline_s)
+        answered: list[Exception] = []
+
+        def tried() -> Result:
+            try:
+                return sync(self.filesystem.loop, attempt)
+            except TimeoutError as error:
+                raise (answered or [error])[-1] from error  # the deadline cut the last try short: what came before says more
+            except RAISED_BY_S3 as error:
+                answered.append(error)
+                raise
+
+        return _retried(tried, url=url, endpoint=self.endpoint, deadline_s=self.deadline_s)
 
 
 def _extend(limit: asyncio.Timeout, num_bytes: int) -> None:
