@@ -8,8 +8,16 @@ from data_pipeline.store.protocol import AccessDenied, StoreError, StoreUnavaila
 Result = TypeVar("Result")
 
 
+LONGEST_PAUSE_S = 10.0
+"""How much longer than we would a store may tell us to wait before we ask again."""
+
+
 class TransientError(StoreError):
-    """A failure that may go away by itself: it is retried, and callers of a store never see it."""
+    """A failure that may go away by itself: it is retried, and callers of a store never see it. A busy store may have said how long."""
+
+    def __init__(self, message: str, *, pause_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause_s = pause_s
 
 
 class FileSystemFailed(TransientError):
@@ -52,7 +60,7 @@ def with_retries(
         try:
             return operation()
         except TransientError as error:
-            delay_s = next(delays_s)
+            delay_s = next(delays_s) + min(error.pause_s, LONGEST_PAUSE_S)
             if clock() + delay_s > gives_up_at_s:
                 raise _given_up(error, f"gave up after {num_attempts} attempts in {deadline_s:g} s") from error
             sleep(delay_s)

@@ -5,6 +5,7 @@ on that client: s3fs's own layer hides which condition failed, retries by itself
 that come at once. botocore's retries are off too: `retry.py` does them.
 """
 
+import asyncio
 import math
 import random
 import time
@@ -22,7 +23,8 @@ from s3fs import S3FileSystem
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectInfo, StoreError, check_key, check_prefix, check_range
-from data_pipeline.store.retry import backoff_delays, with_retries
+from data_pipeline.store.retry import TransientError, backoff_delays, with_retries
+from data_pipeline.store.s3_answers import is_answer, is_range
 from data_pipeline.store.s3_errors import RAISED_BY_S3, BucketExists, NoSuchRule, RangePastEnd, to_store_error
 
 Result = TypeVar("Result")
@@ -36,6 +38,8 @@ MULTIPART_FROM_BYTES = 2 * PART_SIZE_BYTES
 NUM_PARALLEL_PARTS = 4
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
+SLOWEST_BYTES_PER_S = 2**18
+"""An answer that comes more slowly, for longer than the deadline, counts as none: each of its bytes may come before a read times out."""
 NUM_CONNECTIONS = 32
 _WRITER = "braid-writer"
 
@@ -79,14 +83,15 @@ class S3Store:
                 raise
 
     def get(self, key: str) -> bytes:
-        return self._read(key, {})
+        return self._read(key, {}, lambda answer: True)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         check_range(start, length)
         if length == 0:
             return b""
         try:
-            return self._read(key, {"Range": f"bytes={start}-{start + length - 1}"})
+            wanted = {"Range": f"bytes={start}-{start + length - 1}"}
+            return self._read(key, wanted, lambda answer: is_range(answer, start, length))
         except RangePastEnd:
             return b""
 
@@ -98,7 +103,7 @@ class S3Store:
         while True:
             page = self._request("list_objects_v2", self.url(prefix), where)
             found.extend(map(self._to_info, page.get("Contents", [])))
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return sorted(found, key=lambda info: info.key)
             where["ContinuationToken"] = page["NextContinuationToken"]
 
@@ -116,7 +121,7 @@ class S3Store:
                     with suppress(KeyMissing):  # it has just come to its end
                         self._call("abort_multipart_upload", key, {"UploadId": upload["UploadId"]})
                         aborted += 1
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return aborted
             where |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
@@ -160,27 +165,62 @@ class S3Store:
             if self._writer_of(key) != writer:
                 raise
 
-    def _read(self, key: str, extra: Parameters) -> bytes:
+    def _read(self, key: str, extra: Parameters, is_wanted: Callable[[Answer], bool]) -> bytes:
+        url = self.url(key)
         parameters = {"Bucket": self.bucket, "Key": self.prefix + check_key(key)} | extra
 
-        async def read() -> bytes:
+        async def read(limit: asyncio.Timeout) -> bytes:
             answer = await self.client.get_object(**parameters)
             async with answer["Body"] as body:
+                self._check("get_object", answer, url)
+                if not is_wanted(answer):
+                    raise TransientError(f"{url}: {self.endpoint} answered other bytes than those that were asked for")
+                _extend(limit, answer["ContentLength"])
                 return await body.read()
 
-        return self._retry(read, self.url(key))
+        return self._retry(read, url)
 
     def _call(self, operation: str, key: str, extra: Parameters) -> Answer:
         return self._request(operation, self.url(key), {"Bucket": self.bucket, "Key": self.prefix + check_key(key)} | extra)
 
     def _request(self, operation: str, url: str, parameters: Parameters) -> Answer:
-        async def request() -> Answer:
-            return await getattr(self.client, operation)(**parameters)
+        async def request(limit: asyncio.Timeout) -> Answer:
+            _extend(limit, len(parameters.get("Body", b"")))
+            answer = await getattr(self.client, operation)(**parameters)
+            self._check(operation, answer, url)
+            return answer
 
         return self._retry(request, url)
 
-    def _retry(self, call: Callable[[], Coroutine[Any, Any, Result]], url: str) -> Result:
-        return _retried(lambda: sync(self.filesystem.loop, call), url=url, endpoint=self.endpoint, deadline_s=self.deadline_s)
+    def _check(self, operation: str, answer: Answer, url: str) -> None:
+        if not is_answer(operation, answer):
+            raise TransientError(f"{url}: {self.endpoint} answered what no S3 server does")
+
+    def _retry(self, call: Callable[[asyncio.Timeout], Coroutine[Any, Any, Result]], url: str) -> Result:
+        """What `call` returns, which is given the limit of its time: the deadline, for all tries together."""
+        ends_at_s = time.monotonic() + self.deadline_s
+
+        async def attempt() -> Result:
+            async with asyncio.timeout(max(ends_at_s - time.monotonic(), 0.0)) as limit:
+                return await call(limit)
+
+        answered: list[Exception] = []
+
+        def tried() -> Result:
+            try:
+                return sync(self.filesystem.loop, attempt)
+            except TimeoutError as error:
+                raise (answered or [error])[-1] from error  # the deadline cut the last try short: what came before says more
+            except RAISED_BY_S3 as error:
+                answered.append(error)
+                raise
+
+        return _retried(tried, url=url, endpoint=self.endpoint, deadline_s=self.deadline_s)
+
+
+def _extend(limit: asyncio.Timeout, num_bytes: int) -> None:
+    """Gives so many bytes the time that they may take."""
+    limit.reschedule((limit.when() or 0.0) + num_bytes / SLOWEST_BYTES_PER_S)
 
 
 def open_s3(storage: StorageConfig) -> S3Store:
@@ -195,9 +235,10 @@ def open_s3(storage: StorageConfig) -> S3Store:
         use_listings_cache=False,
         skip_instance_cache=True,
         config_kwargs={
-            "connect_timeout": min(CONNECT_TIMEOUT_S, storage.deadline_s),
-            "read_timeout": min(READ_TIMEOUT_S, storage.deadline_s),
+            "connect_timeout": min(CONNECT_TIMEOUT_S, storage.deadline_s / 2),  # there is time for another try
+            "read_timeout": min(READ_TIMEOUT_S, storage.deadline_s / 2),
             "max_pool_connections": NUM_CONNECTIONS,
+            "user_agent": "braid",  # the long one is put together anew for each request
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",

@@ -56,15 +56,18 @@ _CREDENTIALS = {
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _TRANSIENT = {
+    "BadDigest",  # of what arrived: the wire changed it
     "ConditionalRequestConflict",
+    "IncompleteBody",
     "OperationAborted",
     "RequestTimeout",
     "SlowDown",
     "Throttling",
     "ThrottlingException",
+    "XAmzContentSHA256Mismatch",
     "409",
-    "429",
 }
+_BUSY = 429
 _REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301", "307"}
 _WRONG_SETTINGS = (PartialCredentialsError, ProfileNotFound)
 _NO_CREDENTIALS_NOW = (NoCredentialsError, CredentialRetrievalError, MetadataRetrievalError, SSOError, TokenRetrievalError)
@@ -85,11 +88,18 @@ def to_store_error(error: Exception, *, url: str, endpoint: str) -> StoreError:
     if isinstance(error, ClientError):
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        return _from_code(code, status, url=url, endpoint=endpoint)
-    return TransientError(f"{url}: no answer from {endpoint} ({type(error).__name__})")
+        return _from_code(code, status, url=url, endpoint=endpoint, pause_s=_pause_s(error))
+    cause = "none in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return TransientError(f"{url}: no answer from {endpoint} ({cause})")
 
 
-def _from_code(code: str, status: int, *, url: str, endpoint: str) -> StoreError:
+def _pause_s(error: ClientError) -> float:
+    """How long the server says to wait; a date, which HTTP allows too, says nothing to us."""
+    said = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
+    return float(said) if said.isdecimal() else 0.0
+
+
+def _from_code(code: str, status: int, *, url: str, endpoint: str, pause_s: float) -> StoreError:
     if code == "NoSuchBucket":
         return BucketMissing(f"{url}: no such bucket at {endpoint}; create it, or fix storage.root")
     if code in _MISSING_KEY:
@@ -106,8 +116,8 @@ def _from_code(code: str, status: int, *, url: str, endpoint: str) -> StoreError
         return StoreError(f"{url}: the bucket is in another region ({code}); set AWS_DEFAULT_REGION to its region")
     if code == "RequestTimeTooSkewed":
         return AccessDenied(f"{url}: this machine's clock is wrong ({code}); set it, for example with NTP")
-    if code in _TRANSIENT or status >= 500:
-        return TransientError(f"{url}: {endpoint} answered {code}")
+    if code in _TRANSIENT or status == _BUSY or status >= 500:
+        return TransientError(f"{url}: {endpoint} answered {code}", pause_s=pause_s)
     if code in _EXPIRED:
         return CredentialsAbsent(f"{url}: access denied ({code}); renew the token, or what renews it")
     if code in _CREDENTIALS or status in (401, 403):

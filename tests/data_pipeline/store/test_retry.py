@@ -48,6 +48,12 @@ def test_transient_failures_are_waited_out() -> None:
     assert time.slept_s == [0.1, 0.2]
 
 
+def test_a_store_that_says_how_long_to_wait_is_obeyed_within_reason() -> None:
+    time = FakeTime()
+    assert retry(failing(TransientError("busy", pause_s=3.0), TransientError("busy", pause_s=3600.0)), time, deadline_s=60.0) == "done"
+    assert time.slept_s == [3.1, 10.2]
+
+
 def test_a_permanent_failure_passes_at_once() -> None:
     time = FakeTime()
     with pytest.raises(AccessDenied, match="no"):
