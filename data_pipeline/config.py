@@ -88,8 +88,8 @@ class DataConfig:
     seed: int = 34521
     """Chooses the order of samples. The same seed gives the same order for every world size."""
     shuffle: Literal["full", "blocks"] = field(default="full", metadata={"omit_default": True})
-    """`full`: any sample may follow any. `blocks`: each row reads its blocks of 4 MiB whole, some of them at a time, which is what makes a
-    corpus that no node can keep readable from S3."""
+    """`full`: any sample may follow any. `blocks`: each row reads whole blocks of about a million tokens, some of them at a time, which is
+    what makes a corpus that no node can keep readable from S3."""
     shuffle_window: int = field(default=SHUFFLE_WINDOW, metadata={"omit_default": True})
     """Blocks among which the samples of a row are shuffled, for `shuffle=blocks`; a node keeps so many for each of its rows."""
     document_masking: bool = False

@@ -53,14 +53,17 @@ def build_dataset(
     if not writer.shards:
         raise CorpusInvalid(f"dataset {name}: the corpus holds no text; give another one")
     progress(replace(writer.progress, num_unknown=encoder.num_unknown))
-    tokenizer_key = _put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode())
-    pages, shards = put_pages(store, name, bytes(writer.page_digests)), tuple(writer.shards)
     manifest = DatasetManifest(
-        name=name, dtype=writer.dtype, eos_id=eos_id, vocab_size=vocab_size, tokenizer_key=tokenizer_key, shards=shards,
-        num_text_bytes=text.num_bytes, pages=pages,
-    )  # fmt: skip
-    _commit(store, manifest)
-    return manifest
+        name=name,
+        dtype=writer.dtype,
+        eos_id=eos_id,
+        vocab_size=vocab_size,
+        tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
+        shards=tuple(writer.shards),
+        num_text_bytes=text.num_bytes,
+        pages=put_pages(store, name, bytes(writer.page_digests)),
+    )
+    return _committed(store, manifest)
 
 
 class Counted:
@@ -113,7 +116,7 @@ def put_pages(store: ObjectStore, name: str, digests: bytes) -> PageTable:
     return PageTable(key=key, sha256=sha256)
 
 
-def _commit(store: ObjectStore, manifest: DatasetManifest) -> None:
+def _committed(store: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
     """Creates the manifest; another build of the very same dataset may have been first."""
     key, data = manifest_key(manifest.name), manifest_to_json(manifest)
     try:
@@ -121,3 +124,4 @@ def _commit(store: ObjectStore, manifest: DatasetManifest) -> None:
     except KeyExists as error:
         if store.get(key) != data:
             raise _exists(store, manifest.name) from error
+    return manifest

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest, manifest_key
+from data_pipeline.dataset.progress import Progress
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, vocab_size_of
 from data_pipeline.dataset.tokens import HEAD_BYTES, ShardTokens, TokenCount, oddity_of, whole_tokens
 from data_pipeline.errors import DataError
-from data_pipeline.store.progress import Progress
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 NUM_SHOWN_TOKENS = 64

@@ -17,7 +17,7 @@ def plan_of(manifest: DatasetManifest, config: DataConfig, *, batch_rows: int) -
     )
 
 
-def samples_of_rows(plan: Plan, step: int, rows: range) -> tuple[SampleRef, ...]:
+def planned_samples(plan: Plan, step: int, rows: range) -> tuple[SampleRef, ...]:
     """The samples of some rows of the global batch of `step` (the first is 1)."""
     found = plan.rows(step, rows)
     return tuple(map(SampleRef, found.epochs.tolist(), found.indices.tolist()))
@@ -25,7 +25,7 @@ def samples_of_rows(plan: Plan, step: int, rows: range) -> tuple[SampleRef, ...]
 
 def planned_digest(plan: Plan, step: int, *, like: str, batch_rows: int) -> str:
     """The digest of the samples of `step`, in the form of the digest `like`: that of `digest_of_sums` or of `digest_of`."""
-    samples = samples_of_rows(plan, step, range(batch_rows))
+    samples = planned_samples(plan, step, range(batch_rows))
     if is_sum(like):
         return digest_of_sums(sample_sums(enumerate(samples, first_position(step, batch_rows=batch_rows))))
     return digest_of(samples)

@@ -1,4 +1,4 @@
-"""What a build tells about itself while it runs."""
+"""What long work tells about itself while it runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,3 +19,10 @@ class BuildProgress:
 
 ProgressCallback = Callable[[BuildProgress], None]
 """Called after every document and after the last shard, on the thread that builds."""
+
+Progress = Callable[[int, int], None]
+"""Told before each piece of work: its number, from 1, of how many."""
+
+
+def unwatched(_number: int, _total: int) -> None:
+    """For work that nobody watches."""

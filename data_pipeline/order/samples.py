@@ -1,7 +1,9 @@
 """Which samples a step trains on: a pure function of seed, step and batch size, the same for every world size. No state, no file, O(1).
 
 The stream of samples has positions 0, 1, 2, … without an end. An epoch is one pass over all samples of the dataset, in an order of its own.
-Steps are 1-based: row r of step n is the sample at position (n - 1) * batch_rows + r. This module is the only place of that arithmetic.
+Steps are 1-based: row r of step n is the sample at position (n - 1) * batch_rows + r.
+
+What runs read is told by `plan.py`; this is the definition of its full shuffle, a sample at a time, and the digests of samples and tokens.
 """
 
 import functools

@@ -7,6 +7,7 @@ synced. The least recently used blocks go first; a process that has one open rea
 import errno
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,8 @@ from data_pipeline.read.kept import PART, kept, remove_abandoned
 
 log = logging.getLogger(__name__)
 BLOCK = ".block"
+_WHOLE_SHARD = re.compile(r"[0-9a-f]{64}")
+"""What earlier versions kept."""
 _SHARE_BETWEEN_LOOKS = 1 / 64
 """Of the bound, that one process writes between two looks at the directory."""
 _SHARE_LEFT = 7 / 8
@@ -96,7 +99,7 @@ class BlockCache:
             for entry in entries:
                 if entry.name.endswith(PART):
                     remove_abandoned(Path(entry.path))
-                elif entry.name.endswith(BLOCK):
+                elif entry.name.endswith(BLOCK) or _WHOLE_SHARD.fullmatch(entry.name):
                     with suppress(OSError):
                         found = entry.stat()
                         blocks.append((found.st_mtime_ns, found.st_size, entry.path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
-from data_pipeline.dataset.plan import plan_of, samples_of_rows
+from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.order.plan import Plan
 from data_pipeline.read.ahead import Ahead
 from data_pipeline.read.batch import TokenBatch
@@ -56,7 +56,7 @@ class Loader:
 
     def read(self, step: int) -> TokenBatch:
         """This rank's rows of `step` (the first is 1), read on the calling thread and without reading ahead."""
-        return self.reader.read_batch(samples_of_rows(self.plan, step, self.rank_rows))
+        return self.reader.read_batch(planned_samples(self.plan, step, self.rank_rows))
 
     def close(self) -> None:
         """Stops reading ahead, after the read in progress. May be called twice."""
@@ -96,7 +96,7 @@ def build_loader(
     )
 
     def blocks_of(step: int) -> Iterator[Block]:
-        return (reader.block_of(table.locate(sample.index)) for sample in samples_of_rows(plan, step, rank_rows))
+        return (reader.block_of(table.locate(sample.index)) for sample in planned_samples(plan, step, rank_rows))
 
     return Loader(
         reader=reader,

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.plan import plan_of
+from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, first_position, token_sums
 from data_pipeline.read.fetch import fetch_shard
-from data_pipeline.store.progress import Progress, unwatched
 from data_pipeline.store.protocol import ObjectStore
 
 

@@ -210,7 +210,9 @@ class S3Store:
             try:
                 return sync(self.filesystem.loop, attempt)
             except TimeoutError as error:
-                raise (answered or [error])[-1] from error  # the deadline cut the last try short: what came before says more
+                if answered:
+                    raise answered[-1] from error  # the deadline cut the last try short: what came before says more
+                raise
             except RAISED_BY_S3 as error:
                 answered.append(error)
                 raise

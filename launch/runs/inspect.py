@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
+from data_pipeline.dataset.progress import Progress
 from data_pipeline.errors import DataError
-from data_pipeline.store.progress import Progress
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.record import RunRecord

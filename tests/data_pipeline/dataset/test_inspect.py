@@ -5,7 +5,7 @@ from tokenizers import Tokenizer
 
 from data_pipeline.dataset.inspect import inspect_dataset
 from data_pipeline.dataset.manifest import manifest_key, manifest_to_json
-from data_pipeline.store.progress import unwatched
+from data_pipeline.dataset.progress import unwatched
 from tests.data_pipeline.dataset.built import build
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 from data_pipeline.dataset.inspect import inspect_dataset, odd_beginnings
 from data_pipeline.dataset.manifest import BYTES_PER_TOKEN, DatasetManifest, manifest_key, manifest_to_json, rows_in_words
+from data_pipeline.dataset.progress import unwatched
 from data_pipeline.dataset.tokens import oddity_of
-from data_pipeline.store.progress import unwatched
 from tests.data_pipeline.dataset.built import build
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from data_pipeline.store.local import LocalStore
 from orchestrator.config import EvalConfig, RunConfig
 from orchestrator.messages import Beat, Failed
 from orchestrator.records.ledger import StepRecord, read_ledger
+from orchestrator.worker.evaluation import build_evaluation
 from tests.orchestrator.worker.test_spike_skipping import state_after
 from tests.orchestrator.worker.tiny_run import create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
 
@@ -63,6 +65,25 @@ def test_held_out_text_gives_the_same_loss_under_every_layout_and_changes_nothin
         losses = [record.eval_loss for record in trained(other, tmp_path / name)]
         assert losses[2] == pytest.approx(alone[2].eval_loss, rel=1e-4)
         assert losses[7] == pytest.approx(alone[7].eval_loss, rel=1e-3)
+
+
+def test_the_samples_are_the_same_however_the_runs_own_rows_are_shuffled(tmp_path: Path):
+    plain = with_held_out_text(tiny_config(tmp_path / "store"))
+    create(plain)
+    store, world = LocalStore(tmp_path / "store"), SimpleNamespace(rank_rows=range)
+    blocks = replace(plain, data=replace(plain.data, shuffle="blocks"))
+    first, second = (build_evaluation(config, world, store, tmp_path) for config in (plain, blocks))
+    assert first.loader.read(1).samples == second.loader.read(1).samples
+    first.loader.close()
+    second.loader.close()
+
+
+def test_a_run_whose_rows_are_shuffled_by_blocks_is_proved(tmp_path: Path):
+    config = tiny_config(tmp_path / "store", dp_shard=2)
+    config = replace(config, data=replace(config.data, shuffle="blocks", shuffle_window=1))
+    create_run(config)
+    run_attempt(config, 1, tmp_path)
+    assert proof_on(config).ok
 
 
 def test_too_little_held_out_text_is_one_line(tmp_path: Path):
