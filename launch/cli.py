@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import cluster, data, demo, doctor, model, nodes, runs, weights
+from launch.commands import cluster, demo, doctor, model, nodes, runs, weights
+from launch.commands.data import app as data
 from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
 from orchestrator.errors import is_expected

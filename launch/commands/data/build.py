@@ -1,4 +1,4 @@
-"""`braid data`: makes datasets, and looks into them."""
+"""`braid data build`."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,22 +9,15 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from data_pipeline.config import check_name
-from data_pipeline.dataset.manifest import rows_in_words
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import ObjectStore, StoreError
-from launch.commands.bars import bars
+from launch.commands.data.name import refuse_bad_name
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import console, tell
-from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
-from launch.errors import UserError
+from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of
 from launch.units import human
 from orchestrator.records.leftovers import remove_abandoned
-
-ROW_LENGTHS = (1024, 4096, 8192)
-"""Usual ones, for a dataset that nobody has named a length for."""
-app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
 
 Corpus = Annotated[
     Path | None,
@@ -34,7 +27,6 @@ Corpus = Annotated[
 ]
 
 
-@app.command()
 def build(
     name: Annotated[str, typer.Argument(help="The dataset's name, for data.dataset.")],
     corpus: Corpus = None,
@@ -52,7 +44,7 @@ def build(
     from data_pipeline.dataset.tokenizer import load_tokenizer, train_tokenizer
     from data_pipeline.sources.open import open_corpus
 
-    _refuse_bad_name(name)
+    refuse_bad_name(name)
     where = storage_of(storage, endpoint_url)
     store = open_store(where)
     refuse_existing(store, name)
@@ -74,45 +66,6 @@ def build(
     _tell_built(name, shown.last)
     if storage_hint(where):
         tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
-
-
-@app.command()
-def inspect(
-    name: Annotated[str, typer.Argument(help="The dataset's name.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read every shard: its digest, and every token.")] = False,
-    seq_len: Annotated[
-        int | None, typer.Option("--seq-len", min=1, help="The length of a row, data.seq_len: how many tokens do rows reach?")
-    ] = None,
-    storage: Storage = DEFAULT_ROOT,
-    endpoint_url: Endpoint = "",
-) -> None:
-    """What a dataset holds; exit status 1 where a shard is missing, damaged, or not made of its vocabulary's tokens."""
-    from data_pipeline.dataset.inspect import inspect_dataset
-
-    _refuse_bad_name(name)
-    store = open_store(storage_to_look_at(storage, endpoint_url))
-    with bars() as begin:
-        report = inspect_dataset(store=store, name=name, reading=begin("reading shards") if verify else None)
-    manifest, tokens = report.manifest, report.tokens
-    typer.echo(
-        f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
-    )
-    typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, tokenizer {manifest.tokenizer_key}")
-    typer.echo(f"begins with: {report.first_text[:200]!r}")
-    for length in ROW_LENGTHS if seq_len is None else (seq_len,):
-        typer.echo(rows_in_words(manifest, length))
-    if tokens is not None and tokens.num_tokens:
-        typer.echo(
-            f"documents: {tokens.num_documents:,}; {100 * tokens.eos_share:.3g} % of the tokens are eos; the largest is {tokens.max_token}"
-        )
-    for warning in report.warnings:
-        tell(f"warning: {warning}")
-    for problem in report.problems:
-        tell(f"braid: {problem}")
-    if report.problems:
-        raise typer.Exit(1)
-    if verify:
-        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, and every token is in the vocabulary")
 
 
 def _tell_built(name: str, done: BuildProgress) -> None:
@@ -145,11 +98,3 @@ def _tidy(store: ObjectStore) -> None:
     """Removes what builds that were killed left incomplete, where one is allowed to."""
     with suppress(StoreError):
         remove_abandoned(store, now_s=time.time())
-
-
-def _refuse_bad_name(name: str) -> None:
-    """Raises UserError for a name that could reach outside of the store's datasets."""
-    try:
-        check_name(name, key="NAME")
-    except ValueError as error:
-        raise UserError(str(error)) from error

@@ -1,0 +1,10 @@
+"""`braid data`: makes datasets, and looks into them. A file per command."""
+
+import typer
+
+from launch.commands.data.build import build
+from launch.commands.data.inspect import inspect
+
+app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
+for command in (build, inspect):
+    app.command()(command)

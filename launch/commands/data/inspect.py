@@ -1,0 +1,54 @@
+"""`braid data inspect`."""
+
+from typing import Annotated
+
+import typer
+
+from data_pipeline.dataset.manifest import rows_in_words
+from data_pipeline.store.open import open_store
+from launch.commands.bars import bars
+from launch.commands.data.name import refuse_bad_name
+from launch.commands.options import Endpoint, Storage
+from launch.commands.terminal import tell
+from launch.config.storage import DEFAULT_ROOT, storage_to_look_at
+
+ROW_LENGTHS = (1024, 4096, 8192)
+"""Usual ones, for a dataset that nobody has named a length for."""
+
+
+def inspect(
+    name: Annotated[str, typer.Argument(help="The dataset's name.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Read every shard: its digest, and every token.")] = False,
+    seq_len: Annotated[
+        int | None, typer.Option("--seq-len", min=1, help="The length of a row, data.seq_len: how many tokens do rows reach?")
+    ] = None,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+) -> None:
+    """What a dataset holds; exit status 1 where a shard is missing, damaged, or not made of its vocabulary's tokens."""
+    from data_pipeline.dataset.inspect import inspect_dataset
+
+    refuse_bad_name(name)
+    store = open_store(storage_to_look_at(storage, endpoint_url))
+    with bars() as begin:
+        report = inspect_dataset(store=store, name=name, reading=begin("reading shards") if verify else None)
+    manifest, tokens = report.manifest, report.tokens
+    typer.echo(
+        f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
+    )
+    typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, tokenizer {manifest.tokenizer_key}")
+    typer.echo(f"begins with: {report.first_text[:200]!r}")
+    for length in ROW_LENGTHS if seq_len is None else (seq_len,):
+        typer.echo(rows_in_words(manifest, length))
+    if tokens is not None and tokens.num_tokens:
+        typer.echo(
+            f"documents: {tokens.num_documents:,}; {100 * tokens.eos_share:.3g} % of the tokens are eos; the largest is {tokens.max_token}"
+        )
+    for warning in report.warnings:
+        tell(f"warning: {warning}")
+    for problem in report.problems:
+        tell(f"braid: {problem}")
+    if report.problems:
+        raise typer.Exit(1)
+    if verify:
+        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, and every token is in the vocabulary")
