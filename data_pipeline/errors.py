@@ -21,6 +21,10 @@ class ManifestInvalid(DataError):
     """The manifest of a dataset is not what this version writes."""
 
 
+class OrderImpossible(DataError):
+    """There is no order of the datasets as the recipe wants it."""
+
+
 class ShardMissing(DataError):
     """The manifest names a shard that is not on the object store."""
 

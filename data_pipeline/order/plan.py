@@ -102,6 +102,23 @@ class Plan:
         """The first step that can't be filled."""
         return None if self.course.end is None else step_of(self.phases, self.course.end)
 
+    def phase_at(self, step: int) -> Phase:
+        """What a step of the run (the first is 1) consists of."""
+        return self.phases[phase_step(self.phases, step).phase]
+
+    def position(self, step: int) -> int:
+        """That of the first row of a step."""
+        return phase_step(self.phases, step).position
+
+    def capped_at(self, source: int) -> int | None:
+        """The step in which nothing more is read of a source because it has reached its cap; None where that never comes."""
+        for stretch in self.course.stretches:
+            step = step_of(self.phases, stretch.segment.start)
+            bounds = stretch.segment.bounds
+            if self.phase_at(step).ratios[source] and bounds[source] == bounds[source + 1]:
+                return step
+        return self.exhausted_at if self.sources[source].max_epochs is not None else None
+
     def rows(self, step: int, rows: range) -> Rows:
         """What `rows` of the global batch of `step` read (the first is 1). Raises Exhausted."""
         at = phase_step(self.phases, step)

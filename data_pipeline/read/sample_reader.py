@@ -1,6 +1,5 @@
-"""From samples to their tokens."""
+"""From the samples of one dataset to their tokens."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,27 +10,26 @@ from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.sample_table import SampleTable, TokenRange
-from data_pipeline.order.samples import SampleRef
-from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.page_reader import Block, PageReader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleReader:
-    """Turns samples into batches. Safe to use from any thread."""
+    """Reads samples of one length. Safe to use from any thread."""
 
     manifest: DatasetManifest
     table: SampleTable
     pages: PageReader
     block_samples: int
     """Samples that are fetched at once, those after each other in a shard."""
-    document_masking: bool
-    """See `DataConfig`."""
 
-    def read_batch(self, samples: Sequence[SampleRef]) -> TokenBatch:
-        """A batch with one row for each sample. Raises ShardMissing, ShardCorrupt, or what the store raises."""
-        rows = [self.read_tokens(self.table.locate(sample.index)) for sample in samples]
-        return build_batch(samples, rows, eos_id=self.manifest.eos_id, document_masking=self.document_masking)
+    def row(self, index: int) -> NDArray[np.int64]:
+        """The T + 1 tokens of a sample. Raises ShardMissing, ShardCorrupt, or what the store raises."""
+        return self.read_tokens(self.table.locate(index))
+
+    def wanted(self, index: int) -> tuple[PageReader, Block]:
+        """What is fetched for a sample, and who reads it."""
+        return self.pages, self.block_of(self.table.locate(index))
 
     def block_of(self, wanted: TokenRange) -> Block:
         """The block that the tokens of a sample lie in: what holds them and their neighbours, whole pages."""

@@ -48,9 +48,7 @@ def test_what_was_built_can_be_trained_on(tokenizer: Tokenizer, tmp_path: Path) 
     store = MemoryStore()
     manifest = build(store, tokenizer)
     config = DataConfig(dataset="tiny", seq_len=16)
-    with closing(
-        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=4, rank_rows=range(4))
-    ) as loader:
+    with closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=4)) as loader:
         assert loader.batch(1).tokens_BT.shape == (4, 16)
 
 
