@@ -8,6 +8,7 @@ import numpy as np
 from data_pipeline.config import DataConfig, PhaseConfig, SourceConfig
 from data_pipeline.store.local import LocalStore
 from model.parallel.config import ParallelConfig
+from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.messages import Committed, Outcome
 from orchestrator.records.commit_log import open_commit_log
@@ -46,12 +47,12 @@ def test_a_mixed_run_that_is_killed_and_moved_is_proved_across_the_borders_of_it
         first.until(lambda worker: worker.last(Committed) is not None)
         first.kill()
     moved = replace(config, parallel=ParallelConfig(dp_shard=2))
-    run_store_of(config).create("config/0002.json", b"{}")
-
-    second = run_attempt(replace(config, parallel=ParallelConfig()), 2, tmp_path)
+    run_store_of(config).create("config/0002.json", codec.to_json(moved))
+    with start_attempt(moved, 2, tmp_path, config_version=2) as second:
+        assert second.finish() == [0, 0], second.log
 
     assert second.ended.outcome is Outcome.FINISHED
-    proof = proof_on(moved)
+    proof = proof_on(config)
     assert proof.ok, proof.line
     tokens = {record.step: record.tokens for records in read_ledger(run_store_of(config)).values() for record in records}
     assert tokens == {step: SEQ_LEN * (2 if step <= 2 else 4 if step <= 5 else 8) for step in range(1, 9)}
