@@ -20,7 +20,6 @@ from tests.orchestrator.worker.tiny_run import (
     VOCAB_SIZE,
     create_run,
     proof_on,
-    run_attempt,
     run_store_of,
     start_attempt,
     tiny_config,
