@@ -8,6 +8,7 @@ from pathlib import Path
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.plan import plan_of, planned_samples
+from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.plan import Plan
 from data_pipeline.read.ahead import Ahead
 from data_pipeline.read.batch import TokenBatch
@@ -74,8 +75,11 @@ def build_loader(
     batch_rows: int,
     rank_rows: range,
     keeps_blocks: bool = False,
+    elsewhere: Elsewhere = nowhere,
 ) -> Loader:
     """A loader for one rank: `batch_rows` are the rows of the global batch, `rank_rows` those of this rank.
+
+    `store` is at storage.root, `elsewhere` opens other roots, where registered shards are.
 
     With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
     read again before it has to go: not where a whole epoch of more than the cache lies in between.
@@ -86,7 +90,8 @@ def build_loader(
     plan, table = plan_of(manifest, config, batch_rows=batch_rows), build_sample_table(manifest, config.seq_len)
     is_near_itself = config.shuffle == "blocks" or 2 * manifest.size_bytes <= config.cache_limit
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
-    pages = PageReader(manifest=manifest, store=store, index=open_index(manifest, store, cache_dir), cache=cache)
+    shards = ShardStore(store, elsewhere)
+    pages = PageReader(manifest=manifest, shards=shards, index=open_index(manifest, shards, cache_dir), cache=cache)
     reader = SampleReader(
         manifest=manifest,
         table=table,

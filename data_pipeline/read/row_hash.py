@@ -11,6 +11,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.plan import plan_of
 from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
+from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, first_position, token_sums
 from data_pipeline.read.fetch import fetch_shard
@@ -29,6 +30,7 @@ def token_digests(
     config: DataConfig,
     batch_rows: int,
     store: ObjectStore,
+    elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
 ) -> dict[int, str]:
     """The digest of the tokens of steps, as the shards have them now, in the form that the ledger keeps.
@@ -39,7 +41,7 @@ def token_digests(
     plan, rows = plan_of(manifest, config, batch_rows=batch_rows), range(batch_rows)
     samples = {step: plan.rows(step, rows).indices.tolist() for step in steps}
     wanted = {index for indices in samples.values() for index in indices}
-    hashes = hashes_of_samples(wanted, manifest=manifest, table=table, store=store, progress=progress)
+    hashes = hashes_of_samples(wanted, manifest=manifest, table=table, store=store, elsewhere=elsewhere, progress=progress)
     return {
         step: digest_of_token_sums(
             token_sums((position, hashes[index]) for position, index in enumerate(indices, first_position(step, batch_rows=batch_rows)))
@@ -54,6 +56,7 @@ def hashes_of_samples(
     manifest: DatasetManifest,
     table: SampleTable,
     store: ObjectStore,
+    elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
 ) -> dict[int, int]:
     """The `row_hash` of samples, by their index: every shard that holds one is read once, whole, and checked.
@@ -64,10 +67,10 @@ def hashes_of_samples(
     for sample in samples:
         wanted = table.locate(sample)
         by_shard.setdefault(wanted.shard, []).append((sample, wanted))
-    hashes = {}
+    hashes, shards = {}, ShardStore(store, elsewhere)
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
-        tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], store)), dtype=file_dtype(manifest.dtype))
+        tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], shards)), dtype=file_dtype(manifest.dtype))
         for sample, wanted in its_samples:
             hashes[sample] = row_hash(tokens[wanted.start : wanted.start + wanted.count].astype(np.int64))
     return hashes

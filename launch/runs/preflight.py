@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table, load_manifest, rows_in_words
 from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
 from orchestrator.config import RunConfig
@@ -31,7 +32,7 @@ def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[st
         tell(f"building dataset {name} from the Python standard library's source …")
         manifest = _build_default(store, name)
     check_dataset(config, manifest)
-    _refuse_what_are_no_tokens(manifest, store, "data.dataset")
+    _refuse_what_are_no_tokens(manifest, config, store, "data.dataset")
     tell(data_line(config, manifest))
     check_held_out(config, store)
 
@@ -44,7 +45,7 @@ def check_held_out(config: RunConfig, store: ObjectStore) -> None:
     num_samples = manifest.num_samples(config.data.seq_len)
     if problem := config.eval.problem_with(vocab_size=manifest.vocab_size, num_samples=num_samples, config=config):
         raise ConfigError(problem)
-    _refuse_what_are_no_tokens(manifest, store, "eval.dataset")
+    _refuse_what_are_no_tokens(manifest, config, store, "eval.dataset")
 
 
 def data_line(config: RunConfig, manifest: DatasetManifest) -> str:
@@ -65,15 +66,15 @@ def dry_data_line(config: RunConfig, store: ObjectStore) -> str:
         )
         return f"data: dataset {config.data.dataset} is not there yet{built}"
     check_dataset(config, manifest)
-    _refuse_what_are_no_tokens(manifest, store, "data.dataset")
+    _refuse_what_are_no_tokens(manifest, config, store, "data.dataset")
     return data_line(config, manifest)
 
 
-def _refuse_what_are_no_tokens(manifest: DatasetManifest, store: ObjectStore, setting: str) -> None:
+def _refuse_what_are_no_tokens(manifest: DatasetManifest, config: RunConfig, store: ObjectStore, setting: str) -> None:
     """A look at the beginning of the first shards. Raises ShardCorrupt."""
     from data_pipeline.dataset.inspect import odd_beginnings  # costs numpy and tokenizers
 
-    if found := odd_beginnings(manifest, store):
+    if found := odd_beginnings(manifest, store, open_beside(config.storage)):
         raise ShardCorrupt(f"{setting}={manifest.name}: {found[0]}")
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.dataset.shards import lies_on_s3
 from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from model.build import shard_model
 from model.lm import HybridLM
@@ -103,7 +105,8 @@ def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir
         cache_dir=cache_dir,
         batch_rows=rows,
         rank_rows=world.rank_rows(rows),
-        keeps_blocks=config.storage.is_s3,
+        keeps_blocks=lies_on_s3(manifest, config.storage),
+        elsewhere=open_beside(config.storage),
     )
 
 
