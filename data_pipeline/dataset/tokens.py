@@ -92,7 +92,7 @@ class ShardTokens:
     fits_halved: bool = True
     """Both halves of every token are tokens."""
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | memoryview) -> None:
         tokens = whole_tokens(chunk, self.form.dtype)
         if not len(tokens):
             return
@@ -124,7 +124,7 @@ class ShardTokens:
         return f"{self.first_beyond}{others}, but vocab_size={vocab_size}{guess}: fix the dtype {dtype} or vocab_size"
 
 
-def whole_tokens(data: bytes, dtype: str) -> NDArray[np.unsignedinteger]:
+def whole_tokens(data: bytes | memoryview, dtype: str) -> NDArray[np.unsignedinteger]:
     """A damaged shard may end within a token."""
     numpy_dtype = file_dtype(dtype)
     return np.frombuffer(data, dtype=numpy_dtype, count=len(data) // numpy_dtype.itemsize)
