@@ -114,7 +114,8 @@ def _begin_of_tokens(head: bytes, file: TokenFile, form: TokenForm, url: str) ->
         return 0
     if header.dtype != form.dtype:
         raise FilesInvalid(
-            f"{url}: is an .npy file of {header.dtype}, and the dataset is to be of {form.dtype}; give --dtype {header.dtype}, or register it apart"
+            f"{url}: is an .npy file of {header.dtype}, and the dataset is to be of {form.dtype}; "
+            f"give --dtype {header.dtype}, or register it apart"
         )
     if file.size_bytes != (expected := header.offset_bytes + header.num_tokens * width):
         raise FilesInvalid(f"{url}: has {file.size_bytes:,} bytes, its .npy header says {expected:,}; write it again with numpy.save")

@@ -46,7 +46,7 @@ class ShardStore:
         One listing for all below a directory of a store; of a directory that is no store of ours, and may hold much else, each file is
         looked at.
         """
-        found = {}
+        found: dict[tuple[str, str], int] = {}
         for (root, _), keys in _by_outermost_directory(refs).items():
             if root.startswith("/"):
                 found |= {(root, key): size for key in keys if (size := _size_of(Path(root, key))) is not None}

@@ -99,7 +99,8 @@ class ShardTokens:
         eos, largest = int(np.count_nonzero(tokens == self.form.eos_id)), int(tokens.max())
         if largest >= self.form.vocab_size:
             self._add_beyond(tokens)
-        self.fits_halved = self.fits_halved and int(tokens.view(file_dtype("uint16")).max()) < self.form.vocab_size
+        if self.fits_halved and tokens.itemsize > 2:
+            self.fits_halved = int(tokens.view(file_dtype("uint16")).max()) < self.form.vocab_size
         self.num_read += len(tokens)
         self.ends_with_eos = int(tokens[-1]) == self.form.eos_id
         self.count.num_tokens += len(tokens)

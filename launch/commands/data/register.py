@@ -64,10 +64,8 @@ def register(
         tell(f"warning: {warning}")
     if directories := sorted({shard.root for shard in manifest.shards if shard.root.startswith("/")}):
         tell(f"the files stay where they are: every node that trains must see {', '.join(directories)}")
-    files = count(len(manifest.shards), "file")
-    tell(
-        f"{manifest.num_tokens:,} tokens of {done.tokens.num_documents:,} documents in {files} of {manifest.dtype}; use it with data.dataset={name}"
-    )
+    documents, files = count(done.tokens.num_documents, "document"), count(len(manifest.shards), "file")
+    tell(f"{manifest.num_tokens:,} tokens of {documents} in {files} of {manifest.dtype}; use it with data.dataset={name}")
     if storage_hint(where):
         tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
 
