@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from io import BytesIO
+from tokenize import TokenError
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def npy_header(head: bytes) -> NpyHeader | None:
     file = BytesIO(head)
     try:
         shape, is_fortran, dtype = _READERS[np.lib.format.read_magic(file)](file)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
         raise ValueError("begins like an .npy file, and its header can't be read; write it again with numpy.save") from error
     found = next((word for word in ("uint16", "uint32") if file_dtype(word) == dtype), None)
     if found is None:

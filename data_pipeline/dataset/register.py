@@ -93,7 +93,8 @@ def register_dataset(
         tokenizer_key=put_tokenizer(store, name, vocabulary.tokenizer_file) if vocabulary.tokenizer_file else "",
         shards=tuple(shards),
     )
-    return Registered(manifest=create_manifest(store, manifest), tokens=_sum(scanned, form), left_out=found.left_out)
+    empty = Counter(empty=len(scanned) - len(shards))
+    return Registered(manifest=create_manifest(store, manifest), tokens=_sum(scanned, form), left_out=found.left_out + empty)
 
 
 def _form_of(vocabulary: Vocabulary, dtype: str) -> _Form:

@@ -54,7 +54,7 @@ def scan(file: TokenFile, store: ObjectStore, form: TokenForm, read: Callable[[i
     Raises FilesInvalid, or what the store raises.
     """
     url = store.url(file.key)
-    chunk = memoryview(_read(file, store, 0))
+    chunk = memoryview(_read(file, store, 0, READ_SIZE_BYTES))
     position = begin = _begin_of_tokens(bytes(chunk[:HEAD_BYTES]), file, form, url)
     chunk = chunk[begin:]
     if oddity := oddity_of(bytes(chunk[:HEAD_BYTES]), form):
@@ -71,7 +71,7 @@ def scan(file: TokenFile, store: ObjectStore, form: TokenForm, read: Callable[[i
             raise FilesInvalid(f"{url}: {tokens.end()}; {_OTHERWISE}")
         position += len(chunk)
         read(len(chunk))
-        chunk = memoryview(_read(file, store, position))
+        chunk = memoryview(_read(file, store, position, READ_SIZE_BYTES))
     tokens.end()
     count = tokens.count
     facts = FileFacts(
@@ -122,7 +122,7 @@ def _begin_of_tokens(head: bytes, file: TokenFile, form: TokenForm, url: str) ->
     return header.offset_bytes
 
 
-def _read(file: TokenFile, store: ObjectStore, position: int, length: int = READ_SIZE_BYTES) -> bytes:
+def _read(file: TokenFile, store: ObjectStore, position: int, length: int) -> bytes:
     wanted = min(length, file.size_bytes - position)
     if not wanted:
         return b""

@@ -1,7 +1,7 @@
 """Where the tokens of shards are, and how they are read: the one place that knows of other roots, and of headers before tokens."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +43,10 @@ class ShardStore:
     def sizes(self, refs: Iterable[ShardRef]) -> dict[tuple[str, str], int]:
         """Size in bytes, by root and key, of the files of shards that are there; others may be among them.
 
-        One listing for all below a directory of a store; of a directory that is no store of ours, and may hold much else, each file is
-        looked at.
+        One listing for each root; in a directory of somebody else's, which may hold much else, each file is looked at.
         """
         found: dict[tuple[str, str], int] = {}
-        for (root, _), keys in _by_outermost_directory(refs).items():
+        for root, keys in _listed_together(refs):
             if root.startswith("/"):
                 found |= {(root, key): size for key in keys if (size := _size_of(Path(root, key))) is not None}
             else:
@@ -71,18 +70,12 @@ def lies_on_s3(manifest: DatasetManifest, storage: StorageConfig) -> bool:
     return any(root.startswith("s3://") for root in {shard.root or storage.root for shard in manifest.shards})
 
 
-def _by_outermost_directory(refs: Iterable[ShardRef]) -> dict[tuple[str, str], list[str]]:
-    """Keys, by root and the directory there which holds them or those that do."""
-    by_directory: dict[tuple[str, str], list[str]] = {}
-    for ref in refs:
-        by_directory.setdefault((ref.root, ref.key[: ref.key.rfind("/") + 1]), []).append(ref.key)
+def _listed_together(refs: Iterable[ShardRef]) -> Iterator[tuple[str, list[str]]]:
+    """Roots and keys there: all of a root that a person has named, those of a directory under storage.root, where much else is."""
     found: dict[tuple[str, str], list[str]] = {}
-    for root, directory in sorted(by_directory):
-        outermost = next(reversed(found), None)
-        if outermost is None or outermost[0] != root or not directory.startswith(outermost[1]):
-            outermost = (root, directory)
-        found.setdefault(outermost, []).extend(by_directory[root, directory])
-    return found
+    for ref in refs:
+        found.setdefault((ref.root, "" if ref.root else ref.key.rpartition("/")[0]), []).append(ref.key)
+    return ((root, keys) for (root, _), keys in found.items())
 
 
 def _size_of(file: Path) -> int | None:

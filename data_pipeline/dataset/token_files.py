@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_pipeline.dataset.shards import Elsewhere
@@ -94,7 +94,11 @@ def _in_store(url: str, elsewhere: Elsewhere) -> _Place:
     except ValueError as error:
         raise FilesInvalid(f"{shown}: not an S3 location; give s3://bucket/prefix, and credentials by the environment only") from error
     infos = [info for info in store.list(_before_wildcard(name)) if not info.key.endswith("/")]  # which some tools make for directories
-    return _Place(root, name, _WILDCARD.search(name) is not None, infos)
+    is_glob = _WILDCARD.search(name) is not None
+    if name and not is_glob and all(info.key != name for info in infos):
+        below = [replace(info, key=info.key.removeprefix(f"{name}/")) for info in infos if info.key.startswith(f"{name}/")]
+        return _Place(f"{root}/{name}", "", False, below)
+    return _Place(root, name, is_glob, infos)
 
 
 def _in_directory(named: str) -> _Place:
@@ -126,10 +130,10 @@ def _chosen(place: _Place) -> tuple[list[ObjectInfo], Counter[str]]:
     for info in place.infos:
         if pattern is not None:
             is_meant, is_tokens = pattern.fullmatch(info.key) is not None, not info.key.endswith(METADATA_SUFFIX)
-        elif info.key == place.name:
-            is_meant, is_tokens = True, True
+        elif place.name:
+            is_meant = is_tokens = info.key == place.name
         else:
-            is_meant, is_tokens = info.key.startswith(f"{place.name}/" * bool(place.name)), info.key.endswith(TOKEN_SUFFIXES)
+            is_meant, is_tokens = True, info.key.endswith(TOKEN_SUFFIXES)
         if is_meant and is_tokens and info.size_bytes:
             chosen.append(info)
         elif is_meant:
