@@ -43,3 +43,7 @@ class CorpusInvalid(DataError):
 
 class TokenizerInvalid(DataError):
     """The tokenizer can't be read, or has no end-of-text token."""
+
+
+class FilesInvalid(DataError):
+    """Files that were to be registered are not tokens, not those of the vocabulary, or can't be read."""

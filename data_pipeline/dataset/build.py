@@ -58,12 +58,12 @@ def build_dataset(
         dtype=writer.dtype,
         eos_id=eos_id,
         vocab_size=vocab_size,
-        tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
+        tokenizer_key=put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
         shards=tuple(writer.shards),
         num_text_bytes=text.num_bytes,
         pages=put_pages(store, name, bytes(writer.page_digests)),
     )
-    return _committed(store, manifest)
+    return create_manifest(store, manifest)
 
 
 class Counted:
@@ -102,7 +102,8 @@ def _exists(store: ObjectStore, name: str) -> DatasetExists:
     return DatasetExists(f"{store.url(manifest_key(name))}: this dataset exists already; choose another NAME, or delete this object first")
 
 
-def _put_tokenizer(store: ObjectStore, name: str, content: bytes) -> str:
+def put_tokenizer(store: ObjectStore, name: str, content: bytes) -> str:
+    """Writes a dataset's tokenizer, and returns its key."""
     key = f"{dataset_prefix(name)}tokenizer-{hashlib.sha256(content).hexdigest()[:16]}.json"
     store.put(key, content)
     return key
@@ -116,8 +117,8 @@ def put_pages(store: ObjectStore, name: str, digests: bytes) -> PageTable:
     return PageTable(key=key, sha256=sha256)
 
 
-def _committed(store: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
-    """Creates the manifest; another build of the very same dataset may have been first."""
+def create_manifest(store: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
+    """Writes the manifest, which makes the dataset; who made the very same one may have been first. Raises DatasetExists."""
     key, data = manifest_key(manifest.name), manifest_to_json(manifest)
     try:
         store.create(key, data)

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.plan import plan_of, planned_samples
+from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.plan import Plan
 from data_pipeline.order.samples import rows_of_rank
 from data_pipeline.read.ahead import Ahead, Wanted
@@ -86,8 +87,11 @@ def build_loader(
     dp_rank: int = 0,
     dp_size: int = 1,
     keeps_blocks: bool = False,
+    elsewhere: Elsewhere = nowhere,
 ) -> Loader:
     """A loader for one of `dp_size` data-parallel ranks, of the datasets of `config.datasets`; `batch_rows` is that of `train`.
+
+    `store` is at storage.root, `elsewhere` opens other roots, where registered shards are.
 
     With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
     read again before it has to go: not where a whole epoch of more than the cache lies in between.
@@ -98,7 +102,8 @@ def build_loader(
     plan, traffic = plan_of(manifests, config, batch_rows=batch_rows), Traffic()
     is_near_itself = config.shuffle == "blocks" or 2 * sum(one.size_bytes for one in manifests) <= config.cache_limit
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
-    readers = _readers(manifests, plan, store, cache_dir, cache, traffic)
+    shards = ShardStore(store, elsewhere)
+    readers = _readers(manifests, plan, shards, cache_dir, cache, traffic)
     return Loader(
         plan=plan,
         manifests=tuple(manifests),
@@ -126,10 +131,10 @@ def _rank_rows(plan: Plan, step: int, dp_rank: int, dp_size: int) -> range:
 
 
 def _readers(
-    manifests: Sequence[DatasetManifest], plan: Plan, store: ObjectStore, cache_dir: Path, cache: BlockCache | None, traffic: Traffic
+    manifests: Sequence[DatasetManifest], plan: Plan, shards: ShardStore, cache_dir: Path, cache: BlockCache | None, traffic: Traffic
 ) -> Readers:
     pages = [
-        PageReader(manifest=manifest, store=store, index=open_index(manifest, store, cache_dir), cache=cache, traffic=traffic)
+        PageReader(manifest=manifest, shards=shards, index=open_index(manifest, shards, cache_dir), cache=cache, traffic=traffic)
         for manifest in manifests
     ]
     return {

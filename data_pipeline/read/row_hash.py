@@ -12,6 +12,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
+from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, token_sums
 from data_pipeline.read.fetch import fetch_shard
@@ -30,6 +31,7 @@ def token_digests(
     config: DataConfig,
     batch_rows: int,
     store: ObjectStore,
+    elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
 ) -> dict[int, str]:
     """The digest of the tokens of steps, as the shards have them now, in the form that the ledger keeps.
@@ -44,7 +46,7 @@ def token_digests(
     hashes: dict[tuple[int, int, int], int] = {}
     for (source, seq_len), indices in wanted.items():
         table = build_sample_table(manifests[source], seq_len)
-        found = hashes_of_samples(indices, manifest=manifests[source], table=table, store=store, progress=progress)
+        found = hashes_of_samples(indices, manifest=manifests[source], table=table, store=store, elsewhere=elsewhere, progress=progress)
         hashes |= {(source, seq_len, index): one for index, one in found.items()}
     sums = {step: token_sums(enumerate((hashes[row] for row in its), plan.position(step))) for step, its in rows.items()}
     return {step: digest_of_token_sums(of_step) for step, of_step in sums.items()}
@@ -56,6 +58,7 @@ def hashes_of_samples(
     manifest: DatasetManifest,
     table: SampleTable,
     store: ObjectStore,
+    elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
 ) -> dict[int, int]:
     """The `row_hash` of samples, by their index: every shard that holds one is read once, whole, and checked.
@@ -66,10 +69,10 @@ def hashes_of_samples(
     for sample in samples:
         wanted = table.locate(sample)
         by_shard.setdefault(wanted.shard, []).append((sample, wanted))
-    hashes = {}
+    hashes, shards = {}, ShardStore(store, elsewhere)
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
-        tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], store)), dtype=file_dtype(manifest.dtype))
+        tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], shards)), dtype=file_dtype(manifest.dtype))
         for sample, wanted in its_samples:
             hashes[sample] = row_hash(tokens[wanted.start : wanted.start + wanted.count].astype(np.int64))
     return hashes

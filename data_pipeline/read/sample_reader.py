@@ -57,6 +57,6 @@ class SampleReader:
 
     def _beyond(self, wanted: TokenRange, tokens: NDArray[np.int64]) -> ShardCorrupt:
         at = int((tokens >= self.manifest.vocab_size).argmax())
-        url = self.pages.store.url(self.manifest.shards[wanted.shard].key)
+        url = self.pages.shards.url(self.manifest.shards[wanted.shard])
         remedy = "the manifest's dtype or vocab_size is wrong: `braid data inspect --verify`, or rebuild the dataset"
         return ShardCorrupt(f"{url}: token {tokens[at]} at {wanted.start + at}, but vocab_size={self.manifest.vocab_size}; {remedy}")

@@ -9,6 +9,7 @@ from data_pipeline.dataset.mixture import load_manifests
 from data_pipeline.dataset.progress import Progress
 from data_pipeline.errors import DataError
 from data_pipeline.stages import stage_at
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.record import RunRecord
@@ -70,7 +71,13 @@ def _tokens_by_step(record: RunRecord, records: Records, manifests: Sequence[Dat
     config = record.config
     steps = {one.step for its_records in records.values() for one in its_records if one.token_digest}
     digests = token_digests(
-        steps, manifests=manifests, config=config.data, batch_rows=config.train.batch_rows, store=record.store, progress=reading
+        steps,
+        manifests=manifests,
+        config=config.data,
+        batch_rows=config.train.batch_rows,
+        store=record.store,
+        elsewhere=open_beside(record.storage),
+        progress=reading,
     )
     return digests.__getitem__
 

@@ -8,6 +8,7 @@ from data_pipeline.config import DATASET
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, rows_in_words
 from data_pipeline.dataset.mixture import exhaustion, load_manifests, problem_with
 from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
 from orchestrator.config import RunConfig
@@ -46,7 +47,7 @@ def check_held_out(config: RunConfig, store: ObjectStore) -> None:
     num_samples = manifest.num_samples(config.data.seq_len)
     if problem := config.eval.problem_with(vocab_size=manifest.vocab_size, num_samples=num_samples, config=config):
         raise ConfigError(problem)
-    _refuse_what_are_no_tokens(manifest, store, "eval.dataset")
+    _refuse_what_are_no_tokens(manifest, config, store, "eval.dataset")
 
 
 def dry_data_lines(config: RunConfig, store: ObjectStore) -> list[str]:
@@ -65,7 +66,7 @@ def _checked(config: RunConfig, manifests: Sequence[DatasetManifest], store: Obj
     """How often a run will read each of its datasets, and what of it it never reads. Raises ConfigError, DataError, StoreError."""
     plan = planned(config, manifests)
     for manifest in manifests:
-        _refuse_what_are_no_tokens(manifest, store, "data.sources" if config.data.sources else "data.dataset")
+        _refuse_what_are_no_tokens(manifest, config, store, "data.sources" if config.data.sources else "data.dataset")
     longest = max(stage.seq_len for stage in config.stages)
     return [
         f"data: {one.tokens:,} tokens are {one.tokens / (manifest.num_samples(longest) * longest):.3g} epochs of {manifest.name}: "
@@ -86,11 +87,11 @@ def planned(config: RunConfig, manifests: Sequence[DatasetManifest]) -> "Plan":
     return plan
 
 
-def _refuse_what_are_no_tokens(manifest: DatasetManifest, store: ObjectStore, setting: str) -> None:
+def _refuse_what_are_no_tokens(manifest: DatasetManifest, config: RunConfig, store: ObjectStore, setting: str) -> None:
     """A look at the beginning of the first shards. Raises ShardCorrupt."""
     from data_pipeline.dataset.inspect import odd_beginnings  # costs numpy and tokenizers
 
-    if found := odd_beginnings(manifest, store):
+    if found := odd_beginnings(manifest, store, open_beside(config.storage)):
         raise ShardCorrupt(f"{setting}={manifest.name}: {found[0]}")
 
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.mixture import exhaustion, load_manifests, problem_with
+from data_pipeline.dataset.shards import lies_on_s3
 from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from model.build import shard_model
 from model.lm import HybridLM
@@ -102,7 +104,8 @@ def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir
         batch_rows=config.train.batch_rows,
         dp_rank=world.mesh.dp_rank,
         dp_size=config.parallel.dp,
-        keeps_blocks=config.storage.is_s3,
+        keeps_blocks=any(lies_on_s3(manifest, config.storage) for manifest in manifests),
+        elsewhere=open_beside(config.storage),
     )
     if problem := exhaustion(loader.plan, config.train.num_steps):
         raise ConfigMismatch(problem)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.dataset.shards import lies_on_s3
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from model.lm import HybridLM
 from model.train.batch import Batch
@@ -75,6 +77,7 @@ def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_
         batch_rows=config.train.batch_rows,
         dp_rank=world.mesh.dp_rank,
         dp_size=config.parallel.dp,
-        keeps_blocks=config.storage.is_s3,
+        keeps_blocks=lies_on_s3(manifest, config.storage),
+        elsewhere=open_beside(config.storage),
     )
     return Evaluation(config=config, loader=loader, bytes_per_token=manifest.bytes_per_token)
