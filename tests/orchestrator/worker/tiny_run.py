@@ -19,6 +19,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manif
 from data_pipeline.dataset.plan import plan_of, planned_digest
 from data_pipeline.read.row_hash import token_digests
 from data_pipeline.store.local import LocalStore
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
 from model.optim.config import OptimizerConfig
@@ -98,7 +99,9 @@ def proof_on(config: RunConfig) -> Proof:
     records = read_ledger(run_store)
     steps = {record.step for its_records in records.values() for record in its_records}
     store = LocalStore(Path(config.storage.root))
-    digests = token_digests(steps, manifest=manifest, config=config.data, batch_rows=BATCH_ROWS, store=store)
+    digests = token_digests(
+        steps, manifest=manifest, config=config.data, batch_rows=BATCH_ROWS, store=store, elsewhere=open_beside(config.storage)
+    )
     return verify(
         run=config.name,
         records=records,
