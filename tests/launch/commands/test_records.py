@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline.dataset.manifest import ShardRef
@@ -91,6 +93,23 @@ def test_verify_data_reads_the_shards_again_and_compares_what_every_step_trained
     done = braid("verify", "first", "--data")
     assert (done.status, done.out.count("\n"), done.err) == (1, 1, "")
     assert done.out.startswith(f"NOT VERIFIED run first: {store.url(shard.key)}: its SHA-256 is ")
+
+
+def test_verify_data_reads_registered_files_where_they_are(braid: Braid, tmp_path: Path) -> None:
+    shard = a_run_on_tokens(braid)
+    file = tmp_path / "elsewhere" / "tokens.npy"
+    file.parent.mkdir()
+    np.save(file, np.frombuffer(store_at(braid.root).get(shard.key), "<u2"))
+    store_at(braid.root).delete("datasets/python-stdlib/manifest.json")
+    done = braid("data", "register", "python-stdlib", str(file), "--vocab-size", "1000", "--eos-id", "0")
+    assert done.status == 0, done.err
+    done = braid("verify", "first", "--data")
+    assert (done.status, done.out.endswith("every token as in the dataset\n")) == (0, True), done
+    file.write_bytes(file.read_bytes()[:-2] + b"\7\7")
+    done = braid("verify", "first", "--data")
+    assert done.status == 1
+    assert done.out.startswith(f"NOT VERIFIED run first: {file}: its SHA-256 is ")
+    assert done.out.endswith("restore this file, or register it again with `braid data register` under another name\n")
 
 
 def test_there_is_nothing_to_verify_before_the_first_checkpoint(braid: Braid) -> None:

@@ -20,6 +20,7 @@ from data_pipeline.dataset.mixture import load_manifests
 from data_pipeline.dataset.plan import plan_of, planned_digest
 from data_pipeline.read.row_hash import token_digests
 from data_pipeline.store.local import LocalStore
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
 from model.optim.config import OptimizerConfig
@@ -99,7 +100,9 @@ def proof_on(config: RunConfig) -> Proof:
     records = read_ledger(run_store)
     steps = {record.step for its_records in records.values() for record in its_records}
     store = LocalStore(Path(config.storage.root))
-    digests = token_digests(steps, manifests=manifests, config=config.data, batch_rows=BATCH_ROWS, store=store)
+    digests = token_digests(
+        steps, manifests=manifests, config=config.data, batch_rows=BATCH_ROWS, store=store, elsewhere=open_beside(config.storage)
+    )
     return verify(
         run=config.name,
         records=records,
