@@ -1,4 +1,4 @@
-"""Makes `instances.npz` with OLMo-core 3.0: `python -m tests.data_pipeline.olmo_core.make`, where it is installed (pip install ai2-olmo-core).
+"""Makes `instances.npz`: `python -m tests.data_pipeline.olmo_core.make`, where OLMo-core 3.0 is installed (pip install ai2-olmo-core).
 
 Two token files as OLMo's are, raw little-endian uint16, and the instances that OLMo-core's NumpyFSLDataset cuts them into. The second file
 is a whole number of instances long.
