@@ -39,13 +39,13 @@ class SampleReader:
         last = min(first + self.block_samples, num_samples)
         return Block(wanted.shard, self._pages_of(first * length, last * length + 1))
 
-    def read_tokens(self, wanted: TokenRange) -> NDArray[np.int64]:
-        """The tokens themselves, shape (count,)."""
+    def read_tokens(self, wanted: TokenRange) -> NDArray[np.unsignedinteger]:
+        """The tokens themselves, as the shard has them, shape (count,)."""
         dtype = file_dtype(self.manifest.dtype)
         pages = self._pages_of(wanted.start, wanted.start + wanted.count)
         data = self.pages.read(self.block_of(wanted), pages)
         offset = wanted.start * dtype.itemsize - pages.start * PAGE_BYTES
-        tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset).astype(np.int64)
+        tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset)
         self.pages.traffic.add(used=wanted.count * dtype.itemsize)
         if tokens.max() >= self.manifest.vocab_size:
             raise self._beyond(wanted, tokens)
@@ -55,7 +55,7 @@ class SampleReader:
         size = file_dtype(self.manifest.dtype).itemsize
         return range(first_token * size // PAGE_BYTES, -(-end_token * size // PAGE_BYTES))
 
-    def _beyond(self, wanted: TokenRange, tokens: NDArray[np.int64]) -> ShardCorrupt:
+    def _beyond(self, wanted: TokenRange, tokens: NDArray[np.unsignedinteger]) -> ShardCorrupt:
         at = int((tokens >= self.manifest.vocab_size).argmax())
         url = self.pages.shards.url(self.manifest.shards[wanted.shard])
         remedy = "the manifest's dtype or vocab_size is wrong: `braid data inspect --verify`, or rebuild the dataset"

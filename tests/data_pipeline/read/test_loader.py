@@ -119,7 +119,7 @@ def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("last", [0, 7])
 def test_the_offsets_of_documents_end_with_the_batch_whether_an_eos_does_or_not(last: int) -> None:
-    assert document_offsets(np.array([[1, 0, 2], [3, 4, last]]), 0).tolist() == [0, 2, 3, 6]
+    assert document_offsets(np.array([[1, 0, 2], [3, 4, last]]) == 0).tolist() == [0, 2, 3, 6]
 
 
 def test_where_documents_are_kept_apart_nothing_is_learnt_from_the_end_of_one(tmp_path: Path) -> None:
