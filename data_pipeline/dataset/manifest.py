@@ -5,6 +5,7 @@ Keys under the storage root, for a dataset that `build.py` made:
     datasets/NAME/tokenizer-DIGEST.json      Hugging Face `tokenizers`
     datasets/NAME/shards/00000-DIGEST.bin    tokens (`shard_format.py`), with eos at the end of every document
     datasets/NAME/pages-DIGEST.bin           digests of the pages of all shards (`pages.py`)
+    datasets/NAME/documents/00000-DIGEST.txt where the documents of a shard begin, and where they come from (`documents.py`)
 """
 
 import json
@@ -24,6 +25,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DocumentTable:
+    """Which documents a shard is made of (`documents.py`)."""
+
+    key: str
+    head_bytes: int
+    """Size of the object's beginning, which has the digests of the rest."""
+    sha256: str
+    """SHA-256 of that beginning, in hex."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRef:
     """One shard, as the manifest describes it."""
 
@@ -33,6 +45,8 @@ class ShardRef:
     size_bytes: int
     sha256: str
     """SHA-256 of the whole shard, in hex."""
+    documents: DocumentTable | None = field(default=None, metadata={"omit_default": True})
+    """None for what earlier versions made, and others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,12 +151,26 @@ def load_manifest(store: ObjectStore, name: str, *, setting: str = "data.dataset
 
 def manifest_to_json(manifest: DatasetManifest) -> bytes:
     """The manifest as it is stored; the same manifest gives the same bytes."""
-    plain = asdict(manifest)
+    plain = asdict(manifest) | {"shards": [shard_to_plain(shard) for shard in manifest.shards]}
     if not manifest.num_text_bytes:
         del plain["num_text_bytes"]  # as earlier versions wrote it
     if manifest.pages is None:
         del plain["pages"]
     return (json.dumps({"version": VERSION} | plain, indent=1) + "\n").encode()
+
+
+def shard_to_plain(shard: ShardRef) -> dict[str, Any]:
+    """As JSON has it."""
+    plain = asdict(shard)
+    if shard.documents is None:
+        del plain["documents"]  # as earlier versions wrote it
+    return plain
+
+
+def shard_from_plain(plain: dict[str, Any]) -> ShardRef:
+    """Raises TypeError where it is no shard; what its fields say is not checked."""
+    documents = plain.get("documents")
+    return ShardRef(**plain | {"documents": None if documents is None else DocumentTable(**documents)})
 
 
 def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
@@ -159,7 +187,7 @@ def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
             raise ValueError("shards is not a list of objects")
         if (pages := fields.pop("pages", None)) is not None:
             fields["pages"] = PageTable(**pages)
-        manifest = DatasetManifest(shards=tuple(ShardRef(**shard) for shard in shards), **fields)
+        manifest = DatasetManifest(shards=tuple(map(shard_from_plain, shards)), **fields)
         _check(manifest)
     except (ValueError, TypeError, RecursionError, InvalidKey) as error:
         reason = str(error).replace("\n", " ").replace("DatasetManifest.__init__() ", "").replace("ShardRef.__init__() ", "")
@@ -188,6 +216,11 @@ def _check(manifest: DatasetManifest) -> None:
         size_bytes = shard.num_tokens * BYTES_PER_TOKEN[manifest.dtype]
         _require(_is_count(shard.size_bytes) and shard.size_bytes == size_bytes, "shards.size_bytes")
         _require(_is_sha256(shard.sha256), "shards.sha256")
+        if (documents := shard.documents) is not None:
+            _require(type(documents.key) is str, "shards.documents.key")
+            check_key(documents.key)
+            _require(_is_count(documents.head_bytes), "shards.documents.head_bytes")
+            _require(_is_sha256(documents.sha256), "shards.documents.sha256")
 
 
 def _is_count(value: Any) -> bool:
