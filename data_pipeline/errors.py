@@ -33,6 +33,14 @@ class ShardCorrupt(DataError):
     """A shard differs from what the manifest says of it."""
 
 
+class DocumentsUnknown(DataError):
+    """Nobody recorded which documents a shard is made of."""
+
+
+class BuildFailed(DataError):
+    """What tokenizes ends again and again."""
+
+
 class CacheUnusable(DataError):
     """The local directory where shards are cached can't be written."""
 

@@ -21,6 +21,11 @@ def page_digests(data: bytes | memoryview) -> bytes:
     return b"".join(map(xxhash.xxh3_64_digest, _pages(data)))
 
 
+def checksum(data: bytes | memoryview) -> str:
+    """The digest of `data` as one page, in hex."""
+    return xxhash.xxh3_64_hexdigest(data)
+
+
 def first_wrong(data: bytes | memoryview, digests: bytes) -> int | None:
     """The first page of `data` whose digest is not the one in `digests`; None where all are."""
     if page_digests(data) == digests:

@@ -23,7 +23,7 @@ class SampleReader:
     block_samples: int
     """Samples that are fetched at once, those after each other in a shard."""
 
-    def row(self, index: int) -> NDArray[np.int64]:
+    def row(self, index: int) -> NDArray[np.unsignedinteger]:
         """The T + 1 tokens of a sample. Raises ShardMissing, ShardCorrupt, or what the store raises."""
         return self.read_tokens(self.table.locate(index))
 
