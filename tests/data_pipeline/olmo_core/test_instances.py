@@ -8,6 +8,7 @@ import torch
 
 from data_pipeline.config import DataConfig
 from data_pipeline.order.samples import SampleRef
+from data_pipeline.read.batch import build_batch
 from data_pipeline.read.loader import build_loader
 from tests.data_pipeline.datasets import put_dataset
 from tests.data_pipeline.olmo_core.make import EOS_ID, MADE, SEQ_LEN, VOCAB_SIZE
@@ -25,15 +26,15 @@ def test_samples_of_token_files_are_olmo_cores_instances_and_labels_go_one_token
     manifest = put_dataset(store, *files, vocab_size=VOCAB_SIZE)
     assert (len(instances), manifest.num_samples(SEQ_LEN), manifest.eos_id) == (29, 28, EOS_ID)
     loader = build_loader(
-        manifest=manifest,
+        manifests=(manifest,),
         config=DataConfig(seq_len=SEQ_LEN),
         store=store,
         cache_dir=tmp_path,
         batch_rows=4,
-        rank_rows=range(4),
     )
     with closing(loader):
-        batch = loader.reader.read_batch([SampleRef(0, index) for index in range(28)])
+        rows = [loader.readers[SEQ_LEN][0].row(index) for index in range(28)]
+    batch = build_batch([SampleRef(0, index) for index in range(28)], rows, eos_id=EOS_ID, document_masking=False)
     expected = torch.from_numpy(instances[:28])
     assert torch.equal(batch.tokens_BT, expected)
     assert torch.equal(batch.labels_BT[:, :-1], expected[:, 1:])
