@@ -19,7 +19,7 @@ class SourceInPhase:
     epochs: float
     """Of the dataset, in samples of the phase's length."""
     repeated: int
-    """Samples that were read before, in this phase or in an earlier one."""
+    """Samples of epochs after the first. One that is broken off for rows of another length, or for another mixture, was not read whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +94,7 @@ def _events(config: RunConfig, plan: Plan, last_step: int) -> tuple[str, ...]:
         epochs = plan.consumed(last_step)[number].epochs
         if epochs > 1:
             step = _first_step(plan, number, last_step)
-            found.append((step, f"{source.name}: from step {step:,} on it is read again; {epochs} epochs are begun in all"))
+            found.append((step, f"{source.name}: begins its second epoch at step {step:,}; {epochs} are begun in all"))
         capped_at = plan.capped_at(number)
         if capped_at is not None and capped_at <= last_step:
             found.append(

@@ -15,8 +15,8 @@ BAR = 24
 def reading_view(reading: dict[str, Any]) -> RenderableType:
     """Of `launch.runs.data_plan.DataReading` as JSON-ready values."""
     table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
-    for column in ("phase", "dataset", "share", "", "tokens", "epochs", "read again"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("share", "tokens", "epochs", "read again") else "left")
+    for column in ("phase", "dataset", "share", "", "tokens", "epochs", "of later epochs"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("share", "tokens", "epochs", "of later epochs") else "left")
     for number, phase in enumerate(reading["phases"], start=1):
         for line, source in enumerate(phase["sources"]):
             bar = Text("█" * round(source["share"] * BAR), style="cyan")
