@@ -78,7 +78,6 @@ def build_loader(
     elsewhere: Elsewhere = nowhere,
 ) -> Loader:
     """A loader for one rank: `batch_rows` are the rows of the global batch, `rank_rows` those of this rank.
-
     `store` is at storage.root, `elsewhere` opens other roots, where registered shards are.
 
     With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
@@ -88,10 +87,7 @@ def build_loader(
     if not rank_rows or min(rank_rows) < 0 or max(rank_rows) >= batch_rows:
         raise ValueError(f"rank_rows={rank_rows}: not rows of a batch of {batch_rows}")
     plan, table = plan_of(manifest, config, batch_rows=batch_rows), build_sample_table(manifest, config.seq_len)
-    is_near_itself = config.shuffle == "blocks" or 2 * manifest.size_bytes <= config.cache_limit
-    cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
-    shards = ShardStore(store, elsewhere)
-    pages = PageReader(manifest=manifest, shards=shards, index=open_index(manifest, shards, cache_dir), cache=cache)
+    pages = _open_pages(manifest, config, ShardStore(store, elsewhere), cache_dir, keeps_blocks=keeps_blocks)
     reader = SampleReader(
         manifest=manifest,
         table=table,
@@ -108,5 +104,11 @@ def build_loader(
         plan=plan,
         rank_rows=rank_rows,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
-        ahead=Ahead(blocks_of=blocks_of, pages=pages) if cache is not None else None,
+        ahead=Ahead(blocks_of=blocks_of, pages=pages) if pages.cache is not None else None,
     )
+
+
+def _open_pages(manifest: DatasetManifest, config: DataConfig, shards: ShardStore, cache_dir: Path, *, keeps_blocks: bool) -> PageReader:
+    is_near_itself = config.shuffle == "blocks" or 2 * manifest.size_bytes <= config.cache_limit
+    cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
+    return PageReader(manifest=manifest, shards=shards, index=open_index(manifest, shards, cache_dir), cache=cache)
