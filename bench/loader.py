@@ -23,12 +23,11 @@ def main() -> None:
         build_default_dataset(store=store, name="python-stdlib", progress=lambda *told: None)
         manifest = load_manifest(store, "python-stdlib")
         loader = build_loader(
-            manifest=manifest,
+            manifests=(manifest,),
             config=DataConfig(dataset="python-stdlib", seq_len=SEQ_LEN),
             store=store,
             cache_dir=Path(directory) / "cache",
             batch_rows=ROWS,
-            rank_rows=range(ROWS),
         )
         copied = [loader.batch(step).tokens_BT for step in range(1, STEPS + 1)]
         times_s = medians_s(

@@ -48,7 +48,7 @@ def verify(
     records: Records,
     entries: Sequence[Entry],
     expected_digest: Callable[[int, str], str],
-    expected_tokens: int,
+    expected_tokens: Callable[[int], int],
     num_steps_done: int,
     num_steps_planned: int | None = None,
     expected_token_digest: Callable[[int], str] | None = None,
@@ -56,10 +56,10 @@ def verify(
 ) -> Proof:
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
-    `entries` is the commit log, `expected_tokens` a step's tokens. `expected_digest` gives the digest of a step's samples by the plan, in
-    the form of the recorded one, its second argument: see `data_pipeline.dataset.plan.planned_digest`. `expected_token_digest` gives
-    that of a step's tokens as the dataset has them; None where nobody reads it again. With `has_gaps` some tokens have nothing to be
-    learnt from: those at the ends of documents, where these are kept apart.
+    `entries` is the commit log, `expected_tokens` gives the tokens of a step. `expected_digest` gives the digest of a step's samples by
+    the plan, in the form of the recorded one, its second argument: see `data_pipeline.dataset.plan.planned_digest`.
+    `expected_token_digest` gives that of a step's tokens as the dataset has them; None where nobody reads it again. With `has_gaps` some
+    tokens have nothing to be learnt from: those at the ends of documents, where these are kept apart.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
     starts = _possible_starts(entries)
@@ -80,7 +80,7 @@ def verify(
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
     claim = _claim(run, num_steps_done, num_steps_planned)
     skipped = [record for step, record in history.items() if record.skipped and step <= num_steps_done]
-    line = _success(claim, num_steps_done * expected_tokens, num_attempts, count_replays(attempts), skipped)
+    line = _success(claim, sum(map(expected_tokens, range(1, num_steps_done + 1))), num_attempts, count_replays(attempts), skipped)
     return Proof(ok=True, line=line + _words_of_tokens(attempts, was_read=expected_token_digest is not None), problems=())
 
 
@@ -189,13 +189,14 @@ def _updates_are_finite(history: Mapping[int, StepRecord]) -> Iterator[str]:
 
 
 def _samples_are_the_plans(
-    records: Records, expected_digest: Callable[[int, str], str], expected_tokens: int, has_gaps: bool
+    records: Records, expected_digest: Callable[[int, str], str], expected_tokens: Callable[[int], int], has_gaps: bool
 ) -> Iterator[str]:
     for record in _all(records):
         if record.samples != expected_digest(record.step, record.samples):
             yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
-        if record.tokens > expected_tokens or (record.tokens < expected_tokens and not has_gaps):
-            yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected_tokens:,}"
+        expected = expected_tokens(record.step)
+        if record.tokens > expected or (record.tokens < expected and not has_gaps):
+            yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected:,}"
 
 
 def _tokens_are_the_same(records: Records) -> Iterator[str]:

@@ -5,6 +5,7 @@ Keys under the storage root, for a dataset that `build.py` made:
     datasets/NAME/tokenizer-DIGEST.json      Hugging Face `tokenizers`
     datasets/NAME/shards/00000-DIGEST.bin    tokens (`shard_format.py`), with eos at the end of every document
     datasets/NAME/pages-DIGEST.bin           digests of the pages of all shards (`pages.py`)
+    datasets/NAME/documents/00000-DIGEST.txt where the documents of a shard begin, and where they come from (`documents.py`)
 
 Of one that `register.py` made, the shards are files where they were, maybe below other roots, and maybe there is no tokenizer:
     datasets/NAME/files/DIGEST.bin           digests of the pages of one file, and what else was found in it
@@ -12,7 +13,7 @@ Of one that `register.py` made, the shards are files where they were, maybe belo
 
 import json
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from data_pipeline.config import StorageConfig, check_name
@@ -24,6 +25,17 @@ from data_pipeline.store.protocol import InvalidKey, KeyMissing, ObjectStore, ch
 VERSION = 1
 BYTES_PER_TOKEN = {"uint16": 2, "uint32": 4}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DocumentTable:
+    """Which documents a shard is made of (`documents.py`)."""
+
+    key: str
+    head_bytes: int
+    """Size of the object's beginning, which has the digests of the rest."""
+    sha256: str
+    """SHA-256 of that beginning, in hex."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +55,8 @@ class ShardRef:
     """Where its tokens begin in the file."""
     pages_key: str = field(default="", metadata={"omit_default": True})
     """Key of the digests of its pages, under storage.root; empty where the manifest's `pages` has them."""
+    documents: DocumentTable | None = field(default=None, metadata={"omit_default": True})
+    """None for what earlier versions made, and others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,16 +165,29 @@ def load_manifest(store: ObjectStore, name: str, *, setting: str = "data.dataset
 
 def manifest_to_json(manifest: DatasetManifest) -> bytes:
     """The manifest as it is stored; the same manifest gives the same bytes."""
-    plain = _plain(manifest) | {"shards": [_plain(shard) for shard in manifest.shards]}
-    if manifest.pages is not None:
-        plain["pages"] = _plain(manifest.pages)
-    return (json.dumps({"version": VERSION} | plain, indent=1) + "\n").encode()
+    return (json.dumps({"version": VERSION} | _plain(manifest), indent=1) + "\n").encode()
 
 
-def _plain(value: DatasetManifest | ShardRef | PageTable) -> dict[str, Any]:
-    """Its fields, but for those that say nothing, which earlier versions had not."""
+def _plain(value: Any) -> Any:
+    """As JSON has it; without fields that say nothing, which earlier versions had not."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if not is_dataclass(value):
+        return value
     found = {one: getattr(value, one.name) for one in fields(value)}
-    return {one.name: held for one, held in found.items() if not (one.metadata.get("omit_default") and held == one.default)}
+    return {one.name: _plain(held) for one, held in found.items() if not (one.metadata.get("omit_default") and held == one.default)}
+
+
+def shard_to_plain(shard: ShardRef) -> dict[str, Any]:
+    """As JSON has it."""
+    plain: dict[str, Any] = _plain(shard)
+    return plain
+
+
+def shard_from_plain(plain: dict[str, Any]) -> ShardRef:
+    """Raises TypeError where it is no shard; what its fields say is not checked."""
+    documents = plain.get("documents")
+    return ShardRef(**plain | {"documents": None if documents is None else DocumentTable(**documents)})
 
 
 def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
@@ -177,7 +204,7 @@ def manifest_from_json(text: bytes, *, where: str) -> DatasetManifest:
             raise ValueError("shards is not a list of objects")
         if (pages := found.pop("pages", None)) is not None:
             found["pages"] = PageTable(**pages)
-        manifest = DatasetManifest(shards=tuple(ShardRef(**shard) for shard in shards), **found)
+        manifest = DatasetManifest(shards=tuple(map(shard_from_plain, shards)), **found)
         _check(manifest)
     except (ValueError, TypeError, RecursionError, InvalidKey) as error:
         reason = str(error).replace("\n", " ").replace("DatasetManifest.__init__() ", "").replace("ShardRef.__init__() ", "")
@@ -218,6 +245,11 @@ def _check_shard(shard: ShardRef, dtype: str) -> None:
     _require(type(shard.pages_key) is str, "shards.pages_key")
     if shard.pages_key:
         check_key(shard.pages_key)
+    if (documents := shard.documents) is not None:
+        _require(type(documents.key) is str, "shards.documents.key")
+        check_key(documents.key)
+        _require(_is_count(documents.head_bytes), "shards.documents.head_bytes")
+        _require(_is_sha256(documents.sha256), "shards.documents.sha256")
 
 
 def _is_count(value: Any) -> bool:

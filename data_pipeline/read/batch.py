@@ -30,24 +30,34 @@ class TokenBatch:
     """Where documents begin in the flattened rows, then B * T, int32. A document begins with each row and after each eos."""
 
 
-def build_batch(samples: Sequence[SampleRef], rows: Sequence[NDArray[np.int64]], *, eos_id: int, document_masking: bool) -> TokenBatch:
-    """`rows` are the T + 1 tokens of each sample. With `document_masking` nothing is learnt from an eos, which can't know what follows."""
-    stacked = np.stack(rows)
-    tokens_BT, labels_BT = np.ascontiguousarray(stacked[:, :-1]), np.ascontiguousarray(stacked[:, 1:])
+def build_batch(
+    samples: Sequence[SampleRef], rows: Sequence[NDArray[np.unsignedinteger]], *, eos_id: int, document_masking: bool
+) -> TokenBatch:
+    """`rows` are the T + 1 tokens of each sample, of any integers: each is widened where it comes to lie, and copied nowhere else.
+
+    With `document_masking` nothing is learnt from an eos, which can't know what follows.
+    """
+    tokens_BT, labels_BT = np.empty((2, len(rows), len(rows[0]) - 1), np.int64)
+    is_eos_BT = np.empty(tokens_BT.shape, np.bool_)
+    hashes = []
+    for row, tokens, labels, is_eos in zip(rows, tokens_BT, labels_BT, is_eos_BT, strict=True):
+        tokens[:], labels[:] = row[:-1], row[1:]
+        np.equal(row[:-1], eos_id, out=is_eos)
+        hashes.append(row_hash(tokens, labels[-1:]))
     if document_masking:
-        labels_BT[tokens_BT == eos_id] = NO_LABEL
+        labels_BT[is_eos_BT] = NO_LABEL
     return TokenBatch(
         samples=tuple(samples),
-        hashes=tuple(map(row_hash, stacked)),
+        hashes=tuple(hashes),
         tokens_BT=torch.from_numpy(tokens_BT),
         labels_BT=torch.from_numpy(labels_BT),
-        document_offsets_P=torch.from_numpy(document_offsets(tokens_BT, eos_id)),
+        document_offsets_P=torch.from_numpy(document_offsets(is_eos_BT)),
     )
 
 
-def document_offsets(tokens_BT: NDArray[np.int64], eos_id: int) -> NDArray[np.int32]:
+def document_offsets(is_eos_BT: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Where documents begin in the flattened rows, then the number of tokens; shape (P,)."""
-    num_rows, seq_len = tokens_BT.shape
-    row_starts = np.arange(num_rows + 1) * seq_len
-    after_eos = np.flatnonzero(tokens_BT == eos_id) + 1
-    return np.union1d(row_starts, after_eos).astype(np.int32)
+    begins = np.empty(is_eos_BT.size + 1, np.bool_)
+    begins[1:] = is_eos_BT.reshape(-1)
+    begins[:: is_eos_BT.shape[1]] = True
+    return np.flatnonzero(begins).astype(np.int32)

@@ -39,9 +39,9 @@ class Traffic:
             self.used += used
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PageReader:
-    """Safe to use from any thread."""
+    """Reads one dataset. Safe to use from any thread."""
 
     manifest: DatasetManifest
     shards: ShardStore

@@ -1,6 +1,5 @@
-"""From samples to their tokens."""
+"""From the samples of one dataset to their tokens."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,27 +10,26 @@ from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.sample_table import SampleTable, TokenRange
-from data_pipeline.order.samples import SampleRef
-from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.page_reader import Block, PageReader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleReader:
-    """Turns samples into batches. Safe to use from any thread."""
+    """Reads samples of one length. Safe to use from any thread."""
 
     manifest: DatasetManifest
     table: SampleTable
     pages: PageReader
     block_samples: int
     """Samples that are fetched at once, those after each other in a shard."""
-    document_masking: bool
-    """See `DataConfig`."""
 
-    def read_batch(self, samples: Sequence[SampleRef]) -> TokenBatch:
-        """A batch with one row for each sample. Raises ShardMissing, ShardCorrupt, or what the store raises."""
-        rows = [self.read_tokens(self.table.locate(sample.index)) for sample in samples]
-        return build_batch(samples, rows, eos_id=self.manifest.eos_id, document_masking=self.document_masking)
+    def row(self, index: int) -> NDArray[np.unsignedinteger]:
+        """The T + 1 tokens of a sample. Raises ShardMissing, ShardCorrupt, or what the store raises."""
+        return self.read_tokens(self.table.locate(index))
+
+    def wanted(self, index: int) -> tuple[PageReader, Block]:
+        """What is fetched for a sample, and who reads it."""
+        return self.pages, self.block_of(self.table.locate(index))
 
     def block_of(self, wanted: TokenRange) -> Block:
         """The block that the tokens of a sample lie in: what holds them and their neighbours, whole pages."""
@@ -41,13 +39,13 @@ class SampleReader:
         last = min(first + self.block_samples, num_samples)
         return Block(wanted.shard, self._pages_of(first * length, last * length + 1))
 
-    def read_tokens(self, wanted: TokenRange) -> NDArray[np.int64]:
-        """The tokens themselves, shape (count,)."""
+    def read_tokens(self, wanted: TokenRange) -> NDArray[np.unsignedinteger]:
+        """The tokens themselves, as the shard has them, shape (count,)."""
         dtype = file_dtype(self.manifest.dtype)
         pages = self._pages_of(wanted.start, wanted.start + wanted.count)
         data = self.pages.read(self.block_of(wanted), pages)
         offset = wanted.start * dtype.itemsize - pages.start * PAGE_BYTES
-        tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset).astype(np.int64)
+        tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset)
         self.pages.traffic.add(used=wanted.count * dtype.itemsize)
         if tokens.max() >= self.manifest.vocab_size:
             raise self._beyond(wanted, tokens)
@@ -57,7 +55,7 @@ class SampleReader:
         size = file_dtype(self.manifest.dtype).itemsize
         return range(first_token * size // PAGE_BYTES, -(-end_token * size // PAGE_BYTES))
 
-    def _beyond(self, wanted: TokenRange, tokens: NDArray[np.int64]) -> ShardCorrupt:
+    def _beyond(self, wanted: TokenRange, tokens: NDArray[np.unsignedinteger]) -> ShardCorrupt:
         at = int((tokens >= self.manifest.vocab_size).argmax())
         url = self.pages.shards.url(self.manifest.shards[wanted.shard])
         remedy = "the manifest's dtype or vocab_size is wrong: `braid data inspect --verify`, or rebuild the dataset"

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, first_position, sample_sums, token_sums
+from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, sample_sums, token_sums
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader
 from model.lm import HybridLM
@@ -38,14 +38,14 @@ log = logging.getLogger(__name__)
 class Throughput:
     """Tokens per second over the last steps."""
 
-    tokens_per_step: int
-    ends_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=20))
+    """When steps ended, and with how many tokens the run had been trained by then."""
 
-    def after_step(self, now_s: float) -> float:
+    def after_step(self, now_s: float, num_tokens: int) -> float:
         """0 after the first step, whose time is the kernels' compilation."""
-        self.ends_s.append(now_s)
-        elapsed_s = self.ends_s[-1] - self.ends_s[0]
-        return (len(self.ends_s) - 1) * self.tokens_per_step / elapsed_s if elapsed_s else 0.0
+        self.ends.append((now_s, num_tokens))
+        (first_s, first), (last_s, last) = self.ends[0], self.ends[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +105,7 @@ class Trainer:
         return train_step(
             self.model,
             self.optimizer,
-            self._micro_batches(batch),
+            self._micro_batches(batch, self.config.stage_at(step).micro_rows),
             lr=lr_at(step, config.optimizer, num_steps=config.train.num_steps, tokens_per_step=config.tokens_per_step),
             config=config.optimizer,
             chunk_tokens=config.compute.loss_chunk_tokens,
@@ -116,8 +116,8 @@ class Trainer:
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
         """Whether this rank is to stop, and the samples and tokens that it read."""
-        first = first_position(step, batch_rows=self.config.train.batch_rows)
-        rows = zip((first + row for row in self.loader.rank_rows), batch.samples, batch.hashes, strict=True)
+        first = self.loader.plan.position(step)
+        rows = zip((first + row for row in self.loader.rank_rows(step)), batch.samples, batch.hashes, strict=True)
         own = list(rows) if self.world.speaks_for_its_rows else []
         sums = (
             *sample_sums((position, sample) for position, sample, _ in own),
@@ -125,20 +125,20 @@ class Trainer:
         )
         return [float(self.stop.is_set()), *map(float, sums)]
 
-    def _micro_batches(self, batch: TokenBatch) -> list[Batch]:
-        """This rank's rows of the step, cut for gradient accumulation, on the device."""
+    def _micro_batches(self, batch: TokenBatch, micro_rows: int) -> list[Batch]:
+        """This rank's rows of a step, cut for gradient accumulation, on the device."""
         return build_batches(
             tokens_BT=batch.tokens_BT,
             labels_BT=batch.labels_BT,
             offsets_P=batch.document_offsets_P if self.config.data.document_masking else None,
-            micro_rows=self.config.train.micro_rows,
+            micro_rows=micro_rows,
             mesh=self.world.mesh,
             device=self.world.device,
         )
 
     def _report(self, step: int, metrics: StepMetrics) -> float:
         """Tells the agent that the step is done, and returns tokens per second."""
-        tokens_per_s = self.throughput.after_step(time.monotonic())
+        tokens_per_s = self.throughput.after_step(time.monotonic(), self.config.tokens_until(step))
         self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s)
         return tokens_per_s
 

@@ -4,8 +4,9 @@ import typer
 
 from launch.commands.data.build import build
 from launch.commands.data.inspect import inspect
+from launch.commands.data.plan import plan
 from launch.commands.data.register import register
 
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
-for command in (build, register, inspect):
+for command in (build, register, inspect, plan):
     app.command()(command)

@@ -64,13 +64,12 @@ class World:
 
     def loader(self, cache_dir: Path, *, seq_len: int = 7) -> Loader:
         return build_loader(
-            manifest=load_manifest(self.store, "mine"),
+            manifests=(load_manifest(self.store, "mine"),),
             config=DataConfig(dataset="mine", seq_len=seq_len),
             store=self.store,
             elsewhere=self.others.__getitem__,
             cache_dir=cache_dir,
             batch_rows=4,
-            rank_rows=range(4),
         )
 
     def refused(self, *places: str, dtype: str = "") -> str:
@@ -110,7 +109,10 @@ def test_raw_files_and_npy_files_of_two_roots_are_one_dataset(tmp_path: Path) ->
     with closing(world.loader(tmp_path)) as loader:
         for shard, part in enumerate(parts):
             for start in (0, len(part) // 7 // 2 * 7):
-                assert loader.reader.read_tokens(TokenRange(shard=shard, start=start, count=8)).tolist() == part[start : start + 8].tolist()
+                assert (
+                    loader.readers[7][0].read_tokens(TokenRange(shard=shard, start=start, count=8)).tolist()
+                    == part[start : start + 8].tolist()
+                )
     report = inspect_dataset(store=world.store, name="mine", elsewhere=world.others.__getitem__, reading=unwatched)
     assert (report.problems, report.warnings, report.tokens) == ((), (), done.tokens)
     assert (report.first_text, list(report.first_tokens)) == ("", parts[0][:64].tolist())
@@ -136,14 +138,13 @@ def test_a_dataset_registered_from_our_own_shards_gives_the_batches_of_the_one_t
     config = DataConfig(seq_len=seq_len, seed=number)
     stores = {"store": world.store, "elsewhere": world.others.__getitem__}
     loaders = [
-        build_loader(manifest=manifest, config=config, cache_dir=tmp_path, batch_rows=3, rank_rows=range(3), **stores)
-        for manifest in (built, registered)
+        build_loader(manifests=(manifest,), config=config, cache_dir=tmp_path, batch_rows=3, **stores) for manifest in (built, registered)
     ]
     for step in (1, 2, 50):
         one, other = (loader.read(step) for loader in loaders)
         assert torch.equal(one.tokens_BT, other.tokens_BT)
         assert (one.hashes, one.samples) == (other.hashes, other.samples)
-    one, other = (token_digests([1, 50], manifest=manifest, config=config, batch_rows=3, **stores) for manifest in (built, registered))
+    one, other = (token_digests([1, 50], manifests=(manifest,), config=config, batch_rows=3, **stores) for manifest in (built, registered))
     assert one == other
     for loader in loaders:
         loader.close()
@@ -169,11 +170,12 @@ def test_a_file_is_read_by_pages_from_its_first_token_on_whatever_is_before(monk
     assert told[-1] == (len(npy(part)), len(npy(part)))
     assert len(told) > 5
     with closing(world.loader(tmp_path)) as loader:
-        assert all_tokens(loader) == part[: 7 * loader.num_samples].tolist()
+        assert all_tokens(loader) == part[: 7 * loader.readers[7][0].table.num_samples].tolist()
 
 
 def all_tokens(loader: Loader) -> list[int]:
-    rows = [loader.reader.read_tokens(loader.reader.table.locate(sample)) for sample in range(loader.num_samples)]
+    reader = loader.readers[7][0]
+    rows = [reader.row(sample) for sample in range(reader.table.num_samples)]
     return np.concatenate([row[:-1] for row in rows]).tolist()
 
 
@@ -326,7 +328,7 @@ def test_a_registered_file_that_changes_or_vanishes_is_told_by_name_and_place(tm
         assert problem.endswith(again)
     world.others[WEB].objects.clear()
     with closing(world.loader(tmp_path)) as loader, pytest.raises(ShardMissing, match=rf"^memory:deep/a\.npy: .*; {again}$"):
-        loader.reader.read_tokens(loader.reader.table.locate(0))
+        next(iter(loader.readers.values()))[0].row(0)
     (problem,) = inspect_dataset(store=world.store, name="mine", elsewhere=world.others.__getitem__).problems
     assert problem == f"memory:deep/a.npy: is missing; {again}"
 

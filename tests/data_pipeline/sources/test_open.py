@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import CorpusInvalid
-from data_pipeline.sources.corpus import Corpus
+from data_pipeline.sources.corpus import corpus_file
 from data_pipeline.sources.open import open_corpus
 from data_pipeline.sources.text import TextFile
 from tests.data_pipeline.sources.documents import DOCUMENTS, json_lines
@@ -214,7 +214,9 @@ def test_a_corpus_that_is_not_there_says_so(tmp_path: Path) -> None:
         with pytest.raises(CorpusInvalid, match="no such file, or a directory without files"):
             open_corpus(path)
     with pytest.raises(CorpusInvalid, match=r"gone\.txt: can't be read"):
-        list(Corpus((TextFile(tmp_path / "gone.txt"),)))
+        corpus_file(TextFile(tmp_path / "gone.txt"), "gone.txt")
+    with pytest.raises(CorpusInvalid, match=r"gone\.txt: can't be read"):
+        list(TextFile(tmp_path / "gone.txt").chunks())
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def a_run_on_tokens(braid: Braid) -> ShardRef:
     manifest = put_tokens(store_at(braid.root), [number * number % 997 for number in range(20_000)], name=config.data.dataset)
     terms = {"batch_rows": config.train.batch_rows, "num_samples": manifest.num_samples(config.data.seq_len), "seed": config.data.seed}
     store = store_at(braid.root)
-    tokens = token_digests(range(1, 11), manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=store)
+    tokens = token_digests(range(1, 11), manifests=(manifest,), config=config.data, batch_rows=config.train.batch_rows, store=store)
     for attempt, steps in ((1, range(1, 8)), (2, range(6, 11))):
         put_steps(braid.root, attempt, steps, lambda step: digest_of(samples_of_step(step, **terms)), tokens.__getitem__)
     put_checkpoint(braid.root, config, attempt=1, step=5)
