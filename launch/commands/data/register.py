@@ -17,7 +17,7 @@ from launch.errors import UserError
 from launch.units import count
 
 if TYPE_CHECKING:
-    from data_pipeline.dataset.register import Vocabulary
+    from data_pipeline.dataset.register import Registered, Vocabulary
 
 DTYPES = ("uint16", "uint32")
 
@@ -37,9 +37,7 @@ def register(
     endpoint_url: Endpoint = "",
 ) -> None:
     """Make a dataset of token files as they are, such as OLMo's and Dolma's: every one is read and checked once, and none is copied."""
-    from data_pipeline.dataset.inspect import warnings_of
     from data_pipeline.dataset.register import register_dataset
-    from data_pipeline.dataset.token_files import in_words
 
     refuse_bad_name(name)
     if dtype not in ("", *DTYPES):
@@ -57,6 +55,15 @@ def register(
             progress=begin("reading token files"),
         )
     typer.echo(name)
+    _tell_registered(done)
+    if storage_hint(where):
+        tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
+
+
+def _tell_registered(done: Registered) -> None:
+    from data_pipeline.dataset.inspect import warnings_of
+    from data_pipeline.dataset.token_files import in_words
+
     manifest = done.manifest
     if done.left_out:
         tell(f"left out: {in_words(done.left_out)}")
@@ -65,9 +72,7 @@ def register(
     if directories := sorted({shard.root for shard in manifest.shards if shard.root.startswith("/")}):
         tell(f"the files stay where they are: every node that trains must see {', '.join(directories)}")
     documents, files = count(done.tokens.num_documents, "document"), count(len(manifest.shards), "file")
-    tell(f"{manifest.num_tokens:,} tokens of {documents} in {files} of {manifest.dtype}; use it with data.dataset={name}")
-    if storage_hint(where):
-        tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
+    tell(f"{manifest.num_tokens:,} tokens of {documents} in {files} of {manifest.dtype}; use it with data.dataset={manifest.name}")
 
 
 def _vocabulary(tokenizer: Path | None, eos_token: str, vocab_size: int | None, eos_id: int | None) -> Vocabulary:
