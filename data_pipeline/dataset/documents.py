@@ -97,8 +97,8 @@ class TableWriter:
     body: BytesIO = field(default_factory=BytesIO)
     pages: list[list[Any]] = field(default_factory=list)
     """Of those that are full: the first token, where it begins in `body`."""
-    num_in_page: int = PAGE_DOCUMENTS
-    """Documents of the last page."""
+    room: int = 0
+    """Documents that the last page can take."""
     file: str = ""
     """Of the last document."""
 
@@ -107,17 +107,17 @@ class TableWriter:
         for part in batch.parts:
             begin, stop = max(documents.start, part.documents.start), min(documents.stop, part.documents.stop)
             while begin < stop:
-                if self.num_in_page == PAGE_DOCUMENTS:
+                if not self.room:
                     before = int(batch.lengths[documents.start : begin].sum())
                     self.pages.append([first_token + before, self.body.tell()])
-                    self.num_in_page, self.file = 0, ""
+                    self.room, self.file = PAGE_DOCUMENTS, ""
                 if part.name != self.file:
                     self.body.write(json.dumps(part.name).encode() + b"\n")
                     self.file = part.name
-                end = min(stop, begin + PAGE_DOCUMENTS - self.num_in_page)
+                end = min(stop, begin + self.room)
                 row_start = int(batch.row_ends[begin - 1]) if begin else 0
                 self.body.write(batch.rows[row_start : int(batch.row_ends[end - 1])])
-                self.num_in_page += end - begin
+                self.room -= end - begin
                 begin = end
 
     def table(self) -> tuple[bytes, int]:

@@ -70,6 +70,7 @@ class ShardWriter:
             if self.num_pending_tokens >= self.shard_size_tokens:
                 self._flush()
             begin, before = stop, int(ends[stop - 1])
+        self._settle(SENT_AT_ONCE)
 
     def finish(self) -> list[Finished]:
         """Writes the documents that wait, if any, as a shard, and returns when all shards are on the store."""
