@@ -16,9 +16,9 @@ from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.read.kept import kept
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
-_CHUNK_BYTES = 2**16
-"""Digests of 256 MiB of tokens."""
-_NUM_CHUNKS = 64
+_CHUNK_BYTES = 2**13
+"""Digests of 32 MiB of tokens."""
+_NUM_CHUNKS = 4096
 Key = TypeVar("Key", bound=Hashable)
 
 
