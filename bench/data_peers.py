@@ -21,9 +21,8 @@ LITDATA_CHUNK_TOKENS = 32 * 2**20
 
 def make_form(name: str, shards: Sequence[Path], directory: Path, seq_len: int) -> None:
     """What a peer reads of these token files, made in `directory`; OLMo-core reads the files themselves."""
-    rows = [
-        row for path in shards for row in np.fromfile(path, "<u2")[: path.stat().st_size // 2 // seq_len * seq_len].reshape(-1, seq_len)
-    ]
+    files = [np.fromfile(path, "<u2") for path in shards]
+    rows = [row for tokens in files for row in tokens[: len(tokens) // seq_len * seq_len].reshape(-1, seq_len)]
     if name == "mosaic":
         admit_mosaic()
         from streaming import MDSWriter
