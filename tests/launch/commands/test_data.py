@@ -101,8 +101,9 @@ def test_an_interrupted_build_leaves_no_process_and_goes_on_when_it_is_typed_aga
 def test_what_is_shown_of_a_build_is_its_pace_since_it_went_on() -> None:
     now_s, lines = [100.0], []
     shown = Shown(lambda line, now: lines.append(line), clock=lambda: now_s[0])
+    million = 10**6
     begun = BuildProgress(
-        num_documents=10, num_tokens=10**6, num_shards=1, num_text_bytes=4 * 10**6, read_bytes=5 * 10**6, size_bytes=10**10
+        num_documents=10, num_tokens=million, num_shards=1, num_text_bytes=4 * million, read_bytes=5 * million, size_bytes=10_000 * million
     )
     shown.show(begun)
     now_s[0] += 10
@@ -116,6 +117,11 @@ def refused(braid: Braid, *arguments: str) -> str:
     done = braid("data", "build", "mine", *arguments)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done.err
     return done.err
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(braid: Braid, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("text")
+    assert refused(braid, str(tmp_path), "--address", "127.0.0.1:1").startswith("braid: no Ray cluster answers at 127.0.0.1:1")
 
 
 def test_a_corpus_that_can_not_be_read_whole_is_not_built(braid: Braid, tmp_path: Path) -> None:
