@@ -66,8 +66,7 @@ class JsonLinesFile:
             place = start
             for data in whole_lines(content):
                 yield Lines(path=self.path, place=place, data=data, share=share())
-                num_lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
-                place = Place(offset=place.offset + len(data), number=place.number + num_lines)
+                place = Place(offset=place.offset + len(data), number=place.number + _num_lines(data))
 
     def stamp(self) -> Stamp:
         return stamp_of(self.path)
@@ -129,6 +128,12 @@ def whole_lines(content: IO[bytes]) -> Iterator[bytes]:
         rest = data[end:]
 
 
+def _num_lines(data: bytes) -> int:
+    """Line ends: a carriage return alone is one too, as for Python."""
+    alone = data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0
+    return data.count(b"\n") + alone
+
+
 def _pass_over(content: IO[bytes], num_bytes: int) -> None:
     """Packed data can't be sought in."""
     if content.seekable():
@@ -142,9 +147,11 @@ def _records_in(text: str, path: Path) -> Iterator[tuple[Any, float]]:
     """Every value of the text, and every element of those that are lists; with which share of the text is read."""
     place = len(text) - len(text.lstrip(_WHITE_SPACE))
     while place < len(text):
-        value, place = _decoded_at(text, place, path)
-        for record in value if isinstance(value, list) else [value]:
-            yield record, place / len(text)
+        begin = place
+        value, place = _decoded_at(text, begin, path)
+        records = value if isinstance(value, list) else [value]
+        for number, record in enumerate(records, start=1):
+            yield record, (begin + (place - begin) * number / len(records)) / len(text)
         while text[place : place + 1] in _WHITE_SPACE and place < len(text):
             place += 1
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from launch.commands.data.name import refuse_bad_name
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of
+from launch.runs.connection import reachable
 from orchestrator.records.leftovers import remove_abandoned
 
 if TYPE_CHECKING:
@@ -34,7 +36,10 @@ CorpusPath = Annotated[
 ]
 
 TokenizerPath = Annotated[Path | None, typer.Option(help="A Hugging Face tokenizer.json; without it, a BPE is trained on the corpus.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that tokenize; 0: one for each core that this one may use.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that tokenize; 0: one for each core that there is to use.")]
+ClusterAddress = Annotated[
+    str, typer.Option("--address", metavar="HOST:PORT", help="A Ray cluster, to tokenize on all of its cores; empty: on this machine.")
+]
 
 
 def build(
@@ -45,6 +50,7 @@ def build(
     eos_token: Annotated[str, typer.Option(help="The token that ends documents; empty: the tokenizer's usual one.")] = "",
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one shard.")] = 2**26,
     workers: Workers = 0,
+    address: ClusterAddress = "",
     storage: Storage = DEFAULT_ROOT,
     endpoint_url: Endpoint = "",
 ) -> None:
@@ -59,7 +65,8 @@ def build(
     refuse_existing(store, name)
     _tidy(store)
     opened = open_corpus(corpus)
-    with shown("reading the tokenizer" if tokenizer else "training a tokenizer") as progress:
+    first = "reading the tokenizer" if tokenizer else "training a tokenizer"
+    with _encoding(workers, address, opened) as encode, shown(first) as progress:
         made, file = load_tokenizer(tokenizer) if tokenizer else (train_tokenizer(opened, vocab_size), b"")
         build_dataset(
             store=store,
@@ -69,7 +76,7 @@ def build(
             tokenizer_file=file,
             eos_token=eos_token,
             shard_size_tokens=shard_tokens,
-            encode=_encode(workers, opened),
+            encode=encode,
             progress=progress.show,
         )
     typer.echo(name)
@@ -78,14 +85,19 @@ def build(
         tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
 
 
-def _encode(workers: int, corpus: Corpus) -> Encode:
-    """Where to tokenize: a corpus that is done in a moment needs no processes."""
+@contextmanager
+def _encoding(workers: int, address: str, corpus: Corpus) -> Iterator[Encode]:
+    """Where to tokenize: a corpus that is done in a moment needs no processes. Raises NotReachable."""
     from data_pipeline.dataset.batches import encode_here  # costs numpy and tokenizers
     from data_pipeline.dataset.processes import encode_in_processes, num_usable_cores
 
-    if not workers and corpus.size_bytes < SMALL_BYTES:
-        return encode_here
-    return partial(encode_in_processes, num_workers=workers or num_usable_cores())
+    with reachable(address) if address else nullcontext() as cluster:
+        if cluster is not None:
+            yield cluster.encode(workers)
+        elif not workers and corpus.size_bytes < SMALL_BYTES:
+            yield encode_here
+        else:
+            yield partial(encode_in_processes, num_workers=workers or num_usable_cores())
 
 
 def _tidy(store: ObjectStore) -> None:

@@ -6,7 +6,6 @@ import lzma
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,10 @@ from data_pipeline.errors import CorpusInvalid
 from data_pipeline.sources.corpus import corpus_file
 from data_pipeline.sources.open import open_corpus
 from data_pipeline.sources.text import TextFile
-from tests.data_pipeline.sources.documents import DOCUMENTS, json_lines
+from tests.data_pipeline.sources.documents import DOCUMENTS, PACK, json_lines
 
 LINES, ARRAY = json_lines(DOCUMENTS), json.dumps([{"text": document} for document in DOCUMENTS], indent=1).encode()
 ONE, PRETTY = b'{"text": "one"}', b'\n{\n "id": {"a": []},\n "text": "one"\n}\n'
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".zstd": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", PACK)
