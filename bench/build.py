@@ -20,7 +20,7 @@ from data_pipeline.sources.stdlib import stdlib_corpus
 from data_pipeline.store.open import open_store
 
 VOCAB_SIZE = 16384
-BYTES_PER_CORE = 8 * 10**6
+BYTES_PER_CORE = 24 * 10**6
 DOCUMENT_CHARACTERS = 4000
 
 

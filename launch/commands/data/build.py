@@ -60,13 +60,11 @@ def build(
     from data_pipeline.sources.open import open_corpus
 
     refuse_bad_name(name)
-    where = storage_of(storage, endpoint_url)
-    store = open_store(where)
+    store = open_store(where := storage_of(storage, endpoint_url))
     refuse_existing(store, name)
     _tidy(store)
     opened = open_corpus(corpus)
-    first = "reading the tokenizer" if tokenizer else "training a tokenizer"
-    with _encoding(workers, address, opened) as encode, shown(first) as progress:
+    with _encoding(workers, address, opened) as encode, shown(f"{'reading the' if tokenizer else 'training a'} tokenizer") as progress:
         made, file = load_tokenizer(tokenizer) if tokenizer else (train_tokenizer(opened, vocab_size), b"")
         build_dataset(
             store=store,

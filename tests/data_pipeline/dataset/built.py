@@ -1,6 +1,7 @@
 """A small dataset that is built from text."""
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from data_pipeline.dataset.build import build_dataset
 from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.progress import ProgressCallback
 from data_pipeline.sources.corpus import Corpus, corpus_file
-from data_pipeline.sources.protocol import BEGINNING, Document, Place, Stamp
+from data_pipeline.sources.protocol import BEGINNING, Chunk, Document, Place, Stamp
 from data_pipeline.store.protocol import ObjectStore
 
 DOCUMENTS = [f"def function_{number}(argument):\n    return argument + {number}\n" for number in range(40)]
@@ -46,6 +47,23 @@ class Listed:
 
     def stamp(self) -> Stamp:
         return Stamp(size_bytes=sum(map(len, self.texts)), modified_ns=0)
+
+
+@dataclass(frozen=True, slots=True)
+class KillsOnce:
+    """A chunk that kills the first process that reads it."""
+
+    chunk: Chunk
+    killed: Path
+
+    def documents(self) -> Iterator[Document]:
+        if not self.killed.exists():
+            self.killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.chunk.documents()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.chunk, name)
 
 
 def corpus_of(documents: Iterable[str]) -> Corpus:

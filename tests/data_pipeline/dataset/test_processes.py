@@ -2,9 +2,9 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from data_pipeline.errors import BuildFailed, CorpusInvalid
 from data_pipeline.sources.corpus import Batch, Part
 from data_pipeline.sources.open import open_corpus
 from data_pipeline.sources.protocol import BEGINNING, Document, Place
-from tests.data_pipeline.dataset.built import DOCUMENTS, build, corpus_of, encoding_processes
+from tests.data_pipeline.dataset.built import DOCUMENTS, KillsOnce, build, corpus_of, encoding_processes
 from tests.data_pipeline.sources.documents import json_lines
 from tests.fakes.memory_store import MemoryStore
 
@@ -46,19 +46,20 @@ def test_a_dataset_is_the_same_byte_for_byte_whoever_encodes_it(num_workers: int
     assert not encoding_processes()
 
 
-def test_a_killed_process_is_replaced_and_its_batches_are_encoded_again(tokenizer: Tokenizer) -> None:
+def test_a_killed_process_is_replaced_and_its_batches_are_encoded_again(tokenizer: Tokenizer, tmp_path: Path) -> None:
     here, there = MemoryStore(), MemoryStore()
     build(here, tokenizer)
-    killed: list[int] = []
+    killed = [tmp_path / "one", tmp_path / "another"]
 
-    def kill(_progress: object) -> None:
-        if len(killed) < 3:
-            killed.extend(encoding_processes())
-            for pid in encoding_processes():
-                os.kill(pid, signal.SIGKILL)
+    def deadly(encoding: Encoding, batches: Iterator[Batch]) -> Generator[EncodedBatch, None, None]:
+        all_batches = list(batches)
+        for number, file in enumerate(killed):
+            first, *others = all_batches[3 * number]
+            all_batches[3 * number] = (replace(first, chunk=KillsOnce(first.chunk, file)), *others)
+        return encode_in_processes(encoding, iter(all_batches), num_workers=2)
 
-    build(there, tokenizer, encode=partial(encode_in_processes, num_workers=2), progress=kill)
-    assert len(killed) >= 2
+    build(there, tokenizer, encode=deadly)
+    assert all(file.exists() for file in killed)
     assert there.objects == here.objects
 
 

@@ -17,7 +17,7 @@ from data_pipeline.errors import CorpusInvalid
 from data_pipeline.sources.corpus import Batch, Corpus
 from data_pipeline.sources.open import open_corpus
 from data_pipeline.store.open import open_store
-from data_pipeline.store.protocol import ObjectStore
+from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
 from tests.data_pipeline.dataset.built import DOCUMENTS, build
 from tests.data_pipeline.sources.documents import json_lines
 from tests.fakes.memory_store import MemoryStore
@@ -171,6 +171,32 @@ def test_a_shard_that_is_gone_and_those_behind_it_are_made_again(damage: str, to
     build(store, tokenizer, open_corpus(corpus), progress=lambda progress: told.append(progress.num_shards))
     assert told[0] == 1
     assert store.objects == built_alone(tokenizer, corpus)
+
+
+@pytest.mark.parametrize("bytes_at_once", [100, 700, 2**20])
+def test_a_build_that_ends_at_every_shard_comes_to_the_same_end(
+    bytes_at_once: int, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipeline.sources.corpus.BATCH_BYTES", bytes_at_once)
+    monkeypatch.setattr("data_pipeline.sources.json_records.CHUNK_BYTES", bytes_at_once)
+    store, corpus = MemoryStore(), two_files(tmp_path)
+    expected = built_alone(tokenizer, corpus)
+    num_shards = sum("/shards/" in key for key in expected)
+    for number in range(1, num_shards):
+
+        def fail(operation: str, key: str, number: int = number) -> None:
+            if operation == "put" and f"/shards/{number:05}-" in key:
+                raise StoreUnavailable("the store is away")
+
+        store.fault = fail
+        with pytest.raises(StoreUnavailable):
+            build(store, tokenizer, open_corpus(corpus))
+        store.objects = {key: data for key, data in store.objects.items() if f"/{number + 1:05}" not in key}  # which may have been faster
+    store.fault = lambda operation, key: None
+    counted = Counted()
+    build(store, tokenizer, open_corpus(corpus), encode=counted)
+    assert len(counted.texts) < len(DOCUMENTS) / 3
+    assert store.objects == expected
 
 
 def test_a_record_that_is_no_record_counts_for_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -19,9 +17,8 @@ from data_pipeline.dataset.tokenizer import train_tokenizer
 from data_pipeline.errors import CorpusInvalid
 from data_pipeline.sources.corpus import Batch
 from data_pipeline.sources.open import open_corpus
-from data_pipeline.sources.protocol import Chunk, Document
 from orchestrator.ray_backend.encoding import encode_on_ray
-from tests.data_pipeline.dataset.built import DOCUMENTS, build
+from tests.data_pipeline.dataset.built import DOCUMENTS, KillsOnce, build
 from tests.data_pipeline.sources.documents import json_lines
 from tests.fakes.memory_store import MemoryStore
 
@@ -39,27 +36,10 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(DOCUMENTS, vocab_size=300)
 
 
-@dataclass(frozen=True, slots=True)
-class KillsOnce:
-    """A chunk that kills the first process that reads it."""
-
-    chunk: Chunk
-    killed: Path
-
-    def documents(self) -> Iterator[Document]:
-        if not self.killed.exists():
-            self.killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.chunk.documents()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.chunk, name)
-
-
 def test_a_dataset_is_the_same_byte_for_byte_though_a_process_of_the_cluster_is_killed(
     corpus: Path, tokenizer: Tokenizer, cluster: str
 ) -> None:
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the cluster's processes don't know tests
+    ray.cloudpickle.register_pickle_by_value(sys.modules[KillsOnce.__module__])  # the cluster's processes don't know tests
     killed = corpus.parent / f"{corpus.name}-killed"
 
     def deadly(encoding: Encoding, batches: Iterator[Batch]) -> Generator[EncodedBatch, None, None]:
