@@ -8,7 +8,7 @@ from data_pipeline.errors import ShardCorrupt, ShardMissing
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 FETCH_SIZE_BYTES = 16 * 2**20
-_RESTORE = "rebuild the dataset with `braid data build`, or restore this object"
+RESTORE = "rebuild the dataset with `braid data build`, or restore this object"
 
 
 def fetch_shard(ref: ShardRef, store: ObjectStore) -> Iterator[bytes]:
@@ -22,12 +22,11 @@ def fetch_shard(ref: ShardRef, store: ObjectStore) -> Iterator[bytes]:
         try:
             data = store.get_range(ref.key, start, wanted)
         except KeyMissing as error:
-            remedy = "rebuild it with `braid data build` or fix storage.root"
-            raise ShardMissing(f"{store.url(ref.key)}: is in the manifest but not in the store; {remedy}") from error
+            raise ShardMissing(f"{store.url(ref.key)}: is in the manifest but not in the store; {RESTORE}") from error
         if len(data) != wanted:
-            raise ShardCorrupt(f"{store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; {_RESTORE}")
+            raise ShardCorrupt(f"{store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; {RESTORE}")
         digest.update(data)
         yield data
     found = digest.hexdigest()
     if found != ref.sha256:
-        raise ShardCorrupt(f"{store.url(ref.key)}: its SHA-256 is {found[:12]}…, its manifest says {ref.sha256[:12]}…; {_RESTORE}")
+        raise ShardCorrupt(f"{store.url(ref.key)}: its SHA-256 is {found[:12]}…, its manifest says {ref.sha256[:12]}…; {RESTORE}")

@@ -93,6 +93,8 @@ def build_loader(
         pages=pages,
         block_samples=plan.table(0, config.seq_len).block_samples,
         document_masking=config.document_masking,
+        repetition_filter=config.repetition_filter,
+        skips_corrupt=config.on_corrupt == "skip",
     )
 
     def blocks_of(step: int) -> Iterator[Block]:

@@ -8,11 +8,12 @@ from data_pipeline.dataset.manifest import DatasetManifest, ShardRef
 from data_pipeline.dataset.pages import PAGE_BYTES, first_wrong, page_digests
 from data_pipeline.errors import ShardCorrupt, ShardMissing
 from data_pipeline.read.block_cache import BlockCache
+from data_pipeline.read.fetch import RESTORE
 from data_pipeline.read.page_index import PageIndex
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 log = logging.getLogger(__name__)
-_RESTORE = "rebuild the dataset with `braid data build`, or restore this object"
+_RESTORE = f"{RESTORE}, or leave its rows out with data.on_corrupt=skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,16 @@ class PageReader:
             self.cache.drop(self._name(block))  # a disk has spoilt what was kept
         return self._fetch(block)
 
+    def read_alone(self, shard: int, pages: range) -> bytes:
+        """Some pages from the store, whatever the rest of their block is like. Raises as `read`."""
+        return self._fetch(Block(shard, pages))
+
     def has(self, block: Block) -> bool:
         return self.cache is not None and self.cache.has(self._name(block), self._size(block.shard, block.pages))
 
     def _fetch(self, block: Block) -> bytes:
         """Twice, where the first is not what the dataset has: a network may be to blame, or the digests."""
+        self._digests(block)  # a shard of which there are none need not be asked for
         data = self._got(block)
         if self._first_wrong(block, data) is not None:
             log.warning("%s: what came is not what the dataset has, it is fetched again", self.store.url(self._ref(block).key))
@@ -96,15 +102,17 @@ class PageReader:
         try:
             data = self.store.get_range(ref.key, start, wanted)
         except KeyMissing as error:
-            remedy = "rebuild it with `braid data build` or fix storage.root"
-            raise ShardMissing(f"{self.store.url(ref.key)}: is in the manifest but not in the store; {remedy}") from error
+            raise ShardMissing(f"{self.store.url(ref.key)}: is in the manifest but not in the store; {_RESTORE}") from error
         self.traffic.add(fetched=len(data))
         if len(data) != wanted:
             raise ShardCorrupt(f"{self.store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; {_RESTORE}")
         return data
 
     def _first_wrong(self, block: Block, data: bytes) -> int | None:
-        return first_wrong(data, self.index.digests(block.shard, block.pages))
+        return first_wrong(data, self._digests(block))
+
+    def _digests(self, block: Block) -> bytes:
+        return self.index.digests(block.shard, block.pages)
 
     def _corrupt(self, block: Block, wrong: int, data: bytes) -> ShardCorrupt:
         page = block.pages[wrong]

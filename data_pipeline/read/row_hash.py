@@ -11,6 +11,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.plan import plan_of
 from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
+from data_pipeline.errors import ShardCorrupt, ShardMissing
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, first_position, token_sums
 from data_pipeline.read.fetch import fetch_shard
@@ -33,18 +34,21 @@ def token_digests(
 ) -> dict[int, str]:
     """The digest of the tokens of steps, as the shards have them now, in the form that the ledger keeps.
 
+    With `config.on_corrupt=skip`, steps with samples of shards that can't be read are left out.
     Raises DatasetTooSmall, ShardMissing, ShardCorrupt, or what the store raises.
     """
     table = build_sample_table(manifest, config.seq_len)
     plan, rows = plan_of(manifest, config, batch_rows=batch_rows), range(batch_rows)
     samples = {step: plan.rows(step, rows).indices.tolist() for step in steps}
     wanted = {index for indices in samples.values() for index in indices}
-    hashes = hashes_of_samples(wanted, manifest=manifest, table=table, store=store, progress=progress)
+    skips = config.on_corrupt == "skip"
+    hashes = hashes_of_samples(wanted, manifest=manifest, table=table, store=store, progress=progress, skips_corrupt=skips)
     return {
         step: digest_of_token_sums(
             token_sums((position, hashes[index]) for position, index in enumerate(indices, first_position(step, batch_rows=batch_rows)))
         )
         for step, indices in samples.items()
+        if hashes.keys() >= set(indices)
     }
 
 
@@ -55,9 +59,11 @@ def hashes_of_samples(
     table: SampleTable,
     store: ObjectStore,
     progress: Progress = unwatched,
+    skips_corrupt: bool = False,
 ) -> dict[int, int]:
     """The `row_hash` of samples, by their index: every shard that holds one is read once, whole, and checked.
 
+    With `skips_corrupt` samples of a shard that is missing or fails that check are left out.
     Raises ShardMissing, ShardCorrupt, or what the store raises.
     """
     by_shard: dict[int, list[tuple[int, TokenRange]]] = {}
@@ -67,7 +73,12 @@ def hashes_of_samples(
     hashes = {}
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
-        tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], store)), dtype=file_dtype(manifest.dtype))
+        try:
+            tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], store)), dtype=file_dtype(manifest.dtype))
+        except (ShardMissing, ShardCorrupt):
+            if skips_corrupt:
+                continue
+            raise
         for sample, wanted in its_samples:
             hashes[sample] = row_hash(tokens[wanted.start : wanted.start + wanted.count].astype(np.int64))
     return hashes

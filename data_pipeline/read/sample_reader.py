@@ -1,7 +1,8 @@
 """From samples to their tokens."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
-from data_pipeline.errors import ShardCorrupt
+from data_pipeline.errors import ShardCorrupt, ShardMissing
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import SampleRef
 from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.page_reader import Block, PageReader
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +30,24 @@ class SampleReader:
     """Samples that are fetched at once, those after each other in a shard."""
     document_masking: bool
     """See `DataConfig`."""
+    repetition_filter: bool = False
+    skips_corrupt: bool = False
+    """Whether a row that can't be read is told rather than raised."""
+    _complained_of: set[int] = field(default_factory=set)
+    """Shards."""
 
     def read_batch(self, samples: Sequence[SampleRef]) -> TokenBatch:
         """A batch with one row for each sample. Raises ShardMissing, ShardCorrupt, or what the store raises."""
-        rows = [self.read_tokens(self.table.locate(sample.index)) for sample in samples]
-        return build_batch(samples, rows, eos_id=self.manifest.eos_id, document_masking=self.document_masking)
+        rows = [self._row(self.table.locate(sample.index)) for sample in samples]
+        blank = np.full(self.table.seq_len + 1, self.manifest.eos_id, dtype=np.int64)
+        return build_batch(
+            samples,
+            [blank if row is None else row for row in rows],
+            eos_id=self.manifest.eos_id,
+            document_masking=self.document_masking,
+            repetition_filter=self.repetition_filter,
+            unread=[number for number, row in enumerate(rows) if row is None],
+        )
 
     def block_of(self, wanted: TokenRange) -> Block:
         """The block that the tokens of a sample lie in: what holds them and their neighbours, whole pages."""
@@ -43,15 +59,40 @@ class SampleReader:
 
     def read_tokens(self, wanted: TokenRange) -> NDArray[np.int64]:
         """The tokens themselves, shape (count,)."""
+        return self._tokens_in(self.pages.read(self.block_of(wanted), self._pages_with(wanted)), wanted)
+
+    def _row(self, wanted: TokenRange) -> NDArray[np.int64] | None:
+        """The tokens; None where they can't be read and that is allowed.
+
+        What is wrong elsewhere in their block is no matter, so that it is the same rows under each layout.
+        """
+        try:
+            return self.read_tokens(wanted)
+        except (ShardMissing, ShardCorrupt):
+            if not self.skips_corrupt:
+                raise
+        try:
+            data = self.pages.read_alone(wanted.shard, self._pages_with(wanted))
+        except (ShardMissing, ShardCorrupt) as error:
+            if wanted.shard not in self._complained_of:
+                self._complained_of.add(wanted.shard)
+                log.warning("%s; rows of this shard that can't be read are skipped", str(error).rpartition("; ")[0])
+            return None
+        return self._tokens_in(data, wanted)
+
+    def _tokens_in(self, data: bytes, wanted: TokenRange) -> NDArray[np.int64]:
+        """Given the pages that they lie in. Raises ShardCorrupt where no tokens are there."""
         dtype = file_dtype(self.manifest.dtype)
-        pages = self._pages_of(wanted.start, wanted.start + wanted.count)
-        data = self.pages.read(self.block_of(wanted), pages)
+        pages = self._pages_with(wanted)
         offset = wanted.start * dtype.itemsize - pages.start * PAGE_BYTES
         tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset).astype(np.int64)
         self.pages.traffic.add(used=wanted.count * dtype.itemsize)
         if tokens.max() >= self.manifest.vocab_size:
             raise self._beyond(wanted, tokens)
         return tokens
+
+    def _pages_with(self, wanted: TokenRange) -> range:
+        return self._pages_of(wanted.start, wanted.start + wanted.count)
 
     def _pages_of(self, first_token: int, end_token: int) -> range:
         size = file_dtype(self.manifest.dtype).itemsize

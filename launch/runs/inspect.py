@@ -54,13 +54,15 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
         expected_tokens=config.tokens_per_step,
         num_steps_done=num_steps_done,
         has_gaps=config.data.document_masking,
+        row_tokens=config.data.seq_len,
         num_steps_planned=None if has_finished else config.train.num_steps,
         expected_token_digest=expected_token_digest,
     )
 
 
 def _tokens_by_step(record: RunRecord, records: Records, manifest: DatasetManifest, reading: Progress) -> Callable[[int], str]:
-    """Digests of the tokens of the steps in `records`, as the shards have them now. Raises DataError, StoreError."""
+    """Digests of the tokens of the steps in `records`, as the shards have them now: "" for a step that a run may have read in part only,
+    and that can't be read. Raises DataError, StoreError."""
     from data_pipeline.read.row_hash import token_digests  # costs numpy
 
     config = record.config
@@ -68,7 +70,7 @@ def _tokens_by_step(record: RunRecord, records: Records, manifest: DatasetManife
     digests = token_digests(
         steps, manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=record.store, progress=reading
     )
-    return digests.__getitem__
+    return lambda step: digests.get(step, "")
 
 
 def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepRecord]]:

@@ -67,7 +67,7 @@ def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_
     ):
         raise ConfigMismatch(problem)
     rows = config.train.batch_rows
-    data = replace(config.data, dataset=config.eval.dataset, seed=SEED, shuffle="full")
+    data = replace(config.data, dataset=config.eval.dataset, seed=SEED, shuffle="full", on_corrupt="fail", repetition_filter=False)
     loader = build_loader(
         manifest=manifest,
         config=data,

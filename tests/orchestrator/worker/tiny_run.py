@@ -106,7 +106,8 @@ def proof_on(config: RunConfig) -> Proof:
         expected_digest=expected_digest,
         expected_tokens=config.tokens_per_step,
         num_steps_done=config.train.num_steps,
-        expected_token_digest=digests.__getitem__,
+        expected_token_digest=lambda step: digests.get(step, ""),
+        row_tokens=SEQ_LEN,
     )
 
 
