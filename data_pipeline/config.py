@@ -149,6 +149,12 @@ class DataConfig:
     document_masking: bool = False
     """Whether the documents of a row are kept apart: none sees another, in attention, recurrent state or positions,
     and the last token of one is not asked for the first of the next."""
+    repetition_filter: bool = field(default=False, metadata={"omit_default": True})
+    """Whether nothing is learnt from rows that hold 32 or more repeats of 1 to 13 tokens (see `read/repetition.py`); they stay in their
+    place. OLMo-core calls it the instance filter."""
+    on_corrupt: Literal["fail", "skip"] = field(default="fail", metadata={"omit_default": True})
+    """What a row means that can't be read, since its shard is missing or not what the dataset has, twice. `fail` ends the run; `skip`
+    puts eos in its place, from which nothing is learnt, and records it."""
     cache_limit: int = field(default=CACHE_LIMIT, metadata={"omit_default": True})
     """What a node keeps of datasets on its own disk where storage.root is on S3, in bytes; the least recently used goes first."""
 
@@ -158,6 +164,8 @@ class DataConfig:
             raise ValueError(f"data.seq_len={self.seq_len}: must be at least 1; 1024 is a common start")
         if not 1 <= self.shuffle_window <= MOST_BLOCKS:
             raise ValueError(f"data.shuffle_window={self.shuffle_window}: use 1 to {MOST_BLOCKS}")
+        if self.on_corrupt not in ("fail", "skip"):
+            raise ValueError(f"data.on_corrupt={self.on_corrupt}: use fail or skip")
         if self.cache_limit < SMALLEST_CACHE:
             raise ValueError(f"data.cache_limit={self.cache_limit}: holds hardly a block for each row; use {SMALLEST_CACHE} or more")
         if not 0 <= self.seed < 2**63:

@@ -273,7 +273,10 @@ class RunConfig:
 
 
 def training_digest(config: RunConfig) -> str:
-    """Digest of what decides the numbers of a run: model, data, optimizer, start, batch and seed; not its length, layout or machines."""
-    data = replace(config.data, cache_limit=CACHE_LIMIT)
+    """Digest of what decides the numbers of a run: model, data, optimizer, start, batch and seed; not its length, layout or machines.
+
+    Nor what becomes of rows that can't be read: a run that met one may go on without it, and its ledger says so.
+    """
+    data = replace(config.data, cache_limit=CACHE_LIMIT, on_corrupt="fail")
     decisive = (config.model, data, config.optimizer, config.start, config.train.batch_rows, config.train.seed)
     return codec.digest((*decisive, LABELS_WITHIN) if config.data.document_masking else decisive)

@@ -53,12 +53,13 @@ def verify(
     num_steps_planned: int | None = None,
     expected_token_digest: Callable[[int], str] | None = None,
     has_gaps: bool = False,
+    row_tokens: Callable[[int], int] = lambda _: 0,
 ) -> Proof:
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
-    `entries` is the commit log, `expected_tokens` gives the tokens of a step. `expected_digest` gives the digest of a step's samples by
-    the plan, in the form of the recorded one, its second argument: see `data_pipeline.dataset.plan.planned_digest`.
-    `expected_token_digest` gives that of a step's tokens as the dataset has them; None where nobody reads it again. With `has_gaps` some
+    `entries` is the commit log. Of a step, `expected_digest` gives the digest of its samples by the plan, in the form of the recorded one
+    (`data_pipeline.dataset.plan.planned_digest`), `expected_tokens` its tokens and `row_tokens` those of a row, which do not count where it
+    was left out; `expected_token_digest` that of its tokens as the dataset has them, "" where they can't be read. With `has_gaps` some
     tokens have nothing to be learnt from: those at the ends of documents, where these are kept apart.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
@@ -70,18 +71,19 @@ def verify(
         *_commits_are_recorded(attempts, entries),
         *_history_is_complete(history, num_steps_done),
         *_updates_are_finite(history),
-        *_samples_are_the_plans(attempts, expected_digest, expected_tokens, has_gaps),
+        *_samples_are_the_plans(attempts, expected_digest),
+        *_tokens_are_as_many(attempts, expected_tokens, row_tokens, has_gaps),
         *_tokens_are_the_same(attempts),
         *(_tokens_are_the_datasets(attempts, expected_token_digest) if expected_token_digest else ()),
         *_replays_agree(attempts),
     ]
     if problems:
         return _refuted(run, problems)
+    done = [record for step, record in history.items() if step <= num_steps_done]
+    num_tokens = sum(expected_tokens(record.step) - row_tokens(record.step) * _num_left_out(record) for record in done)
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    claim = _claim(run, num_steps_done, num_steps_planned)
-    skipped = [record for step, record in history.items() if record.skipped and step <= num_steps_done]
-    line = _success(claim, sum(map(expected_tokens, range(1, num_steps_done + 1))), num_attempts, count_replays(attempts), skipped)
-    return Proof(ok=True, line=line + _words_of_tokens(attempts, was_read=expected_token_digest is not None), problems=())
+    line = _success(_claim(run, num_steps_done, num_steps_planned), num_tokens, num_attempts, count_replays(attempts), done)
+    return Proof(ok=True, line=line + _words_of_tokens(attempts, expected_token_digest), problems=())
 
 
 def _refuted(run: str, problems: Sequence[str]) -> Proof:
@@ -188,19 +190,28 @@ def _updates_are_finite(history: Mapping[int, StepRecord]) -> Iterator[str]:
         yield f"step {bad.step} is not finite ({numbers}) and its update was applied: weights from there on are worth nothing"
 
 
-def _samples_are_the_plans(
-    records: Records, expected_digest: Callable[[int, str], str], expected_tokens: Callable[[int], int], has_gaps: bool
-) -> Iterator[str]:
+def _samples_are_the_plans(records: Records, expected_digest: Callable[[int, str], str]) -> Iterator[str]:
     for record in _all(records):
         if record.samples != expected_digest(record.step, record.samples):
             yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
-        expected = expected_tokens(record.step)
+
+
+def _tokens_are_as_many(
+    records: Records, expected_tokens: Callable[[int], int], row_tokens: Callable[[int], int], has_gaps: bool
+) -> Iterator[str]:
+    for record in _all(records):
+        expected = expected_tokens(record.step) - row_tokens(record.step) * _num_left_out(record)
         if record.tokens > expected or (record.tokens < expected and not has_gaps):
             yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected:,}"
 
 
+def _num_left_out(record: StepRecord) -> int:
+    """Rows of which nothing was learnt."""
+    return record.unread_rows + record.repetitive_rows
+
+
 def _tokens_are_the_same(records: Records) -> Iterator[str]:
-    """A step that ran again, in whatever setting, trained on the same tokens."""
+    """A step that ran again, in whatever setting, trained on the same tokens, as far as they could be read."""
     firsts: dict[int, StepRecord] = {}
     for record in filter(_knows_its_tokens, _all(records)):
         first = firsts.setdefault(record.step, record)
@@ -210,23 +221,30 @@ def _tokens_are_the_same(records: Records) -> Iterator[str]:
 
 def _tokens_are_the_datasets(records: Records, expected_token_digest: Callable[[int], str]) -> Iterator[str]:
     for record in filter(_knows_its_tokens, _all(records)):
-        if record.token_digest != expected_token_digest(record.step):
+        expected = expected_token_digest(record.step)
+        if expected and record.token_digest != expected:
             yield f"attempt {record.attempt}: step {record.step} trained on other tokens than its dataset has"
 
 
 def _knows_its_tokens(record: StepRecord) -> bool:
-    """Earlier versions did not record a digest of them."""
-    return bool(record.token_digest)
+    """Earlier versions did not record a digest of them, and that of a step with rows that could not be read says nothing of the dataset."""
+    return bool(record.token_digest) and not record.unread_rows
 
 
-def _words_of_tokens(records: Records, *, was_read: bool) -> str:
+def _words_of_tokens(records: Records, expected_token_digest: Callable[[int], str] | None) -> str:
     """What a dataset that was read again says."""
-    if not was_read:
+    if expected_token_digest is None:
         return ""
-    unknown = len({record.step for record in _all(records) if not _knows_its_tokens(record)})
-    return ", every token as in the dataset" + (
-        f" but for {unknown} step{'s' * (unknown != 1)} without a record of them" if unknown else ""
+    unknown = {record.step for record in _all(records) if not record.token_digest}
+    unread = {record.step for record in _all(records) if record.unread_rows}
+    unreadable = {record.step for record in filter(_knows_its_tokens, _all(records)) if not expected_token_digest(record.step)}
+    parts = (
+        (unknown, "without a record of them"),
+        (unread - unknown, "with rows that could not be read"),
+        (unreadable - unread - unknown, "of which rows can't be read now"),
     )
+    excepted = [f"{len(steps)} step{'s' * (len(steps) != 1)} {why}" for steps, why in parts if steps]
+    return ", every token as in the dataset" + (f" but for {', '.join(excepted)}" if excepted else "")
 
 
 def _replays_agree(records: Records) -> Iterator[str]:
@@ -234,15 +252,15 @@ def _replays_agree(records: Records) -> Iterator[str]:
     firsts: dict[tuple[object, ...], StepRecord] = {}
     for record in _all(records):
         first = firsts.setdefault(_setting(record), record) if record.deterministic else record
-        for name in ("loss", "grad_norm", "skipped"):
+        for name in ("loss", "grad_norm", "skipped", "repetitive_rows"):
             mine, its = getattr(record, name), getattr(first, name)
             if _bits(mine) != _bits(its):
                 yield f"step {record.step}: {name} {mine!r} in attempt {record.attempt} is not {its!r} as in attempt {first.attempt}"
 
 
 def _setting(record: StepRecord) -> tuple[object, ...]:
-    """What two records must share to be comparable."""
-    return (record.step, record.setting, record.deterministic)
+    """What two records must share to be comparable; rows that could not be read may be readable at another time."""
+    return (record.step, record.setting, record.deterministic, record.unread_rows)
 
 
 def _bits(value: float) -> bytes:
@@ -254,18 +272,34 @@ def _all(records: Records) -> Iterator[StepRecord]:
     return (record for its_records in records.values() for record in its_records)
 
 
-def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays, skipped: Sequence[StepRecord]) -> str:
+def _success(claim: str, num_tokens: int, num_attempts: int, replays: Replays, done: Sequence[StepRecord]) -> str:
+    """`done` are the records of the history that is proved."""
     parts = [claim, f"{num_tokens:,} tokens", f"{num_attempts} attempt{'s' * (num_attempts != 1)}"]
     if replays.exact:
         parts.append(f"{replays.exact} step{'s' * (replays.exact != 1)} replayed bit for bit")
     if replays.incomparable:
         parts.append(f"{replays.incomparable} replayed with the same samples (other settings or not deterministic: bits can't be compared)")
+    skipped, unread = [record for record in done if record.skipped], [record for record in done if record.unread_rows]
     spikes, withheld = ([record.step for record in skipped if record.is_finite is spike] for spike in (True, False))
     if spikes:
         parts.append(f"{_updates(spikes)} skipped as {'spikes' if len(spikes) != 1 else 'a spike'} ({_steps(spikes)})")
     if withheld:
         parts.append(f"{_updates(withheld)} withheld as not finite ({_steps(withheld)})")
-    return f"VERIFIED {', '.join(parts)}, {'no sample' if skipped else 'nothing'} skipped or repeated"
+    repetitive = [record for record in done if record.repetitive_rows]
+    if repetitive:
+        parts.append(f"{_rows(sum(record.repetitive_rows for record in repetitive))} left out as repetitive ({_steps_of(repetitive)})")
+    if unread:
+        parts.append(f"{_rows(sum(record.unread_rows for record in unread))} could not be read and NOT TRAINED ON ({_steps_of(unread)})")
+    rest = "no other sample" if unread or repetitive else "no sample" if skipped else "nothing"
+    return f"VERIFIED {', '.join(parts)}, {rest} skipped or repeated"
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'s' * (number != 1)}"
+
+
+def _steps_of(records: Sequence[StepRecord]) -> str:
+    return _steps([record.step for record in records])
 
 
 def _updates(steps: Sequence[int]) -> str:

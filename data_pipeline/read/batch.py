@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.order.samples import SampleRef
+from data_pipeline.read.repetition import repetitive_rows
 from data_pipeline.read.row_hash import row_hash
 
 NO_LABEL = -100
@@ -28,30 +29,48 @@ class TokenBatch:
     """The next token of each input, int64; across a document's end too, as OLMo does, or NO_LABEL there where documents are kept apart."""
     document_offsets_P: torch.Tensor
     """Where documents begin in the flattened rows, then B * T, int32. A document begins with each row and after each eos."""
+    num_unread: int = 0
+    """Rows that could not be read: eos, and nothing to learn."""
+    num_repetitive: int = 0
+    """Rows that the repetition filter leaves nothing to learn of."""
 
 
 def build_batch(
-    samples: Sequence[SampleRef], rows: Sequence[NDArray[np.unsignedinteger]], *, eos_id: int, document_masking: bool
+    samples: Sequence[SampleRef],
+    rows: Sequence[NDArray[np.unsignedinteger] | None],
+    *,
+    seq_len: int,
+    eos_id: int,
+    document_masking: bool,
+    repetition_filter: bool = False,
 ) -> TokenBatch:
-    """`rows` are the T + 1 tokens of each sample, of any integers: each is widened where it comes to lie, and copied nowhere else.
+    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. Each is widened
+    where it comes to lie, and copied nowhere else.
 
     With `document_masking` nothing is learnt from an eos, which can't know what follows.
     """
-    tokens_BT, labels_BT = np.empty((2, len(rows), len(rows[0]) - 1), np.int64)
+    tokens_BT, labels_BT = np.empty((2, len(rows), seq_len), np.int64)
     is_eos_BT = np.empty(tokens_BT.shape, np.bool_)
-    hashes = []
+    is_unread, is_repetitive = np.array([row is None for row in rows]), np.zeros(len(rows), np.bool_)
+    blank, hashes = np.full(seq_len + 1, eos_id), []
     for row, tokens, labels, is_eos in zip(rows, tokens_BT, labels_BT, is_eos_BT, strict=True):
-        tokens[:], labels[:] = row[:-1], row[1:]
-        np.equal(row[:-1], eos_id, out=is_eos)
+        read = blank if row is None else row
+        tokens[:], labels[:] = read[:-1], read[1:]
+        np.equal(read[:-1], eos_id, out=is_eos)
         hashes.append(row_hash(tokens, labels[-1:]))
     if document_masking:
         labels_BT[is_eos_BT] = NO_LABEL
+    if repetition_filter:
+        is_repetitive = repetitive_rows(tokens_BT) & ~is_unread
+    labels_BT[is_unread | is_repetitive] = NO_LABEL
     return TokenBatch(
         samples=tuple(samples),
         hashes=tuple(hashes),
         tokens_BT=torch.from_numpy(tokens_BT),
         labels_BT=torch.from_numpy(labels_BT),
         document_offsets_P=torch.from_numpy(document_offsets(is_eos_BT)),
+        num_unread=int(is_unread.sum()),
+        num_repetitive=int(is_repetitive.sum()),
     )
 
 

@@ -14,7 +14,7 @@ from data_pipeline.order.plan import Plan
 from data_pipeline.order.samples import rows_of_rank
 from data_pipeline.read.ahead import Ahead, Wanted
 from data_pipeline.read.batch import TokenBatch, build_batch
-from data_pipeline.read.block_cache import BlockCache, open_cache
+from data_pipeline.read.block_cache import open_cache
 from data_pipeline.read.page_index import open_index
 from data_pipeline.read.page_reader import PageReader, Traffic
 from data_pipeline.read.sample_reader import SampleReader
@@ -35,8 +35,7 @@ class Loader:
     manifests: tuple[DatasetManifest, ...]
     """Of the datasets that are read; they share an eos."""
     readers: Readers
-    document_masking: bool
-    """See `DataConfig`."""
+    config: DataConfig
     dp_rank: int
     dp_size: int
     traffic: Traffic
@@ -66,9 +65,17 @@ class Loader:
     def read(self, step: int) -> TokenBatch:
         """This rank's rows of `step` (the first is 1), read on the calling thread and without reading ahead."""
         samples = planned_samples(self.plan, step, self.rank_rows(step))
-        readers = self.readers[self.plan.phase_at(step).seq_len]
+        seq_len = self.plan.phase_at(step).seq_len
+        readers = self.readers[seq_len]
         rows = [readers[sample.source].row(sample.index) for sample in samples]
-        return build_batch(samples, rows, eos_id=self.manifests[0].eos_id, document_masking=self.document_masking)
+        return build_batch(
+            samples,
+            rows,
+            seq_len=seq_len,
+            eos_id=self.manifests[0].eos_id,
+            document_masking=self.config.document_masking,
+            repetition_filter=self.config.repetition_filter,
+        )
 
     def close(self) -> None:
         """Stops reading ahead, after the read in progress. May be called twice."""
@@ -103,12 +110,15 @@ def build_loader(
     is_near_itself = config.shuffle == "blocks" or 2 * sum(one.size_bytes for one in manifests) <= config.cache_limit
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
     shards = ShardStore(store, elsewhere)
-    readers = _readers(manifests, plan, shards, cache_dir, cache, traffic)
+    pages = [
+        PageReader(manifest=one, shards=shards, index=open_index(one, shards, cache_dir), cache=cache, traffic=traffic) for one in manifests
+    ]
+    readers = _readers(plan, pages, skips_corrupt=config.on_corrupt == "skip")
     return Loader(
         plan=plan,
         manifests=tuple(manifests),
         readers=readers,
-        document_masking=config.document_masking,
+        config=config,
         dp_rank=dp_rank,
         dp_size=dp_size,
         traffic=traffic,
@@ -130,22 +140,17 @@ def _rank_rows(plan: Plan, step: int, dp_rank: int, dp_size: int) -> range:
     return rows_of_rank(dp_rank, num_ranks=dp_size, batch_rows=plan.phase_at(step).batch_rows)
 
 
-def _readers(
-    manifests: Sequence[DatasetManifest], plan: Plan, shards: ShardStore, cache_dir: Path, cache: BlockCache | None, traffic: Traffic
-) -> Readers:
-    pages = [
-        PageReader(manifest=manifest, shards=shards, index=open_index(manifest, shards, cache_dir), cache=cache, traffic=traffic)
-        for manifest in manifests
-    ]
+def _readers(plan: Plan, pages: Sequence[PageReader], *, skips_corrupt: bool) -> Readers:
     return {
         seq_len: tuple(
             SampleReader(
-                manifest=manifest,
-                table=build_sample_table(manifest, seq_len),
-                pages=its_pages,
+                manifest=one.manifest,
+                table=build_sample_table(one.manifest, seq_len),
+                pages=one,
                 block_samples=plan.table(source, seq_len).block_samples,
+                skips_corrupt=skips_corrupt,
             )
-            for source, (manifest, its_pages) in enumerate(zip(manifests, pages, strict=True))
+            for source, one in enumerate(pages)
         )
         for seq_len in plan.shuffles
     }

@@ -1,5 +1,6 @@
 """Where the digests of pages come from: the object that the manifest names, or one pass over each shard of an earlier dataset."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from typing import Generic, Protocol, TypeVar
 from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.pages import DIGEST_BYTES, num_pages, page_digests
 from data_pipeline.dataset.shards import ShardStore
-from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
+from data_pipeline.errors import CacheUnusable, DataError, ShardCorrupt, ShardMissing
 from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.read.kept import kept
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
+log = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**13
 """Digests of 32 MiB of tokens."""
 _NUM_CHUNKS = 4096
@@ -108,8 +110,12 @@ class MadeIndex:
     def __init__(self, manifest: DatasetManifest, shards: ShardStore, directory: Path) -> None:
         self._manifest, self._shards, self._directory = manifest, shards, directory
         self._found: Recent[int] = Recent(make=self._read)
+        self._broken: dict[int, DataError] = {}
+        """Why shards can't be read: each is read twice, and then not again for every row of it."""
 
     def digests(self, shard: int, pages: range) -> bytes:
+        if shard in self._broken:
+            raise self._broken[shard]
         return self._found.get(shard)[pages.start * DIGEST_BYTES : pages.stop * DIGEST_BYTES]
 
     def forget(self, shard: int) -> None:
@@ -120,13 +126,25 @@ class MadeIndex:
         ref, path = self._manifest.shards[shard], self._path(shard)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            data = kept(path, lambda: page_digests(b"".join(fetch_shard(ref, self._shards))))
+            data = kept(path, lambda: self._made(shard))
             if len(data) != num_pages(ref.size_bytes) * DIGEST_BYTES:  # a power cut spoilt it
                 path.unlink(missing_ok=True)
-                data = kept(path, lambda: page_digests(b"".join(fetch_shard(ref, self._shards))))
+                data = kept(path, lambda: self._made(shard))
         except OSError as error:
             raise CacheUnusable(f"{path.parent}: can't keep digests here ({error.strerror}); free space, or set BRAID_CACHE") from error
         return data
+
+    def _made(self, shard: int) -> bytes:
+        ref = self._manifest.shards[shard]
+        try:
+            try:
+                return page_digests(b"".join(fetch_shard(ref, self._shards)))
+            except ShardCorrupt:
+                log.warning("%s: what came is not what the dataset has, it is fetched again", self._shards.url(ref))
+                return page_digests(b"".join(fetch_shard(ref, self._shards)))
+        except (ShardMissing, ShardCorrupt) as error:
+            self._broken[shard] = error
+            raise
 
     def _path(self, shard: int) -> Path:
         return self._directory / f"{self._manifest.shards[shard].sha256}.pages"

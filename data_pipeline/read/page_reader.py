@@ -77,11 +77,16 @@ class PageReader:
             self.cache.drop(self._name(block))  # a disk has spoilt what was kept
         return self._fetch(block)
 
+    def read_alone(self, shard: int, pages: range) -> bytes:
+        """Some pages from the store, whatever the rest of their block is like. Raises as `read`."""
+        return self._fetch(Block(shard, pages))
+
     def has(self, block: Block) -> bool:
         return self.cache is not None and self.cache.has(self._name(block), self._size(block.shard, block.pages))
 
     def _fetch(self, block: Block) -> bytes:
         """Twice, where the first is not what the dataset has: a network may be to blame, or the digests."""
+        self._digests(block)  # a shard of which there are none need not be asked for
         data = self._got(block)
         if self._first_wrong(block, data) is not None:
             log.warning("%s: what came is not what the dataset has, it is fetched again", self.shards.url(self._ref(block)))
@@ -100,7 +105,10 @@ class PageReader:
         return data
 
     def _first_wrong(self, block: Block, data: bytes) -> int | None:
-        return first_wrong(data, self.index.digests(block.shard, block.pages))
+        return first_wrong(data, self._digests(block))
+
+    def _digests(self, block: Block) -> bytes:
+        return self.index.digests(block.shard, block.pages)
 
     def _corrupt(self, block: Block, wrong: int, data: bytes) -> ShardCorrupt:
         ref, page = self._ref(block), block.pages[wrong]

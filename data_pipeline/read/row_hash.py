@@ -13,6 +13,7 @@ from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
+from data_pipeline.errors import ShardCorrupt, ShardMissing
 from data_pipeline.order.sample_table import SampleTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, token_sums
 from data_pipeline.read.fetch import fetch_shard
@@ -41,6 +42,7 @@ def token_digests(
 ) -> dict[int, str]:
     """The digest of the tokens of steps, as the shards have them now, in the form that the ledger keeps.
 
+    With `config.on_corrupt=skip`, steps with samples of shards that can't be read are left out.
     Raises DatasetTooSmall, OrderImpossible, ShardMissing, ShardCorrupt, or what the store raises.
     """
     plan = plan_of(manifests, config, batch_rows=batch_rows)
@@ -48,12 +50,19 @@ def token_digests(
     wanted: dict[tuple[int, int], set[int]] = {}
     for source, seq_len, index in chain.from_iterable(rows.values()):
         wanted.setdefault((source, seq_len), set()).add(index)
+    skips = config.on_corrupt == "skip"
     hashes: dict[tuple[int, int, int], int] = {}
     for (source, seq_len), indices in wanted.items():
         table = build_sample_table(manifests[source], seq_len)
-        found = hashes_of_samples(indices, manifest=manifests[source], table=table, store=store, elsewhere=elsewhere, progress=progress)
+        found = hashes_of_samples(
+            indices, manifest=manifests[source], table=table, store=store, elsewhere=elsewhere, progress=progress, skips_corrupt=skips
+        )
         hashes |= {(source, seq_len, index): one for index, one in found.items()}
-    sums = {step: token_sums(enumerate((hashes[row] for row in its), plan.position(step))) for step, its in rows.items()}
+    sums = {
+        step: token_sums(enumerate((hashes[row] for row in its), plan.position(step)))
+        for step, its in rows.items()
+        if hashes.keys() >= set(its)
+    }
     return {step: digest_of_token_sums(of_step) for step, of_step in sums.items()}
 
 
@@ -65,9 +74,11 @@ def hashes_of_samples(
     store: ObjectStore,
     elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
+    skips_corrupt: bool = False,
 ) -> dict[int, int]:
     """The `row_hash` of samples, by their index: every shard that holds one is read once, whole, and checked.
 
+    With `skips_corrupt` samples of a shard that is missing or fails that check are left out.
     Raises ShardMissing, ShardCorrupt, or what the store raises.
     """
     by_shard: dict[int, list[tuple[int, TokenRange]]] = {}
@@ -77,7 +88,12 @@ def hashes_of_samples(
     hashes, shards = {}, ShardStore(store, elsewhere)
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
-        tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], shards)), dtype=file_dtype(manifest.dtype))
+        try:
+            tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], shards)), dtype=file_dtype(manifest.dtype))
+        except (ShardMissing, ShardCorrupt):
+            if skips_corrupt:
+                continue
+            raise
         for sample, wanted in its_samples:
             hashes[sample] = row_hash(tokens[wanted.start : wanted.start + wanted.count].astype(np.int64))
     return hashes

@@ -59,13 +59,15 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
         expected_tokens=lambda step: stage_at(stages, step).tokens_per_step,
         num_steps_done=num_steps_done,
         has_gaps=config.data.document_masking,
+        row_tokens=lambda step: stage_at(stages, step).seq_len,
         num_steps_planned=None if has_finished else config.train.num_steps,
         expected_token_digest=expected_token_digest,
     )
 
 
 def _tokens_by_step(record: RunRecord, records: Records, manifests: Sequence[DatasetManifest], reading: Progress) -> Callable[[int], str]:
-    """Digests of the tokens of the steps in `records`, as the shards have them now. Raises DataError, StoreError."""
+    """Digests of the tokens of the steps in `records`, as the shards have them now: "" for a step that a run may have read in part
+    only, and that can't be read. Raises DataError, StoreError."""
     from data_pipeline.read.row_hash import token_digests  # costs numpy
 
     config = record.config
@@ -79,7 +81,7 @@ def _tokens_by_step(record: RunRecord, records: Records, manifests: Sequence[Dat
         elsewhere=open_beside(record.storage),
         progress=reading,
     )
-    return digests.__getitem__
+    return lambda step: digests.get(step, "")
 
 
 def _records(record: RunRecord, *, last_attempt: int) -> dict[int, list[StepRecord]]:

@@ -26,7 +26,7 @@ from orchestrator.records.segments import read_lines, read_newest_line
 
 LOOK_EVERY_S = 1.0
 """Between two looks of who waits for the writing thread whether it still lives."""
-SINCE_TOKEN_DIGEST = {"omit_default": True}
+SINCE_TOKEN_DIGEST = SINCE_UNREAD = {"omit_default": True}
 """Of what records before had not: left out at its default."""
 MEASURE = "loss without z-loss"
 """What `loss` is: earlier versions recorded another number, so that their steps can't be compared to the bit."""
@@ -47,6 +47,10 @@ class StepRecord(StepMetrics):
     """See `setting_of`: only steps of the same setting can agree to the bit."""
     token_digest: str = field(default="", metadata=SINCE_TOKEN_DIGEST)
     """Digest of the tokens of the global batch: see `data_pipeline.order.samples.digest_of_token_sums`."""
+    unread_rows: int = field(default=0, metadata=SINCE_UNREAD)
+    """Rows of the global batch that could not be read: nothing was learnt from them, and the tokens in their place are eos."""
+    repetitive_rows: int = field(default=0, metadata=SINCE_UNREAD)
+    """Rows of the global batch that were read, and left out by `data.repetition_filter`."""
 
 
 def setting_of(config: RunConfig, *, torch_version: str) -> str:

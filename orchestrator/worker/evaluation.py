@@ -68,7 +68,16 @@ def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_
         vocab_size=manifest.vocab_size, num_samples=manifest.num_samples(config.data.seq_len), config=config
     ):
         raise ConfigMismatch(problem)
-    data = replace(config.data, dataset=config.eval.dataset, sources=(), phases=(), seed=SEED, shuffle="full")
+    data = replace(
+        config.data,
+        dataset=config.eval.dataset,
+        sources=(),
+        phases=(),
+        seed=SEED,
+        shuffle="full",
+        on_corrupt="fail",
+        repetition_filter=False,
+    )
     loader = build_loader(
         manifests=(manifest,),
         config=data,

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, sample_sums, token_sums
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader
@@ -115,13 +116,17 @@ class Trainer:
         )
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
-        """Whether this rank is to stop, and the samples and tokens that it read."""
+        """Whether this rank is to stop, the samples and tokens that it read, and the rows of which nothing is learnt: see `_record`."""
         first = self.loader.plan.position(step)
         rows = zip((first + row for row in self.loader.rank_rows(step)), batch.samples, batch.hashes, strict=True)
-        own = list(rows) if self.world.speaks_for_its_rows else []
+        speaks = self.world.speaks_for_its_rows
+        own = list(rows) if speaks else []
         sums = (
             *sample_sums((position, sample) for position, sample, _ in own),
             *token_sums((position, tokens) for position, _, tokens in own),
+            batch.num_unread * speaks,
+            batch.num_repetitive * speaks,
+            batch.num_unread,
         )
         return [float(self.stop.is_set()), *map(float, sums)]
 
@@ -143,15 +148,24 @@ class Trainer:
         return tokens_per_s
 
     def _record(self, step: int, metrics: StepMetrics, parts: Sequence[float], *, tokens_per_s: float) -> None:
-        """`parts` are the `sample_sums` and then the `token_sums` of all ranks together."""
+        """`parts` are the `sample_sums`, the `token_sums` and then the rows of which nothing is learnt, of all ranks together.
+
+        Raises ShardCorrupt where ranks that share rows could not all read the same ones.
+        """
+        first, second, third, fourth, low, high, unread, repetitive, unread_by_all = map(int, parts)
+        if unread_by_all != unread * self.world.ranks_per_row:
+            raise ShardCorrupt(
+                f"step {step}: of ranks that share rows only some can read them; look at their hosts and their way to the store"
+            )
         if self.attempt.ledger is None:
             return
-        first, second, third, fourth, *tokens = map(int, parts)
         record = StepRecord(
             step=step,
             attempt=self.attempt.number,
             samples=digest_of_sums((first, second, third, fourth)),
-            token_digest=digest_of_token_sums(tokens),
+            token_digest=digest_of_token_sums((low, high)),
+            unread_rows=unread,
+            repetitive_rows=repetitive,
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
             setting=self.setting,
@@ -160,6 +174,8 @@ class Trainer:
         self.attempt.ledger.append(record)
         total = self.config.train.num_steps
         log.info("step %d/%d  %s  %.0f tokens/s", step, total, "  ".join(log_words(metrics)), tokens_per_s)
+        if unread:
+            log.warning("step %d: %d of its rows could not be read, nothing is learnt from them", step, unread)
         if metrics.skipped:
             log.warning("step %d: %s, its update is skipped", step, "a spike" if metrics.is_finite else "not finite")
 

@@ -36,9 +36,14 @@ class World:
         return self.rank == 0
 
     @property
+    def ranks_per_row(self) -> int:
+        """Ranks along cp and tp share their rows."""
+        return self.mesh.parallel.cp * self.mesh.parallel.tp
+
+    @property
     def speaks_for_its_rows(self) -> bool:
-        """Ranks along cp and tp share their rows: the first of them tells what was read."""
-        return self.rank % (self.mesh.parallel.cp * self.mesh.parallel.tp) == 0
+        """The first of those that share them tells what was read."""
+        return self.rank % self.ranks_per_row == 0
 
     def leave(self) -> None:
         """Returns when every rank is about to leave. End the process with os._exit after it: gloo's threads may abort an ordinary exit."""

@@ -371,3 +371,55 @@ def test_the_line_says_how_many_more_problems_there_are():
     records[1] = [replace(one, samples="others") for one in records[1]]
 
     assert judge(records, entries).line.endswith("(and 5 more)")
+
+
+def test_rows_that_were_not_trained_on_are_told_plainly_and_their_tokens_do_not_count():
+    records, entries = interrupted_run()
+    change(1, 3, unread_rows=2, tokens=TOKENS - 2 * 64)(records, entries)
+    change(3, 9, unread_rows=1, tokens=TOKENS - 64)(records, entries)
+    change(3, 12, repetitive_rows=3, tokens=TOKENS - 3 * 64)(records, entries)
+
+    proof = judge(records, entries, row_tokens=lambda _: 64)
+
+    assert proof.line == (
+        "VERIFIED run first: 12 steps, 11,904 tokens, 3 attempts, 4 steps replayed bit for bit, "
+        "1 replayed with the same samples (other settings or not deterministic: bits can't be compared), "
+        "3 rows left out as repetitive (step 12), 3 rows could not be read and NOT TRAINED ON (steps 3, 9), "
+        "no other sample skipped or repeated"
+    ), proof.problems
+
+
+def test_a_row_that_was_left_out_has_no_tokens_and_none_is_missing_without_being_told():
+    for told, tokens in ((1, TOKENS), (1, TOKENS - 128), (0, TOKENS - 64)):
+        records, entries = interrupted_run()
+        change(3, 12, unread_rows=told, tokens=tokens)(records, entries)
+        proof = judge(records, entries, row_tokens=lambda _: 64)
+        assert not proof.ok
+        assert f"step 12 trained on {tokens:,} tokens instead of {TOKENS - 64 * told:,}" in proof.line
+
+
+def test_the_repetition_filter_leaves_out_the_same_rows_in_a_replay():
+    records, entries = interrupted_run()
+    change(1, 5, repetitive_rows=1, tokens=TOKENS - 64)(records, entries)
+
+    assert "step 5: repetitive_rows 0 in attempt 2 is not 1 as in attempt 1" in judge(records, entries, row_tokens=lambda _: 64).problems
+
+
+def test_tokens_of_steps_with_rows_that_could_not_be_read_are_not_compared():
+    records, entries = interrupted_run()
+    for attempt, its_records in records.items():
+        records[attempt] = [replace(record, token_digest=f"tokens of {record.step}") for record in its_records]
+    change(1, 3, unread_rows=1, tokens=TOKENS - 64, token_digest="eos")(records, entries)
+    change(1, 5, unread_rows=1, tokens=TOKENS - 64, token_digest="eos")(records, entries)
+
+    def in_the_dataset(step: int) -> str:
+        return "" if step in (3, 7, 8) else f"tokens of {step}"
+
+    proof = judge(records, entries, row_tokens=lambda _: 64, expected_token_digest=in_the_dataset)
+
+    assert proof.ok, proof.problems
+    assert proof.line.endswith(
+        "every token as in the dataset but for 2 steps with rows that could not be read, 2 steps of which rows can't be read now"
+    )
+    change(1, 4, token_digest="others")(records, entries)
+    assert not judge(records, entries, row_tokens=lambda _: 64, expected_token_digest=in_the_dataset).ok

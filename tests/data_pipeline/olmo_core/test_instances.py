@@ -34,7 +34,7 @@ def test_samples_of_token_files_are_olmo_cores_instances_and_labels_go_one_token
     )
     with closing(loader):
         rows = [loader.readers[SEQ_LEN][0].row(index) for index in range(28)]
-    batch = build_batch([SampleRef(0, index) for index in range(28)], rows, eos_id=EOS_ID, document_masking=False)
+    batch = build_batch([SampleRef(0, index) for index in range(28)], rows, seq_len=SEQ_LEN, eos_id=EOS_ID, document_masking=False)
     expected = torch.from_numpy(instances[:28])
     assert torch.equal(batch.tokens_BT, expected)
     assert torch.equal(batch.labels_BT[:, :-1], expected[:, 1:])

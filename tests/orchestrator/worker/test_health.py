@@ -81,3 +81,9 @@ def test_what_it_says_is_one_line_with_the_numbers_the_limit_and_what_to_do(name
     with pytest.raises(Diverged) as caught:
         health.check(number, NAN, is_last=name == "the last")
     assert str(caught.value) == f"step {number}: loss nan, gradient norm 1: not finite, {why}; {NUMBERS}"
+
+
+def test_steps_in_a_row_without_anything_to_learn_end_it():
+    empty = replace(GOOD, tokens=0)
+    assert steps_taken(empty, empty, empty, GOOD, empty, empty, empty, GOOD) == 8
+    assert steps_taken(empty, empty, empty, empty) == 3

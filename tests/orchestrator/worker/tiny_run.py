@@ -110,7 +110,8 @@ def proof_on(config: RunConfig) -> Proof:
         expected_digest=expected_digest,
         expected_tokens=lambda step: config.stage_at(step).tokens_per_step,
         num_steps_done=config.train.num_steps,
-        expected_token_digest=digests.__getitem__,
+        expected_token_digest=lambda step: digests.get(step, ""),
+        row_tokens=lambda step: config.stage_at(step).seq_len,
     )
 
 
