@@ -4,7 +4,8 @@ import typer
 
 from launch.commands.data.build import build
 from launch.commands.data.inspect import inspect
+from launch.commands.data.show import show
 
 app = typer.Typer(no_args_is_help=True, help="Make datasets, and look into them.")
-for command in (build, inspect):
+for command in (build, inspect, show):
     app.command()(command)
