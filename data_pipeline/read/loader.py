@@ -13,7 +13,7 @@ from data_pipeline.read.ahead import Ahead
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.block_cache import open_cache
 from data_pipeline.read.page_index import open_index
-from data_pipeline.read.page_reader import Block, PageReader
+from data_pipeline.read.page_reader import Block, PageReader, Traffic
 from data_pipeline.read.sample_reader import SampleReader
 from data_pipeline.store.protocol import ObjectStore
 
@@ -41,6 +41,10 @@ class Loader:
     def num_samples(self) -> int:
         """Samples of the dataset: the length of an epoch."""
         return self.reader.table.num_samples
+
+    @property
+    def traffic(self) -> Traffic:
+        return self.reader.pages.traffic
 
     def batch(self, step: int) -> TokenBatch:
         """This rank's rows of `step` (the first is 1). What went wrong while reading ahead is raised at the step that needs it."""
