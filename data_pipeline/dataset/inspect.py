@@ -41,7 +41,7 @@ def inspect_dataset(*, store: ObjectStore, name: str, reading: Progress | None =
     Raises DatasetMissing, ManifestInvalid, or what the store raises.
     """
     manifest = load_manifest(store, name)
-    sizes = _sizes_beside(manifest.shards, store)
+    sizes = _sizes_beside(manifest, store)
     count = TokenCount()
     problems: list[str] = [] if manifest.num_tokens else [f"{store.url(manifest_key(name))}: its shards hold no tokens; {_REBUILD}"]
     for number, ref in enumerate(manifest.shards, start=1):
@@ -64,6 +64,15 @@ def inspect_dataset(*, store: ObjectStore, name: str, reading: Progress | None =
     )
 
 
+def lacking_objects(manifest: DatasetManifest, store: ObjectStore) -> list[str]:
+    """The shards that are missing or of another size, and digests of pages that are missing, as one listing tells."""
+    sizes = _sizes_beside(manifest, store)
+    found = [problem for ref in manifest.shards if (problem := _problem_of_size(ref, sizes, store))]
+    if manifest.pages is not None and manifest.pages.key not in sizes:
+        found.append(f"{store.url(manifest.pages.key)}: is missing; {_REBUILD}")
+    return found
+
+
 def odd_beginnings(manifest: DatasetManifest, store: ObjectStore) -> list[str]:
     """What speaks against the first shards being tokens: a look that costs next to nothing. Shards that are missing are passed over."""
     found = []
@@ -77,21 +86,22 @@ def odd_beginnings(manifest: DatasetManifest, store: ObjectStore) -> list[str]:
     return found
 
 
-def _sizes_beside(refs: Iterable[ShardRef], store: ObjectStore) -> dict[str, int]:
-    """Size in bytes, by key, of every object in the shards' directories: one listing for each directory, however many shards."""
-    directories = sorted({"".join(ref.key.rpartition("/")[:2]) for ref in refs})
+def _sizes_beside(manifest: DatasetManifest, store: ObjectStore) -> dict[str, int]:
+    """Size in bytes, by key, of every object in the dataset's directories: one listing for each that is in no other one."""
+    keys = [ref.key for ref in manifest.shards] + ([manifest.pages.key] if manifest.pages is not None else [])
+    directories: list[str] = []
+    for directory in sorted({"".join(key.rpartition("/")[:2]) for key in keys}):
+        if not directories or not directory.startswith(directories[-1]):
+            directories.append(directory)
     return {info.key: info.size_bytes for directory in directories for info in store.list(directory)}
 
 
 def _problem_of(ref: ShardRef, sizes: Mapping[str, int], manifest: DatasetManifest, store: ObjectStore, count: TokenCount | None) -> str:
     """What is wrong with a shard; its tokens are read, and added to `count`, where there is one."""
     url = store.url(ref.key)
-    if ref.key not in sizes:
-        return f"{url}: is missing; {_REBUILD}"
-    if sizes[ref.key] != ref.size_bytes:
-        return f"{url}: has {sizes[ref.key]} bytes, the manifest says {ref.size_bytes}; {_REBUILD}"
-    if count is None:
-        return ""
+    problem = _problem_of_size(ref, sizes, store)
+    if problem or count is None:
+        return problem
     digest, tokens, oddity = hashlib.sha256(), ShardTokens(manifest=manifest, count=count), ""
     for start in range(0, ref.size_bytes, _READ_SIZE_BYTES):
         chunk = store.get_range(ref.key, start, _READ_SIZE_BYTES)
@@ -102,6 +112,14 @@ def _problem_of(ref: ShardRef, sizes: Mapping[str, int], manifest: DatasetManife
     if digest.hexdigest() != ref.sha256:
         return f"{url}: its SHA-256 is not the manifest's; {_REBUILD}"
     return f"{url}: {oddity or beyond}; or {_REBUILD}" if oddity or beyond else ""
+
+
+def _problem_of_size(ref: ShardRef, sizes: Mapping[str, int], store: ObjectStore) -> str:
+    if ref.key not in sizes:
+        return f"{store.url(ref.key)}: is missing; {_REBUILD}"
+    if sizes[ref.key] != ref.size_bytes:
+        return f"{store.url(ref.key)}: has {sizes[ref.key]} bytes, the manifest says {ref.size_bytes}; {_REBUILD}"
+    return ""
 
 
 def _problem_of_head(ref: ShardRef, head: bytes, manifest: DatasetManifest, store: ObjectStore) -> str:

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Callable
 
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table, load_manifest, rows_in_words
-from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt
+from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt, ShardMissing
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
+from launch.units import count
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.records.configs import newest_config
@@ -31,6 +32,8 @@ def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[st
         tell(f"building dataset {name} from the Python standard library's source …")
         manifest = _build_default(store, name)
     check_dataset(config, manifest)
+    if told := _check_objects(manifest, store, "data.dataset", may_lack=config.data.on_corrupt == "skip"):
+        tell(f"warning: {told}")
     _refuse_what_are_no_tokens(manifest, store, "data.dataset")
     tell(data_line(config, manifest))
     check_held_out(config, store)
@@ -44,6 +47,7 @@ def check_held_out(config: RunConfig, store: ObjectStore) -> None:
     num_samples = manifest.num_samples(config.data.seq_len)
     if problem := config.eval.problem_with(vocab_size=manifest.vocab_size, num_samples=num_samples, config=config):
         raise ConfigError(problem)
+    _check_objects(manifest, store, "eval.dataset", may_lack=False)
     _refuse_what_are_no_tokens(manifest, store, "eval.dataset")
 
 
@@ -65,8 +69,22 @@ def dry_data_line(config: RunConfig, store: ObjectStore) -> str:
         )
         return f"data: dataset {config.data.dataset} is not there yet{built}"
     check_dataset(config, manifest)
+    told = _check_objects(manifest, store, "data.dataset", may_lack=config.data.on_corrupt == "skip")
     _refuse_what_are_no_tokens(manifest, store, "data.dataset")
-    return data_line(config, manifest)
+    return data_line(config, manifest) + (f"; {told}" if told else "")
+
+
+def _check_objects(manifest: DatasetManifest, store: ObjectStore, setting: str, *, may_lack: bool) -> str:
+    """What is lacking, "" for nothing: one listing tells, of however many shards. Raises ShardMissing unless it may be."""
+    from data_pipeline.dataset.inspect import lacking_objects  # costs numpy and tokenizers
+
+    found = lacking_objects(manifest, store)
+    if not found:
+        return ""
+    told = f"{setting}={manifest.name}: {count(len(found), 'object')} of it missing or of another size, the first: {found[0]}"
+    if not may_lack:
+        raise ShardMissing(told)
+    return told
 
 
 def _refuse_what_are_no_tokens(manifest: DatasetManifest, store: ObjectStore, setting: str) -> None:
