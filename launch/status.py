@@ -21,6 +21,7 @@ KEYS = frozenset(
         "tokens",
         "tokens_per_s",
         "skipped_updates",
+        "data",
         "last_committed_step",
         "rejected_checkpoints",
         "live",

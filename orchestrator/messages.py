@@ -51,6 +51,22 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DataUse:
+    """What a worker's data cost it in this attempt; of several workers: sums of bytes, and else what is most."""
+
+    fetched_bytes: int = 0
+    """From the store."""
+    used_bytes: int = 0
+    """Of the tokens that it trained on, and read ahead."""
+    wait_share: float = 0.0
+    """Of the time of the last steps: how much of it training waited for data."""
+    unread_rows: int = 0
+    """Rows of the global batches that could not be read."""
+    repetitive_rows: int = 0
+    """Rows of the global batches that the repetition filter left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Levels:
     """What a worker tells of itself again and again. A new level is a field here, set by the reporter; all others pass it on whole."""
 
@@ -67,6 +83,7 @@ class Levels:
     """Speed over the last steps; 0 after the first, None before it."""
     num_skipped: int = 0
     """Updates that this attempt has skipped because of a spike."""
+    data: DataUse = DataUse()
     told_to_leave: bool = False
     """It got SIGTERM, which agents don't send: its node is about to go, or a person wants the process gone."""
 

@@ -58,9 +58,8 @@ def verify(
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
     `entries` is the commit log. Of a step, `expected_digest` gives the digest of its samples by the plan, in the form of the recorded one
-    (`data_pipeline.dataset.plan.planned_digest`), `expected_tokens` its tokens and `row_tokens` those of a row, which do not count where it
-    was left out; `expected_token_digest` that of its tokens as the dataset has them, "" where they can't be read. With `has_gaps` some
-    tokens have nothing to be learnt from: those at the ends of documents, where these are kept apart.
+    (`data_pipeline.dataset.plan.planned_digest`), `expected_tokens` its tokens, `row_tokens` those of a row, which may be left out, and
+    `expected_token_digest` that of its tokens as the dataset has them, "" where they can't be read. `has_gaps`: labels may be missing.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
     starts = _possible_starts(entries)
@@ -82,8 +81,9 @@ def verify(
     done = [record for step, record in history.items() if step <= num_steps_done]
     num_tokens = sum(expected_tokens(record.step) - row_tokens(record.step) * _num_left_out(record) for record in done)
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    line = _success(_claim(run, num_steps_done, num_steps_planned), num_tokens, num_attempts, count_replays(attempts), done)
-    return Proof(ok=True, line=line + _words_of_tokens(attempts, expected_token_digest), problems=())
+    claim = _claim(run, num_steps_done, num_steps_planned)
+    line = _success(claim, num_tokens, num_attempts, count_replays(attempts), done) + _words_of_tokens(attempts, expected_token_digest)
+    return Proof(ok=True, line=line, problems=())
 
 
 def _refuted(run: str, problems: Sequence[str]) -> Proof:

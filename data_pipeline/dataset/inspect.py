@@ -75,6 +75,16 @@ def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = now
     )
 
 
+def lacking_objects(manifest: DatasetManifest, store: ObjectStore, elsewhere: Elsewhere = nowhere) -> list[str]:
+    """The shards that are missing or of another size, as one listing of each root tells, and digests of pages that are missing."""
+    shards = ShardStore(store, elsewhere)
+    sizes = shards.sizes(manifest.shards)
+    found = [told for ref in manifest.shards if (told := _problem_of_size(ref, sizes.get((ref.root, ref.key)), shards))]
+    if manifest.pages is not None and not any(info.key == manifest.pages.key for info in store.list(manifest.pages.key)):
+        found.append(f"{store.url(manifest.pages.key)}: is missing; {_REBUILD}")
+    return found
+
+
 def odd_beginnings(manifest: DatasetManifest, store: ObjectStore, elsewhere: Elsewhere = nowhere) -> list[str]:
     """What speaks against the first shards being tokens: a look that costs next to nothing. Shards that are missing are passed over."""
     found, shards = [], ShardStore(store, elsewhere)

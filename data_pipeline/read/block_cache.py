@@ -64,8 +64,8 @@ class BlockCache:
         try:
             data = kept(self.directory / (name + BLOCK), make)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._make_room(self.limit_bytes // 2)
+            if _is_full(error):
+                self.halve()
             self._complain(error)
             return made[0] if made else fetch()
         if made:
@@ -92,8 +92,23 @@ class BlockCache:
             self._written = 0
         self._make_room(int(self.limit_bytes * _SHARE_LEFT))
 
+    def halve(self) -> None:
+        """Removes half of what is kept: the disk is full, of whatever."""
+        self._make_room(sum(size for _, size, _ in self._look()) // 2)
+
     def _make_room(self, limit_bytes: int) -> None:
-        """Removes blocks, the least recently used first, until no more than `limit_bytes` are left, and what killed processes left."""
+        """Removes blocks, the least recently used first, until no more than `limit_bytes` are left."""
+        blocks = self._look()
+        total = sum(size for _, size, _ in blocks)
+        for _, size, path in sorted(blocks):
+            if total <= limit_bytes:
+                return
+            with suppress(OSError):
+                os.unlink(path)
+            total -= size
+
+    def _look(self) -> list[tuple[int, int, str]]:
+        """(time of use, bytes, path) of every block. What killed processes left of others is removed."""
         blocks = []
         with suppress(OSError), os.scandir(self.directory) as entries:
             for entry in entries:
@@ -103,13 +118,7 @@ class BlockCache:
                     with suppress(OSError):
                         found = entry.stat()
                         blocks.append((found.st_mtime_ns, found.st_size, entry.path))
-        total = sum(size for _, size, _ in blocks)
-        for _, size, path in sorted(blocks):
-            if total <= limit_bytes:
-                return
-            with suppress(OSError):
-                os.unlink(path)
-            total -= size
+        return blocks
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:
@@ -118,18 +127,36 @@ class BlockCache:
 
 
 def open_cache(directory: Path, *, limit_bytes: int) -> BlockCache:
-    """Raises CacheUnusable where nothing can be written there, or where it is not on a disk of this machine."""
+    """On a full disk blocks make room. Raises CacheUnusable where nothing can be written, or where that is no disk of this machine."""
+    cache = BlockCache(directory=directory, limit_bytes=limit_bytes)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f"probe-{os.getpid()}-{threading.get_ident()}"
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        try:
+            _probe(directory)
+        except OSError as error:
+            if not _is_full(error):
+                raise
+            cache.halve()
+            _probe(directory)
     except OSError as error:
         raise CacheUnusable(f"{directory}: can't keep blocks here ({_words(error)}); free space, or set BRAID_CACHE") from error
     if kind := network_file_system(directory):
         raise CacheUnusable(f"{directory}: is on {kind}, which is no disk of this machine; set BRAID_CACHE to a directory on one")
-    return BlockCache(directory=directory, limit_bytes=limit_bytes)
+    return cache
+
+
+def _probe(directory: Path) -> None:
+    """Raises OSError where nothing can be written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    probe = directory / f"probe-{os.getpid()}-{threading.get_ident()}"
+    try:
+        probe.write_bytes(b"\0")
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _words(error: OSError) -> str:
-    return "no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or type(error).__name__
+    return "no space left" if _is_full(error) else error.strerror or type(error).__name__

@@ -99,7 +99,6 @@ def build_loader(
     """A loader for one of `dp_size` data-parallel ranks, of the datasets of `config.datasets`; `batch_rows` is that of `train`.
 
     `store` is at storage.root, `elsewhere` opens other roots, where registered shards are.
-
     With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
     read again before it has to go: not where a whole epoch of more than the cache lies in between.
     Raises DatasetTooSmall, OrderImpossible, CacheUnusable, or ValueError where `dp_rank` is none of the ranks.

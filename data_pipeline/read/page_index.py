@@ -124,13 +124,22 @@ class MadeIndex:
 
     def _read(self, shard: int) -> bytes:
         ref, path = self._manifest.shards[shard], self._path(shard)
+        made: list[bytes] = []
+
+        def make() -> bytes:
+            made.append(self._made(shard))
+            return made[-1]
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            data = kept(path, lambda: self._made(shard))
+            data = kept(path, make)
             if len(data) != num_pages(ref.size_bytes) * DIGEST_BYTES:  # a power cut spoilt it
                 path.unlink(missing_ok=True)
-                data = kept(path, lambda: self._made(shard))
+                data = kept(path, make)
         except OSError as error:
+            if made:
+                log.warning("%s: can't keep digests here (%s), this process alone has them; free space", path.parent, error.strerror)
+                return made[-1]
             raise CacheUnusable(f"{path.parent}: can't keep digests here ({error.strerror}); free space, or set BRAID_CACHE") from error
         return data
 

@@ -57,6 +57,28 @@ def _flops(config: RunConfig) -> float:
 
 def warnings_of(config: RunConfig) -> list[str]:
     """What can be run, but is hardly meant; one line each."""
+    return [*_warmup_warnings(config), *_cache_warnings(config)]
+
+
+def _cache_warnings(config: RunConfig) -> list[str]:
+    """Of a cache that drops blocks before all of their samples are read."""
+    from data_pipeline.order.blocks import BLOCK_TOKENS  # costs numpy
+
+    data, parallel = config.data, config.parallel
+    if data.shuffle != "blocks" or not config.storage.is_s3:
+        return []
+    groups = -(-min(config.resources.workers_per_node, parallel.world_size) // (parallel.cp * parallel.tp))
+    rows = min(groups, parallel.dp) * config.train.batch_rows // parallel.dp
+    needed = data.shuffle_window * rows * BLOCK_TOKENS * (2 if config.model.vocab_size <= 2**16 else 4)
+    if needed <= data.cache_limit:
+        return []
+    return [
+        f"data.shuffle_window={data.shuffle_window}: that many blocks for each of a node's {count(rows, 'row')} are {human(needed)}B, and "
+        f"data.cache_limit={human(data.cache_limit)}B: blocks will be fetched again and again; lower data.shuffle_window or raise it"
+    ]
+
+
+def _warmup_warnings(config: RunConfig) -> list[str]:
     warmup, num_steps = warmup_steps(config.optimizer, config.tokens_per_step), config.train.num_steps
     if warmup < num_steps:
         return []

@@ -8,6 +8,8 @@ from data_pipeline.paths import HomeUnknown, expanded
 from launch.errors import ConfigError
 
 DEFAULT_ROOT = "~/.braid/store"
+COMMAND_DEADLINE_S = 25.0
+"""How long a command tries one operation: a person waits. Runs have more patience, `storage.deadline_s`."""
 LOOK_DEADLINE_S = 10.0
 """How long a command that only reports tries one operation: a person waits, and nothing is lost by giving up."""
 
@@ -15,7 +17,7 @@ LOOK_DEADLINE_S = 10.0
 def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
     """The store named on the command line. Raises ConfigError."""
     try:
-        return absolute_root(StorageConfig(root=root, endpoint_url=endpoint_url))
+        return absolute_root(StorageConfig(root=root, endpoint_url=endpoint_url, deadline_s=COMMAND_DEADLINE_S))
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -23,6 +25,11 @@ def storage_of(root: str, endpoint_url: str = "") -> StorageConfig:
 def storage_to_look_at(root: str, endpoint_url: str = "") -> StorageConfig:
     """The store for a command that only reports, which gives up early where it does not answer. Raises ConfigError."""
     return dataclasses.replace(storage_of(root, endpoint_url), deadline_s=LOOK_DEADLINE_S)
+
+
+def as_command(storage: StorageConfig) -> StorageConfig:
+    """A run's store, for a command that writes to it."""
+    return dataclasses.replace(storage, deadline_s=min(COMMAND_DEADLINE_S, storage.deadline_s))
 
 
 def absolute_root(storage: StorageConfig) -> StorageConfig:

@@ -69,20 +69,22 @@ def judge_kernels(index: int, wrong: str, took_s: float) -> Check:
     return Check(name=name, level="fail", found=wrong, remedy=remedy)
 
 
-def judge_disk(path: str, free_bytes: int, *, is_usable: bool) -> Check:
-    """`is_usable`: it is a directory that can be written to, or can become one."""
+def judge_disk(
+    path: str, free_bytes: int, *, is_usable: bool, name: str = "disk", variable: str = "BRAID_HOME", network: str = ""
+) -> Check:
+    """`is_usable`: it is a directory that can be written to, or can become one; `network`: the kind of a file system that is no disk."""
     if not is_usable:
-        remedy = "set BRAID_HOME to a directory that can be written to"
-        return Check(name="disk", level="fail", found=f"{path} can't be written to, or is no directory", remedy=remedy)
+        remedy = f"set {variable} to a directory that can be written to"
+        return Check(name=name, level="fail", found=f"{path} can't be written to, or is no directory", remedy=remedy)
+    if network:
+        return Check(
+            name=name, level="fail", found=f"{path} is on {network}", remedy=f"set {variable} to a directory on a disk of this machine"
+        )
     found = f"{human(free_bytes)}B free at {path}"
     if free_bytes >= MIN_DISK_BYTES:
-        return Check(name="disk", level="ok", found=found)
-    return Check(
-        name="disk",
-        level="warn",
-        found=found,
-        remedy=f"free some, or set BRAID_HOME elsewhere: {human(MIN_DISK_BYTES)}B is little for a dataset cache",
-    )
+        return Check(name=name, level="ok", found=found)
+    remedy = f"free some, or set {variable} elsewhere: {human(MIN_DISK_BYTES)}B is little for a dataset cache"
+    return Check(name=name, level="warn", found=found, remedy=remedy)
 
 
 def judge_memory(available_bytes: int) -> Check:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from data_pipeline.config import StorageConfig
+from data_pipeline.read.file_systems import network_file_system
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyExists, ObjectStore, StoreError
 from launch.errors import NotReachable
@@ -42,19 +43,26 @@ DEADLINE_S = 5.0
 """How long one operation on the store is tried: a person waits."""
 
 
-def examine(storage: StorageConfig, *, home: Path, cluster: Callable[[], list[Check]]) -> Iterator[Check]:
-    """Yields every check as soon as it is done. `home` is where braid keeps its files; `cluster` looks at the cluster."""
+def examine(storage: StorageConfig, *, home: Path, cache: Path, cluster: Callable[[], list[Check]]) -> Iterator[Check]:
+    """Yields every check as soon as it is done. `home` is for braid's files, `cache` for blocks of data; `cluster` looks at the cluster."""
     yield judge_python(sys.version_info[:2])
     yield from _packages()
     yield _gpus()
     yield from _kernels()
-    there = _existing(home)
-    yield judge_disk(str(home), shutil.disk_usage(there).free, is_usable=there.is_dir() and os.access(there, os.W_OK | os.X_OK))
+    yield _disk(home)
+    yield _disk(cache, name="cache", variable="BRAID_CACHE", network=network_file_system(cache) if storage.is_s3 else "")
     yield judge_memory(_available_bytes())
     yield from check_store(storage)
     if storage.is_s3:
         yield check_upload_rule(storage)
     yield from cluster()
+
+
+def _disk(path: Path, *, name: str = "disk", variable: str = "BRAID_HOME", network: str = "") -> Check:
+    there = _existing(path)
+    is_usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    free = shutil.disk_usage(there).free
+    return judge_disk(str(path), free, is_usable=is_usable, name=name, variable=variable, network=network)
 
 
 def _packages() -> list[Check]:

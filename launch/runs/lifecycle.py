@@ -1,6 +1,7 @@
 """Starts, stops and resumes runs: the object store says what is to be done, a controller on the cluster does it."""
 
 import collections
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -8,7 +9,7 @@ from contextlib import ExitStack, suppress
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import ObjectStore, StoreError
-from launch.config.storage import storage_hint
+from launch.config.storage import as_command, storage_hint
 from launch.errors import NotOpen, NotReachable, NotStarted, WrongMoment
 from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
@@ -47,7 +48,7 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
     Where no controller can begin, the name is given back.
     Raises RunExists, NotReachable, DataError, StoreError.
     """
-    store = open_store(config.storage)
+    store = open_store(as_command(config.storage))
     refuse_existing(store, config.name)
     try:
         config = settle_start(config, store)
@@ -98,7 +99,12 @@ def resume(storage: StorageConfig, name: str, overrides: Sequence[str], *, addre
             return
         elif can_be_withdrawn(record.state):
             _ask_in_journal(record, terms_of(config, record.version))
-        _start_controller(connection, record.identity, storage, address)
+        _start_controller(connection, record.identity, _as_run(storage, config), address)
+
+
+def _as_run(storage: StorageConfig, config: RunConfig) -> StorageConfig:
+    """The store as a controller is to use it: it has the run's patience, not a command's."""
+    return dataclasses.replace(storage, deadline_s=config.storage.deadline_s)
 
 
 def _go_on(handle: RunHandle, record: RunRecord, tell: Tell) -> None:
@@ -136,7 +142,9 @@ def stop(storage: StorageConfig, name: str, *, now: bool, address: str, tell: Te
             if address and not now:
                 raise NotReachable(f"{error}; if it is gone for good, `braid stop {name} --now{storage_hint(storage)}`") from error
             return _stop_unseen(record, str(error), now=now, tell=tell)
-        handle = connection.find_controller(record.identity, storage) or connection.start_controller(record.identity, storage)
+        handle = connection.find_controller(record.identity, storage) or connection.start_controller(
+            record.identity, _as_run(storage, record.config)
+        )
         _ask_to_stop(handle, record, now=now)
         view = RunView(record, lambda: connection.find_controller(record.identity, storage), tell=tell)
         tell(f"stopping {name} …")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from data_pipeline.config import DATASET
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, rows_in_words
 from data_pipeline.dataset.mixture import exhaustion, load_manifests, problem_with
-from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt
+from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt, ShardMissing
 from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
+from launch.units import count
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.records.configs import newest_config
@@ -47,6 +48,7 @@ def check_held_out(config: RunConfig, store: ObjectStore) -> None:
     num_samples = manifest.num_samples(config.data.seq_len)
     if problem := config.eval.problem_with(vocab_size=manifest.vocab_size, num_samples=num_samples, config=config):
         raise ConfigError(problem)
+    _check_objects(manifest, config, store, "eval.dataset", may_lack=False)
     _refuse_what_are_no_tokens(manifest, config, store, "eval.dataset")
 
 
@@ -62,17 +64,33 @@ def dry_data_lines(config: RunConfig, store: ObjectStore) -> list[str]:
     return _checked(config, manifests, store)
 
 
+def _check_objects(manifest: DatasetManifest, config: RunConfig, store: ObjectStore, setting: str, *, may_lack: bool) -> str:
+    """What is lacking, "" for nothing: one listing tells, of however many shards. Raises ShardMissing unless it may be."""
+    from data_pipeline.dataset.inspect import lacking_objects  # costs numpy and tokenizers
+
+    found = lacking_objects(manifest, store, open_beside(config.storage))
+    if not found:
+        return ""
+    told = f"{setting}={manifest.name}: {count(len(found), 'object')} of it missing or of another size, the first: {found[0]}"
+    if not may_lack:
+        raise ShardMissing(told)
+    return told
+
+
 def _checked(config: RunConfig, manifests: Sequence[DatasetManifest], store: ObjectStore) -> list[str]:
     """How often a run will read each of its datasets, and what of it it never reads. Raises ConfigError, DataError, StoreError."""
-    plan = planned(config, manifests)
+    plan, lacking = planned(config, manifests), []
+    setting = "data.sources" if config.data.sources else "data.dataset"
     for manifest in manifests:
-        _refuse_what_are_no_tokens(manifest, config, store, "data.sources" if config.data.sources else "data.dataset")
+        if told := _check_objects(manifest, config, store, setting, may_lack=config.data.on_corrupt == "skip"):
+            lacking.append(f"warning: {told}")
+        _refuse_what_are_no_tokens(manifest, config, store, setting)
     longest = max(stage.seq_len for stage in config.stages)
     return [
         f"data: {one.tokens:,} tokens are {one.tokens / (manifest.num_samples(longest) * longest):.3g} epochs of {manifest.name}: "
         f"{rows_in_words(manifest, longest)}"
         for manifest, one in zip(manifests, plan.consumed(config.train.num_steps), strict=True)
-    ]
+    ] + lacking
 
 
 def planned(config: RunConfig, manifests: Sequence[DatasetManifest]) -> "Plan":

@@ -205,7 +205,15 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
     """The status of a run that is nothing but weights, with the keys of any other."""
-    nothing: dict[str, Any] = {"num_steps": 0, "tokens": 0, **in_status(None), "tokens_per_s": None, "skipped_updates": None, "restarts": 0}
+    nothing: dict[str, Any] = {
+        "num_steps": 0,
+        "tokens": 0,
+        **in_status(None),
+        "tokens_per_s": None,
+        "skipped_updates": None,
+        "data": None,
+        "restarts": 0,
+    }
     nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "num_workers": 0, "workers": [], "num_incidents": 0, "incidents": []}
     nowhere: dict[str, Any] = {"nodes": [], "spares": None, "strikes": {}, "cordoned": {}, "alerts": []}
     return {

@@ -18,6 +18,7 @@ COLOURS = {
     "queued": "yellow", "starting": "cyan", "running": "green", "recovering": "magenta", "stopping": "yellow",
     "finished": "bold green", "failed": "bold red", "stopped": "yellow",
 }  # fmt: skip
+LEFT_OUT = {"unread_rows": "could not be read", "repetitive_rows": "left out as repetitive"}
 MACHINE_COLOURS = {"ok": "green", "strikes": "yellow", "cordoned": "bold red"}
 CHECKPOINT_COLOURS = {"committed": "", "verified": "green", "damaged": "bold red", "not finite": "bold red"}
 
@@ -29,6 +30,8 @@ def status_view(status: Status) -> RenderableType:
         *(Text(f"! {line}", style="bold red") for line in status["alerts"]),
         progress_line(status),
     ]
+    if status["data"]:
+        parts.append(Text(data_line(status["data"]), style="dim"))
     if status["reason"]:
         parts.append(Text(status["reason"], style="italic"))
     if status["workers"]:
@@ -70,6 +73,14 @@ def _facts(status: Status) -> list[str]:
     if status["skipped_updates"]:
         facts.append(skipped(status))
     return facts
+
+
+def data_line(data: dict[str, Any]) -> str:
+    """What this attempt's data cost, over all workers."""
+    parts = [f"data: {human(data['fetched_bytes'])}B fetched for {human(data['used_bytes'])}B used"]
+    parts.append(f"up to {data['wait_share']:.1%} of the step time waited for")
+    parts += [f"{data[name]:,} rows {why}" for name, why in LEFT_OUT.items() if data[name]]
+    return ", ".join(parts)
 
 
 def skipped(status: Status) -> str:

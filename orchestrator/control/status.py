@@ -12,6 +12,7 @@ from orchestrator.control.cluster import AgentSeen, Observation, WorkerOnNode, l
 from orchestrator.control.observe import next_placement, shortage
 from orchestrator.control.placement import GOOD_STANDING
 from orchestrator.control.state import RunState, Stage
+from orchestrator.control.summary import sum_of
 from orchestrator.messages import WorkerReport
 from orchestrator.records.ledger import StepRecord
 
@@ -50,6 +51,7 @@ def build_status(
         **in_status(lead.metrics if lead else recorded),
         "tokens_per_s": lead.tokens_per_s if lead else None,
         "skipped_updates": max((agent.summary.num_skipped for agent in agents if agent.summary is not None), default=None),
+        "data": codec.to_plain(sum_of([agent.summary.data for agent in agents if agent.summary is not None])) if lead else None,
         "last_committed_step": state.committed_step,
         "rejected_checkpoints": list(state.rejected),
         "live": seen is not None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from orchestrator.control.causes import Cause, classify
-from orchestrator.messages import Ended, Phase, WorkerReport
+from orchestrator.messages import DataUse, Ended, Phase, WorkerReport
 
 PHASES = list(Phase)
 STANDING = attrgetter("phase", "step", "begun", "evaluated")
@@ -16,6 +16,9 @@ SKIPPED = attrgetter("num_skipped")
 PAUSE = attrgetter("last_progress_s")
 SILENCE = attrgetter("silent_s")
 TOLD = attrgetter("told_to_leave")
+DATA = attrgetter("data")
+FETCHED, USED, WAIT = attrgetter("fetched_bytes"), attrgetter("used_bytes"), attrgetter("wait_share")
+UNREAD, REPETITIVE = attrgetter("unread_rows"), attrgetter("repetitive_rows")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,7 @@ class Summary:
     """Those that failed by themselves, by cause."""
     ended: tuple[Ended, ...]
     """How those ended that said so."""
+    data: DataUse
     told_to_leave: bool
     """Some of them got SIGTERM from outside."""
 
@@ -73,7 +77,19 @@ def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
         is_level=is_level,
         failed=_by_cause(filter(failed_by_itself, stopped)) if stopped else (),
         ended=tuple(worker.ended for worker in workers if worker.ended is not None),
+        data=sum_of([*map(DATA, workers)]),
         told_to_leave=any(map(TOLD, workers)),
+    )
+
+
+def sum_of(used: Sequence[DataUse]) -> DataUse:
+    """What the data of several workers cost together."""
+    return DataUse(
+        fetched_bytes=sum(map(FETCHED, used)),
+        used_bytes=sum(map(USED, used)),
+        wait_share=max(map(WAIT, used), default=0.0),
+        unread_rows=max(map(UNREAD, used), default=0),
+        repetitive_rows=max(map(REPETITIVE, used), default=0),
     )
 
 

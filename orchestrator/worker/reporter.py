@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from model.train.metrics import StepMetrics
 from orchestrator.deadlines import BEAT_EVERY_S
-from orchestrator.messages import Beat, Message, Phase, encode
+from orchestrator.messages import Beat, DataUse, Message, Phase, encode
 
 EXIT_ORPHANED = 3
+NO_DATA = DataUse()
 
 
 class Reporter:
@@ -50,13 +51,22 @@ class Reporter:
         """One more batch of held-out text was looked at: a long look is no pause."""
         self._set(replace(self._beat, evaluated=self._beat.evaluated + 1))
 
-    def finished(self, step: int, metrics: StepMetrics, *, tokens_per_s: float) -> None:
-        """A step of training is done, its update applied or skipped. What was last measured on held-out text stays told."""
+    def finished(self, step: int, metrics: StepMetrics, *, tokens_per_s: float, data: DataUse = NO_DATA) -> None:
+        """A step of training is done, its update applied or skipped; `data` has the rows of this step, and bytes so far.
+
+        What was last measured on held-out text stays told.
+        """
         if metrics.eval_loss is None and (before := self._beat.metrics) is not None:
             metrics = replace(metrics, eval_loss=before.eval_loss, eval_bits_per_byte=before.eval_bits_per_byte)
         num_skipped = self._beat.num_skipped + metrics.skipped
+        known = self._beat.data
+        data = replace(
+            data,
+            unread_rows=known.unread_rows + data.unread_rows,
+            repetitive_rows=known.repetitive_rows + data.repetitive_rows,
+        )
         beat = replace(self._beat, phase=Phase.TRAINING, step=step, metrics=metrics, tokens_per_s=tokens_per_s, num_skipped=num_skipped)
-        self._set(beat)
+        self._set(replace(beat, data=data))
 
     def told_to_leave(self) -> None:
         """From the next beat on the reporter says so. Only sets a flag, so that a signal's handler may call it."""

@@ -22,7 +22,7 @@ from model.train.spikes import SpikeGuard
 from model.train.step import train_step
 from orchestrator.config import RunConfig
 from orchestrator.errors import Diverged
-from orchestrator.messages import Ended, Outcome, Phase
+from orchestrator.messages import DataUse, Ended, Outcome, Phase
 from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.checkpoint import Checkpointer
 from orchestrator.worker.evaluation import Evaluation
@@ -37,16 +37,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Tokens per second over the last steps."""
+    """Tokens per second over the last steps, and how long these waited for data."""
 
     ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=20))
     """When steps ended, and with how many tokens the run had been trained by then."""
+    waits_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    """Of the step that ends with each; the first is not counted, since its beginning is not known."""
 
     def after_step(self, now_s: float, num_tokens: int) -> float:
         """0 after the first step, whose time is the kernels' compilation."""
         self.ends.append((now_s, num_tokens))
         (first_s, first), (last_s, last) = self.ends[0], self.ends[-1]
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """Of the time between the first and the last of these ends."""
+        elapsed_s = self.ends[-1][0] - self.ends[0][0] if self.ends else 0.0
+        return min(1.0, (sum(self.waits_s) - self.waits_s[0]) / elapsed_s) if elapsed_s else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +89,12 @@ class Trainer:
         health = Health(self.config.recovery, self.config.optimizer)
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
-            batch = self.loader.batch(step)
+            batch = self._batch(step)
             self.reporter.began(step)
             metrics, (num_stops, *parts) = self._train(step, batch)
             if self.evaluation is not None and self.evaluation.is_due(step):
                 metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches, looked_at=self.reporter.evaluated)
-            self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics))
+            self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics, parts))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             self._check(health, step, metrics, is_last=is_last)
             is_due |= must_stop or is_last or step % self.config.checkpoint.every_steps == 0
@@ -99,6 +107,12 @@ class Trainer:
                 break
         self._finish()
         return Ended(outcome=outcome, step=step)
+
+    def _batch(self, step: int) -> TokenBatch:
+        asked_s = time.monotonic()
+        batch = self.loader.batch(step)
+        self.throughput.waits_s.append(time.monotonic() - asked_s)
+        return batch
 
     def _train(self, step: int, batch: TokenBatch) -> tuple[StepMetrics, list[float]]:
         """What the step measured, and what the ranks' votes sum up to."""
@@ -141,10 +155,18 @@ class Trainer:
             device=self.world.device,
         )
 
-    def _report(self, step: int, metrics: StepMetrics) -> float:
+    def _report(self, step: int, metrics: StepMetrics, parts: Sequence[float]) -> float:
         """Tells the agent that the step is done, and returns tokens per second."""
         tokens_per_s = self.throughput.after_step(time.monotonic(), self.config.tokens_until(step))
-        self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s)
+        traffic, (unread, repetitive) = self.loader.traffic, parts[-3:-1]
+        data = DataUse(
+            fetched_bytes=traffic.fetched,
+            used_bytes=traffic.used,
+            wait_share=self.throughput.wait_share,
+            unread_rows=int(unread),
+            repetitive_rows=int(repetitive),
+        )
+        self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s, data=data)
         return tokens_per_s
 
     def _record(self, step: int, metrics: StepMetrics, parts: Sequence[float], *, tokens_per_s: float) -> None:

@@ -122,7 +122,7 @@ def put_checkpoint(root: Path, config: RunConfig, *, attempt: int, step: int) ->
 
 
 def put_dataset(root: Path, vocab_size: int = 4096) -> DatasetManifest:
-    """The manifest of a dataset under the default name; its shard is not there."""
+    """A dataset under the default name, whose shard holds nothing but eos and is not what its digest says."""
     shard = ShardRef(key="datasets/python-stdlib/shards/0.bin", num_tokens=100_000, size_bytes=200_000, sha256="0" * 64)
     manifest = DatasetManifest(
         name="python-stdlib",
@@ -132,6 +132,7 @@ def put_dataset(root: Path, vocab_size: int = 4096) -> DatasetManifest:
         tokenizer_key="datasets/python-stdlib/t.json",
         shards=(shard,),
     )
+    store_at(root).put(shard.key, bytes(shard.size_bytes))
     store_at(root).put(manifest_key(manifest.name), manifest_to_json(manifest))
     return manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -239,6 +240,60 @@ def test_a_disk_that_takes_nothing_more_costs_a_warning(tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING):
         assert [cache.fetched("a", lambda: b"data") for _ in range(2)] == [b"data"] * 2
     assert caplog.text.count("blocks can't be kept here (Not a directory), every one is fetched anew; free space") == 1
+
+
+def fill_disk(directory: Path, size_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the directory takes no file once its files have so many bytes."""
+
+    def refuse_if_full(path: Path) -> None:
+        if sum(other.stat().st_size for other in directory.iterdir()) > size_bytes:
+            path.unlink(missing_ok=True)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def rename(path: Path, target: Path) -> None:
+        refuse_if_full(path)
+        os.rename(path, target)
+
+    def write_bytes(path: Path, data: bytes) -> None:
+        refuse_if_full(path)
+        with path.open("wb") as file:
+            file.write(data)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+
+
+def test_on_a_full_disk_blocks_make_room_long_before_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    cache = open_cache(tmp_path, limit_bytes=10**9)
+    fill_disk(tmp_path, 10_500, monkeypatch)
+    for number in range(40):
+        assert cache.fetched(f"{number}", lambda: bytes(1000)) == bytes(1000)
+        if (tmp_path / f"{number}.block").exists():
+            os.utime(tmp_path / f"{number}.block", (number, number))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert 5 <= len(left) <= 10
+    assert "38.block" in left
+    assert "0.block" not in left
+    assert caplog.text.count("blocks can't be kept here (no space left), every one is fetched anew; free space") == 1
+
+    fill_disk(tmp_path, sum(path.stat().st_size for path in tmp_path.iterdir()) - 1, monkeypatch)
+    assert open_cache(tmp_path, limit_bytes=10**9).directory == tmp_path, "at a worker's start too"
+    fill_disk(tmp_path, -1, monkeypatch)
+    with pytest.raises(CacheUnusable, match=r"can't keep blocks here \(no space left\); free space, or set BRAID_CACHE$"):
+        open_cache(tmp_path, limit_bytes=10**9)
+
+
+def test_digests_of_an_earlier_dataset_are_used_where_a_full_disk_does_not_keep_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    store = MemoryStore()
+    reader = reader_of(store, put_dataset(store, TOKENS, is_paged=False), tmp_path, None)
+    fill_disk(tmp_path, -1, monkeypatch)
+    assert reader.read(WHOLE, range(4)) == shard_of(store)
+    assert "can't keep digests here (No space left on device), this process alone has them" in caplog.text
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_cache_that_cant_be_is_refused_at_the_start(tmp_path: Path):

@@ -81,7 +81,7 @@ def test_a_store_that_does_not_answer_is_given_up_early_and_asked_once(monkeypat
 
 def test_the_whole_examination_names_every_part(tmp_path: Path) -> None:
     cluster = Check(name="cluster", level="ok", found="none")
-    checks = list(examine(storage_of(str(tmp_path)), home=tmp_path / "not" / "there", cluster=lambda: [cluster]))
+    checks = list(examine(storage_of(str(tmp_path)), home=tmp_path / "not" / "there", cache=tmp_path / "cache", cluster=lambda: [cluster]))
     assert {"python", "torch", "ray", "gpus", "disk", "memory", "create-if-absent", "clock", "cluster"} <= set(levels(checks))
 
 
@@ -110,6 +110,19 @@ def test_where_there_is_no_cluster_there_is_no_memory_monitor(tmp_path: Path, mo
 @pytest.mark.parametrize("below", ["", "home"])
 def test_a_home_that_can_not_be_one_fails(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    found = examine(storage_of(str(tmp_path)), home=tmp_path / "file" / below, cluster=list)
+    found = examine(storage_of(str(tmp_path)), home=tmp_path / "file" / below, cache=tmp_path / "file" / below, cluster=list)
     disk = next(check for check in found if check.name == "disk")
     assert (disk.level, disk.remedy) == ("fail", "set BRAID_HOME to a directory that can be written to")
+
+
+@pytest.mark.parametrize(("kind", "level"), [("nfs4", "fail"), ("", "ok")])
+def test_the_disk_of_the_cache_is_looked_at_where_it_lies(kind: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.machine.doctor.network_file_system", lambda path: kind)
+    monkeypatch.setattr("launch.machine.checks.MIN_DISK_BYTES", 1)
+    monkeypatch.setattr("launch.machine.doctor.check_store", lambda storage: [])
+    monkeypatch.setattr("launch.machine.doctor.check_upload_rule", lambda storage: Check(name="upload rule", level="ok", found=""))
+    found = examine(storage_of("s3://bucket/x"), home=tmp_path, cache=tmp_path / "cache", cluster=list)
+    cache = next(check for check in found if check.name == "cache")
+    assert cache.level == level
+    assert str(tmp_path / "cache") in cache.found
+    assert (f"is on {kind}" in cache.found, "set BRAID_CACHE" in cache.remedy) == (bool(kind), bool(kind))

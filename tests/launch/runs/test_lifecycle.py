@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.config import StorageConfig
+from launch.config.storage import storage_of
 from launch.errors import NotReachable, NotStarted
 from launch.runs import lifecycle
 from launch.runs.record import read_run, run_names, run_store_of
@@ -68,6 +69,7 @@ class FakeCluster:
     def __init__(self, controller: LeavingController | Controller | None) -> None:
         self.controller = controller
         self.num_started = 0
+        self.patience_s = 0.0
         self.failure: NotReachable | None = None
 
     def find_controller(self, run: RunIdentity, storage: StorageConfig) -> LeavingController | Controller | None:
@@ -77,6 +79,7 @@ class FakeCluster:
         if self.failure is not None:
             raise self.failure
         self.num_started += 1
+        self.patience_s = storage.deadline_s
         return Controller()
 
     def wait_until_controller_is_gone(self, run: RunIdentity, storage: StorageConfig) -> None:
@@ -346,3 +349,10 @@ def test_a_run_that_has_stopped_goes_on_in_its_journal(tmp_path: Path, monkeypat
     resume(config)
     assert isinstance(events_of(tmp_path)[-1], ResumeRequested)
     assert cluster.num_started == 1
+
+
+def test_a_controller_has_the_runs_patience_with_the_store_and_not_a_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_run(tmp_path, STOPPED, "storage.deadline_s=90")
+    cluster = connect_to(None, monkeypatch)
+    lifecycle.resume(storage_of(str(tmp_path)), "first", (), address="", tell=lambda line: None)
+    assert cluster.patience_s == 90

@@ -12,7 +12,7 @@ from model.train.metrics import StepMetrics
 from orchestrator.control.cluster import AgentSeen, Observation
 from orchestrator.control.status import build_status
 from orchestrator.control.summary import summarise
-from orchestrator.messages import AgentReport, Outcome, WorkerReport
+from orchestrator.messages import AgentReport, DataUse, Outcome, WorkerReport
 from tests.launch.stored_runs import RUNNING, status_of, stored_run
 from tests.orchestrator.control.stories import ended, gone
 
@@ -87,6 +87,27 @@ def test_skipped_updates_are_told_while_a_run_goes_on(tmp_path: Path) -> None:
     assert "41 updates skipped" in text_of(status_view(status))
     assert status_line(status).endswith("step 60/200, loss 2.0000, 41 updates skipped")
     assert "skipped" not in status_line(status | {"skipped_updates": 0}) + status_line(status | {"skipped_updates": None})
+
+
+def test_what_the_data_of_all_workers_cost_is_told(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    metrics = StepMetrics(loss=2.0, grad_norm=1.0, tokens=1024)
+    used = [
+        DataUse(fetched_bytes=6 * 10**8, used_bytes=55 * 10**7, wait_share=share, unread_rows=3, repetitive_rows=1200)
+        for share in (0.002, 0.034)
+    ]
+    agents = []
+    for rank, data in enumerate(used):
+        workers = (WorkerReport(rank=rank, pid=rank, step=60, metrics=metrics, data=data),)
+        agents.append(
+            AgentSeen(node="ab"[rank], report=AgentReport(node="ab"[rank], attempt=1, workers=workers), summary=summarise(workers))
+        )
+    seen = Observation(at_s=9.0, nodes=(), agents=tuple(agents))
+    status = build_status("first", config, read_run(config.storage, "first").state, seen, 10.0)
+
+    told = "data: 1.2 GB fetched for 1.1 GB used, up to 3.4% of the step time waited for, 3 rows could not be read, 1,200 rows left out"
+    assert told in " ".join(text_of(status_view(status)).split())
+    assert "data:" not in text_of(status_view(status_of(tmp_path))), "the store alone knows nothing of it"
 
 
 def test_incidents_fit_a_narrow_terminal() -> None:

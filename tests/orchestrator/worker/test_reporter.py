@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 from model.train.metrics import StepMetrics
-from orchestrator.messages import Beat, Committed, Ended, Message, Outcome, Phase, decode
+from orchestrator.messages import Beat, Committed, DataUse, Ended, Message, Outcome, Phase, decode
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter
 
 NEVER_S = 1e6
@@ -65,6 +65,20 @@ def test_skipped_updates_are_counted():
     *_, last = heard(reading, 1)
     assert isinstance(last, Beat)
     assert (last.phase, last.num_skipped) == (Phase.SAVING, 2)
+
+
+def test_rows_that_were_left_out_are_counted_and_bytes_are_told_as_they_stand():
+    reporter, reading = open_reporter()
+    heard(reading, 1)
+
+    for step, unread in ((7, 2), (8, 0), (9, 1)):
+        data = DataUse(fetched_bytes=step * 100, used_bytes=step * 90, unread_rows=unread, repetitive_rows=1)
+        reporter.finished(step, METRICS, tokens_per_s=100.0, data=data)
+    reporter.close()
+
+    *_, last = heard(reading, 1)
+    assert isinstance(last, Beat)
+    assert last.data == DataUse(fetched_bytes=900, used_bytes=810, unread_rows=3, repetitive_rows=3)
 
 
 def test_a_message_comes_after_the_step_that_it_is_about():

@@ -8,7 +8,7 @@ import pytest
 from data_pipeline.store.local import LocalStore
 from orchestrator import codec
 from orchestrator.config import RunConfig
-from orchestrator.messages import Outcome
+from orchestrator.messages import Beat, Outcome
 from orchestrator.records.ledger import read_ledger
 from tests.orchestrator.worker.tiny_run import SEQ_LEN, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
 
@@ -36,6 +36,10 @@ def test_a_run_that_skips_says_what_it_did_not_train_on_the_same_under_each_layo
         attempt = run_attempt(config, 1, tmp_path / name)
         assert attempt.ended.outcome is Outcome.FINISHED
         found.append(unread_by_step(config))
+        told = attempt.workers[0].last(Beat).data
+        assert told.unread_rows == sum(found[-1].values())
+        assert told.fetched_bytes > told.used_bytes > 0
+        assert 0 <= told.wait_share <= 1
         assert (
             attempt.log.count("noise/1.bin: is in the manifest but not in the store; rows of this shard that can't be read are skipped")
             == 1

@@ -19,8 +19,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, manifest_k
 from data_pipeline.dataset.mixture import load_manifests
 from data_pipeline.dataset.plan import plan_of, planned_digest
 from data_pipeline.read.row_hash import token_digests
-from data_pipeline.store.local import LocalStore
-from data_pipeline.store.open import open_beside
+from data_pipeline.store.open import open_beside, open_store
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
 from model.optim.config import OptimizerConfig
@@ -77,7 +76,7 @@ def write_dataset(store: ObjectStore) -> None:
 
 def create_run(config: RunConfig) -> ObjectStore:
     """A store with the dataset and the run's configuration in it; returns the run's part."""
-    store = LocalStore(Path(config.storage.root))
+    store = open_store(config.storage)
     write_dataset(store)
     run_store = run_store_of(config)
     run_store.create("config/0001.json", codec.to_json(config))
@@ -85,12 +84,12 @@ def create_run(config: RunConfig) -> ObjectStore:
 
 
 def run_store_of(config: RunConfig) -> ObjectStore:
-    return with_prefix(LocalStore(Path(config.storage.root)), f"runs/{config.name}/")
+    return with_prefix(open_store(config.storage), f"runs/{config.name}/")
 
 
 def proof_on(config: RunConfig) -> Proof:
     """What `braid verify --data` says."""
-    manifests = load_manifests(LocalStore(Path(config.storage.root)), config.data)
+    manifests = load_manifests(open_store(config.storage), config.data)
     plan = plan_of(manifests, config.data, batch_rows=BATCH_ROWS)
 
     def expected_digest(step: int, recorded: str) -> str:
@@ -99,7 +98,7 @@ def proof_on(config: RunConfig) -> Proof:
     run_store = run_store_of(config)
     records = read_ledger(run_store)
     steps = {record.step for its_records in records.values() for record in its_records}
-    store = LocalStore(Path(config.storage.root))
+    store = open_store(config.storage)
     digests = token_digests(
         steps, manifests=manifests, config=config.data, batch_rows=BATCH_ROWS, store=store, elsewhere=open_beside(config.storage)
     )

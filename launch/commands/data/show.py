@@ -1,0 +1,50 @@
+"""`braid data show`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from launch.commands.options import AsJson, Endpoint, RunName, Storage
+from launch.commands.terminal import tell
+from launch.config.storage import DEFAULT_ROOT, storage_to_look_at
+from launch.runs.record import read_run
+from launch.show.answer_json import answer_json
+
+BEGINNING = 160
+"""Characters."""
+
+
+def show(
+    run: RunName,
+    step: Annotated[int, typer.Option("--step", min=1, help="Which step.")],
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", min=0, help="Only the rows of this rank, by the run's present layout; ranks along cp and tp share."),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="All of each row's text, not its beginning.")] = False,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_ROOT,
+    endpoint_url: Endpoint = "",
+) -> None:
+    """What a run read at a step, decoded, and where it lies; exit status 1 where some of it can't be read. Needs no cluster."""
+    from launch.runs.rows import rows_of_step
+
+    found = rows_of_step(read_run(storage_to_look_at(storage, endpoint_url), run), step, rank)
+    if not found.was_trained:
+        tell(f"{run}: has not trained on step {step} yet; this is what would be read")
+    if as_json:
+        numbered = [{"row": number} | asdict(row) for number, row in enumerate(found.rows, start=found.first_row)]
+        typer.echo(answer_json({"run": run, "step": step, "was_trained": found.was_trained, "rows": numbered}, indent=1))
+    else:
+        for number, row in enumerate(found.rows, start=found.first_row):
+            typer.echo(
+                f"row {number}: {row.dataset}, epoch {row.epoch}, sample {row.sample:,}, {row.shard} "
+                f"tokens {row.first_token:,} to {row.end_token:,}, {len(row.documents)} document{'s' * (len(row.documents) != 1)}"
+            )
+            for text in row.documents if full else row.documents[:1]:
+                typer.echo(f"    {text!r}" if full else f"    {text[:BEGINNING]!r}")
+    for problem in dict.fromkeys(row.problem for row in found.rows if row.problem):
+        tell(f"braid: {problem}")
+    if any(row.problem for row in found.rows):
+        raise typer.Exit(1)
