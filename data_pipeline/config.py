@@ -145,7 +145,7 @@ class DataConfig:
     """`full`: any sample may follow any. `blocks`: each row reads whole blocks of about a million tokens, some of them at a time, which is
     what makes a corpus that no node can keep readable from S3."""
     shuffle_window: int = field(default=SHUFFLE_WINDOW, metadata={"omit_default": True})
-    """Blocks among which the samples of a row are shuffled, for `shuffle=blocks`; a node keeps so many for each of its rows."""
+    """Blocks among which the samples of a row are shuffled, for `shuffle=blocks`; a node keeps so many for each row and dataset."""
     document_masking: bool = False
     """Whether the documents of a row are kept apart: none sees another, in attention, recurrent state or positions,
     and the last token of one is not asked for the first of the next."""
