@@ -12,7 +12,7 @@ from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.plan import Plan
 from data_pipeline.order.samples import rows_of_rank
-from data_pipeline.read.ahead import Ahead, Wanted
+from data_pipeline.read.ahead import Ahead, Wanted, blocks_ahead
 from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.block_cache import BlockCache, open_cache
 from data_pipeline.read.page_index import open_index
@@ -104,6 +104,7 @@ def build_loader(
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
     shards = ShardStore(store, elsewhere)
     readers = _readers(manifests, plan, shards, cache_dir, cache, traffic)
+    wanted_at = partial(_wanted_at, plan, readers, dp_rank, dp_size)
     return Loader(
         plan=plan,
         manifests=tuple(manifests),
@@ -113,7 +114,7 @@ def build_loader(
         dp_size=dp_size,
         traffic=traffic,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
-        ahead=Ahead(wanted_at=partial(_wanted_at, plan, readers, dp_rank, dp_size)) if cache is not None else None,
+        ahead=Ahead(wanted_at=wanted_at, num_blocks=blocks_ahead(cache.limit_bytes)) if cache is not None else None,
     )
 
 
