@@ -1,6 +1,6 @@
-"""The delta rule's and data streaming's benchmarks, which run anywhere: `make bench`. The others are commands of their own."""
+"""The benchmarks of the delta rule, the order of samples and data streaming, which run anywhere: `make bench`. Others are commands."""
 
-from bench import data, gdn
+from bench import data, gdn, plan
 
-for benchmark in (gdn, data):
+for benchmark in (gdn, plan, data):
     benchmark.main()

@@ -10,6 +10,7 @@ MAX_NAME_LENGTH = 100
 SHUFFLE_WINDOW = 32
 DATASET = "python-stdlib"
 LARGEST_RATIO = 1e9
+MOST_EPOCHS = 10**6
 CACHE_LIMIT = 100 * 10**9
 SMALLEST_CACHE = 10**8
 MOST_BLOCKS = 2**16
@@ -87,15 +88,16 @@ class SourceConfig:
     dataset: str
     """Name of a dataset under the storage root."""
     ratio: float = 1.0
-    """Its part of the rows, in any unit: 8 beside 2 is as 0.8 beside 0.2."""
+    """Its part of the rows, in any unit: 8 beside 2 is as 0.8 beside 0.2. Exact to one row of a window of 64 largest batches."""
     max_epochs: int | None = None
-    """How many epochs are read of it at most; the others take its part then."""
+    """How many epochs are read of it at most; the others take its part then. With `shuffle=full` a phase of another seq_len begins
+    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on where it was."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.sources.dataset")
         _check_ratio(f"data.sources: {self.dataset}: ratio", self.ratio)
-        if self.max_epochs is not None and self.max_epochs < 1:
-            raise ValueError(f"data.sources: {self.dataset}: max_epochs={self.max_epochs}: use 1 or more, or a ratio of 0")
+        if self.max_epochs is not None and not 1 <= self.max_epochs <= MOST_EPOCHS:
+            raise ValueError(f"data.sources: {self.dataset}: max_epochs={self.max_epochs}: use 1 to {MOST_EPOCHS}, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +147,7 @@ class DataConfig:
     """`full`: any sample may follow any. `blocks`: each row reads whole blocks of about a million tokens, some of them at a time, which is
     what makes a corpus that no node can keep readable from S3."""
     shuffle_window: int = field(default=SHUFFLE_WINDOW, metadata={"omit_default": True})
-    """Blocks among which the samples of a row are shuffled, for `shuffle=blocks`; a node keeps so many for each of its rows."""
+    """Blocks among which the samples of a row are shuffled, for `shuffle=blocks`; a node keeps so many for each row and dataset."""
     document_masking: bool = False
     """Whether the documents of a row are kept apart: none sees another, in attention, recurrent state or positions,
     and the last token of one is not asked for the first of the next."""

@@ -230,6 +230,8 @@ class RunConfig:
             )
 
     def _check_stages(self) -> None:
+        if self.eval.dataset and self.train.batch_rows % (rows := self.parallel.dp * self.train.micro_rows):
+            raise ValueError(f"train.batch_rows={self.train.batch_rows}: eval.dataset is read in such batches; use a multiple of {rows}")
         for number, stage in enumerate(self.stages, start=1):
             here = f"data.phases: phase {number}: batch_rows" if self.data.phases else "train.batch_rows"
             rows_at_once = self.parallel.dp * stage.micro_rows
@@ -277,6 +279,7 @@ def training_digest(config: RunConfig) -> str:
 
     Nor what becomes of rows that can't be read: a run that met one may go on without it, and its ledger says so.
     """
-    data = replace(config.data, cache_limit=CACHE_LIMIT, on_corrupt="fail")
+    phases = tuple(replace(phase, micro_rows=None) for phase in config.data.phases)
+    data = replace(config.data, phases=phases, cache_limit=CACHE_LIMIT, on_corrupt="fail")
     decisive = (config.model, data, config.optimizer, config.start, config.train.batch_rows, config.train.seed)
     return codec.digest((*decisive, LABELS_WITHIN) if config.data.document_masking else decisive)

@@ -81,9 +81,8 @@ def verify(
     done = [record for step, record in history.items() if step <= num_steps_done]
     num_tokens = sum(expected_tokens(record.step) - row_tokens(record.step) * _num_left_out(record) for record in done)
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    claim = _claim(run, num_steps_done, num_steps_planned)
-    line = _success(claim, num_tokens, num_attempts, count_replays(attempts), done) + _words_of_tokens(attempts, expected_token_digest)
-    return Proof(ok=True, line=line, problems=())
+    line = _success(_claim(run, num_steps_done, num_steps_planned), num_tokens, num_attempts, count_replays(attempts), done)
+    return Proof(ok=True, line=line + _words_of_tokens(attempts, expected_token_digest), problems=())
 
 
 def _refuted(run: str, problems: Sequence[str]) -> Proof:

@@ -40,5 +40,10 @@ def exhaustion(plan: "Plan", num_steps: int) -> str:
         return ""
     return (
         f"train.num_steps={num_steps}: at step {plan.exhausted_at} every source of data.sources has reached its max_epochs; "
-        f"use {plan.exhausted_at - 1} or less, add data, or raise max_epochs"
+        f"use {plan.exhausted_at - 1} or less, add data, or raise max_epochs{_hint(plan)}"
     )
+
+
+def _hint(plan: "Plan") -> str:
+    is_cut = plan.order.shuffle == "full" and len({phase.seq_len for phase in plan.phases}) > 1
+    return " (with data.shuffle=full another seq_len begins another epoch; data.shuffle=blocks goes on where it was)" if is_cut else ""

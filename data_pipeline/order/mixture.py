@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_pipeline.order.permutation import mix
 from data_pipeline.order.vectors import Ints, mix_many, permute_many
 
-Counts = NDArray[np.int32]
+Counts = NDArray[np.int64]
 """For each lane and source."""
 
 
@@ -53,7 +53,7 @@ class Segment:
     key: int
     bounds: Ints
     """For each source, the sum of the quotas before its own; then L * Q."""
-    extras: Counts
+    extras: NDArray[np.int32]
     """For each residue's number and source, how many turns more than its bounds rounded down give it had for the residues before."""
     base: Counts
     """How many each lane read of each source before this segment, less its residue's `extras`."""
@@ -83,7 +83,7 @@ class Segment:
     def counts_after(self, num_windows: int) -> Counts:
         """How many each lane has read of each source after so many windows of this segment."""
         lanes, sources = np.arange(self.lanes)[:, None], np.arange(len(self.bounds) - 1)[None, :]
-        return self._read(sources, lanes, np.int64(num_windows)).astype(np.int32)
+        return self._read(sources, lanes, np.int64(num_windows)).astype(np.int64)
 
     def _read(self, sources: Ints, lanes: Ints, windows: Ints | np.int64) -> Ints:
         """How many lanes have read of sources after so many windows."""

@@ -111,7 +111,7 @@ class Rules:
 def course_of(phases: Sequence[Phase], rules: Rules) -> Course:
     """The segments of a run, each from its own first position to the next one's."""
     found: list[Stretch] = []
-    counts, firsts = np.zeros((rules.lanes, len(rules.max_epochs)), np.int32), [0] * len(rules.max_epochs)
+    counts, firsts = np.zeros((rules.lanes, len(rules.max_epochs)), np.int64), [0] * len(rules.max_epochs)
     start, seq_len = 0, phases[0].seq_len
     for new_len, ratios, end in _mixtures(phases):
         if new_len != seq_len:

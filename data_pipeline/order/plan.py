@@ -275,7 +275,8 @@ def _check_phase(phase: Phase, name: str, order: Order, sources: Sequence[Source
     for source, ratio, quota in zip(sources, phase.ratios, quotas, strict=True):
         if ratio and not quota:
             raise ValueError(
-                f"{name}: source {source.name} would get none of the {slots} rows of a window; raise its ratio or the window's turns"
+                f"{name}: source {source.name} would get none of the {slots} rows of a window; "
+                "raise its ratio, leave it out, or use a larger batch"
             )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from data_pipeline.order.blocks import BLOCK_TOKENS
 from data_pipeline.read.page_reader import Block, PageReader
 
 Wanted = tuple[PageReader, Block]
@@ -11,17 +12,23 @@ Wanted = tuple[PageReader, Block]
 NUM_READS = 16
 """Reads in flight."""
 NUM_BLOCKS = 64
-"""Blocks that are fetched before they are needed."""
+"""Blocks that are fetched before they are needed, where the cache has room for them."""
 NUM_STEPS = 256
 """Steps that are looked at."""
+
+
+def blocks_ahead(limit_bytes: int) -> int:
+    """For a cache of so many bytes, which eight processes share: what one fetches ahead must not push out what another needs before."""
+    return max(1, min(NUM_BLOCKS, limit_bytes // 8 // (4 * BLOCK_TOKENS)))
 
 
 class Ahead:
     """For one consumer, whose steps mostly follow each other. What goes wrong shows when the batch reads the block itself."""
 
-    def __init__(self, *, wanted_at: Callable[[int], Iterable[Wanted]]) -> None:
-        """`wanted_at` tells what a step reads: nothing behind the end of the data."""
+    def __init__(self, *, wanted_at: Callable[[int], Iterable[Wanted]], num_blocks: int = NUM_BLOCKS) -> None:
+        """`wanted_at` tells what a step reads: nothing behind the end of the data. Steps that need `num_blocks` blocks are enough."""
         self._wanted_at = wanted_at
+        self._num_blocks = num_blocks
         self._executor = ThreadPoolExecutor(NUM_READS, thread_name_prefix="data-block")
         self._fetching: dict[Wanted, Future[bytes]] = {}
         self._needed_at: dict[Wanted, int] = {}
@@ -35,7 +42,7 @@ class Ahead:
             self._looked_to = step
         self._needed_at = {wanted: last for wanted, last in self._needed_at.items() if last >= step}
         self._fetching = {wanted: fetching for wanted, fetching in self._fetching.items() if not fetching.done()}
-        while self._looked_to < step + NUM_STEPS and len(self._needed_at) < NUM_BLOCKS:
+        while self._looked_to < step + NUM_STEPS and len(self._needed_at) < self._num_blocks:
             for wanted in self._wanted_at(self._looked_to):
                 pages, block = wanted
                 if wanted not in self._needed_at and wanted not in self._fetching and not pages.has(block):

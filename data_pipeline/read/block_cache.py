@@ -1,7 +1,8 @@
 """A cache of blocks on the local disk, shared by the processes of a node and bounded in bytes.
 
 Nothing in it is trusted: who reads a block checks its pages. So a file that a power cut or a disk has spoilt costs a fetch, and nothing is
-synced. The least recently used blocks go first; a process that has one open reads on.
+synced. The least recently used blocks go first; a process that has one open reads on. The bound may be passed by the blocks that are being
+written: one for each read in flight.
 """
 
 import errno

@@ -12,7 +12,7 @@ from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.plan import Plan
 from data_pipeline.order.samples import rows_of_rank
-from data_pipeline.read.ahead import Ahead, Wanted
+from data_pipeline.read.ahead import Ahead, Wanted, blocks_ahead
 from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.block_cache import open_cache
 from data_pipeline.read.page_index import open_index
@@ -106,13 +106,13 @@ def build_loader(
     if not 0 <= dp_rank < dp_size:
         raise ValueError(f"dp_rank={dp_rank}: not one of {dp_size} ranks")
     plan, traffic = plan_of(manifests, config, batch_rows=batch_rows), Traffic()
-    is_near_itself = config.shuffle == "blocks" or 2 * sum(one.size_bytes for one in manifests) <= config.cache_limit
-    cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
+    cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and _is_near_itself(manifests, config) else None
     shards = ShardStore(store, elsewhere)
     pages = [
         PageReader(manifest=one, shards=shards, index=open_index(one, shards, cache_dir), cache=cache, traffic=traffic) for one in manifests
     ]
     readers = _readers(plan, pages, skips_corrupt=config.on_corrupt == "skip")
+    wanted_at = partial(_wanted_at, plan, readers, dp_rank, dp_size)
     return Loader(
         plan=plan,
         manifests=tuple(manifests),
@@ -122,8 +122,13 @@ def build_loader(
         dp_size=dp_size,
         traffic=traffic,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
-        ahead=Ahead(wanted_at=partial(_wanted_at, plan, readers, dp_rank, dp_size)) if cache is not None else None,
+        ahead=Ahead(wanted_at=wanted_at, num_blocks=blocks_ahead(cache.limit_bytes)) if cache is not None else None,
     )
+
+
+def _is_near_itself(manifests: Sequence[DatasetManifest], config: DataConfig) -> bool:
+    """Whether what is read of a block is read before the block has to go."""
+    return config.shuffle == "blocks" or 2 * sum(one.size_bytes for one in manifests) <= config.cache_limit
 
 
 def _wanted_at(plan: Plan, readers: Readers, dp_rank: int, dp_size: int, step: int) -> Iterator[Wanted]:

@@ -69,7 +69,7 @@ def _cache_warnings(config: RunConfig) -> list[str]:
         return []
     groups = -(-min(config.resources.workers_per_node, parallel.world_size) // (parallel.cp * parallel.tp))
     rows = min(groups, parallel.dp) * config.train.batch_rows // parallel.dp
-    needed = data.shuffle_window * rows * BLOCK_TOKENS * (2 if config.model.vocab_size <= 2**16 else 4)
+    needed = len(data.datasets) * data.shuffle_window * rows * BLOCK_TOKENS * (2 if config.model.vocab_size <= 2**16 else 4)
     if needed <= data.cache_limit:
         return []
     return [

@@ -42,5 +42,6 @@ def _decisive_key(before: RunConfig, after: RunConfig) -> str:
         names = ("batch_rows", "seed") if section == "train" else tuple(field.name for field in fields(old))
         for name in names:
             if getattr(old, name) != getattr(new, name):
-                return f"{section}.{name}={getattr(new, name)}"
+                value = getattr(new, name)
+                return f"{section}.{name}" if isinstance(value, tuple | dict) else f"{section}.{name}={value}"
     return "model"

@@ -91,15 +91,15 @@ def _sources(
 def _events(config: RunConfig, plan: Plan, last_step: int) -> tuple[str, ...]:
     found = []
     for number, source in enumerate(plan.sources):
-        epochs = plan.consumed(last_step)[number].epochs
-        if epochs > 1:
+        read, capped_at = plan.consumed(last_step)[number], plan.capped_at(number)
+        if read.epochs > 1:
             step = _first_step(plan, number, last_step)
-            found.append((step, f"{source.name}: begins its second epoch at step {step:,}; {epochs} are begun in all"))
-        capped_at = plan.capped_at(number)
+            found.append((step, f"{source.name}: begins its second epoch at step {step:,}; {read.epochs} are begun in all"))
         if capped_at is not None and capped_at <= last_step:
-            found.append(
-                (capped_at, f"{source.name}: max_epochs={source.max_epochs} is reached at step {capped_at:,}; others take its part")
-            )
+            told = f"max_epochs={source.max_epochs} is reached at step {capped_at:,}; others take its part"
+            if not read.samples:
+                told = f"nothing of it is read: max_epochs={source.max_epochs} gives fewer rows than the largest batch has"
+            found.append((capped_at, f"{source.name}: {told}"))
     if plan.exhausted_at is not None and plan.exhausted_at <= config.train.num_steps:
         told = f"nothing is left to read at step {plan.exhausted_at:,}: every source has reached its max_epochs"
         found.append((plan.exhausted_at, told))

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from launch.units import count, human
 
-BAR = 24
+BAR = 16
 """Characters of a whole."""
 
 
