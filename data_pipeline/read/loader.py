@@ -96,9 +96,7 @@ def build_loader(
         table=table,
         pages=pages,
         block_samples=plan.table(0, config.seq_len).block_samples,
-        document_masking=config.document_masking,
-        repetition_filter=config.repetition_filter,
-        skips_corrupt=config.on_corrupt == "skip",
+        config=config,
     )
 
     def blocks_of(step: int) -> Iterator[Block]:

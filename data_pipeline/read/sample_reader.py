@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
@@ -28,11 +29,8 @@ class SampleReader:
     pages: PageReader
     block_samples: int
     """Samples that are fetched at once, those after each other in a shard."""
-    document_masking: bool
-    """See `DataConfig`."""
-    repetition_filter: bool = False
-    skips_corrupt: bool = False
-    """Whether a row that can't be read is told rather than raised."""
+    config: DataConfig
+    """It says of which tokens nothing is learnt."""
     _complained_of: set[int] = field(default_factory=set)
     """Shards."""
 
@@ -44,8 +42,8 @@ class SampleReader:
             samples,
             [blank if row is None else row for row in rows],
             eos_id=self.manifest.eos_id,
-            document_masking=self.document_masking,
-            repetition_filter=self.repetition_filter,
+            document_masking=self.config.document_masking,
+            repetition_filter=self.config.repetition_filter,
             unread=[number for number, row in enumerate(rows) if row is None],
         )
 
@@ -69,7 +67,7 @@ class SampleReader:
         try:
             return self.read_tokens(wanted)
         except (ShardMissing, ShardCorrupt):
-            if not self.skips_corrupt:
+            if self.config.on_corrupt == "fail":
                 raise
         try:
             data = self.pages.read_alone(wanted.shard, self._pages_with(wanted))
