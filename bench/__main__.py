@@ -1,6 +1,6 @@
-"""The delta rule's and the loader's benchmarks, which run anywhere: `make bench`. The others are commands of their own."""
+"""The delta rule's and data streaming's benchmarks, which run anywhere: `make bench`. The others are commands of their own."""
 
-from bench import gdn, loader
+from bench import data, gdn
 
-for benchmark in (gdn, loader):
+for benchmark in (gdn, data):
     benchmark.main()

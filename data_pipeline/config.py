@@ -1,5 +1,6 @@
 """What a person chooses about storage and data. Pure: importing it costs neither torch nor s3fs."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,6 +8,8 @@ from urllib.parse import urlsplit
 
 MAX_NAME_LENGTH = 100
 SHUFFLE_WINDOW = 32
+DATASET = "python-stdlib"
+LARGEST_RATIO = 1e9
 CACHE_LIMIT = 100 * 10**9
 SMALLEST_CACHE = 10**8
 MOST_BLOCKS = 2**16
@@ -78,11 +81,62 @@ class StorageConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    """One dataset of a mixture."""
+
+    dataset: str
+    """Name of a dataset under the storage root."""
+    ratio: float = 1.0
+    """Its part of the rows, in any unit: 8 beside 2 is as 0.8 beside 0.2."""
+    max_epochs: int | None = None
+    """How many epochs are read of it at most; the others take its part then."""
+
+    def __post_init__(self) -> None:
+        check_name(self.dataset, key="data.sources.dataset")
+        _check_ratio(f"data.sources: {self.dataset}: ratio", self.ratio)
+        if self.max_epochs is not None and self.max_epochs < 1:
+            raise ValueError(f"data.sources: {self.dataset}: max_epochs={self.max_epochs}: use 1 or more, or a ratio of 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseConfig:
+    """Consecutive steps of a run that differ from others in mixture or shape. What it leaves out is that of `data` and `train`."""
+
+    steps: int | None = None
+    """How long it lasts; or `tokens`, up to a whole step. The last phase has neither, and lasts to train.num_steps."""
+    tokens: int | None = None
+    ratios: dict[str, float] = field(default_factory=dict)
+    """By dataset, of those in `data.sources`; one that is left out is not read."""
+    seq_len: int | None = None
+    batch_rows: int | None = None
+    micro_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "seq_len", "batch_rows", "micro_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"data.phases: {name}={value}: use 1 or more, or leave it out")
+        for dataset, ratio in self.ratios.items():
+            _check_ratio(f"data.phases: ratios.{dataset}", ratio)
+        if self.ratios and not any(self.ratios.values()):
+            raise ValueError("data.phases: ratios are all 0; give one dataset more")
+
+
+def _check_ratio(key: str, ratio: float) -> None:
+    if not (0 <= ratio <= LARGEST_RATIO and math.isfinite(ratio)):
+        raise ValueError(f"{key}={ratio}: use 0 to {LARGEST_RATIO:g}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Which tokens are trained on, and in which order."""
 
-    dataset: str = "python-stdlib"
+    dataset: str = DATASET
     """Name of a dataset under the storage root, as built by `braid data build`."""
+    sources: tuple[SourceConfig, ...] = field(default=(), metadata={"omit_default": True})
+    """A mixture of datasets, instead of `dataset`."""
+    phases: tuple[PhaseConfig, ...] = field(default=(), metadata={"omit_default": True})
+    """What changes on the way: mixture, length of rows, size of batches. None: all steps are the same."""
     seq_len: int
     """T: input tokens of one row of a batch."""
     seed: int = 34521
@@ -116,3 +170,30 @@ class DataConfig:
             raise ValueError(f"data.cache_limit={self.cache_limit}: holds hardly a block for each row; use {SMALLEST_CACHE} or more")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"data.seed={self.seed}: must be between 0 and 2**63 - 1")
+        self._check_sources()
+        self._check_phases()
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of all datasets that are trained on."""
+        return tuple(source.dataset for source in self.sources) or (self.dataset,)
+
+    def _check_sources(self) -> None:
+        names = [source.dataset for source in self.sources]
+        if names and self.dataset not in (DATASET, *names):
+            raise ValueError(f"data.dataset={self.dataset}: data.sources names datasets too; use one of the two")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"data.sources: {twice[0]} is there twice; add up their ratios")
+        takes_theirs = not self.phases or any(not phase.ratios for phase in self.phases)
+        if names and takes_theirs and not any(source.ratio for source in self.sources):
+            raise ValueError("data.sources: all ratios are 0; give one dataset more")
+
+    def _check_phases(self) -> None:
+        for number, phase in enumerate(self.phases, start=1):
+            here, is_last = f"data.phases: phase {number}", number == len(self.phases)
+            if is_last and (phase.steps or phase.tokens):
+                raise ValueError(f"{here} is the last and ends at train.num_steps; leave out its steps and tokens")
+            if not is_last and (phase.steps is None) == (phase.tokens is None):
+                raise ValueError(f"{here} needs either steps or tokens, which say how long it lasts; only the last has neither")
+            if unknown := [name for name in phase.ratios if name not in self.datasets]:
+                raise ValueError(f"{here}: ratios.{unknown[0]}: is not in data.sources, which has {', '.join(self.datasets)}; add it there")

@@ -21,12 +21,24 @@ class ManifestInvalid(DataError):
     """The manifest of a dataset is not what this version writes."""
 
 
+class OrderImpossible(DataError):
+    """There is no order of the datasets as the recipe wants it."""
+
+
 class ShardMissing(DataError):
     """The manifest names a shard that is not on the object store."""
 
 
 class ShardCorrupt(DataError):
     """A shard differs from what the manifest says of it."""
+
+
+class DocumentsUnknown(DataError):
+    """Nobody recorded which documents a shard is made of."""
+
+
+class BuildFailed(DataError):
+    """What tokenizes ends again and again."""
 
 
 class CacheUnusable(DataError):
@@ -39,3 +51,7 @@ class CorpusInvalid(DataError):
 
 class TokenizerInvalid(DataError):
     """The tokenizer can't be read, or has no end-of-text token."""
+
+
+class FilesInvalid(DataError):
+    """Files that were to be registered are not tokens, not those of the vocabulary, or can't be read."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from data_pipeline.config import CACHE_LIMIT, DataConfig, StorageConfig, check_name
+from data_pipeline.stages import Stage, stage_at, stages_of, tokens_until
 from model.compute import ComputeConfig
 from model.config import ModelConfig, validate_layout
 from model.optim.config import OptimizerConfig
@@ -217,15 +218,10 @@ class RunConfig:
             raise ValueError(f"start.run={self.start.run}: is this run itself; name another, or give this one another name")
         validate_layout(self.model, self.parallel)
         validate_groups(model_parameters(self.model), self.optimizer)
+        self._check_stages()
         validate_schedule(self.optimizer, num_steps=self.train.num_steps, tokens_per_step=self.tokens_per_step)
         if self.model.gdn_backend in ("fla", "triton") and self.resources.device == "cpu":
             raise ValueError(f"model.gdn_backend={self.model.gdn_backend}: needs CUDA, and resources.device=cpu; use auto or torch")
-        rows_at_once = self.parallel.dp * self.train.micro_rows
-        if self.train.batch_rows % rows_at_once:
-            raise ValueError(
-                f"train.batch_rows={self.train.batch_rows}: not divisible by parallel.dp_replicate × parallel.dp_shard × train.micro_rows "
-                f"= {self.parallel.dp_replicate} × {self.parallel.dp_shard} × {self.train.micro_rows}; use a multiple of {rows_at_once}"
-            )
         world_size, per_node = self.parallel.world_size, self.resources.workers_per_node
         if world_size > per_node and world_size % per_node:
             raise ValueError(
@@ -233,9 +229,43 @@ class RunConfig:
                 f"use a divisor of {world_size} or change the layout"
             )
 
+    def _check_stages(self) -> None:
+        for number, stage in enumerate(self.stages, start=1):
+            here = f"data.phases: phase {number}: batch_rows" if self.data.phases else "train.batch_rows"
+            rows_at_once = self.parallel.dp * stage.micro_rows
+            if stage.batch_rows % rows_at_once:
+                raise ValueError(
+                    f"{here}={stage.batch_rows}: not divisible by parallel.dp_replicate × parallel.dp_shard × train.micro_rows "
+                    f"= {self.parallel.dp_replicate} × {self.parallel.dp_shard} × {stage.micro_rows}; use a multiple of {rows_at_once}"
+                )
+            if stage.first_step > self.train.num_steps:
+                raise ValueError(
+                    f"data.phases: phase {number} begins at step {stage.first_step}, behind the last; "
+                    f"train.num_steps={self.train.num_steps}: train longer, or shorten the phases before it"
+                )
+        if len({stage.tokens_per_step for stage in self.stages}) > 1:
+            for name in ("warmup_tokens", "decay_tokens"):
+                if tokens := getattr(self.optimizer, name):
+                    remedy = f"use optimizer.{name.replace('tokens', 'steps')}"
+                    raise ValueError(f"optimizer.{name}={tokens}: the steps of data.phases differ in tokens; {remedy}")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What the steps consist of, from the first to the last."""
+        return stages_of(self.data, batch_rows=self.train.batch_rows, micro_rows=self.train.micro_rows)
+
+    def stage_at(self, step: int) -> Stage:
+        """What a step consists of."""
+        return stage_at(self.stages, step)
+
+    def tokens_until(self, step: int) -> int:
+        """Input tokens of all steps up to this one."""
+        return tokens_until(self.stages, step)
+
     @property
     def tokens_per_step(self) -> int:
-        return self.train.batch_rows * self.data.seq_len
+        """Of the first step; phases may change it."""
+        return self.stages[0].tokens_per_step
 
     @property
     def num_nodes(self) -> int:

@@ -48,20 +48,18 @@ def verify(
     records: Records,
     entries: Sequence[Entry],
     expected_digest: Callable[[int, str], str],
-    expected_tokens: int,
+    expected_tokens: Callable[[int], int],
     num_steps_done: int,
     num_steps_planned: int | None = None,
     expected_token_digest: Callable[[int], str] | None = None,
     has_gaps: bool = False,
-    row_tokens: int = 0,
+    row_tokens: Callable[[int], int] = lambda _: 0,
 ) -> Proof:
     """The proof for a run of which `num_steps_done` steps are claimed: all of them, or so many of `num_steps_planned` so far.
 
-    `entries` is the commit log, `expected_tokens` a step's tokens. `expected_digest` gives the digest of a step's samples by the plan, in
-    the form of the recorded one, its second argument: see `data_pipeline.dataset.plan.planned_digest`. `expected_token_digest` gives
-    that of a step's tokens as the dataset has them, "" where it can't be read; None where nobody reads it again. With `has_gaps` some
-    tokens have nothing to be learnt from: those at the ends of documents, where these are kept apart. `row_tokens` are those of a row,
-    which count for nothing where it could not be read or was left out.
+    `entries` is the commit log. Of a step, `expected_digest` gives the digest of its samples by the plan, in the form of the recorded one
+    (`data_pipeline.dataset.plan.planned_digest`), `expected_tokens` its tokens, `row_tokens` those of a row, which may be left out, and
+    `expected_token_digest` that of its tokens as the dataset has them, "" where they can't be read. `has_gaps`: labels may be missing.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
     history = _history_of(attempts, _possible_starts(entries))
@@ -78,10 +76,11 @@ def verify(
     if problems:
         return _refuted(run, problems)
     done = [record for step, record in history.items() if step <= num_steps_done]
-    num_tokens = num_steps_done * expected_tokens - row_tokens * sum(map(_num_left_out, done))
+    num_tokens = sum(expected_tokens(record.step) - row_tokens(record.step) * _num_left_out(record) for record in done)
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
-    line = _success(_claim(run, num_steps_done, num_steps_planned), num_tokens, num_attempts, count_replays(attempts), done)
-    return Proof(ok=True, line=line + _words_of_tokens(attempts, expected_token_digest), problems=())
+    claim = _claim(run, num_steps_done, num_steps_planned)
+    line = _success(claim, num_tokens, num_attempts, count_replays(attempts), done) + _words_of_tokens(attempts, expected_token_digest)
+    return Proof(ok=True, line=line, problems=())
 
 
 def _problems_of_attempts(attempts: Records, entries: Sequence[Entry]) -> Iterator[str]:
@@ -200,9 +199,11 @@ def _samples_are_the_plans(records: Records, expected_digest: Callable[[int, str
             yield f"attempt {record.attempt}: step {record.step} trained on other samples than the plan's"
 
 
-def _tokens_are_as_many(records: Records, expected_tokens: int, row_tokens: int, has_gaps: bool) -> Iterator[str]:
+def _tokens_are_as_many(
+    records: Records, expected_tokens: Callable[[int], int], row_tokens: Callable[[int], int], has_gaps: bool
+) -> Iterator[str]:
     for record in _all(records):
-        expected = expected_tokens - row_tokens * _num_left_out(record)
+        expected = expected_tokens(record.step) - row_tokens(record.step) * _num_left_out(record)
         if record.tokens > expected or (record.tokens < expected and not has_gaps):
             yield f"attempt {record.attempt}: step {record.step} trained on {record.tokens:,} tokens instead of {expected:,}"
 

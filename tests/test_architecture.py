@@ -46,7 +46,7 @@ ONLY_IN = {
 }
 """Package → the only places that import it: beginnings of paths, `*` for any folder."""
 
-DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors", "data_pipeline.paths")
+DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors", "data_pipeline.paths", "data_pipeline.stages")
 """What the rooms of the data pipeline have in common."""
 SHARED = (
     "orchestrator.attended",
@@ -70,6 +70,7 @@ MAY_IMPORT = {
     "data_pipeline/config.py": (),
     "data_pipeline/errors.py": (),
     "data_pipeline/paths.py": (),
+    "data_pipeline/stages.py": ("data_pipeline.config",),
     "data_pipeline/store/": ("data_pipeline.store", *DATA_PIPELINE),
     "data_pipeline/order/": ("data_pipeline.order",),
     "data_pipeline/sources/": ("data_pipeline.sources", *DATA_PIPELINE),
@@ -84,6 +85,7 @@ MAY_IMPORT = {
         "model.parallel.config",
         "model.parameters",
         "data_pipeline.config",
+        "data_pipeline.stages",
     ),
     "orchestrator/codec.py": (),
     "orchestrator/errors.py": (),
@@ -115,7 +117,7 @@ MAY_IMPORT = {
     "launch/status.py": (),
     "launch/units.py": (),
     "launch/servers/": (),
-    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", "data_pipeline.config", "data_pipeline.paths"),
+    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", *DATA_PIPELINE),
     "launch/runs/": ("launch.runs", "launch.config", *LAUNCH, "orchestrator", "model.train.metrics", "data_pipeline"),
     "launch/weights/": ("launch.weights", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
     "launch/machine/": ("launch.machine", "launch.runs.connection", *LAUNCH, "orchestrator.records", "model", "data_pipeline"),

@@ -1,21 +1,26 @@
 """Raw documents → shards → manifest.
 
-A build may be interrupted anywhere: shards are named by their content, and only the manifest, written last, makes a dataset.
+    batches of documents (`sources/corpus.py`) → tokens, anywhere (`batches.py`) → shards, in order (`shard_writer.py`) → manifest
+
+A build may be interrupted anywhere: shards are named by their content, those that are finished are recorded (`unfinished.py`), and only
+the manifest, written last, makes a dataset.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Generator
+from contextlib import closing
 
-import numpy as np
 from tokenizers import Tokenizer
 
-from data_pipeline.dataset.encoder import build_encoder
+from data_pipeline.dataset.batches import Encode, EncodedBatch, Encoding, encode_here
 from data_pipeline.dataset.manifest import DatasetManifest, PageTable, dataset_prefix, manifest_key, manifest_to_json
 from data_pipeline.dataset.progress import ProgressCallback
-from data_pipeline.dataset.shard_writer import build_shard_writer
+from data_pipeline.dataset.shard_format import smallest_dtype
+from data_pipeline.dataset.shard_writer import ShardWriter, build_shard_writer
 from data_pipeline.dataset.tokenizer import eos_id_of, train_tokenizer, vocab_size_of
+from data_pipeline.dataset.unfinished import Finished, records_of
 from data_pipeline.errors import CorpusInvalid, DatasetExists
+from data_pipeline.sources.corpus import Corpus
 from data_pipeline.sources.stdlib import stdlib_corpus
 from data_pipeline.store.protocol import KeyExists, ObjectStore
 
@@ -28,62 +33,59 @@ def build_dataset(
     *,
     store: ObjectStore,
     name: str,
-    documents: Iterable[str],
+    corpus: Corpus,
     tokenizer: Tokenizer,
     tokenizer_file: bytes = b"",
     eos_token: str = "",
     shard_size_tokens: int = SHARD_SIZE_TOKENS,
+    encode: Encode = encode_here,
     progress: ProgressCallback,
 ) -> DatasetManifest:
-    """Tokenizes `documents`, each followed by eos, into shards of about `shard_size_tokens`, and writes the manifest.
+    """Tokenizes the documents of `corpus`, each followed by eos, into shards of about `shard_size_tokens`, and writes the manifest.
 
-    The file that the tokenizer was read from, if it was, is kept as it is.
-    Raises DatasetExists, CorpusInvalid, TokenizerInvalid, or what the store raises.
+    The file that the tokenizer was read from, if it was, is kept as it is. What comes out does not depend on what encodes.
+    Raises DatasetExists, CorpusInvalid, TokenizerInvalid, BuildFailed, or what the store raises.
     """
     refuse_existing(store, name)
-    eos_id = eos_id_of(tokenizer, eos_token)
     vocab_size = vocab_size_of(tokenizer)
-    writer = build_shard_writer(store=store, name=name, vocab_size=vocab_size, shard_size_tokens=shard_size_tokens)
-    text = Counted(documents)
-    encoder = build_encoder(tokenizer, eos_id)
-    for tokens in encoder.encode(text):
-        writer.add(np.append(tokens, np.uint32(eos_id)))
-        progress(replace(writer.progress, num_unknown=encoder.num_unknown))
-    writer.flush()
-    if not writer.shards:
+    encoding = Encoding(tokenizer=tokenizer.to_str(), eos_id=eos_id_of(tokenizer, eos_token), dtype=smallest_dtype(vocab_size))
+    records = records_of(store=store, name=name, corpus=corpus, encoding=encoding, shard_size_tokens=shard_size_tokens)
+    with build_shard_writer(store=store, name=name, shard_size_tokens=shard_size_tokens, records=records, corpus=corpus) as writer:
+        shards = _tokenized(writer, encode(encoding, corpus.batches(writer.next)), progress)
+    if not shards:
         raise CorpusInvalid(f"dataset {name}: the corpus holds no text; give another one")
-    progress(replace(writer.progress, num_unknown=encoder.num_unknown))
     manifest = DatasetManifest(
         name=name,
-        dtype=writer.dtype,
-        eos_id=eos_id,
+        dtype=encoding.dtype,
+        eos_id=encoding.eos_id,
         vocab_size=vocab_size,
-        tokenizer_key=_put_tokenizer(store, name, tokenizer_file or tokenizer.to_str().encode()),
-        shards=tuple(writer.shards),
-        num_text_bytes=text.num_bytes,
-        pages=put_pages(store, name, bytes(writer.page_digests)),
+        tokenizer_key=put_tokenizer(store, name, tokenizer_file or encoding.tokenizer.encode()),
+        shards=tuple(finished.shard for finished in shards),
+        num_text_bytes=writer.progress.num_text_bytes,
+        pages=put_pages(store, name, b"".join(finished.pages for finished in shards)),
     )
-    return _committed(store, manifest)
+    made = create_manifest(store, manifest)
+    records.remove()
+    return made
 
 
-class Counted:
-    """Passes documents on and counts the bytes of their text in UTF-8."""
-
-    def __init__(self, documents: Iterable[str]) -> None:
-        self._documents = documents
-        self.num_bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for document in self._documents:
-            self.num_bytes += len(document.encode(errors="surrogatepass"))
-            yield document
+def _tokenized(writer: ShardWriter, encoded: Generator[EncodedBatch, None, None], progress: ProgressCallback) -> list[Finished]:
+    """All shards, once they are on the store."""
+    progress(writer.progress)
+    with closing(encoded):
+        for batch in encoded:
+            writer.add(batch)
+            progress(writer.progress)
+    shards = writer.finish()
+    progress(writer.progress)
+    return shards
 
 
 def build_default_dataset(*, store: ObjectStore, name: str, progress: ProgressCallback) -> DatasetManifest:
     """The standard library's own source, with a tokenizer trained on it: needs nothing but Python, and takes seconds."""
     refuse_existing(store, name)
     corpus = stdlib_corpus()
-    return build_dataset(store=store, name=name, documents=corpus, tokenizer=train_tokenizer(corpus, DEFAULT_VOCAB_SIZE), progress=progress)
+    return build_dataset(store=store, name=name, corpus=corpus, tokenizer=train_tokenizer(corpus, DEFAULT_VOCAB_SIZE), progress=progress)
 
 
 def dataset_exists(store: ObjectStore, name: str) -> bool:
@@ -102,7 +104,8 @@ def _exists(store: ObjectStore, name: str) -> DatasetExists:
     return DatasetExists(f"{store.url(manifest_key(name))}: this dataset exists already; choose another NAME, or delete this object first")
 
 
-def _put_tokenizer(store: ObjectStore, name: str, content: bytes) -> str:
+def put_tokenizer(store: ObjectStore, name: str, content: bytes) -> str:
+    """Writes a dataset's tokenizer, and returns its key."""
     key = f"{dataset_prefix(name)}tokenizer-{hashlib.sha256(content).hexdigest()[:16]}.json"
     store.put(key, content)
     return key
@@ -116,8 +119,8 @@ def put_pages(store: ObjectStore, name: str, digests: bytes) -> PageTable:
     return PageTable(key=key, sha256=sha256)
 
 
-def _committed(store: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
-    """Creates the manifest; another build of the very same dataset may have been first."""
+def create_manifest(store: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
+    """Writes the manifest, which makes the dataset; who made the very same one may have been first. Raises DatasetExists."""
     key, data = manifest_key(manifest.name), manifest_to_json(manifest)
     try:
         store.create(key, data)

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from data_pipeline.dataset.windows import Apart, Piece, joined, windows
 from data_pipeline.errors import TokenizerInvalid
 
 Tokens = NDArray[np.uint32]
+Lengths = NDArray[np.int64]
 _BATCH_SIZE_CHARACTERS = 2**20
 _SHARED = 2**-6
 """Of a window, with the next one."""
@@ -40,16 +42,20 @@ class Encoder:
     """Whether text may be left out before the model sees it, so that one must look."""
     long_characters: int = 2**20
     """A document with more of them is encoded in windows."""
-    num_unknown: int = 0
-    """Tokens so far that stand for unknown text."""
 
-    def encode(self, documents: Iterable[str]) -> Iterator[Tokens]:
-        """The tokens of each document, in order, without eos. Raises TokenizerInvalid for text that can't be encoded."""
+    def encode(self, documents: Iterable[str]) -> tuple[Tokens, Lengths]:
+        """The tokens of all documents, without eos, and how many each has. Raises TokenizerInvalid for text that can't be encoded."""
+        tokens: list[Tokens] = [np.empty(0, dtype=np.uint32)]
+        lengths: list[int] = []
         for batch in _batches(documents, self.long_characters):
-            is_long = len(batch) == 1 and len(batch[0]) > self.long_characters
-            for tokens in [self._encode_long(batch[0])] if is_long else self._tokens_of(self._encodings_of(batch), batch):
-                self.num_unknown += int(np.count_nonzero(tokens == self.unknown))
-                yield tokens
+            if len(batch) == 1 and len(batch[0]) > self.long_characters:
+                tokens.append(self._encode_long(batch[0]))
+                lengths.append(len(tokens[-1]))
+            else:
+                encodings = self._encodings_of(batch)
+                tokens.append(self._tokens_of(encodings, batch))
+                lengths += map(len, encodings)
+        return np.concatenate(tokens), np.array(lengths, dtype=np.int64)
 
     def _encode_long(self, document: str) -> Tokens:
         """What encoding the document at once gives, which takes the library some 400 bytes per token."""
@@ -60,8 +66,7 @@ class Encoder:
                 return np.concatenate([*joined(self._pieces(document, size, overlap), overlap=overlap)])
             except Apart:
                 size *= 4
-        (tokens,) = self._tokens_of(self._encodings_of([document]), [document])
-        return tokens
+        return self._tokens_of(self._encodings_of([document]), [document])
 
     def _pieces(self, document: str, size: int, overlap: int) -> Iterator[Piece]:
         places = windows(len(document), size=size, overlap=overlap)
@@ -69,17 +74,18 @@ class Encoder:
             some = places[first : first + _WINDOWS_AT_ONCE]
             texts = [document[one.start : one.stop] for one in some]
             encodings = self._encodings_of(texts, with_offsets=True)
-            for one, encoding, ids in zip(some, encodings, self._tokens_of(encodings, texts), strict=True):
-                yield Piece(start=one.start, ids=ids, span=partial(_span, encoding))
+            for one, encoding in zip(some, encodings, strict=True):
+                yield Piece(start=one.start, ids=self._tokens_of([encoding], texts), span=partial(_span, encoding))
 
-    def _tokens_of(self, encodings: list[Encoding], batch: list[str]) -> list[Tokens]:
-        """The tokenizer's own ids."""
-        documents_ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
-        tokens = self.id_of[np.concatenate(documents_ids)]
+    def _tokens_of(self, encodings: list[Encoding], batch: list[str]) -> Tokens:
+        """The tokenizer's own ids, those of one encoding after the other."""
+        ids = array("I")
+        for encoding in encodings:
+            ids.fromlist(encoding.ids)  # a third of what numpy takes for a list
+        tokens: Tokens = self.id_of[np.frombuffer(ids, dtype=np.uint32)]
         if np.any(tokens == self.lost):
             raise self._loses(batch)
-        ends = np.cumsum([len(ids) for ids in documents_ids])
-        return [tokens[end - len(ids) : end] for ids, end in zip(documents_ids, ends, strict=True)]
+        return tokens
 
     def _encodings_of(self, batch: list[str], *, with_offsets: bool = False) -> list[Encoding]:
         with library_errors("the tokenizer can't encode the corpus"):

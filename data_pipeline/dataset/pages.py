@@ -21,8 +21,15 @@ def page_digests(data: bytes | memoryview) -> bytes:
     return b"".join(map(xxhash.xxh3_64_digest, _pages(data)))
 
 
+def checksum(data: bytes | memoryview) -> str:
+    """The digest of `data` as one page, in hex."""
+    return xxhash.xxh3_64_hexdigest(data)
+
+
 def first_wrong(data: bytes | memoryview, digests: bytes) -> int | None:
     """The first page of `data` whose digest is not the one in `digests`; None where all are."""
+    if page_digests(data) == digests:
+        return None
     for number, page in enumerate(_pages(data)):
         if xxhash.xxh3_64_digest(page) != digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
             return number

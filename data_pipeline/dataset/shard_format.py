@@ -1,8 +1,11 @@
 """How tokens lie in a shard: flat, little-endian, one after the other and nothing else, as in OLMo's and Dolma's token files."""
 
+import functools
+
 import numpy as np
 
 
+@functools.cache
 def file_dtype(dtype: str) -> np.dtype:
     """The numpy dtype of tokens in a shard; `dtype` is the manifest's `uint16` or `uint32`."""
     return np.dtype(dtype).newbyteorder("<")

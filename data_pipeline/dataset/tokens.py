@@ -2,19 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.shard_format import file_dtype
+from data_pipeline.sources.content import not_text
 
 HEAD_BYTES = 64 * 2**10
 """Of a shard's beginning, for `oddity_of`."""
 _FEWEST_TOKENS = 64
 """To say something about the tokens of a shard by how they are spread."""
 _HEADERS = {
-    b"\x93NUMPY": "an .npy file: write its tokens with numpy's tofile, without a header",
+    b"\x93NUMPY": "an .npy file: register it with `braid data register`, which knows its header",
     b"PK\x03\x04": "a zip or .npz archive: unpack it",
     b"\x1f\x8b\x08": "a gzip file: unpack it",
     b"\x28\xb5\x2f\xfd": "a zstd file: unpack it",
@@ -26,18 +27,28 @@ _HEADERS = {
     b"MMIDIDX\x00\x00": "a Megatron index: name its .bin",
 }
 """What files of other kinds begin with, and what to do with them."""
-_TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
-def oddity_of(head: bytes, manifest: DatasetManifest) -> str:
+class TokenForm(Protocol):
+    """How tokens are to be read: a manifest, or what is to become one."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def eos_id(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+
+
+def oddity_of(head: bytes, form: TokenForm) -> str:
     """What speaks against the beginning of a shard being its tokens, with the remedy; "" for nothing."""
     for header, kind in _HEADERS.items():
         if head.startswith(header):
             return f"begins like {kind}"
-    if len(head) >= 2 * _FEWEST_TOKENS and not head[:4096].translate(None, _TEXT):
+    if len(head) >= 2 * _FEWEST_TOKENS and not not_text(head[:4096]):
         return "is text, not tokens: build from it with `braid data build`"
-    tokens = whole_tokens(head, manifest.dtype)
-    return _oddity_of_spread(tokens, manifest.dtype) if len(tokens) >= _FEWEST_TOKENS else ""
+    tokens = whole_tokens(head, form.dtype)
+    return _oddity_of_spread(tokens, form.dtype) if len(tokens) >= _FEWEST_TOKENS else ""
 
 
 def _oddity_of_spread(tokens: NDArray[np.unsignedinteger], dtype: str) -> str:
@@ -70,7 +81,7 @@ class TokenCount:
 class ShardTokens:
     """The tokens of one shard, taken in a chunk at a time."""
 
-    manifest: DatasetManifest
+    form: TokenForm
     count: TokenCount
     """Of all shards so far; this one's are added."""
     num_read: int = 0
@@ -81,35 +92,40 @@ class ShardTokens:
     fits_halved: bool = True
     """Both halves of every token are tokens."""
 
-    def add(self, chunk: bytes) -> None:
-        tokens = whole_tokens(chunk, self.manifest.dtype)
+    def add(self, chunk: bytes | memoryview) -> None:
+        tokens = whole_tokens(chunk, self.form.dtype)
         if not len(tokens):
             return
-        eos = int((tokens == self.manifest.eos_id).sum())
-        beyond = np.flatnonzero(tokens >= self.manifest.vocab_size)
-        if len(beyond) and not self.num_beyond:
-            self.first_beyond = f"token {tokens[beyond[0]]} at {self.num_read + beyond[0]:,}"
-        self.fits_halved &= bool((tokens >> 16 < self.manifest.vocab_size).all() and (tokens & 0xFFFF < self.manifest.vocab_size).all())
-        self.num_beyond += len(beyond)
+        eos, largest = int(np.count_nonzero(tokens == self.form.eos_id)), int(tokens.max())
+        if largest >= self.form.vocab_size:
+            self._add_beyond(tokens)
+        if self.fits_halved and tokens.itemsize > 2:
+            self.fits_halved = int(tokens.view(file_dtype("uint16")).max()) < self.form.vocab_size
         self.num_read += len(tokens)
-        self.ends_with_eos = int(tokens[-1]) == self.manifest.eos_id
+        self.ends_with_eos = int(tokens[-1]) == self.form.eos_id
         self.count.num_tokens += len(tokens)
         self.count.num_eos += eos
         self.count.num_documents += eos
-        self.count.max_token = max(self.count.max_token, int(tokens.max()))
+        self.count.max_token = max(self.count.max_token, largest)
+
+    def _add_beyond(self, tokens: NDArray[np.unsignedinteger]) -> None:
+        beyond = np.flatnonzero(tokens >= self.form.vocab_size)
+        if not self.num_beyond:
+            self.first_beyond = f"token {tokens[beyond[0]]} at {self.num_read + beyond[0]:,}"
+        self.num_beyond += len(beyond)
 
     def end(self) -> str:
         """To be called after the last chunk: what is wrong with the shard's tokens; "" for nothing."""
         self.count.num_documents += not self.ends_with_eos
         if not self.num_beyond:
             return ""
-        dtype, vocab_size = self.manifest.dtype, self.manifest.vocab_size
+        dtype, vocab_size = self.form.dtype, self.form.vocab_size
         others = f", and {self.num_beyond - 1:,} more" if self.num_beyond > 1 else ""
         guess = ", as if uint16 were read as uint32" if dtype == "uint32" and self.fits_halved else ""
-        return f"{self.first_beyond}{others}, but its manifest's vocab_size={vocab_size}{guess}: fix its dtype {dtype} or vocab_size"
+        return f"{self.first_beyond}{others}, but vocab_size={vocab_size}{guess}: fix the dtype {dtype} or vocab_size"
 
 
-def whole_tokens(data: bytes, dtype: str) -> NDArray[np.unsignedinteger]:
+def whole_tokens(data: bytes | memoryview, dtype: str) -> NDArray[np.unsignedinteger]:
     """A damaged shard may end within a token."""
     numpy_dtype = file_dtype(dtype)
     return np.frombuffer(data, dtype=numpy_dtype, count=len(data) // numpy_dtype.itemsize)

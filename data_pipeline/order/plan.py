@@ -3,6 +3,7 @@
 With one source, one phase and the full shuffle this is the order of `samples.py`, bit for bit.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,14 @@ import numpy as np
 from data_pipeline.order.blocks import BLOCK_TOKENS, BlockTable, cut_blocks
 from data_pipeline.order.mixture import split_slots
 from data_pipeline.order.permutation import mix
-from data_pipeline.order.phases import Course, Phase, Rules, Stretch, course_of, phase_step, step_of
+from data_pipeline.order.phases import Course, Phase, PhaseStep, Rules, Stretch, course_of, phase_step, step_of
 from data_pipeline.order.shuffles import BlockShuffle, FullShuffle, Shuffle
 from data_pipeline.order.vectors import Ints
 
 VERSION = 1
 """Changes with whatever changes which samples a plan names."""
 _CHUNK = 2**16
+_ROWS_AT_ONCE = 2048
 
 
 class Exhausted(ValueError):
@@ -102,16 +104,42 @@ class Plan:
         """The first step that can't be filled."""
         return None if self.course.end is None else step_of(self.phases, self.course.end)
 
+    def phase_at(self, step: int) -> Phase:
+        """What a step of the run (the first is 1) consists of."""
+        return self.phases[phase_step(self.phases, step).phase]
+
+    def position(self, step: int) -> int:
+        """That of the first row of a step."""
+        return phase_step(self.phases, step).position
+
+    def capped_at(self, source: int) -> int | None:
+        """The step in which nothing more is read of a source because it has reached its cap; None where that never comes."""
+        for stretch in self.course.stretches:
+            step = step_of(self.phases, stretch.segment.start)
+            bounds = stretch.segment.bounds
+            if self.phase_at(step).ratios[source] and bounds[source] == bounds[source + 1]:
+                return step
+        return self.exhausted_at if self.sources[source].max_epochs is not None else None
+
     def rows(self, step: int, rows: range) -> Rows:
         """What `rows` of the global batch of `step` read (the first is 1). Raises Exhausted."""
         at = phase_step(self.phases, step)
         if rows and not 0 <= min(rows[0], rows[-1]) <= max(rows[0], rows[-1]) < self.phases[at.phase].batch_rows:
             raise ValueError(f"rows={rows}: not rows of a batch of {self.phases[at.phase].batch_rows}")
-        positions = at.position + np.arange(rows.start, rows.stop, rows.step)
         exhausted = self.exhausted_at
         if exhausted is not None and step >= exhausted:
             raise Exhausted(exhausted)
-        return self._rows_at(positions)
+        before, after = self._neighbours(at, max(1, _ROWS_AT_ONCE // max(1, len(rows))))
+        if exhausted is not None:
+            after = min(after, exhausted - step)
+        return _rows_of_steps(self, at.position - before * self.phases[at.phase].batch_rows, at.phase, before + after, rows)[before]
+
+    def _neighbours(self, at: PhaseStep, num_steps: int) -> tuple[int, int]:
+        """(steps before this one, steps from it on) of the `num_steps` that are told at once: they lie in one phase."""
+        before = (at.step - 1) % num_steps
+        is_last = at.phase == len(self.phases) - 1
+        left = self.phases[at.phase].steps - at.step + 1
+        return before, num_steps - before if is_last else min(num_steps - before, left)
 
     def consumed(self, step: int) -> tuple[Consumed, ...]:
         """What the steps up to `step` have read, for each source; 0: none. Raises Exhausted."""
@@ -163,6 +191,19 @@ class Plan:
             epochs[chosen], within = np.divmod(offsets[chosen], shuffle.table.num_samples)
             indices[chosen] = shuffle.samples(within, epochs[chosen], seed=seed_of(self.order.seed, source))
         return sources, epochs, indices
+
+
+@functools.lru_cache(maxsize=16)
+def _rows_of_steps(plan: Plan, start: int, phase: int, num_steps: int, rows: range) -> tuple[Rows, ...]:
+    """What `rows` of consecutive steps of a phase read, where the first step begins at a position.
+
+    A rank has few rows: most of what one step alone would cost is calls of numpy. Several threads ask for the same steps.
+    """
+    steps = np.arange(num_steps)[:, None] * plan.phases[phase].batch_rows
+    positions = start + steps + np.arange(rows.start, rows.stop, rows.step)
+    found = plan._rows_at(positions.reshape(-1))
+    shared = (array.reshape(positions.shape) for array in (found.positions, found.sources, found.epochs, found.indices))
+    return tuple(Rows(positions=p, sources=s, epochs=e, indices=i) for p, s, e, i in zip(*shared, strict=True))
 
 
 def _groups(numbers: Ints, num_groups: int) -> Iterator[tuple[int, slice | Ints]]:

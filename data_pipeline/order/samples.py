@@ -19,7 +19,7 @@ Sums = tuple[int, int, int, int]
 _key_of_epoch = functools.lru_cache(maxsize=4)(mix)
 """Many samples in turn share an epoch."""
 _SUM = "sum:"
-_pack = struct.Struct("<QQQ").pack
+_PACKED, _SOURCE = struct.Struct("<QQQ"), struct.Struct("<Q")
 _parts = struct.Struct("<4I").unpack
 _HASH = functools.partial(hashlib.blake2b, digest_size=16, person=b"braid samples")
 
@@ -32,6 +32,8 @@ class SampleRef:
     """How often the whole dataset was read before."""
     index: int
     """Number of the sample in the dataset, in [0, num_samples)."""
+    source: int = 0
+    """Number of the dataset, of those that are trained on."""
 
 
 def samples_of_step(step: int, *, batch_rows: int, num_samples: int, seed: int) -> tuple[SampleRef, ...]:
@@ -75,9 +77,15 @@ def sample_sums(rows: Iterable[tuple[int, SampleRef]]) -> Sums:
     The sums of ranks that read different rows of a step add up to the sums of the step, in any order. Each is below 2^32 times the number
     of rows, so that float64 holds those of up to 2^20 rows exactly.
     """
-    hashes = [_HASH(_pack(position, sample.epoch, sample.index)).digest() for position, sample in rows]
+    hashes = [_HASH(_packed(position, sample)).digest() for position, sample in rows]
     first, second, third, fourth = (sum(parts) for parts in zip(*map(_parts, hashes), strict=True)) if hashes else (0, 0, 0, 0)
     return first, second, third, fourth
+
+
+def _packed(position: int, sample: SampleRef) -> bytes:
+    """The first dataset is left out, so that one alone has the sums that it had when there could be no other."""
+    whole = _PACKED.pack(position, sample.epoch, sample.index)
+    return whole + _SOURCE.pack(sample.source) if sample.source else whole
 
 
 def digest_of_sums(sums: Sequence[int]) -> str:

@@ -5,6 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from data_pipeline.read.page_reader import Block, PageReader
 
+Wanted = tuple[PageReader, Block]
+"""A block, and who reads it."""
+
 NUM_READS = 16
 """Reads in flight."""
 NUM_BLOCKS = 64
@@ -16,11 +19,12 @@ NUM_STEPS = 256
 class Ahead:
     """For one consumer, whose steps mostly follow each other. What goes wrong shows when the batch reads the block itself."""
 
-    def __init__(self, *, blocks_of: Callable[[int], Iterable[Block]], pages: PageReader) -> None:
-        self._blocks_of, self._pages = blocks_of, pages
+    def __init__(self, *, wanted_at: Callable[[int], Iterable[Wanted]]) -> None:
+        """`wanted_at` tells what a step reads: nothing behind the end of the data."""
+        self._wanted_at = wanted_at
         self._executor = ThreadPoolExecutor(NUM_READS, thread_name_prefix="data-block")
-        self._fetching: dict[Block, Future[None]] = {}
-        self._needed_at: dict[Block, int] = {}
+        self._fetching: dict[Wanted, Future[bytes]] = {}
+        self._needed_at: dict[Wanted, int] = {}
         """The last step, of those looked at, that needs a block."""
         self._looked_to = 0
         """The step before which all were looked at."""
@@ -29,18 +33,16 @@ class Ahead:
         """Has the blocks of this step and of those after it fetched, as far as there is room. Returns at once."""
         if not step <= self._looked_to <= step + NUM_STEPS:
             self._looked_to = step
-        self._needed_at = {block: last for block, last in self._needed_at.items() if last >= step}
-        self._fetching = {block: fetching for block, fetching in self._fetching.items() if not fetching.done()}
+        self._needed_at = {wanted: last for wanted, last in self._needed_at.items() if last >= step}
+        self._fetching = {wanted: fetching for wanted, fetching in self._fetching.items() if not fetching.done()}
         while self._looked_to < step + NUM_STEPS and len(self._needed_at) < NUM_BLOCKS:
-            for block in self._blocks_of(self._looked_to):
-                if block not in self._needed_at and block not in self._fetching and not self._pages.has(block):
-                    self._fetching[block] = self._executor.submit(self._fetch, block)
-                self._needed_at[block] = self._looked_to
+            for wanted in self._wanted_at(self._looked_to):
+                pages, block = wanted
+                if wanted not in self._needed_at and wanted not in self._fetching and not pages.has(block):
+                    self._fetching[wanted] = self._executor.submit(pages.fetch, block)
+                self._needed_at[wanted] = self._looked_to
             self._looked_to += 1
 
     def close(self) -> None:
         """Returns when the reads in progress are through."""
         self._executor.shutdown(cancel_futures=True)
-
-    def _fetch(self, block: Block) -> None:
-        self._pages.fetch(block)

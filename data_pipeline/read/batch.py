@@ -37,39 +37,46 @@ class TokenBatch:
 
 def build_batch(
     samples: Sequence[SampleRef],
-    rows: Sequence[NDArray[np.int64]],
+    rows: Sequence[NDArray[np.unsignedinteger] | None],
     *,
+    seq_len: int,
     eos_id: int,
     document_masking: bool,
     repetition_filter: bool = False,
-    unread: Sequence[int] = (),
 ) -> TokenBatch:
-    """`rows` are the T + 1 tokens of each sample. With `document_masking` nothing is learnt from an eos, which can't know what follows.
+    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. Each is widened
+    where it comes to lie, and copied nowhere else.
 
-    `unread` are the numbers of rows that stand for what could not be read; with `repetition_filter` nothing is learnt from others either.
+    With `document_masking` nothing is learnt from an eos, which can't know what follows.
     """
-    stacked = np.stack(rows)
-    tokens_BT, labels_BT = np.ascontiguousarray(stacked[:, :-1]), np.ascontiguousarray(stacked[:, 1:])
+    tokens_BT, labels_BT = np.empty((2, len(rows), seq_len), np.int64)
+    is_eos_BT = np.empty(tokens_BT.shape, np.bool_)
+    is_unread, is_repetitive = np.array([row is None for row in rows]), np.zeros(len(rows), np.bool_)
+    blank, hashes = np.full(seq_len + 1, eos_id), []
+    for row, tokens, labels, is_eos in zip(rows, tokens_BT, labels_BT, is_eos_BT, strict=True):
+        read = blank if row is None else row
+        tokens[:], labels[:] = read[:-1], read[1:]
+        np.equal(read[:-1], eos_id, out=is_eos)
+        hashes.append(row_hash(tokens, labels[-1:]))
     if document_masking:
-        labels_BT[tokens_BT == eos_id] = NO_LABEL
-    is_unread, is_repetitive = np.isin(np.arange(len(rows)), unread), np.zeros(len(rows), dtype=np.bool_)
+        labels_BT[is_eos_BT] = NO_LABEL
     if repetition_filter:
         is_repetitive = repetitive_rows(tokens_BT) & ~is_unread
     labels_BT[is_unread | is_repetitive] = NO_LABEL
     return TokenBatch(
         samples=tuple(samples),
-        hashes=tuple(map(row_hash, stacked)),
+        hashes=tuple(hashes),
         tokens_BT=torch.from_numpy(tokens_BT),
         labels_BT=torch.from_numpy(labels_BT),
-        document_offsets_P=torch.from_numpy(document_offsets(tokens_BT, eos_id)),
+        document_offsets_P=torch.from_numpy(document_offsets(is_eos_BT)),
         num_unread=int(is_unread.sum()),
         num_repetitive=int(is_repetitive.sum()),
     )
 
 
-def document_offsets(tokens_BT: NDArray[np.int64], eos_id: int) -> NDArray[np.int32]:
+def document_offsets(is_eos_BT: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Where documents begin in the flattened rows, then the number of tokens; shape (P,)."""
-    num_rows, seq_len = tokens_BT.shape
-    row_starts = np.arange(num_rows + 1) * seq_len
-    after_eos = np.flatnonzero(tokens_BT == eos_id) + 1
-    return np.union1d(row_starts, after_eos).astype(np.int32)
+    begins = np.empty(is_eos_BT.size + 1, np.bool_)
+    begins[1:] = is_eos_BT.reshape(-1)
+    begins[:: is_eos_BT.shape[1]] = True
+    return np.flatnonzero(begins).astype(np.int32)

@@ -1,35 +1,44 @@
 """Feeds one rank: its rows of a step as tensors. The step is the only state, so resuming is asking for another step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.plan import plan_of, planned_samples
+from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.plan import Plan
-from data_pipeline.read.ahead import Ahead
-from data_pipeline.read.batch import TokenBatch
+from data_pipeline.order.samples import rows_of_rank
+from data_pipeline.read.ahead import Ahead, Wanted
+from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.block_cache import open_cache
 from data_pipeline.read.page_index import open_index
-from data_pipeline.read.page_reader import Block, PageReader, Traffic
+from data_pipeline.read.page_reader import PageReader, Traffic
 from data_pipeline.read.sample_reader import SampleReader
 from data_pipeline.store.protocol import ObjectStore
 
 NUM_PREFETCHED_STEPS = 2
 """Steps that are read ahead of the one that was asked for."""
+Readers = Mapping[int, Sequence[SampleReader]]
+"""By the length of samples; one for each dataset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loader:
     """Reads batches ahead on one thread, and blocks further ahead on others. For one consumer; close it when done."""
 
-    reader: SampleReader
     plan: Plan
     """Which samples a step has."""
-    rank_rows: range
-    """Rows of the global batch that this rank trains on."""
+    manifests: tuple[DatasetManifest, ...]
+    """Of the datasets that are read; they share an eos."""
+    readers: Readers
+    config: DataConfig
+    dp_rank: int
+    dp_size: int
+    traffic: Traffic
     executor: ThreadPoolExecutor
     """Reads batches."""
     ahead: Ahead | None
@@ -37,14 +46,9 @@ class Loader:
     pending: dict[int, Future[TokenBatch]] = field(default_factory=dict)
     """Batches that are being read ahead, by step."""
 
-    @property
-    def num_samples(self) -> int:
-        """Samples of the dataset: the length of an epoch."""
-        return self.reader.table.num_samples
-
-    @property
-    def traffic(self) -> Traffic:
-        return self.reader.pages.traffic
+    def rank_rows(self, step: int) -> range:
+        """Rows of the global batch of a step that this rank trains on."""
+        return _rank_rows(self.plan, step, self.dp_rank, self.dp_size)
 
     def batch(self, step: int) -> TokenBatch:
         """This rank's rows of `step` (the first is 1). What went wrong while reading ahead is raised at the step that needs it."""
@@ -60,7 +64,18 @@ class Loader:
 
     def read(self, step: int) -> TokenBatch:
         """This rank's rows of `step` (the first is 1), read on the calling thread and without reading ahead."""
-        return self.reader.read_batch(planned_samples(self.plan, step, self.rank_rows))
+        samples = planned_samples(self.plan, step, self.rank_rows(step))
+        seq_len = self.plan.phase_at(step).seq_len
+        readers = self.readers[seq_len]
+        rows = [readers[sample.source].row(sample.index) for sample in samples]
+        return build_batch(
+            samples,
+            rows,
+            seq_len=seq_len,
+            eos_id=self.manifests[0].eos_id,
+            document_masking=self.config.document_masking,
+            repetition_filter=self.config.repetition_filter,
+        )
 
     def close(self) -> None:
         """Stops reading ahead, after the read in progress. May be called twice."""
@@ -71,41 +86,70 @@ class Loader:
 
 def build_loader(
     *,
-    manifest: DatasetManifest,
+    manifests: Sequence[DatasetManifest],
     config: DataConfig,
     store: ObjectStore,
     cache_dir: Path,
     batch_rows: int,
-    rank_rows: range,
+    dp_rank: int = 0,
+    dp_size: int = 1,
     keeps_blocks: bool = False,
+    elsewhere: Elsewhere = nowhere,
 ) -> Loader:
-    """A loader for one rank: `batch_rows` are the rows of the global batch, `rank_rows` those of this rank.
+    """A loader for one of `dp_size` data-parallel ranks, of the datasets of `config.datasets`; `batch_rows` is that of `train`.
 
+    `store` is at storage.root, `elsewhere` opens other roots, where registered shards are.
     With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
     read again before it has to go: not where a whole epoch of more than the cache lies in between.
-    Raises DatasetTooSmall, CacheUnusable, or ValueError where `rank_rows` are not rows of the batch.
+    Raises DatasetTooSmall, OrderImpossible, CacheUnusable, or ValueError where `dp_rank` is none of the ranks.
     """
-    if not rank_rows or min(rank_rows) < 0 or max(rank_rows) >= batch_rows:
-        raise ValueError(f"rank_rows={rank_rows}: not rows of a batch of {batch_rows}")
-    plan, table = plan_of(manifest, config, batch_rows=batch_rows), build_sample_table(manifest, config.seq_len)
-    is_near_itself = config.shuffle == "blocks" or 2 * manifest.size_bytes <= config.cache_limit
+    if not 0 <= dp_rank < dp_size:
+        raise ValueError(f"dp_rank={dp_rank}: not one of {dp_size} ranks")
+    plan, traffic = plan_of(manifests, config, batch_rows=batch_rows), Traffic()
+    is_near_itself = config.shuffle == "blocks" or 2 * sum(one.size_bytes for one in manifests) <= config.cache_limit
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and is_near_itself else None
-    pages = PageReader(manifest=manifest, store=store, index=open_index(manifest, store, cache_dir), cache=cache)
-    reader = SampleReader(
-        manifest=manifest,
-        table=table,
-        pages=pages,
-        block_samples=plan.table(0, config.seq_len).block_samples,
-        config=config,
-    )
-
-    def blocks_of(step: int) -> Iterator[Block]:
-        return (reader.block_of(table.locate(sample.index)) for sample in planned_samples(plan, step, rank_rows))
-
+    shards = ShardStore(store, elsewhere)
+    pages = [
+        PageReader(manifest=one, shards=shards, index=open_index(one, shards, cache_dir), cache=cache, traffic=traffic) for one in manifests
+    ]
+    readers = _readers(plan, pages, skips_corrupt=config.on_corrupt == "skip")
     return Loader(
-        reader=reader,
         plan=plan,
-        rank_rows=rank_rows,
+        manifests=tuple(manifests),
+        readers=readers,
+        config=config,
+        dp_rank=dp_rank,
+        dp_size=dp_size,
+        traffic=traffic,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
-        ahead=Ahead(blocks_of=blocks_of, pages=pages) if cache is not None else None,
+        ahead=Ahead(wanted_at=partial(_wanted_at, plan, readers, dp_rank, dp_size)) if cache is not None else None,
     )
+
+
+def _wanted_at(plan: Plan, readers: Readers, dp_rank: int, dp_size: int, step: int) -> Iterator[Wanted]:
+    """What a rank reads in a step; nothing behind the end of the data."""
+    if plan.exhausted_at is not None and step >= plan.exhausted_at:
+        return
+    its = readers[plan.phase_at(step).seq_len]
+    for sample in planned_samples(plan, step, _rank_rows(plan, step, dp_rank, dp_size)):
+        yield its[sample.source].wanted(sample.index)
+
+
+def _rank_rows(plan: Plan, step: int, dp_rank: int, dp_size: int) -> range:
+    return rows_of_rank(dp_rank, num_ranks=dp_size, batch_rows=plan.phase_at(step).batch_rows)
+
+
+def _readers(plan: Plan, pages: Sequence[PageReader], *, skips_corrupt: bool) -> Readers:
+    return {
+        seq_len: tuple(
+            SampleReader(
+                manifest=one.manifest,
+                table=build_sample_table(one.manifest, seq_len),
+                pages=one,
+                block_samples=plan.table(source, seq_len).block_samples,
+                skips_corrupt=skips_corrupt,
+            )
+            for source, one in enumerate(pages)
+        )
+        for seq_len in plan.shuffles
+    }

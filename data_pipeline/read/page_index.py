@@ -2,24 +2,26 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from data_pipeline.dataset.manifest import DatasetManifest, PageTable
+from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.pages import DIGEST_BYTES, num_pages, page_digests
+from data_pipeline.dataset.shards import ShardStore
 from data_pipeline.errors import CacheUnusable, DataError, ShardCorrupt, ShardMissing
 from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.read.kept import kept
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 log = logging.getLogger(__name__)
-_CHUNK_BYTES = 2**16
-"""Digests of 256 MiB of tokens."""
-_NUM_CHUNKS = 64
+_CHUNK_BYTES = 2**13
+"""Digests of 32 MiB of tokens."""
+_NUM_CHUNKS = 4096
+Key = TypeVar("Key", bound=Hashable)
 
 
 class PageIndex(Protocol):
@@ -33,84 +35,92 @@ class PageIndex(Protocol):
 
 
 @dataclass(kw_only=True, slots=True)
-class Recent:
-    """The byte strings that were asked for last, by number."""
+class Recent(Generic[Key]):
+    """The byte strings that were asked for last, by what names them."""
 
-    make: Callable[[int], bytes]
+    make: Callable[[Key], bytes]
     size: int = _NUM_CHUNKS
-    _found: "OrderedDict[int, bytes]" = field(default_factory=OrderedDict)
+    _found: "OrderedDict[Key, bytes]" = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
-    def get(self, number: int) -> bytes:
+    def get(self, key: Key) -> bytes:
         with self._lock:
-            if number in self._found:
-                self._found.move_to_end(number)
-                return self._found[number]
-        data = self.make(number)
+            if key in self._found:
+                self._found.move_to_end(key)
+                return self._found[key]
+        data = self.make(key)
         with self._lock:
-            self._found[number] = data
+            self._found[key] = data
             while len(self._found) > self.size:
                 self._found.popitem(last=False)
         return data
 
-    def drop(self, number: int) -> None:
+    def drop(self, key: Key) -> None:
         with self._lock:
-            self._found.pop(number, None)
+            self._found.pop(key, None)
 
 
 class StoredIndex:
-    """The digests of all pages of all shards lie in one object, in order; it is read by the chunk."""
+    """The digests of all pages lie in one object, shard after shard, or in an object for each shard; they are read by the chunk."""
 
-    def __init__(self, manifest: DatasetManifest, pages: PageTable, store: ObjectStore) -> None:
-        self._key, self._store = pages.key, store
+    def __init__(self, manifest: DatasetManifest, store: ObjectStore) -> None:
+        self._manifest, self._store = manifest, store
         counts = (num_pages(shard.size_bytes) for shard in manifest.shards)
         self._first_page = tuple(accumulate(counts, initial=0))
-        self._size = self._first_page[-1] * DIGEST_BYTES
-        self._chunks = Recent(make=self._read)
+        self._chunks: Recent[tuple[str, int, int]] = Recent(make=self._read)
 
     def digests(self, shard: int, pages: range) -> bytes:
-        first = self._first_page[shard]
-        start, end = (first + pages.start) * DIGEST_BYTES, (first + pages.stop) * DIGEST_BYTES
+        key, before, size = self._place(shard)
+        start, end = before + pages.start * DIGEST_BYTES, before + pages.stop * DIGEST_BYTES
         chunks = range(start // _CHUNK_BYTES, -(-end // _CHUNK_BYTES))
-        data = b"".join(map(self._chunks.get, chunks))
+        data = b"".join(self._chunks.get((key, size, chunk)) for chunk in chunks)
         offset = chunks.start * _CHUNK_BYTES
         return data[start - offset : end - offset]
 
     def forget(self, shard: int) -> None:
-        first, end = (self._first_page[number] * DIGEST_BYTES // _CHUNK_BYTES for number in (shard, shard + 1))
-        for chunk in range(first, end + 1):
-            self._chunks.drop(chunk)
+        key, before, size = self._place(shard)
+        end = before + num_pages(self._manifest.shards[shard].size_bytes) * DIGEST_BYTES
+        for chunk in range(before // _CHUNK_BYTES, end // _CHUNK_BYTES + 1):
+            self._chunks.drop((key, size, chunk))
 
-    def _read(self, chunk: int) -> bytes:
+    def _place(self, shard: int) -> tuple[str, int, int]:
+        """The object that has a shard's digests, what is before them there, and the size of all in it, in bytes."""
+        if self._manifest.pages is not None:
+            return self._manifest.pages.key, self._first_page[shard] * DIGEST_BYTES, self._first_page[-1] * DIGEST_BYTES
+        ref = self._manifest.shards[shard]
+        return ref.pages_key, 0, num_pages(ref.size_bytes) * DIGEST_BYTES
+
+    def _read(self, which: tuple[str, int, int]) -> bytes:
+        key, size, chunk = which
         start = chunk * _CHUNK_BYTES
-        wanted = min(_CHUNK_BYTES, self._size - start)
-        url = self._store.url(self._key)
+        wanted = min(_CHUNK_BYTES, size - start)
+        url = self._store.url(key)
         try:
-            data = self._store.get_range(self._key, start, wanted)
+            data = self._store.get_range(key, start, wanted)
         except KeyMissing as error:
             raise ShardMissing(f"{url}: is in the manifest but not in the store; restore this object, or rebuild the dataset") from error
         if len(data) != wanted:
-            raise ShardCorrupt(f"{url}: has {start + len(data)} bytes, the dataset needs {self._size}; restore it, or rebuild the dataset")
+            raise ShardCorrupt(f"{url}: has {start + len(data)} bytes, the dataset needs {size}; restore it, or rebuild the dataset")
         return data
 
 
 class MadeIndex:
     """For a dataset of an earlier version: each shard is read once per node, whole, and checked against the manifest's SHA-256."""
 
-    def __init__(self, manifest: DatasetManifest, store: ObjectStore, directory: Path) -> None:
-        self._manifest, self._store, self._directory = manifest, store, directory
-        self._shards = Recent(make=self._read)
+    def __init__(self, manifest: DatasetManifest, shards: ShardStore, directory: Path) -> None:
+        self._manifest, self._shards, self._directory = manifest, shards, directory
+        self._found: Recent[int] = Recent(make=self._read)
         self._broken: dict[int, DataError] = {}
         """Why shards can't be read: each is read twice, and then not again for every row of it."""
 
     def digests(self, shard: int, pages: range) -> bytes:
         if shard in self._broken:
             raise self._broken[shard]
-        return self._shards.get(shard)[pages.start * DIGEST_BYTES : pages.stop * DIGEST_BYTES]
+        return self._found.get(shard)[pages.start * DIGEST_BYTES : pages.stop * DIGEST_BYTES]
 
     def forget(self, shard: int) -> None:
         self._path(shard).unlink(missing_ok=True)
-        self._shards.drop(shard)
+        self._found.drop(shard)
 
     def _read(self, shard: int) -> bytes:
         ref, path = self._manifest.shards[shard], self._path(shard)
@@ -137,10 +147,10 @@ class MadeIndex:
         ref = self._manifest.shards[shard]
         try:
             try:
-                return page_digests(b"".join(fetch_shard(ref, self._store)))
+                return page_digests(b"".join(fetch_shard(ref, self._shards)))
             except ShardCorrupt:
-                log.warning("%s: what came is not what the dataset has, it is fetched again", self._store.url(ref.key))
-                return page_digests(b"".join(fetch_shard(ref, self._store)))
+                log.warning("%s: what came is not what the dataset has, it is fetched again", self._shards.url(ref))
+                return page_digests(b"".join(fetch_shard(ref, self._shards)))
         except (ShardMissing, ShardCorrupt) as error:
             self._broken[shard] = error
             raise
@@ -149,8 +159,8 @@ class MadeIndex:
         return self._directory / f"{self._manifest.shards[shard].sha256}.pages"
 
 
-def open_index(manifest: DatasetManifest, store: ObjectStore, directory: Path) -> PageIndex:
+def open_index(manifest: DatasetManifest, shards: ShardStore, directory: Path) -> PageIndex:
     """`directory` is where what had to be computed is kept."""
-    if manifest.pages is None:
-        return MadeIndex(manifest, store, directory)
-    return StoredIndex(manifest, manifest.pages, store)
+    if manifest.has_page_digests:
+        return StoredIndex(manifest, shards.store)
+    return MadeIndex(manifest, shards, directory)

@@ -6,14 +6,13 @@ from threading import Lock
 
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef
 from data_pipeline.dataset.pages import PAGE_BYTES, first_wrong, page_digests
-from data_pipeline.errors import ShardCorrupt, ShardMissing
+from data_pipeline.dataset.shards import ShardStore, remedy
+from data_pipeline.errors import ShardCorrupt
 from data_pipeline.read.block_cache import BlockCache
-from data_pipeline.read.fetch import RESTORE
+from data_pipeline.read.fetch import cut_short
 from data_pipeline.read.page_index import PageIndex
-from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 log = logging.getLogger(__name__)
-_RESTORE = f"{RESTORE}, or leave its rows out with data.on_corrupt=skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +39,12 @@ class Traffic:
             self.used += used
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PageReader:
-    """Safe to use from any thread."""
+    """Reads one dataset. Safe to use from any thread."""
 
     manifest: DatasetManifest
-    store: ObjectStore
+    shards: ShardStore
     index: PageIndex
     cache: BlockCache | None
     """None where pages are read from the store as they are wanted."""
@@ -90,7 +89,7 @@ class PageReader:
         self._digests(block)  # a shard of which there are none need not be asked for
         data = self._got(block)
         if self._first_wrong(block, data) is not None:
-            log.warning("%s: what came is not what the dataset has, it is fetched again", self.store.url(self._ref(block).key))
+            log.warning("%s: what came is not what the dataset has, it is fetched again", self.shards.url(self._ref(block)))
             self.index.forget(block.shard)
             data = self._got(block)
             if (wrong := self._first_wrong(block, data)) is not None:
@@ -99,13 +98,10 @@ class PageReader:
 
     def _got(self, block: Block) -> bytes:
         ref, start, wanted = self._ref(block), block.pages.start * PAGE_BYTES, self._size(block.shard, block.pages)
-        try:
-            data = self.store.get_range(ref.key, start, wanted)
-        except KeyMissing as error:
-            raise ShardMissing(f"{self.store.url(ref.key)}: is in the manifest but not in the store; {_RESTORE}") from error
+        data = self.shards.read(ref, start, wanted)
         self.traffic.add(fetched=len(data))
         if len(data) != wanted:
-            raise ShardCorrupt(f"{self.store.url(ref.key)}: has {start + len(data)} bytes, its manifest says {ref.size_bytes}; {_RESTORE}")
+            raise cut_short(ref, self.shards, start + len(data))
         return data
 
     def _first_wrong(self, block: Block, data: bytes) -> int | None:
@@ -115,13 +111,13 @@ class PageReader:
         return self.index.digests(block.shard, block.pages)
 
     def _corrupt(self, block: Block, wrong: int, data: bytes) -> ShardCorrupt:
-        page = block.pages[wrong]
-        start = page * PAGE_BYTES
+        ref, page = self._ref(block), block.pages[wrong]
+        start = ref.offset_bytes + page * PAGE_BYTES
         expected = self.index.digests(block.shard, range(page, page + 1)).hex()
         found = page_digests(data[wrong * PAGE_BYTES : (wrong + 1) * PAGE_BYTES]).hex()
         return ShardCorrupt(
-            f"{self.store.url(self._ref(block).key)}: bytes {start:,} to {start + PAGE_BYTES:,} have the digest {found}, "
-            f"the dataset says {expected}; {_RESTORE}"
+            f"{self.shards.url(ref)}: bytes {start:,} to {start + PAGE_BYTES:,} have the digest {found}, "
+            f"the dataset says {expected}; {remedy(ref)}"
         )
 
     def _ref(self, block: Block) -> ShardRef:

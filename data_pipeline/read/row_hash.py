@@ -1,6 +1,7 @@
 """What says which tokens a row has, cheaply; and the same of a dataset's samples, for who checks what a run trained on. No torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import xxhash
@@ -8,48 +9,61 @@ from numpy.typing import NDArray
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
-from data_pipeline.dataset.plan import plan_of
+from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
+from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.errors import ShardCorrupt, ShardMissing
 from data_pipeline.order.sample_table import SampleTable, TokenRange
-from data_pipeline.order.samples import digest_of_token_sums, first_position, token_sums
+from data_pipeline.order.samples import digest_of_token_sums, token_sums
 from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.store.protocol import ObjectStore
 
 
-def row_hash(tokens: NDArray[np.int64]) -> int:
-    """64 bits of a row's inputs and its last label: XXH3 of the tokens as little-endian int64, however a shard stores them."""
-    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(tokens, dtype="<i8").data)
+def row_hash(*parts: NDArray[np.int64]) -> int:
+    """64 bits of a row's inputs and its last label, which may come in parts: XXH3 of the tokens as little-endian int64, however a shard
+    stores them.
+    """
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part, dtype="<i8").data)
+    return digest.intdigest()
 
 
 def token_digests(
     steps: Iterable[int],
     *,
-    manifest: DatasetManifest,
+    manifests: Sequence[DatasetManifest],
     config: DataConfig,
     batch_rows: int,
     store: ObjectStore,
+    elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
 ) -> dict[int, str]:
     """The digest of the tokens of steps, as the shards have them now, in the form that the ledger keeps.
 
     With `config.on_corrupt=skip`, steps with samples of shards that can't be read are left out.
-    Raises DatasetTooSmall, ShardMissing, ShardCorrupt, or what the store raises.
+    Raises DatasetTooSmall, OrderImpossible, ShardMissing, ShardCorrupt, or what the store raises.
     """
-    table = build_sample_table(manifest, config.seq_len)
-    plan, rows = plan_of(manifest, config, batch_rows=batch_rows), range(batch_rows)
-    samples = {step: plan.rows(step, rows).indices.tolist() for step in steps}
-    wanted = {index for indices in samples.values() for index in indices}
+    plan = plan_of(manifests, config, batch_rows=batch_rows)
+    rows = {step: [(sample.source, plan.phase_at(step).seq_len, sample.index) for sample in planned_samples(plan, step)] for step in steps}
+    wanted: dict[tuple[int, int], set[int]] = {}
+    for source, seq_len, index in chain.from_iterable(rows.values()):
+        wanted.setdefault((source, seq_len), set()).add(index)
     skips = config.on_corrupt == "skip"
-    hashes = hashes_of_samples(wanted, manifest=manifest, table=table, store=store, progress=progress, skips_corrupt=skips)
-    return {
-        step: digest_of_token_sums(
-            token_sums((position, hashes[index]) for position, index in enumerate(indices, first_position(step, batch_rows=batch_rows)))
+    hashes: dict[tuple[int, int, int], int] = {}
+    for (source, seq_len), indices in wanted.items():
+        table = build_sample_table(manifests[source], seq_len)
+        found = hashes_of_samples(
+            indices, manifest=manifests[source], table=table, store=store, elsewhere=elsewhere, progress=progress, skips_corrupt=skips
         )
-        for step, indices in samples.items()
-        if hashes.keys() >= set(indices)
+        hashes |= {(source, seq_len, index): one for index, one in found.items()}
+    sums = {
+        step: token_sums(enumerate((hashes[row] for row in its), plan.position(step)))
+        for step, its in rows.items()
+        if hashes.keys() >= set(its)
     }
+    return {step: digest_of_token_sums(of_step) for step, of_step in sums.items()}
 
 
 def hashes_of_samples(
@@ -58,6 +72,7 @@ def hashes_of_samples(
     manifest: DatasetManifest,
     table: SampleTable,
     store: ObjectStore,
+    elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
     skips_corrupt: bool = False,
 ) -> dict[int, int]:
@@ -70,11 +85,11 @@ def hashes_of_samples(
     for sample in samples:
         wanted = table.locate(sample)
         by_shard.setdefault(wanted.shard, []).append((sample, wanted))
-    hashes = {}
+    hashes, shards = {}, ShardStore(store, elsewhere)
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
         try:
-            tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], store)), dtype=file_dtype(manifest.dtype))
+            tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], shards)), dtype=file_dtype(manifest.dtype))
         except (ShardMissing, ShardCorrupt):
             if skips_corrupt:
                 continue

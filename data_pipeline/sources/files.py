@@ -1,7 +1,8 @@
 """What sources that are files have in common: unpacking, and errors that name the file."""
 
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -9,6 +10,7 @@ from typing import IO
 from pyarrow import ArrowException
 
 from data_pipeline.errors import CorpusInvalid
+from data_pipeline.sources.protocol import Stamp
 from data_pipeline.sources.unpack import PACKING_SUFFIXES, UNPACK_ERRORS, packing_of, unpacked
 
 HEAD_BYTES = 2**13
@@ -19,14 +21,29 @@ _LONGEST_MAGIC_BYTES = 16
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
     """A file of UTF-8 text, unpacked, without its byte order mark, line ends as they are. Raises CorpusInvalid."""
-    with read_errors(path), _open_content(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as text:
+    with read_errors(path), _open_content(path) as (content, _), io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as text:
         yield text
 
 
 def head_of(path: Path) -> bytes:
     """The first bytes of a file's content, unpacked. Raises CorpusInvalid."""
-    with read_errors(path), _open_content(path) as content:
+    with read_errors(path), _open_content(path) as (content, _):
         return content.read(HEAD_BYTES)
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
+    """A file's bytes, unpacked, and what tells which share of the file is read. Raises CorpusInvalid."""
+    with read_errors(path), _open_content(path) as (content, file):
+        size_bytes = os.fstat(file.fileno()).st_size
+        yield content, lambda: min(1.0, file.tell() / (size_bytes or 1))
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Raises CorpusInvalid."""
+    with read_errors(path):
+        status = path.stat()
+    return Stamp(size_bytes=status.st_size, modified_ns=status.st_mtime_ns)
 
 
 def is_packed(path: Path) -> bool:
@@ -53,8 +70,8 @@ def read_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open_content(path: Path) -> Iterator[IO[bytes]]:
-    """A file's bytes, unpacked as its first bytes say; raises CorpusInvalid where its name says something else."""
+def _open_content(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A file's bytes, unpacked as its first bytes say, and the file; raises CorpusInvalid where its name says something else."""
     with path.open("rb") as file:
         packing = packing_of(file.read(_LONGEST_MAGIC_BYTES))
         file.seek(0)
@@ -64,6 +81,6 @@ def _open_content(path: Path) -> Iterator[IO[bytes]]:
             raise CorpusInvalid(f"{path}: can't be read (named like {said}, but it is {found}); replace or rename it")
         if packing:
             with unpacked(file, packing) as content:
-                yield content
+                yield content, file
         else:
-            yield file
+            yield file, file

@@ -1,19 +1,57 @@
 """Records in JSON: one document each, in the field `text`."""
 
+import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_pipeline.errors import CorpusInvalid
-from data_pipeline.sources.files import open_text
-from data_pipeline.sources.protocol import BYTE_ORDER_MARK, TEXT_FIELD
+from data_pipeline.sources.files import open_bytes, open_text, read_errors, stamp_of
+from data_pipeline.sources.protocol import (
+    BEGINNING,
+    BYTE_ORDER_MARK,
+    CHUNK_BYTES,
+    ID_FIELD,
+    TEXT_FIELD,
+    Chunk,
+    Document,
+    Place,
+    Stamp,
+    cleaned,
+    texts_in_chunks,
+)
 
 LINES_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".ldjson")
 SUFFIXES = (".json",)
 _WHITE_SPACE = " \t\r\n"
 _LONGEST_SNIFFED_CHARACTERS = 2**24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lines:
+    """A chunk of a file with a record per line."""
+
+    path: Path
+    place: Place
+    data: bytes = field(repr=False)
+    share: float
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def documents(self) -> Iterator[Document]:
+        encoding = "utf-8" if self.place.offset else "utf-8-sig"
+        with read_errors(self.path), io.TextIOWrapper(io.BytesIO(self.data), encoding=encoding, newline="") as lines:
+            yield from cleaned(self._records(lines))
+
+    def _records(self, lines: Iterable[str]) -> Iterator[Document]:
+        for number, line in enumerate(lines, start=self.place.number):
+            if line.strip():
+                yield _document_of(_decoded(line, self.path, number), number, where=f"{self.path}:{number}", each="line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +60,16 @@ class JsonLinesFile:
 
     path: Path
 
-    def __iter__(self) -> Iterator[str]:
-        with open_text(self.path) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _document_of(_decoded(line, self.path, number), where=f"{self.path}:{number}", each="line")
+    def chunks(self, start: Place = BEGINNING) -> Iterator[Lines]:
+        with open_bytes(self.path) as (content, share):
+            _pass_over(content, start.offset)
+            place = start
+            for data in whole_lines(content):
+                yield Lines(path=self.path, place=place, data=data, share=share())
+                place = Place(offset=place.offset + len(data), number=place.number + _num_lines(data))
+
+    def stamp(self) -> Stamp:
+        return stamp_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +78,19 @@ class JsonFile:
 
     path: Path
 
-    def __iter__(self) -> Iterator[str]:
+    def chunks(self, start: Place = BEGINNING) -> Iterator[Chunk]:
         if self._begins_with_a_whole_line():
-            yield from JsonLinesFile(self.path)
-            return
+            return JsonLinesFile(self.path).chunks(start)
+        return texts_in_chunks(self._documents(), start)
+
+    def stamp(self) -> Stamp:
+        return stamp_of(self.path)
+
+    def _documents(self) -> Iterator[tuple[Document, float]]:
         with open_text(self.path) as file:
             text = file.read()
-        for number, record in enumerate(_records_in(text, self.path), start=1):
-            yield _document_of(record, where=f"{self.path}: record {number}", each="record")
+        for number, (record, share) in enumerate(_records_in(text, self.path), start=1):
+            yield _document_of(record, number, where=f"{self.path}: record {number}", each="record"), share
 
     def _begins_with_a_whole_line(self) -> bool:
         """Whether the first line is a record by itself."""
@@ -65,12 +113,45 @@ def begins_with_a_document(path: Path) -> bool:
     return isinstance(record.get(TEXT_FIELD), str)
 
 
-def _records_in(text: str, path: Path) -> Iterator[Any]:
-    """Every value of the text, and every element of those that are lists."""
+def whole_lines(content: IO[bytes]) -> Iterator[bytes]:
+    """The content in chunks that end with a line; where one ends depends on nothing but where it begins."""
+    rest = b""
+    while True:
+        blocks = [rest, content.read(CHUNK_BYTES - len(rest))]
+        while b"\n" not in blocks[-1] and (more := content.read(CHUNK_BYTES)):
+            blocks.append(more)
+        data = b"".join(blocks)
+        if not data:
+            return
+        end = data.rfind(b"\n") + 1 or len(data)
+        yield data[:end]
+        rest = data[end:]
+
+
+def _num_lines(data: bytes) -> int:
+    """Line ends: a carriage return alone is one too, as for Python."""
+    alone = data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0
+    return data.count(b"\n") + alone
+
+
+def _pass_over(content: IO[bytes], num_bytes: int) -> None:
+    """Packed data can't be sought in."""
+    if content.seekable():
+        content.seek(num_bytes)
+        return
+    while num_bytes > 0 and (data := content.read(min(num_bytes, CHUNK_BYTES))):
+        num_bytes -= len(data)
+
+
+def _records_in(text: str, path: Path) -> Iterator[tuple[Any, float]]:
+    """Every value of the text, and every element of those that are lists; with which share of the text is read."""
     place = len(text) - len(text.lstrip(_WHITE_SPACE))
     while place < len(text):
-        value, place = _decoded_at(text, place, path)
-        yield from value if isinstance(value, list) else [value]
+        begin = place
+        value, place = _decoded_at(text, begin, path)
+        records = value if isinstance(value, list) else [value]
+        for number, record in enumerate(records, start=1):
+            yield record, (begin + (place - begin) * number / len(records)) / len(text)
         while text[place : place + 1] in _WHITE_SPACE and place < len(text):
             place += 1
 
@@ -90,12 +171,13 @@ def _decoded(line: str, path: Path, number: int) -> Any:
         raise CorpusInvalid(f"{path}:{number}: not a JSON object ({_reason(error)}); fix or remove this line") from error
 
 
-def _document_of(record: Any, *, where: str, each: str) -> str:
-    document = record.get(TEXT_FIELD) if isinstance(record, dict) else None
-    if not isinstance(document, str):
+def _document_of(record: Any, number: int, *, where: str, each: str) -> Document:
+    text = record.get(TEXT_FIELD) if isinstance(record, dict) else None
+    if not isinstance(text, str):
         aside = "" if each == "line" else ", or call a file of JSON which is text itself .txt"
         raise CorpusInvalid(f'{where}: no string in a field "{TEXT_FIELD}"; every {each} needs one{aside}')
-    return document
+    own_id = record.get(ID_FIELD)
+    return Document(text=text, number=number, id=str(own_id) if isinstance(own_id, str | Decimal) else "")
 
 
 def _reason(error: ValueError | RecursionError) -> str:
@@ -110,5 +192,5 @@ def _record_of(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_record_of, parse_int=float)
-"""Nobody reads the numbers, and Python makes no int of some thousand digits."""
+_DECODER = json.JSONDecoder(object_pairs_hook=_record_of, parse_int=Decimal)
+"""A number that is an id keeps its digits, and Python makes no int of some thousand of them."""

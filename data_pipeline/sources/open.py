@@ -5,7 +5,7 @@ from pathlib import Path
 from data_pipeline.errors import CorpusInvalid
 from data_pipeline.sources import json_records, parquet
 from data_pipeline.sources.content import begins_like_records, not_text
-from data_pipeline.sources.corpus import Corpus
+from data_pipeline.sources.corpus import Corpus, corpus_file
 from data_pipeline.sources.files import head_of, is_packed, name_unpacked
 from data_pipeline.sources.find import corpus_files
 from data_pipeline.sources.json_records import JsonFile, JsonLinesFile, begins_with_a_document
@@ -22,7 +22,8 @@ def open_corpus(path: Path | None) -> Corpus:
     """
     if path is None:
         return stdlib_corpus()
-    return Corpus(tuple(map(source_of, corpus_files(path))))
+    root = path if path.is_dir() else path.parent
+    return Corpus(tuple(corpus_file(source_of(file), file.relative_to(root).as_posix()) for file in corpus_files(path)))
 
 
 def source_of(file: Path) -> Source:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline.errors import CorpusInvalid
-from data_pipeline.sources.corpus import Corpus
+from data_pipeline.sources.corpus import Corpus, corpus_file
 from data_pipeline.sources.text import TextFile
 
 STDLIB_MAX_BYTES = 6_000_000
@@ -25,7 +25,7 @@ def stdlib_corpus(max_bytes: int = STDLIB_MAX_BYTES) -> Corpus:
         files.append(file)
     if not files:
         raise CorpusInvalid(f"{root}: no source of the standard library here; name another corpus with --corpus")
-    return Corpus(tuple(map(TextFile, files)))
+    return Corpus(tuple(corpus_file(TextFile(file), file.relative_to(root).as_posix()) for file in files))
 
 
 def _modules_below(root: Path) -> Iterator[Path]:

@@ -70,14 +70,11 @@ class LocalStore:
         check_key(key)
         check_range(start, length)
 
-        def read(base: Path) -> bytes:
-            descriptor = os.open(f"{base}/{key}", os.O_RDONLY)  # training reads thousands of ranges a second
-            try:
-                return _read(descriptor, start, length)
-            finally:
-                os.close(descriptor)
-
-        return self._patiently(key, read)
+        descriptor = root_at(self.root).opened_file(key)  # training reads thousands of ranges a second
+        if descriptor is not None:
+            with suppress(OSError):
+                return _read_and_close(descriptor, start, length)
+        return self._patiently(key, lambda base: _read_and_close(os.open(f"{base}/{key}", os.O_RDONLY), start, length))
 
     def list(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         directory = check_prefix(prefix).rpartition("/")[0]
@@ -147,6 +144,13 @@ class LocalStore:
 
         delays_s = backoff_delays(chance=_CHANCE)
         return with_retries(attempt, delays_s=delays_s, deadline_s=self.deadline_s, clock=time.monotonic, sleep=time.sleep)
+
+
+def _read_and_close(descriptor: int, start: int, length: int) -> bytes:
+    try:
+        return _read(descriptor, start, length)
+    finally:
+        os.close(descriptor)
 
 
 def _read(descriptor: int, start: int, length: int) -> bytes:

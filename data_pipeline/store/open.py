@@ -1,5 +1,9 @@
 """The front door to object stores: from a config to a store."""
 
+import dataclasses
+import functools
+from collections.abc import Callable
+
 from data_pipeline.config import StorageConfig
 from data_pipeline.paths import expanded
 from data_pipeline.store.local import LocalStore
@@ -19,3 +23,14 @@ def open_store(storage: StorageConfig, *, holds: str = "") -> ObjectStore:
 
         return open_s3(storage)
     return LocalStore(expanded(storage.root), deadline_s=storage.deadline_s, holds=holds)
+
+
+def storage_at(root: str, storage: StorageConfig) -> StorageConfig:
+    """Another root, reached as `storage` is. Raises ValueError where it is none."""
+    is_same_server = root.startswith("s3:") and storage.is_s3
+    return dataclasses.replace(storage, root=root, endpoint_url=storage.endpoint_url if is_same_server else "")
+
+
+def open_beside(storage: StorageConfig) -> Callable[[str], ObjectStore]:
+    """Opens stores at other roots, which are only read: each once, when it is first asked for. A directory there is expected to stay."""
+    return functools.cache(lambda root: open_store(storage_at(root, storage), holds="."))

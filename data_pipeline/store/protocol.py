@@ -93,6 +93,7 @@ class ObjectStore(Protocol):
 
 
 @functools.lru_cache(4096)
+@functools.lru_cache(maxsize=2**14)
 def check_key(key: str) -> str:
     """Returns `key` if every store can hold it and it can't lead out of its prefix. Raises InvalidKey otherwise."""
     parts = key.split("/")

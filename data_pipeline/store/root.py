@@ -42,6 +42,20 @@ class Root:
         finally:
             os.close(handle)
 
+    def opened_file(self, key: str) -> int | None:
+        """A descriptor of a file of the store that was seen here; None where that takes a closer look, which `opened` has."""
+        try:
+            handle = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return None
+        try:
+            is_known = _told_by(os.stat(MARKER, dir_fd=handle)) == self._marker
+            return os.open(key, os.O_RDONLY, dir_fd=handle) if is_known else None
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
+
     def _open(self, *, writes: bool, is_expected: bool) -> int:
         try:
             return os.open(self.path, os.O_PATH | os.O_DIRECTORY)
@@ -84,10 +98,13 @@ def root_at(path: Path) -> Root:
 def _look_at(base: Path) -> tuple[int, ...] | None:
     """What tells a marker from any other without reading it; None where there is none."""
     try:
-        status = os.stat(f"{base}/{MARKER}")
+        return _told_by(os.stat(f"{base}/{MARKER}"))
     except FileNotFoundError:
         return None
-    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def _told_by(marker: os.stat_result) -> tuple[int, ...]:
+    return marker.st_dev, marker.st_ino, marker.st_ctime_ns
 
 
 def _make_marker(base: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from launch.commands.terminal import console
 
@@ -15,7 +15,8 @@ Done = Callable[[int, int], None]
 def bars(*, of_bytes: bool = False) -> Iterator[Callable[[str], Done]]:
     """Begins a bar for a part of the work, given its description."""
     on = console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn() if of_bytes else MofNCompleteColumn())
+    amount = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) if of_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amount)
     with Progress(*columns, console=on, transient=True, disable=not on.is_terminal) as progress:
 
         def begin(description: str) -> Done:

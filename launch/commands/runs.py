@@ -17,7 +17,7 @@ from launch.errors import UserError
 from launch.runs import lifecycle
 from launch.runs.inspect import list_checkpoints, proof_of
 from launch.runs.person import this_person
-from launch.runs.preflight import dry_data_line, start_line
+from launch.runs.preflight import dry_data_lines, start_lines
 from launch.runs.record import read_run, recorded_runs, run_store_with_checkpoints
 from launch.runs.repair import repair as mend
 from launch.runs.trust import trust
@@ -231,10 +231,11 @@ def _print_plan(config: RunConfig) -> None:
 
     typer.echo(dump_yaml(config) + "".join(f"# {line}\n" for line in budget_lines(config)), nl=False)
     store = open_store(storage_to_look_at(config.storage.root, config.storage.endpoint_url))
-    lines = {f"start.run={config.start.run}": start_line} if config.start.run else {}
-    for what, line_of in (lines | {f"data.dataset={config.data.dataset}": dry_data_line}).items():
+    lines = {f"start.run={config.start.run}": start_lines} if config.start.run else {}
+    for what, lines_of in (lines | {f"datasets {', '.join(config.data.datasets)}": dry_data_lines}).items():
         try:
-            typer.echo(f"# {line_of(config, store)}")
+            for line in lines_of(config, store):
+                typer.echo(f"# {line}")
         except (AccessDenied, BucketMissing, StoreUnavailable) as error:
             tell(f"warning: {what}: not checked: {error}")
             return

@@ -1,9 +1,10 @@
 """What a configuration amounts to: layout, tokens, schedule, parameters, compute, memory. Pure."""
 
+from data_pipeline.stages import Stage
 from launch.units import count, human, memory_unit
 from model.config import ModelConfig
 from model.costs.flops import flops_per_token
-from model.costs.memory import predict_memory
+from model.costs.memory import MemoryPrediction, predict_memory
 from model.mixers.registry import MIXERS
 from model.optim.schedule import decay_steps, warmup_steps
 from model.parameters import num_params
@@ -20,21 +21,40 @@ def budget_lines(config: RunConfig) -> list[str]:
     parallel, train = config.parallel, config.train
     per_node = min(config.resources.workers_per_node, parallel.world_size)
     params = num_params(config.model)
-    tokens = config.tokens_per_step * train.num_steps
-    passes = train.batch_rows // (parallel.dp * train.micro_rows)
-    flops = flops_per_token(config.model, config.data.seq_len) * tokens
+    tokens = config.tokens_until(train.num_steps)
     return [
         f"layout: {count(config.num_nodes, 'node')} × {count(per_node, 'worker')} ({config.resources.device}) = {parallel}",
-        f"batch: {train.batch_rows} rows × {config.data.seq_len} tokens = {config.tokens_per_step:,} tokens a step; "
-        f"{count(passes, 'pass')} of {count(train.micro_rows, 'row')} on each data-parallel rank",
-        f"tokens: {train.num_steps:,} steps × {config.tokens_per_step:,} = {tokens:,} ({tokens / params:.3g} for each parameter)",
+        *_batch_lines(config),
+        f"tokens: {train.num_steps:,} steps, {tokens:,} tokens ({tokens / params:.3g} for each parameter)",
         _schedule_line(config),
         f"model: {params:,} parameters, {_layers(config.model)}",
-        f"compute: {human(flops)}FLOP in all",
+        f"compute: {human(_flops(config))}FLOP in all",
         _memory_line(config),
         f"checkpoints: up to {human(params * CHECKPOINT_BYTES_PER_PARAM)}B each, every {count(config.checkpoint.every_steps, 'step')}; "
         f"the newest {config.checkpoint.keep_latest} are kept",
     ]
+
+
+def _batch_lines(config: RunConfig) -> list[str]:
+    """A line for each phase, where there are some."""
+    lines = []
+    for number, stage in enumerate(config.stages, start=1):
+        passes = stage.batch_rows // (config.parallel.dp * stage.micro_rows)
+        name = f"phase {number}, from step {stage.first_step:,}" if config.data.phases else "batch"
+        lines.append(
+            f"{name}: {stage.batch_rows} rows × {stage.seq_len} tokens = {stage.tokens_per_step:,} tokens a step; "
+            f"{count(passes, 'pass')} of {count(stage.micro_rows, 'row')} on each data-parallel rank"
+        )
+    return lines
+
+
+def _flops(config: RunConfig) -> float:
+    """Of the whole run: those of a token depend on the length of its row."""
+    ends = [*(stage.first_step - 1 for stage in config.stages[1:]), config.train.num_steps]
+    return sum(
+        flops_per_token(config.model, stage.seq_len) * stage.tokens_per_step * (end - stage.first_step + 1)
+        for stage, end in zip(config.stages, ends, strict=True)
+    )
 
 
 def warnings_of(config: RunConfig) -> list[str]:
@@ -87,21 +107,25 @@ def _schedule_line(config: RunConfig) -> str:
 
 
 def _memory_line(config: RunConfig) -> str:
-    memory = predict_memory(
-        config.model,
-        config.parallel,
-        config.compute,
-        config.optimizer,
-        micro_rows=config.train.micro_rows,
-        seq_len=config.data.seq_len,
-        compute_bytes=2 if config.resources.device == "cuda" else 4,
-        device_type=config.resources.device,
-    )
+    memory = max((_memory_of(config, stage) for stage in config.stages), key=lambda memory: memory.total)
     state = memory.parameters + memory.gradients + memory.optimizer
     unit, its_bytes = memory_unit(memory.total)
     return (
         f"memory: {memory.total / its_bytes:,.2f} {unit} a worker, {state / its_bytes:,.2f} {unit} of it for weights, gradients "
         "and optimizer, the rest for activations"
+    )
+
+
+def _memory_of(config: RunConfig, stage: Stage) -> MemoryPrediction:
+    return predict_memory(
+        config.model,
+        config.parallel,
+        config.compute,
+        config.optimizer,
+        micro_rows=stage.micro_rows,
+        seq_len=stage.seq_len,
+        compute_bytes=2 if config.resources.device == "cuda" else 4,
+        device_type=config.resources.device,
     )
 
 

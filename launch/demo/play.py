@@ -79,7 +79,7 @@ def _prepare(storage: StorageConfig, corpus: Path | None, num_steps: int, consol
     console.print(f"building a dataset from {corpus} …")
     documents = open_corpus(corpus)
     tokenizer = train_tokenizer(documents, config.model.vocab_size)
-    build_dataset(store=open_store(storage), name=name, documents=documents, tokenizer=tokenizer, progress=lambda _: None)
+    build_dataset(store=open_store(storage), name=name, corpus=documents, tokenizer=tokenizer, progress=lambda _: None)
     return config
 
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from data_pipeline.config import StorageConfig
 from launch.errors import NotOpen, NotReachable, NotStarted
@@ -22,6 +23,9 @@ from orchestrator.node.home import home_directory
 from orchestrator.ray_backend import client
 from orchestrator.ray_backend.local import cluster as local_cluster
 from orchestrator.ray_backend.machines import machine_of
+
+if TYPE_CHECKING:
+    from data_pipeline.dataset.batches import Encode
 
 ANSWER_WITHIN_S = 30.0
 STATUS_WITHIN_S = 5.0
@@ -113,6 +117,12 @@ class Connection:
         import ray
 
         return [_node(plain) for plain in ray.nodes()]
+
+    def encode(self, num_workers: int) -> Encode:
+        """What tokenizes on the cluster, with so many tasks at once; 0 for one on every core."""
+        from orchestrator.ray_backend.encoding import encode_on_ray
+
+        return partial(encode_on_ray, num_workers=num_workers)
 
     def find_controller(self, run: RunIdentity, storage: StorageConfig) -> RunHandle | None:
         """None where nothing controls the run, and where the cluster is gone."""

@@ -1,12 +1,15 @@
 """What a run left on the store, looked at after the fact: its records and its checkpoints. No torch."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
+from data_pipeline.dataset.manifest import DatasetManifest
+from data_pipeline.dataset.mixture import load_manifests
 from data_pipeline.dataset.progress import Progress
 from data_pipeline.errors import DataError
+from data_pipeline.stages import stage_at
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.record import RunRecord
@@ -35,40 +38,48 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
     if not num_steps_done:
         told = " and has ended; `braid status` says why" if record.has_ended else " yet, so there is nothing to verify; look again later"
         raise WrongMoment(f"run {record.name}: has not committed a checkpoint{told}")
-    manifest = load_manifest(record.store, config.data.dataset)
-    plan = plan_of(manifest, config.data, batch_rows=config.train.batch_rows)
+    manifests = load_manifests(record.store, config.data)
+    plan = plan_of(manifests, config.data, batch_rows=config.train.batch_rows)
     try:
-        expected_token_digest = _tokens_by_step(record, records, manifest, reading) if reading else None
+        expected_token_digest = _tokens_by_step(record, records, manifests, reading) if reading else None
     except DataError as error:
         return Proof(ok=False, line=f"NOT VERIFIED run {record.name}: {error}", problems=(str(error),))
 
+    stages = config.stages
+
     @functools.cache
     def expected_digest(step: int, recorded: str) -> str:
-        return planned_digest(plan, step, like=recorded, batch_rows=config.train.batch_rows)
+        return planned_digest(plan, step, like=recorded)
 
     return verify(
         run=record.name,
         records=records,
         entries=entries,
         expected_digest=expected_digest,
-        expected_tokens=config.tokens_per_step,
+        expected_tokens=lambda step: stage_at(stages, step).tokens_per_step,
         num_steps_done=num_steps_done,
         has_gaps=config.data.document_masking,
-        row_tokens=config.data.seq_len,
+        row_tokens=lambda step: stage_at(stages, step).seq_len,
         num_steps_planned=None if has_finished else config.train.num_steps,
         expected_token_digest=expected_token_digest,
     )
 
 
-def _tokens_by_step(record: RunRecord, records: Records, manifest: DatasetManifest, reading: Progress) -> Callable[[int], str]:
-    """Digests of the tokens of the steps in `records`, as the shards have them now: "" for a step that a run may have read in part only,
-    and that can't be read. Raises DataError, StoreError."""
+def _tokens_by_step(record: RunRecord, records: Records, manifests: Sequence[DatasetManifest], reading: Progress) -> Callable[[int], str]:
+    """Digests of the tokens of the steps in `records`, as the shards have them now: "" for a step that a run may have read in part
+    only, and that can't be read. Raises DataError, StoreError."""
     from data_pipeline.read.row_hash import token_digests  # costs numpy
 
     config = record.config
     steps = {one.step for its_records in records.values() for one in its_records if one.token_digest}
     digests = token_digests(
-        steps, manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=record.store, progress=reading
+        steps,
+        manifests=manifests,
+        config=config.data,
+        batch_rows=config.train.batch_rows,
+        store=record.store,
+        elsewhere=open_beside(record.storage),
+        progress=reading,
     )
     return lambda step: digests.get(step, "")
 

@@ -1,10 +1,14 @@
 """What is checked and settled before a single worker starts: the dataset, and the checkpoint that a run begins from."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table, load_manifest, rows_in_words
+from data_pipeline.config import DATASET
+from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, rows_in_words
+from data_pipeline.dataset.mixture import exhaustion, load_manifests, problem_with
 from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt, ShardMissing
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from launch.errors import ConfigError
 from launch.units import count
@@ -15,27 +19,24 @@ from orchestrator.records.holds import hold_start
 from orchestrator.records.manifest import CheckpointManifest
 from orchestrator.records.origin import find_start, start_store, unusable_start
 
-DEFAULT_DATASET = "python-stdlib"
+if TYPE_CHECKING:
+    from data_pipeline.order.plan import Plan
 
 
 def prepare_dataset(config: RunConfig, store: ObjectStore, *, tell: Callable[[str], None]) -> None:
-    """Checks that the run's dataset is there and fits, and tells how often it is read; the default one is built.
+    """Checks that the run's datasets are there and fit, and tells how often they are read; the default one is built.
 
     Raises ConfigError, DataError, StoreError.
     """
-    name = config.data.dataset
     try:
-        manifest = load_manifest(store, name)
+        manifests = load_manifests(store, config.data)
     except DatasetMissing:
-        if name != DEFAULT_DATASET:
+        if config.data.datasets != (DATASET,):
             raise
-        tell(f"building dataset {name} from the Python standard library's source …")
-        manifest = _build_default(store, name)
-    check_dataset(config, manifest)
-    if told := _check_objects(manifest, store, "data.dataset", may_lack=config.data.on_corrupt == "skip"):
-        tell(f"warning: {told}")
-    _refuse_what_are_no_tokens(manifest, store, "data.dataset")
-    tell(data_line(config, manifest))
+        tell(f"building dataset {DATASET} from the Python standard library's source …")
+        manifests = (_build_default(store, DATASET),)
+    for line in _checked(config, manifests, store):
+        tell(line)
     check_held_out(config, store)
 
 
@@ -47,38 +48,27 @@ def check_held_out(config: RunConfig, store: ObjectStore) -> None:
     num_samples = manifest.num_samples(config.data.seq_len)
     if problem := config.eval.problem_with(vocab_size=manifest.vocab_size, num_samples=num_samples, config=config):
         raise ConfigError(problem)
-    _check_objects(manifest, store, "eval.dataset", may_lack=False)
-    _refuse_what_are_no_tokens(manifest, store, "eval.dataset")
+    _check_objects(manifest, config, store, "eval.dataset", may_lack=False)
+    _refuse_what_are_no_tokens(manifest, config, store, "eval.dataset")
 
 
-def data_line(config: RunConfig, manifest: DatasetManifest) -> str:
-    """How often a run will read its dataset, and what of it it never reads."""
-    seq_len = config.data.seq_len
-    wanted, reached = config.tokens_per_step * config.train.num_steps, manifest.num_samples(seq_len) * seq_len
-    return f"data: {wanted:,} tokens are {wanted / reached:.3g} epochs of {manifest.name}: {rows_in_words(manifest, seq_len)}"
-
-
-def dry_data_line(config: RunConfig, store: ObjectStore) -> str:
-    """`data_line` of a run that may be submitted, with the same checks. Raises ConfigError, DataError, StoreError."""
+def dry_data_lines(config: RunConfig, store: ObjectStore) -> list[str]:
+    """What `prepare_dataset` would tell of a run that may be submitted, with the same checks. Raises ConfigError, DataError, StoreError."""
     check_held_out(config, store)
     try:
-        manifest = load_manifest(store, config.data.dataset)
-    except DatasetMissing:
-        built = (
-            ", and is built when the run is submitted" if config.data.dataset == DEFAULT_DATASET else "; make it with `braid data build`"
-        )
-        return f"data: dataset {config.data.dataset} is not there yet{built}"
-    check_dataset(config, manifest)
-    told = _check_objects(manifest, store, "data.dataset", may_lack=config.data.on_corrupt == "skip")
-    _refuse_what_are_no_tokens(manifest, store, "data.dataset")
-    return data_line(config, manifest) + (f"; {told}" if told else "")
+        manifests = load_manifests(store, config.data)
+    except DatasetMissing as error:
+        if config.data.datasets == (DATASET,):
+            return [f"data: dataset {DATASET} is not there yet, and is built when the run is submitted"]
+        return [f"data: {error}"]
+    return _checked(config, manifests, store)
 
 
-def _check_objects(manifest: DatasetManifest, store: ObjectStore, setting: str, *, may_lack: bool) -> str:
+def _check_objects(manifest: DatasetManifest, config: RunConfig, store: ObjectStore, setting: str, *, may_lack: bool) -> str:
     """What is lacking, "" for nothing: one listing tells, of however many shards. Raises ShardMissing unless it may be."""
     from data_pipeline.dataset.inspect import lacking_objects  # costs numpy and tokenizers
 
-    found = lacking_objects(manifest, store)
+    found = lacking_objects(manifest, store, open_beside(config.storage))
     if not found:
         return ""
     told = f"{setting}={manifest.name}: {count(len(found), 'object')} of it missing or of another size, the first: {found[0]}"
@@ -87,11 +77,39 @@ def _check_objects(manifest: DatasetManifest, store: ObjectStore, setting: str, 
     return told
 
 
-def _refuse_what_are_no_tokens(manifest: DatasetManifest, store: ObjectStore, setting: str) -> None:
+def _checked(config: RunConfig, manifests: Sequence[DatasetManifest], store: ObjectStore) -> list[str]:
+    """How often a run will read each of its datasets, and what of it it never reads. Raises ConfigError, DataError, StoreError."""
+    plan, lacking = planned(config, manifests), []
+    setting = "data.sources" if config.data.sources else "data.dataset"
+    for manifest in manifests:
+        if told := _check_objects(manifest, config, store, setting, may_lack=config.data.on_corrupt == "skip"):
+            lacking.append(f"warning: {told}")
+        _refuse_what_are_no_tokens(manifest, config, store, setting)
+    longest = max(stage.seq_len for stage in config.stages)
+    return [
+        f"data: {one.tokens:,} tokens are {one.tokens / (manifest.num_samples(longest) * longest):.3g} epochs of {manifest.name}: "
+        f"{rows_in_words(manifest, longest)}"
+        for manifest, one in zip(manifests, plan.consumed(config.train.num_steps), strict=True)
+    ] + lacking
+
+
+def planned(config: RunConfig, manifests: Sequence[DatasetManifest]) -> "Plan":
+    """The order of a run that can be trained. Raises ConfigError where it can't, DataError."""
+    from data_pipeline.dataset.plan import plan_of  # costs numpy
+
+    if problem := problem_with(manifests, vocab_size=config.model.vocab_size):
+        raise ConfigError(problem)
+    plan = plan_of(manifests, config.data, batch_rows=config.train.batch_rows)
+    if problem := exhaustion(plan, config.train.num_steps):
+        raise ConfigError(problem)
+    return plan
+
+
+def _refuse_what_are_no_tokens(manifest: DatasetManifest, config: RunConfig, store: ObjectStore, setting: str) -> None:
     """A look at the beginning of the first shards. Raises ShardCorrupt."""
     from data_pipeline.dataset.inspect import odd_beginnings  # costs numpy and tokenizers
 
-    if found := odd_beginnings(manifest, store):
+    if found := odd_beginnings(manifest, store, open_beside(config.storage)):
         raise ShardCorrupt(f"{setting}={manifest.name}: {found[0]}")
 
 
@@ -102,16 +120,6 @@ def _build_default(store: ObjectStore, name: str) -> DatasetManifest:
         return build_default_dataset(store=store, name=name, progress=lambda _: None)
     except DatasetExists:  # another submission built it meanwhile
         return load_manifest(store, name)
-
-
-def check_dataset(config: RunConfig, manifest: DatasetManifest) -> None:
-    """Raises ConfigError where the model has no row for some token, DatasetTooSmall where not one sample fits."""
-    if manifest.vocab_size > config.model.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size={config.model.vocab_size}: dataset {manifest.name} has {manifest.vocab_size} tokens; "
-            f"use at least {manifest.vocab_size}, or another data.dataset"
-        )
-    build_sample_table(manifest, config.data.seq_len)
 
 
 def settle_start(config: RunConfig, store: ObjectStore) -> RunConfig:
@@ -148,9 +156,9 @@ def _refuse_other_optimizer(config: RunConfig, theirs: RunConfig | None) -> None
         )
 
 
-def start_line(config: RunConfig, store: ObjectStore) -> str:
+def start_lines(config: RunConfig, store: ObjectStore) -> list[str]:
     """Where a run with start.run begins, in words. Raises ConfigError where it can't begin there, StoreError."""
     manifest = checked_start(config, store, find=find_start)
     assert manifest is not None, "there is a start.run"
     optimizer = "its optimizer's state too" if config.start.optimizer == "keep" else "the optimizer anew"
-    return f"start: the weights of run {manifest.run}, step {manifest.step} ({manifest.origin}); {optimizer}"
+    return [f"start: the weights of run {manifest.run}, step {manifest.step} ({manifest.origin}); {optimizer}"]

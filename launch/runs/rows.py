@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from data_pipeline.dataset.manifest import build_sample_table, load_manifest
+from data_pipeline.dataset.mixture import load_manifests
+from data_pipeline.dataset.shards import ShardStore
 from data_pipeline.order.samples import rows_of_rank
 from data_pipeline.read.rows import Row, read_rows
+from data_pipeline.store.open import open_beside
 from launch.errors import UserError
 from launch.runs.record import RunRecord, last_record
 
@@ -25,23 +27,21 @@ def rows_of_step(record: RunRecord, step: int, rank: int | None) -> StepRows:
     """By the run's present layout, all rows where `rank` is None. Raises UserError, DataError, StoreError."""
     from data_pipeline.dataset.plan import plan_of, planned_samples  # costs numpy
 
-    config = record.config
-    wanted = _rows_of(record, rank)
-    manifest = load_manifest(record.store, config.data.dataset)
-    plan = plan_of(manifest, config.data, batch_rows=config.train.batch_rows)
-    rows = read_rows(
-        planned_samples(plan, step, wanted),
-        manifest=manifest,
-        table=build_sample_table(manifest, config.data.seq_len),
-        store=record.store,
-    )
+    config, manifests = record.config, load_manifests(record.store, record.config.data)
+    stage = config.stage_at(step)
+    wanted = _rows_of(record, rank, stage.batch_rows)
+    plan = plan_of(manifests, config.data, batch_rows=config.train.batch_rows)
+    if plan.exhausted_at is not None and step >= plan.exhausted_at:
+        raise UserError(f"--step {step}: from step {plan.exhausted_at} on there is nothing left to read; use a lower one")
+    shards = ShardStore(record.store, open_beside(record.storage))
+    rows = read_rows(planned_samples(plan, step, wanted), manifests=manifests, seq_len=stage.seq_len, shards=shards)
     newest = last_record(record)
     done = max(record.state.committed_step, newest.step if newest else 0)
     return StepRows(step=step, was_trained=step <= done, first_row=wanted.start, rows=tuple(rows))
 
 
-def _rows_of(record: RunRecord, rank: int | None) -> range:
-    parallel, batch_rows = record.config.parallel, record.config.train.batch_rows
+def _rows_of(record: RunRecord, rank: int | None, batch_rows: int) -> range:
+    parallel = record.config.parallel
     if rank is None:
         return range(batch_rows)
     if rank >= parallel.world_size:

@@ -35,9 +35,12 @@ def companions_of(checkpoint: StoredCheckpoint, store: ObjectStore, tell: Callab
     config = newest_config(checkpoint.run_store)
     if checkpoint.manifest.training is None or config is None:
         return read_companions(checkpoint.run_store, checkpoint.manifest)
-    serving = {"max_position_embeddings": config.data.seq_len}
+    serving = {"max_position_embeddings": max(stage.seq_len for stage in config.stages)}
     try:
-        dataset = load_manifest(store, config.data.dataset)
+        dataset = load_manifest(store, config.data.datasets[0])
+        if not dataset.tokenizer_key:
+            tell(f"without a tokenizer: dataset {dataset.name} was registered without one; put the tokenizer's files beside the weights")
+            return {HF_CONFIG: json.dumps(serving | {"eos_token_id": dataset.eos_id}).encode()}
         tokenizer = store.get(dataset.tokenizer_key)
     except (DatasetMissing, KeyMissing) as error:
         tell(f"without a tokenizer: {error}")

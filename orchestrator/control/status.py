@@ -47,7 +47,7 @@ def build_status(
         "attempt": state.attempt,
         "step": step,
         "num_steps": config.train.num_steps,
-        "tokens": step * config.tokens_per_step,
+        "tokens": config.tokens_until(step),
         **in_status(lead.metrics if lead else recorded),
         "tokens_per_s": lead.tokens_per_s if lead else None,
         "skipped_updates": max((agent.summary.num_skipped for agent in agents if agent.summary is not None), default=None),

@@ -57,7 +57,8 @@ def setting_of(config: RunConfig, *, torch_version: str) -> str:
     """Short digest of what a resume may change and bits depend on: layout, compute, number of steps (the schedule), … . Pure."""
     train = config.train
     computed = (config.parallel, config.compute, train.micro_rows, train.deterministic, config.resources.device, torch_version)
-    decisive = (*computed, train.num_steps, MEASURE)
+    in_phases = [phase.micro_rows for phase in config.data.phases]
+    decisive = (*computed, train.num_steps, MEASURE, *([in_phases] if any(in_phases) else []))
     return codec.digest(decisive)[:12]
 
 

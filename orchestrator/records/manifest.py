@@ -8,9 +8,8 @@ The commit log holds the manifest's own digest, the manifest those of the files:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from data_pipeline.order.samples import epoch_and_offset, first_position
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
@@ -21,15 +20,17 @@ from orchestrator.records.keys import CHECKPOINTS, manifest_key
 from orchestrator.records.retention import still_there
 
 VERSION = 3
+SINCE_ORDER = {"omit_default": True}
+"""Of what manifests before had not: left out at its default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataPosition:
-    """The first sample of the next step."""
+    """The first sample of the next step, for people: what is resumed from is the step."""
 
     epoch: int
     index: int
-    """Position of the sample within the epoch's order."""
+    """Position of the sample within the epoch's order; of a mixture, or with phases, of the row within the run, and `epoch` is 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,9 @@ class TrainingTerms:
     training_digest: str
     """What `orchestrator.config.training_digest` gives for the run."""
     dataset_digest: str
-    """SHA-256 of the dataset's manifest as canonical JSON."""
+    """SHA-256 of the dataset's manifest as canonical JSON; of those of all datasets where there are several."""
+    order_digest: str = field(default="", metadata=SINCE_ORDER)
+    """`data_pipeline.order.plan.Plan.digest` up to the checkpoint's step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +71,6 @@ class CheckpointManifest:
     torch_version: str
     created_at_s: float
     """Seconds since the epoch."""
-
-
-def data_position(step: int, *, batch_rows: int, num_samples: int) -> DataPosition:
-    """Where the step after `step` begins to read."""
-    epoch, index = epoch_and_offset(first_position(step + 1, batch_rows=batch_rows), num_samples=num_samples)
-    return DataPosition(epoch=epoch, index=index)
 
 
 def write_manifest(store: ObjectStore, manifest: CheckpointManifest) -> Commit:

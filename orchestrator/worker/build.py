@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.dataset.manifest import DatasetManifest
+from data_pipeline.dataset.mixture import exhaustion, load_manifests, problem_with
+from data_pipeline.dataset.shards import lies_on_s3
 from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from model.build import shard_model
 from model.lm import HybridLM
@@ -76,7 +80,7 @@ def build_trainer(
         checkpointer=_build_checkpointer(config, world, store, attempt, loader, reporter),
         reporter=reporter,
         stop=stop,
-        throughput=Throughput(config.tokens_per_step),
+        throughput=Throughput(),
         start_step=resumed.step,
         setting=setting_of(config, torch_version=torch.__version__),
     )
@@ -89,22 +93,23 @@ def _tell(resumed: Resumed, world: World, reporter: Reporter) -> None:
 
 
 def _build_loader(config: RunConfig, world: World, store: ObjectStore, cache_dir: Path) -> Loader:
-    manifest = load_manifest(store, config.data.dataset)
-    if manifest.vocab_size > config.model.vocab_size:
-        raise ConfigMismatch(
-            f"model.vocab_size={config.model.vocab_size}: dataset {manifest.name} has tokens up to {manifest.vocab_size - 1}; "
-            f"use {manifest.vocab_size} or more"
-        )
-    rows = config.train.batch_rows
-    return build_loader(
-        manifest=manifest,
+    manifests = load_manifests(store, config.data)
+    if problem := problem_with(manifests, vocab_size=config.model.vocab_size):
+        raise ConfigMismatch(problem)
+    loader = build_loader(
+        manifests=manifests,
         config=config.data,
         store=store,
         cache_dir=cache_dir,
-        batch_rows=rows,
-        rank_rows=world.rank_rows(rows),
-        keeps_blocks=config.storage.is_s3,
+        batch_rows=config.train.batch_rows,
+        dp_rank=world.mesh.dp_rank,
+        dp_size=config.parallel.dp,
+        keeps_blocks=any(lies_on_s3(manifest, config.storage) for manifest in manifests),
+        elsewhere=open_beside(config.storage),
     )
+    if problem := exhaustion(loader.plan, config.train.num_steps):
+        raise ConfigMismatch(problem)
+    return loader
 
 
 def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, AdamW]:
@@ -128,8 +133,14 @@ def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, atte
         witnesses=_witnesses(world),
         attempt=attempt,
         training_digest=training_digest(config),
-        dataset_digest=codec.digest(loader.reader.manifest),
+        dataset_digest=_digest_of(loader.manifests),
+        order_digest=loader.plan.digest,
     )
+
+
+def _digest_of(manifests: Sequence[DatasetManifest]) -> str:
+    """That of one alone is its own, as it was when there could be no other."""
+    return codec.digest(manifests[0] if len(manifests) == 1 else tuple(manifests))
 
 
 def _begin(config: RunConfig, world: World, store: ObjectStore, model: HybridLM, optimizer: torch.optim.Optimizer) -> None:
@@ -158,9 +169,8 @@ def _build_checkpointer(
             model=config.model,
             layout=config.parallel,
             training_digest=training_digest(config),
-            dataset_digest=codec.digest(loader.reader.manifest),
-            batch_rows=config.train.batch_rows,
-            num_samples=loader.num_samples,
+            dataset_digest=_digest_of(loader.manifests),
+            plan=loader.plan,
             keep_latest=config.checkpoint.keep_latest,
         )
         committer = Committer(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data_pipeline.order.plan import Plan
 from data_pipeline.store.protocol import MAY_PASS, ObjectStore, StoreError
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
@@ -21,7 +22,7 @@ from orchestrator.records.holds import doom, held_checkpoints
 from orchestrator.records.keys import CHECKPOINTS, DOOMED, MANIFEST
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.leftovers import remove_leftovers
-from orchestrator.records.manifest import CheckpointManifest, FileDigest, TrainingTerms, data_position, write_manifest
+from orchestrator.records.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, write_manifest
 from orchestrator.records.retention import directories_to_delete
 from orchestrator.worker.agreement import Failure, failure_among, raise_failure, result_of
 from orchestrator.worker.dcp import StoreWriter
@@ -44,10 +45,16 @@ class CheckpointTerms:
     layout: ParallelConfig
     training_digest: str
     dataset_digest: str
-    batch_rows: int
-    num_samples: int
-    """Samples in one epoch."""
+    plan: Plan
     keep_latest: int
+
+
+def _position_after(plan: Plan, step: int) -> DataPosition:
+    position = plan.position(step + 1)
+    if len(plan.sources) > 1 or len(plan.phases) > 1:
+        return DataPosition(epoch=0, index=position)
+    epoch, index = divmod(position, plan.table(0, plan.phases[0].seq_len).num_samples)
+    return DataPosition(epoch=epoch, index=index)
 
 
 class Committer:
@@ -84,10 +91,11 @@ class Committer:
             origin="trained",
             model=terms.model,
             training=TrainingTerms(
-                data_position=data_position(step, batch_rows=terms.batch_rows, num_samples=terms.num_samples),
+                data_position=_position_after(terms.plan, step),
                 layout=terms.layout,
                 training_digest=terms.training_digest,
                 dataset_digest=terms.dataset_digest,
+                order_digest=terms.plan.digest(step),
             ),
             files=tuple(sorted(files, key=lambda file: file.name)),
             torch_version=torch.__version__,

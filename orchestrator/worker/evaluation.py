@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.dataset.manifest import load_manifest
+from data_pipeline.dataset.shards import lies_on_s3
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader, build_loader
+from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
 from model.lm import HybridLM
 from model.train.batch import Batch
@@ -41,7 +43,7 @@ class Evaluation:
         metrics: StepMetrics,
         model: HybridLM,
         world: World,
-        micro_batches: Callable[[TokenBatch], list[Batch]],
+        micro_batches: Callable[[TokenBatch, int], list[Batch]],
         looked_at: Callable[[], None],
     ) -> StepMetrics:
         """The metrics of a step with what the model makes of the held-out text after it; each batch that it has seen is told."""
@@ -51,9 +53,9 @@ class Evaluation:
         bits = loss / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
         return replace(metrics, eval_loss=loss, eval_bits_per_byte=bits)
 
-    def _batches(self, micro_batches: Callable[[TokenBatch], list[Batch]], looked_at: Callable[[], None]) -> Iterator[Batch]:
+    def _batches(self, micro_batches: Callable[[TokenBatch, int], list[Batch]], looked_at: Callable[[], None]) -> Iterator[Batch]:
         for number in range(self.config.eval.num_batches):
-            yield from micro_batches(self.loader.read(number + 1))
+            yield from micro_batches(self.loader.read(number + 1), self.config.train.micro_rows)
             looked_at()
 
 
@@ -66,15 +68,25 @@ def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_
         vocab_size=manifest.vocab_size, num_samples=manifest.num_samples(config.data.seq_len), config=config
     ):
         raise ConfigMismatch(problem)
-    rows = config.train.batch_rows
-    data = replace(config.data, dataset=config.eval.dataset, seed=SEED, shuffle="full", on_corrupt="fail", repetition_filter=False)
+    data = replace(
+        config.data,
+        dataset=config.eval.dataset,
+        sources=(),
+        phases=(),
+        seed=SEED,
+        shuffle="full",
+        on_corrupt="fail",
+        repetition_filter=False,
+    )
     loader = build_loader(
-        manifest=manifest,
+        manifests=(manifest,),
         config=data,
         store=store,
         cache_dir=cache_dir,
-        batch_rows=rows,
-        rank_rows=world.rank_rows(rows),
-        keeps_blocks=config.storage.is_s3,
+        batch_rows=config.train.batch_rows,
+        dp_rank=world.mesh.dp_rank,
+        dp_size=config.parallel.dp,
+        keeps_blocks=lies_on_s3(manifest, config.storage),
+        elsewhere=open_beside(config.storage),
     )
     return Evaluation(config=config, loader=loader, bytes_per_token=manifest.bytes_per_token)

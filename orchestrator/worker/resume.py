@@ -41,6 +41,8 @@ class Resumer:
     attempt: FencedAttempt
     training_digest: str
     dataset_digest: str
+    order_digest: Callable[[int], str]
+    """Of the order up to a step."""
 
     def load_latest(self, prepare_state: Callable[[], dict[str, Tensor]]) -> Resumed:
         """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
@@ -111,6 +113,11 @@ class Resumer:
             raise ConfigMismatch(
                 f"run {manifest.run}: its dataset was rebuilt under the same name after the checkpoint of step {manifest.step}; "
                 "restore the dataset's old manifest and shards, or start a new run under another name"
+            )
+        if (known := manifest.training.order_digest) and known != self.order_digest(manifest.step):
+            raise ConfigMismatch(
+                f"run {manifest.run}: this version of braid orders samples in another way than the one that wrote the checkpoint of "
+                f"step {manifest.step}; go on with that version, or start a new run with start.run={manifest.run}"
             )
         return manifest
 

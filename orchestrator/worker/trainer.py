@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from data_pipeline.errors import ShardCorrupt
-from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, first_position, sample_sums, token_sums
+from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, sample_sums, token_sums
 from data_pipeline.read.batch import TokenBatch
 from data_pipeline.read.loader import Loader
 from model.lm import HybridLM
@@ -39,21 +39,21 @@ log = logging.getLogger(__name__)
 class Throughput:
     """Tokens per second over the last steps, and how long these waited for data."""
 
-    tokens_per_step: int
-    ends_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    ends: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=20))
+    """When steps ended, and with how many tokens the run had been trained by then."""
     waits_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     """Of the step that ends with each; the first is not counted, since its beginning is not known."""
 
-    def after_step(self, now_s: float) -> float:
+    def after_step(self, now_s: float, num_tokens: int) -> float:
         """0 after the first step, whose time is the kernels' compilation."""
-        self.ends_s.append(now_s)
-        elapsed_s = self.ends_s[-1] - self.ends_s[0]
-        return (len(self.ends_s) - 1) * self.tokens_per_step / elapsed_s if elapsed_s else 0.0
+        self.ends.append((now_s, num_tokens))
+        (first_s, first), (last_s, last) = self.ends[0], self.ends[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     @property
     def wait_share(self) -> float:
         """Of the time between the first and the last of these ends."""
-        elapsed_s = self.ends_s[-1] - self.ends_s[0] if self.ends_s else 0.0
+        elapsed_s = self.ends[-1][0] - self.ends[0][0] if self.ends else 0.0
         return min(1.0, (sum(self.waits_s) - self.waits_s[0]) / elapsed_s) if elapsed_s else 0.0
 
 
@@ -120,7 +120,7 @@ class Trainer:
         return train_step(
             self.model,
             self.optimizer,
-            self._micro_batches(batch),
+            self._micro_batches(batch, self.config.stage_at(step).micro_rows),
             lr=lr_at(step, config.optimizer, num_steps=config.train.num_steps, tokens_per_step=config.tokens_per_step),
             config=config.optimizer,
             chunk_tokens=config.compute.loss_chunk_tokens,
@@ -131,8 +131,8 @@ class Trainer:
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
         """Whether this rank is to stop, the samples and tokens that it read, and the rows of which nothing is learnt: see `_record`."""
-        first = first_position(step, batch_rows=self.config.train.batch_rows)
-        rows = zip((first + row for row in self.loader.rank_rows), batch.samples, batch.hashes, strict=True)
+        first = self.loader.plan.position(step)
+        rows = zip((first + row for row in self.loader.rank_rows(step)), batch.samples, batch.hashes, strict=True)
         speaks = self.world.speaks_for_its_rows
         own = list(rows) if speaks else []
         sums = (
@@ -144,20 +144,20 @@ class Trainer:
         )
         return [float(self.stop.is_set()), *map(float, sums)]
 
-    def _micro_batches(self, batch: TokenBatch) -> list[Batch]:
-        """This rank's rows of the step, cut for gradient accumulation, on the device."""
+    def _micro_batches(self, batch: TokenBatch, micro_rows: int) -> list[Batch]:
+        """This rank's rows of a step, cut for gradient accumulation, on the device."""
         return build_batches(
             tokens_BT=batch.tokens_BT,
             labels_BT=batch.labels_BT,
             offsets_P=batch.document_offsets_P if self.config.data.document_masking else None,
-            micro_rows=self.config.train.micro_rows,
+            micro_rows=micro_rows,
             mesh=self.world.mesh,
             device=self.world.device,
         )
 
     def _report(self, step: int, metrics: StepMetrics, parts: Sequence[float]) -> float:
         """Tells the agent that the step is done, and returns tokens per second."""
-        tokens_per_s = self.throughput.after_step(time.monotonic())
+        tokens_per_s = self.throughput.after_step(time.monotonic(), self.config.tokens_until(step))
         traffic, (unread, repetitive) = self.loader.traffic, parts[-3:-1]
         data = DataUse(
             fetched_bytes=traffic.fetched,

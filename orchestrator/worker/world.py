@@ -11,7 +11,6 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from data_pipeline.order.samples import rows_of_rank
 from model.parallel.mesh import Mesh, build_mesh
 from orchestrator.config import RecoveryConfig, RunConfig
 from orchestrator.worker.exchange import Exchange
@@ -35,10 +34,6 @@ class World:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
-
-    def rank_rows(self, batch_rows: int) -> range:
-        """The rows of the global batch that this rank trains on; ranks along cp and tp share theirs."""
-        return rows_of_rank(self.mesh.dp_rank, num_ranks=self.mesh.parallel.dp, batch_rows=batch_rows)
 
     @property
     def ranks_per_row(self) -> int:

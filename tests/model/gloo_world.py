@@ -1,5 +1,6 @@
 """Runs a check on every rank of a small world of real processes."""
 
+import faulthandler
 import os
 import sys
 from collections.abc import Callable
@@ -17,12 +18,14 @@ def run_in_world(num_ranks: int, check: Callable[[Path], None], directory: Path,
 
 
 def _run_rank(rank: int, num_ranks: int, check: Callable[[Path], None], directory: Path, backend: str) -> None:
+    faulthandler.enable()  # a crash in native code tells what every thread was doing
     torch.set_num_threads(1)
     if backend == "nccl":
         torch.cuda.set_device(rank)
     dist.init_process_group(backend, init_method=f"file://{directory}/rendezvous", rank=rank, world_size=num_ranks)
     check(directory)
     dist.barrier()
-    dist.destroy_process_group()
+    if backend == "nccl":
+        dist.destroy_process_group()
     sys.stdout.flush()
-    os._exit(0)  # gloo's threads may abort an ordinary exit
+    os._exit(0)  # as workers do: gloo's threads may abort an ordinary exit, or the end of their groups

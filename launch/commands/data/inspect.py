@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from data_pipeline.dataset.manifest import rows_in_words
-from data_pipeline.store.open import open_store
+from data_pipeline.dataset.manifest import DatasetManifest, rows_in_words
+from data_pipeline.store.open import open_beside, open_store
 from launch.commands.bars import bars
 from launch.commands.data.name import refuse_bad_name
 from launch.commands.options import Endpoint, Storage
@@ -29,15 +29,18 @@ def inspect(
     from data_pipeline.dataset.inspect import inspect_dataset
 
     refuse_bad_name(name)
-    store = open_store(storage_to_look_at(storage, endpoint_url))
+    where = storage_to_look_at(storage, endpoint_url)
     with bars() as begin:
-        report = inspect_dataset(store=store, name=name, reading=begin("reading shards") if verify else None)
+        reading = begin("reading shards") if verify else None
+        report = inspect_dataset(store=open_store(where), name=name, elsewhere=open_beside(where), reading=reading)
     manifest, tokens = report.manifest, report.tokens
     typer.echo(
         f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
     )
-    typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, tokenizer {manifest.tokenizer_key}")
-    typer.echo(f"begins with: {report.first_text[:200]!r}")
+    for root in sorted({shard.root for shard in manifest.shards} - {""}):
+        typer.echo(f"registered where its files are: {root}")
+    typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, {_tokenizer_in_words(manifest)}")
+    typer.echo(f"begins with: {repr(report.first_text[:200]) if manifest.tokenizer_key else list(report.first_tokens[:32])}")
     for length in ROW_LENGTHS if seq_len is None else (seq_len,):
         typer.echo(rows_in_words(manifest, length))
     if tokens is not None and tokens.num_tokens:
@@ -52,3 +55,7 @@ def inspect(
         raise typer.Exit(1)
     if verify:
         typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, and every token is in the vocabulary")
+
+
+def _tokenizer_in_words(manifest: DatasetManifest) -> str:
+    return f"tokenizer {manifest.tokenizer_key}" if manifest.tokenizer_key else "no tokenizer: tokens are shown by their ids"

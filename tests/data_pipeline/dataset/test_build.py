@@ -6,18 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_pipeline.config import DataConfig
-from data_pipeline.dataset.build import build_dataset, dataset_exists
+from data_pipeline.dataset.batches import EncodedBatch, EncodedPart
+from data_pipeline.dataset.build import dataset_exists
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, manifest_from_json, manifest_to_json
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.dataset.shard_writer import build_shard_writer
 from data_pipeline.dataset.tokenizer import EOS_TOKEN, load_tokenizer, train_tokenizer
+from data_pipeline.dataset.unfinished import Records
 from data_pipeline.errors import CorpusInvalid, DatasetExists, DatasetMissing
 from data_pipeline.read.loader import build_loader
+from data_pipeline.sources.protocol import BEGINNING
 from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
-from tests.data_pipeline.dataset.built import DOCUMENTS, build
+from tests.data_pipeline.dataset.built import DOCUMENTS, build, corpus_of
 from tests.fakes.memory_store import MemoryStore
 
 
@@ -48,9 +52,7 @@ def test_what_was_built_can_be_trained_on(tokenizer: Tokenizer, tmp_path: Path) 
     store = MemoryStore()
     manifest = build(store, tokenizer)
     config = DataConfig(dataset="tiny", seq_len=16)
-    with closing(
-        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=4, rank_rows=range(4))
-    ) as loader:
+    with closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=4)) as loader:
         assert loader.batch(1).tokens_BT.shape == (4, 16)
 
 
@@ -86,19 +88,16 @@ def test_the_bytes_of_shards_never_change_between_versions(largest_id: int, expe
     words = Tokenizer(models.WordLevel({"</s>": 0, "[UNK]": 1, "near": 2, "far": largest_id}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     documents = ["near far", "", "far", "near"]
-    manifest = build_dataset(
-        store=MemoryStore(), name="tiny", documents=documents, tokenizer=words, shard_size_tokens=4, progress=lambda progress: None
-    )
+    manifest = build(MemoryStore(), words, documents, shard_size_tokens=4)
     assert [ref.key.removeprefix("datasets/tiny/") for ref in manifest.shards] == expected  # named by their digests
 
 
 def test_progress_is_told(tokenizer: Tokenizer) -> None:
     told: list[BuildProgress] = []
-    manifest = build_dataset(
-        store=MemoryStore(), name="tiny", documents=DOCUMENTS, tokenizer=tokenizer, shard_size_tokens=120, progress=told.append
-    )
-    assert [progress.num_documents for progress in told] == [*range(1, 41), 40]
-    assert told[-1].num_tokens == manifest.num_tokens
+    manifest = build(MemoryStore(), tokenizer, progress=told.append)
+    assert [progress.num_documents for progress in told] == [0, 40, 40]
+    assert (told[-1].num_tokens, told[-1].num_text_bytes) == (manifest.num_tokens, manifest.num_text_bytes)
+    assert told[-1].read_bytes == told[-1].size_bytes == sum(map(len, DOCUMENTS))
 
 
 def test_a_dataset_is_never_built_over(tokenizer: Tokenizer) -> None:
@@ -158,23 +157,41 @@ def test_nothing_to_build_from_is_one_clear_line(tokenizer: Tokenizer) -> None:
         build(MemoryStore(), tokenizer, name="../x")
 
 
+def batch_of(document: NDArray[np.uint32], num_documents: int) -> EncodedBatch:
+    """One document, again and again."""
+    rows = np.full(num_documents, len(b"[1,1]\n"))
+    return EncodedBatch(
+        tokens=np.tile(document, num_documents),
+        lengths=np.full(num_documents, len(document)),
+        text_bytes=np.zeros(num_documents, dtype=np.int64),
+        unknown=np.zeros(num_documents, dtype=np.int64),
+        rows=b"[1,1]\n" * num_documents,
+        row_ends=np.cumsum(rows),
+        parts=(EncodedPart(file=0, name="a", place=BEGINNING, skipped=0, documents=range(num_documents), read_bytes=0),),
+    )
+
+
 @pytest.mark.parametrize("tokens_of_a_document", [5, 100_000])
 def test_what_waits_for_a_shard_takes_no_more_memory_than_the_shard(tokens_of_a_document: int) -> None:
     class Nowhere(MemoryStore):
         def put(self, key: str, data: bytes) -> None:
-            assert len(data) == 4 * 1_000_000
+            assert "/shards/" not in key or len(data) == 4 * 1_000_000
 
-    writer = build_shard_writer(store=Nowhere(), name="tiny", vocab_size=70_000, shard_size_tokens=1_000_000)
-    document = np.full(tokens_of_a_document, 69_999, dtype=np.uint32)
-    tracemalloc.start()
-    try:
-        for _ in range(1_000_000 // tokens_of_a_document):
-            writer.add(document)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert [ref.num_tokens for ref in writer.shards] == [1_000_000]
-    assert peak < 1.3 * writer.shards[0].size_bytes
+    store = Nowhere()
+    records = Records(store=store, prefix="datasets/tiny/building/", digest="0", corpus=("",))
+    batch = batch_of(np.full(tokens_of_a_document, 69_999, dtype=np.uint32), 100_000 // tokens_of_a_document)
+    with build_shard_writer(store=store, name="tiny", shard_size_tokens=1_000_000, records=records, corpus=corpus_of([])) as writer:
+        tracemalloc.start()
+        try:
+            for _ in range(10):
+                writer.add(batch)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        (finished,) = writer.finish()
+    table_bytes = 6 * 1_000_000 // tokens_of_a_document
+    assert finished.shard.num_tokens == 1_000_000
+    assert peak < 1.3 * (finished.shard.size_bytes + 2 * table_bytes)
 
 
 def test_the_bytes_of_the_text_are_counted_as_utf_8_and_older_manifests_have_none(tokenizer: Tokenizer) -> None:

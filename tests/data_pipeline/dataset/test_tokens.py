@@ -50,17 +50,17 @@ MISTAKES = {
     "large vocabulary as uint16": ((TOKENS * 800).astype("<u4").tobytes(), "uint16", "every second token is almost 0, as if uint32"),
     "int64 as uint16": (TOKENS.astype("<i8").tobytes(), "uint16", "every second token is almost 0, as if uint32, or int64"),
     "int64 as uint32": (TOKENS.astype("<i8").tobytes(), "uint32", "every second token is 0, as if int64, were read as uint32"),
-    "uint16 as uint32": (TOKENS.astype("<u2").tobytes(), "uint32", "as if uint16 were read as uint32: fix its dtype uint32"),
+    "uint16 as uint32": (TOKENS.astype("<u2").tobytes(), "uint32", "as if uint16 were read as uint32: fix the dtype uint32"),
     "big-endian uint16": (
         TOKENS.astype(">u2").tobytes(),
         "uint16",
-        "but its manifest's vocab_size=300: fix its dtype uint16 or vocab_size",
+        "but vocab_size=300: fix the dtype uint16 or vocab_size",
     ),
     "npy": (_saved(lambda file: np.save(file, TOKENS.astype("<u2"))), "uint16", "begins like an .npy file"),
     "npz": (_saved(lambda file: np.savez(file, tokens=TOKENS)), "uint16", "begins like a zip or .npz archive"),
     "gzip": (gzip.compress(TOKENS.astype("<u2").tobytes(), mtime=0), "uint16", "begins like a gzip file: unpack it"),
     "text": (b"the quick brown fox\n" * 400, "uint16", "is text, not tokens: build from it"),
-    "one token beyond": (np.append(TOKENS, [700, 1, 1, 1]).astype("<u2").tobytes(), "uint16", "token 700 at 4,000, but its manifest's"),
+    "one token beyond": (np.append(TOKENS, [700, 1, 1, 1]).astype("<u2").tobytes(), "uint16", "token 700 at 4,000, but vocab_size=300"),
 }
 
 

@@ -21,16 +21,15 @@ SHARDS = ([number % 991 for number in range(60_000)], [number % 983 for number i
 SEQ_LEN = 100
 
 
-def load(store: ObjectStore, directory: Path, *, keeps_blocks: bool = True, rank_rows: range = range(8)) -> Loader:
+def load(store: ObjectStore, directory: Path, *, keeps_blocks: bool = True) -> Loader:
     manifest = put_dataset(store, *SHARDS)
     config = DataConfig(seq_len=SEQ_LEN)
     return build_loader(
-        manifest=manifest,
+        manifests=(manifest,),
         config=config,
         store=store,
         cache_dir=directory,
         batch_rows=8,
-        rank_rows=rank_rows,
         keeps_blocks=keeps_blocks,
     )
 
@@ -41,10 +40,10 @@ def test_batches_are_the_same_with_and_without_a_cache_and_each_byte_is_fetched_
         expected = [direct.batch(step).tokens_BT for step in steps]
     with closing(load(MemoryStore(), tmp_path / "cache")) as cached:
         assert all(torch.equal(cached.batch(step).tokens_BT, tokens) for step, tokens in zip(steps, expected, strict=True))
-        traffic = cached.reader.pages.traffic
+        traffic = cached.traffic
     assert traffic.used >= len(steps) * 8 * (SEQ_LEN + 1) * 2
     assert traffic.fetched < 2 * traffic.used
-    assert direct.reader.pages.traffic.fetched > 10 * traffic.used, "a page for each sample"
+    assert direct.traffic.fetched > 10 * traffic.used, "a page for each sample"
 
 
 LONG = [np.arange(16 * 2**20, dtype=np.uint32).astype(np.uint16) % 997 for _ in range(2)]
@@ -60,23 +59,22 @@ def test_with_blocks_each_rank_fetches_what_it_reads_and_all_have_the_same_batch
         rows = range(rank * 4 // num_ranks, (rank + 1) * 4 // num_ranks)
         with closing(
             build_loader(
-                manifest=manifest,
+                manifests=(manifest,),
                 config=config,
                 store=store,
                 cache_dir=tmp_path / str(rank),
                 batch_rows=4,
-                rank_rows=rows,
+                dp_rank=rank,
+                dp_size=num_ranks,
                 keeps_blocks=True,
             )
         ) as loader:
             for step in range(1, num_steps + 1):
                 every |= {(step, row): found for row, found in zip(rows, loader.batch(step).hashes, strict=True)}
-            traffic = loader.reader.pages.traffic
+            traffic = loader.traffic
         assert traffic.fetched < 1.5 * traffic.used
     assert len(every) == num_steps * 4
-    with closing(
-        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path / "none", batch_rows=4, rank_rows=range(4))
-    ) as resumed:
+    with closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path / "none", batch_rows=4)) as resumed:
         assert list(resumed.batch(100).hashes) == [every[100, row] for row in range(4)]
 
 
@@ -86,7 +84,7 @@ def test_a_rank_that_was_replaced_on_its_node_finds_the_blocks(tmp_path: Path):
         expected = first.batch(3).tokens_BT
     with closing(load(store, tmp_path)) as second:
         assert torch.equal(second.batch(3).tokens_BT, expected)
-    assert second.reader.pages.traffic.fetched == 0
+    assert second.traffic.fetched == 0
 
 
 class Slow:
@@ -109,7 +107,7 @@ class Slow:
 
 def test_many_reads_are_in_flight_at_once_and_what_is_here_is_not_read_again():
     pages = Slow()
-    ahead = Ahead(blocks_of=lambda step: [Block(4 * step + number, range(1)) for number in range(4)], pages=pages)
+    ahead = Ahead(wanted_at=lambda step: [(pages, Block(4 * step + number, range(1))) for number in range(4)])
     ahead.look_from(1)
     for _ in range(NUM_READS):
         assert pages.most.acquire(timeout=10)

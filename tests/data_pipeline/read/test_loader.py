@@ -7,6 +7,7 @@ import torch
 
 from data_pipeline.config import DataConfig
 from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
+from data_pipeline.order.sample_table import SampleTable
 from data_pipeline.order.samples import digest_of_token_sums, first_position, samples_of_step, token_sums
 from data_pipeline.read.batch import document_offsets
 from data_pipeline.read.loader import Loader, build_loader
@@ -19,18 +20,24 @@ SHARDS = (list(range(1, 100)), [0] * 5 + list(range(200, 260)))
 SEQ_LEN = 4
 
 
-def load(store: ObjectStore, cache_dir: Path, *, rank_rows: range = range(6), seed: int = 3) -> Loader:
+def load(store: ObjectStore, cache_dir: Path, *, dp_rank: int = 0, dp_size: int = 1, seed: int = 3) -> Loader:
     manifest = put_dataset(store, *SHARDS)
     config = DataConfig(seq_len=SEQ_LEN, seed=seed)
-    return build_loader(manifest=manifest, config=config, store=store, cache_dir=cache_dir, batch_rows=6, rank_rows=rank_rows)
+    return build_loader(
+        manifests=(manifest,), config=config, store=store, cache_dir=cache_dir, batch_rows=6, dp_rank=dp_rank, dp_size=dp_size
+    )
+
+
+def table_of(loader: Loader) -> SampleTable:
+    return loader.readers[SEQ_LEN][0].table
 
 
 def test_rows_are_the_planned_samples_and_labels_the_next_tokens(tmp_path: Path) -> None:
     with closing(load(MemoryStore(), tmp_path)) as loader:
         batch = loader.batch(5)
-        samples = samples_of_step(5, batch_rows=6, num_samples=loader.num_samples, seed=3)
+        samples = samples_of_step(5, batch_rows=6, num_samples=table_of(loader).num_samples, seed=3)
         for row, sample in enumerate(samples):
-            found = loader.reader.table.locate(sample.index)
+            found = table_of(loader).locate(sample.index)
             assert found.count == SEQ_LEN + 1
             expected = SHARDS[found.shard][found.start : found.start + SEQ_LEN + 1]
             assert batch.tokens_BT[row].tolist() == expected[:-1]
@@ -44,24 +51,23 @@ def test_rows_are_the_planned_samples_and_labels_the_next_tokens(tmp_path: Path)
 def test_an_epoch_holds_every_sample_once_whatever_the_number_of_ranks(tmp_path: Path) -> None:
     store = MemoryStore()
     with closing(load(store, tmp_path)) as alone:
-        num_steps = -(-2 * alone.num_samples // 6)
+        num_steps = -(-2 * table_of(alone).num_samples // 6)
         whole = [alone.batch(step).tokens_BT for step in range(1, num_steps + 1)]
-        first_epoch = torch.cat(whole)[: alone.num_samples]
+        first_epoch = torch.cat(whole)[: table_of(alone).num_samples]
         everything = sorted(tokens[start : start + SEQ_LEN] for tokens in SHARDS for start in range(0, len(tokens) - SEQ_LEN, SEQ_LEN))
         assert sorted(first_epoch.tolist()) == everything
     for num_ranks in (2, 3):
-        size = 6 // num_ranks
         parts = []
         for rank in range(num_ranks):
-            with closing(load(store, tmp_path, rank_rows=range(rank * size, (rank + 1) * size))) as loader:
+            with closing(load(store, tmp_path, dp_rank=rank, dp_size=num_ranks)) as loader:
                 parts.append([loader.batch(step).tokens_BT for step in range(1, num_steps + 1)])
         for step in range(num_steps):
             assert torch.equal(torch.cat([part[step] for part in parts]), whole[step])
 
 
 def test_a_rank_names_the_samples_of_its_own_rows(tmp_path: Path) -> None:
-    with closing(load(MemoryStore(), tmp_path, rank_rows=range(2, 4))) as loader:
-        assert loader.batch(5).samples == samples_of_step(5, batch_rows=6, num_samples=loader.num_samples, seed=3)[2:4]
+    with closing(load(MemoryStore(), tmp_path, dp_rank=1, dp_size=3)) as loader:
+        assert loader.batch(5).samples == samples_of_step(5, batch_rows=6, num_samples=table_of(loader).num_samples, seed=3)[2:4]
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
@@ -69,10 +75,8 @@ def test_a_batch_says_which_tokens_its_rows_have_and_the_shards_read_again_say_t
     store = MemoryStore()
     manifest = put_dataset(store, *SHARDS, dtype=dtype)
     config = DataConfig(seq_len=SEQ_LEN, seed=3)
-    with closing(
-        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=range(6))
-    ) as loader:
-        batch, table = loader.batch(2), loader.reader.table
+    with closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=6)) as loader:
+        batch, table = loader.batch(2), table_of(loader)
     rows = torch.cat([batch.tokens_BT, batch.labels_BT[:, -1:]], dim=1)
     assert batch.hashes == tuple(row_hash(row.numpy()) for row in rows)
     assert len(set(batch.hashes)) == 6
@@ -87,7 +91,7 @@ def test_the_tokens_of_steps_are_told_from_the_dataset_as_the_ranks_tell_what_th
     with closing(load(store, tmp_path)) as loader:
         hashes = {step: enumerate(loader.batch(step).hashes, first_position(step, batch_rows=6)) for step in steps}
     as_read = {step: digest_of_token_sums(token_sums(rows)) for step, rows in hashes.items()}
-    assert token_digests(steps, manifest=put_dataset(store, *SHARDS), config=config, batch_rows=6, store=store) == as_read
+    assert token_digests(steps, manifests=(put_dataset(store, *SHARDS),), config=config, batch_rows=6, store=store) == as_read
     assert len(set(as_read.values())) == len(steps)
 
 
@@ -104,9 +108,7 @@ def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = put_dataset(store, [1, 2, 0, 4, 5, 6, 7, 0, 9, 0, 0, 12, 13])
     config = DataConfig(seq_len=4)
-    with closing(
-        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=3, rank_rows=range(3))
-    ) as loader:
+    with closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=3)) as loader:
         batch = loader.batch(1)
         offsets = batch.document_offsets_P
         starts_with = {1: [0, 3], 5: [0], 9: [0, 2, 3]}  # by a row's first token; [5 6 7 0] ends with its eos
@@ -117,7 +119,7 @@ def test_documents_start_with_rows_and_after_each_eos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("last", [0, 7])
 def test_the_offsets_of_documents_end_with_the_batch_whether_an_eos_does_or_not(last: int) -> None:
-    assert document_offsets(np.array([[1, 0, 2], [3, 4, last]]), 0).tolist() == [0, 2, 3, 6]
+    assert document_offsets(np.array([[1, 0, 2], [3, 4, last]]) == 0).tolist() == [0, 2, 3, 6]
 
 
 def test_where_documents_are_kept_apart_nothing_is_learnt_from_the_end_of_one(tmp_path: Path) -> None:
@@ -125,9 +127,7 @@ def test_where_documents_are_kept_apart_nothing_is_learnt_from_the_end_of_one(tm
     store = MemoryStore()
     manifest = put_dataset(store, [1, 2, 0, 4, 5, 6, 7, 0, 9, 0, 0, 12, 13])
     config = DataConfig(seq_len=4, document_masking=True)
-    with closing(
-        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=3, rank_rows=range(3))
-    ) as loader:
+    with closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=3)) as loader:
         batch = loader.batch(1)
         labels = {tokens[0]: found for tokens, found in zip(batch.tokens_BT.tolist(), batch.labels_BT.tolist(), strict=True)}
     assert labels == {1: [2, 0, -100, 5], 5: [6, 7, 0, -100], 9: [0, -100, -100, 13]}
@@ -137,9 +137,7 @@ def test_tokens_of_32_bits_are_read_as_they_are(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = put_dataset(store, [100_000, 65_536, 3, 70_000], dtype="uint32", vocab_size=100_278)
     config = DataConfig(seq_len=3)
-    with closing(
-        build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=1, rank_rows=range(1))
-    ) as loader:
+    with closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=1)) as loader:
         assert loader.batch(1).tokens_BT.tolist() == [[100_000, 65_536, 3]]
         assert loader.batch(1).labels_BT.tolist() == [[65_536, 3, 70_000]]
 
@@ -181,9 +179,7 @@ def test_a_missing_or_wrong_shard_is_told_by_name(tmp_path: Path) -> None:
     manifest = put_dataset(store, [1, 2, 1000, 4, 5])  # the smallest token that there is not
     config = DataConfig(seq_len=4)
     with (
-        closing(
-            build_loader(manifest=manifest, config=config, store=store, cache_dir=tmp_path, batch_rows=1, rank_rows=range(1))
-        ) as loader,
+        closing(build_loader(manifests=(manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=1)) as loader,
         pytest.raises(ShardCorrupt, match=r"token 1000 at 2, but vocab_size=1000"),
     ):
         loader.batch(1)
@@ -201,12 +197,18 @@ def test_closing_ends_the_thread(tmp_path: Path) -> None:
 def test_what_cant_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = put_dataset(store, [1, 2, 3])
-    for rank_rows in (range(0), range(4, 7), range(-1, 2)):
-        with pytest.raises(ValueError, match="rank_rows"):
+    for rank in (-1, 3):
+        with pytest.raises(ValueError, match="dp_rank"):
             build_loader(
-                manifest=manifest, config=DataConfig(seq_len=2), store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=rank_rows
+                manifests=(manifest,),
+                config=DataConfig(seq_len=2),
+                store=store,
+                cache_dir=tmp_path,
+                batch_rows=6,
+                dp_rank=rank,
+                dp_size=3,
             )
     with pytest.raises(DatasetTooSmall):
-        build_loader(manifest=manifest, config=DataConfig(seq_len=3), store=store, cache_dir=tmp_path, batch_rows=6, rank_rows=range(6))
+        build_loader(manifests=(manifest,), config=DataConfig(seq_len=3), store=store, cache_dir=tmp_path, batch_rows=6)
     with closing(load(store, tmp_path)) as loader, pytest.raises(ValueError, match="first step is 1"):
         loader.batch(0)

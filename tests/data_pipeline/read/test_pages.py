@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
 from data_pipeline.dataset.pages import DIGEST_BYTES, PAGE_BYTES, first_wrong, num_pages, page_digests
+from data_pipeline.dataset.shards import ShardStore
 from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
 from data_pipeline.read.block_cache import BlockCache, open_cache
 from data_pipeline.read.page_index import open_index
@@ -33,7 +34,8 @@ WHOLE = Block(0, range(4))
 
 
 def reader_of(store: ObjectStore, manifest: DatasetManifest, directory: Path, cache: BlockCache | None) -> PageReader:
-    return PageReader(manifest=manifest, store=store, index=open_index(manifest, store, directory), cache=cache)
+    shards = ShardStore(store)
+    return PageReader(manifest=manifest, shards=shards, index=open_index(manifest, shards, directory), cache=cache)
 
 
 def cached_reader(store: ObjectStore, directory: Path, *, is_paged: bool = True) -> PageReader:

@@ -33,10 +33,17 @@ class Store(MemoryStore):
 
 
 def read(
-    store: Store, directory: Path, config: DataConfig = SKIP, *, rank_rows: range = range(ROWS), keeps: bool = False
+    store: Store, directory: Path, config: DataConfig = SKIP, *, dp_rank: int = 0, dp_size: int = 1, keeps: bool = False
 ) -> list[TokenBatch]:
     loader = build_loader(
-        manifest=store.manifest, config=config, store=store, cache_dir=directory, batch_rows=ROWS, rank_rows=rank_rows, keeps_blocks=keeps
+        manifests=(store.manifest,),
+        config=config,
+        store=store,
+        cache_dir=directory,
+        batch_rows=ROWS,
+        dp_rank=dp_rank,
+        dp_size=dp_size,
+        keeps_blocks=keeps,
     )
     with closing(loader):
         return [loader.batch(step) for step in range(1, NUM_STEPS + 1)]
@@ -98,8 +105,10 @@ def test_which_rows_those_are_is_the_same_for_every_world_size(tmp_path: Path):
     whole = unread_samples(read(store, tmp_path / "one", config, keeps=True))
     assert whole
     for num_ranks in (2, 4):
-        parts = [range(rank * ROWS // num_ranks, (rank + 1) * ROWS // num_ranks) for rank in range(num_ranks)]
-        together = [unread_samples(read(store, tmp_path / str(num_ranks), config, rank_rows=part, keeps=True)) for part in parts]
+        directory = tmp_path / str(num_ranks)
+        together = [
+            unread_samples(read(store, directory, config, dp_rank=rank, dp_size=num_ranks, keeps=True)) for rank in range(num_ranks)
+        ]
         assert set().union(*together) == whole
 
 
@@ -148,12 +157,12 @@ def test_a_store_that_is_away_and_tokens_of_another_dtype_are_never_skipped(tmp_
 
 def test_steps_with_shards_that_cant_be_read_again_have_no_digest(tmp_path: Path):
     store = a_store()
-    whole = token_digests(range(1, 6), manifest=store.manifest, config=SKIP, batch_rows=1, store=store)
+    whole = token_digests(range(1, 6), manifests=(store.manifest,), config=SKIP, batch_rows=1, store=store)
     flip(store, token=3)
-    left = token_digests(range(1, 6), manifest=store.manifest, config=SKIP, batch_rows=1, store=store)
+    left = token_digests(range(1, 6), manifests=(store.manifest,), config=SKIP, batch_rows=1, store=store)
     assert left.items() < whole.items()
     with pytest.raises(ShardCorrupt):
-        token_digests(range(1, 6), manifest=store.manifest, config=replace(SKIP, on_corrupt="fail"), batch_rows=1, store=store)
+        token_digests(range(1, 6), manifests=(store.manifest,), config=replace(SKIP, on_corrupt="fail"), batch_rows=1, store=store)
 
 
 def test_repetitive_rows_keep_their_tokens_and_ask_for_nothing(tmp_path: Path):
@@ -162,9 +171,9 @@ def test_repetitive_rows_keep_their_tokens_and_ask_for_nothing(tmp_path: Path):
     store.manifest = put_dataset(store, tokens)
     filtered, plain = (
         build_loader(
-            manifest=store.manifest,
+            manifests=(store.manifest,),
             config=DataConfig(dataset="tiny", seq_len=100, repetition_filter=wanted),
-            store=store, cache_dir=tmp_path, batch_rows=4, rank_rows=range(4),
+            store=store, cache_dir=tmp_path, batch_rows=4,
         )
         for wanted in (True, False)
     )  # fmt: skip

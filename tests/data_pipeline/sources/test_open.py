@@ -6,7 +6,6 @@ import lzma
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import CorpusInvalid
-from data_pipeline.sources.corpus import Corpus
+from data_pipeline.sources.corpus import corpus_file
 from data_pipeline.sources.open import open_corpus
 from data_pipeline.sources.text import TextFile
-from tests.data_pipeline.sources.documents import DOCUMENTS, json_lines
+from tests.data_pipeline.sources.documents import DOCUMENTS, PACK, json_lines
 
 LINES, ARRAY = json_lines(DOCUMENTS), json.dumps([{"text": document} for document in DOCUMENTS], indent=1).encode()
 ONE, PRETTY = b'{"text": "one"}', b'\n{\n "id": {"a": []},\n "text": "one"\n}\n'
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".zstd": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", PACK)
@@ -214,7 +210,9 @@ def test_a_corpus_that_is_not_there_says_so(tmp_path: Path) -> None:
         with pytest.raises(CorpusInvalid, match="no such file, or a directory without files"):
             open_corpus(path)
     with pytest.raises(CorpusInvalid, match=r"gone\.txt: can't be read"):
-        list(Corpus((TextFile(tmp_path / "gone.txt"),)))
+        corpus_file(TextFile(tmp_path / "gone.txt"), "gone.txt")
+    with pytest.raises(CorpusInvalid, match=r"gone\.txt: can't be read"):
+        list(TextFile(tmp_path / "gone.txt").chunks())
 
 
 @pytest.mark.parametrize(

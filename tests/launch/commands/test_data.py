@@ -4,6 +4,8 @@ import ast
 import hashlib
 import json
 import os
+import re
+import signal
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,12 @@ import numpy as np
 import pytest
 
 from data_pipeline.dataset.manifest import manifest_key, manifest_to_json
+from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.dataset.tokenizer import train_tokenizer
 from data_pipeline.store.open import open_store
+from launch.commands.data.building import Shown
 from launch.config.storage import storage_of
+from tests.data_pipeline.dataset.built import encoding_processes
 from tests.data_pipeline.datasets import put_dataset
 from tests.launch.command_line import Braid
 
@@ -62,11 +67,61 @@ def test_a_shard_with_the_header_of_an_npy_file_is_refused_before_a_run_begins(b
     assert (done.status, "begins like an .npy file" in done.err) == (1, True)
 
 
+def test_an_interrupted_build_leaves_no_process_and_goes_on_when_it_is_typed_again(
+    braid: Braid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.jsonl").write_text((json.dumps({"text": "the quick brown fox jumps over the lazy dog " * 20}) + "\n") * 200)
+    monkeypatch.setattr("data_pipeline.sources.corpus.BATCH_BYTES", 10_000)
+    monkeypatch.setattr("data_pipeline.sources.json_records.CHUNK_BYTES", 10_000)
+    command = ("data", "build", "mine", str(tmp_path / "corpus.jsonl"), "--vocab-size", "300", "--shard-tokens", "5000", "--workers", "2")
+    show = Shown.show
+
+    def press_ctrl_c(shown: Shown, now: BuildProgress) -> None:
+        show(shown, now)
+        if now.num_shards:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("launch.commands.data.building.Shown.show", press_ctrl_c)
+        done = braid(*command)
+    assert (done.status, done.out) == (130, "")
+    told = re.search(r"^interrupted; (\d+) shards? finished\. The same command goes on from there$", done.err, re.MULTILINE)
+    assert told
+    assert not encoding_processes()
+
+    done = braid(*command)
+    assert (done.status, done.out) == (0, "mine\n")
+    kept = re.search(r"tokens in \d+ shards, (\d+) of them by a build that was interrupted; use it with data\.dataset=mine", done.err)
+    assert kept
+    assert int(kept[1]) >= int(told[1]) > 0
+    assert braid("data", "inspect", "mine", "--verify").status == 0
+    assert not any("/building/" in info.key for info in open_store(storage_of(str(braid.root))).list("datasets/"))
+
+
+def test_what_is_shown_of_a_build_is_its_pace_since_it_went_on() -> None:
+    now_s, lines = [100.0], []
+    shown = Shown(lambda line, now: lines.append(line), clock=lambda: now_s[0])
+    million = 10**6
+    begun = BuildProgress(
+        num_documents=10, num_tokens=million, num_shards=1, num_text_bytes=4 * million, read_bytes=5 * million, size_bytes=10_000 * million
+    )
+    shown.show(begun)
+    now_s[0] += 10
+    shown.show(replace(begun, num_documents=1234, num_tokens=31 * million, num_text_bytes=124 * million, read_bytes=155 * million))
+    assert lines[0] == "10 documents, 1 Mtokens, 1 shard · 0 B/s of text, 0 tokens/s"
+    assert lines[1] == "1,234 documents, 31 Mtokens, 1 shard · 12 MB/s of text, 3 Mtokens/s · 10:56 left"
+
+
 def refused(braid: Braid, *arguments: str) -> str:
     """The one line with which a dataset is not built."""
     done = braid("data", "build", "mine", *arguments)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done.err
     return done.err
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(braid: Braid, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("text")
+    assert refused(braid, str(tmp_path), "--address", "127.0.0.1:1").startswith("braid: no Ray cluster answers at 127.0.0.1:1")
 
 
 def test_a_corpus_that_can_not_be_read_whole_is_not_built(braid: Braid, tmp_path: Path) -> None:

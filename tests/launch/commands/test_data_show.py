@@ -42,7 +42,7 @@ def test_the_rows_of_an_epoch_are_the_corpus(shown: Braid) -> None:
         seen |= {row["sample"]: row for row in found["rows"] if row["epoch"] == 0}
     assert len(seen) == manifest.num_samples(64)
     for sample, row in seen.items():
-        assert (row["dataset"], row["shard"]) == ("mine", manifest.shards[0].key)
+        assert (row["dataset"], row["shard"]) == ("mine", f"{shown.root}/{manifest.shards[0].key}")
         assert (row["first_token"], row["end_token"]) == (sample * 64, sample * 64 + 65)
         assert all(any(document in text for text in TEXTS) for document in row["documents"])
 
@@ -58,7 +58,7 @@ def test_people_read_where_a_row_lies_and_how_it_begins(shown: Braid) -> None:
     row = rows_of(shown, "--step", "1", "--rank", "1")["rows"][0]
     first, text, *_ = done.out.splitlines()
     assert done.err == ""
-    assert first.startswith(f"row 4: mine, epoch 0, sample {row['sample']}, datasets/mine/shards/00000-")
+    assert first.startswith(f"row 4: mine, epoch 0, sample {row['sample']}, {shown.root}/datasets/mine/shards/00000-")
     assert f" tokens {row['first_token']:,} to {row['end_token']:,}, {len(row['documents'])} document" in first
     assert text == f"    {row['documents'][0][:BEGINNING]!r}"
     assert repr(row["documents"][-1]) in shown("data", "show", "first", "--step", "1", "--full").out

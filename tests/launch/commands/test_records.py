@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline.dataset.manifest import ShardRef
@@ -66,7 +68,7 @@ def a_run_on_tokens(braid: Braid) -> ShardRef:
     manifest = put_tokens(store_at(braid.root), [number * number % 997 for number in range(20_000)], name=config.data.dataset)
     terms = {"batch_rows": config.train.batch_rows, "num_samples": manifest.num_samples(config.data.seq_len), "seed": config.data.seed}
     store = store_at(braid.root)
-    tokens = token_digests(range(1, 11), manifest=manifest, config=config.data, batch_rows=config.train.batch_rows, store=store)
+    tokens = token_digests(range(1, 11), manifests=(manifest,), config=config.data, batch_rows=config.train.batch_rows, store=store)
     for attempt, steps in ((1, range(1, 8)), (2, range(6, 11))):
         put_steps(braid.root, attempt, steps, lambda step: digest_of(samples_of_step(step, **terms)), tokens.__getitem__)
     put_checkpoint(braid.root, config, attempt=1, step=5)
@@ -91,6 +93,23 @@ def test_verify_data_reads_the_shards_again_and_compares_what_every_step_trained
     done = braid("verify", "first", "--data")
     assert (done.status, done.out.count("\n"), done.err) == (1, 1, "")
     assert done.out.startswith(f"NOT VERIFIED run first: {store.url(shard.key)}: its SHA-256 is ")
+
+
+def test_verify_data_reads_registered_files_where_they_are(braid: Braid, tmp_path: Path) -> None:
+    shard = a_run_on_tokens(braid)
+    file = tmp_path / "elsewhere" / "tokens.npy"
+    file.parent.mkdir()
+    np.save(file, np.frombuffer(store_at(braid.root).get(shard.key), "<u2"))
+    store_at(braid.root).delete("datasets/python-stdlib/manifest.json")
+    done = braid("data", "register", "python-stdlib", str(file), "--vocab-size", "1000", "--eos-id", "0")
+    assert done.status == 0, done.err
+    done = braid("verify", "first", "--data")
+    assert (done.status, done.out.endswith("every token as in the dataset\n")) == (0, True), done
+    file.write_bytes(file.read_bytes()[:-2] + b"\7\7")
+    done = braid("verify", "first", "--data")
+    assert done.status == 1
+    assert done.out.startswith(f"NOT VERIFIED run first: {file}: its SHA-256 is ")
+    assert done.out.endswith("restore this file, or register it again with `braid data register` under another name\n")
 
 
 def test_there_is_nothing_to_verify_before_the_first_checkpoint(braid: Braid) -> None:

@@ -15,7 +15,6 @@ from orchestrator.records.manifest import (
     DataPosition,
     FileDigest,
     TrainingTerms,
-    data_position,
     read_manifest,
     write_manifest,
 )
@@ -118,8 +117,3 @@ def test_one_bad_transfer_does_not_condemn_a_checkpoint():
     store.fault = garble_the_first_read
 
     assert read_manifest(store, entry) == MANIFEST
-
-
-def test_the_data_position_is_where_the_next_step_begins():
-    assert data_position(5, batch_rows=4, num_samples=24) == DataPosition(epoch=0, index=20)
-    assert data_position(7, batch_rows=4, num_samples=24) == DataPosition(epoch=1, index=4)

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data_pipeline.order.phases import Phase
+from data_pipeline.order.plan import Order, Plan, Source, build_plan
 from data_pipeline.store.protocol import ObjectStore
 from model.parallel.config import ParallelConfig
 from orchestrator.messages import CheckpointLost, Resumed
@@ -24,6 +26,9 @@ from tests.orchestrator.worker.tiny_run import MODEL
 
 DIGEST = "d" * 64
 DATASET = "a" * 64
+SOURCE = Source(name="noise", shard_tokens=[25])
+PLAN = build_plan(order=Order(seed=1, lanes=4), sources=[SOURCE], phases=[Phase(steps=1, batch_rows=4, seq_len=1, ratios=(1,))])
+"""24 samples."""
 T = TypeVar("T")
 
 
@@ -78,7 +83,13 @@ class Training:
         self.checkpointer.check()
 
     def load(
-        self, *, into: dict[str, Tensor] | None = None, digest: str = DIGEST, dataset: str = DATASET, ranks_per_node: int = 1
+        self,
+        *,
+        into: dict[str, Tensor] | None = None,
+        digest: str = DIGEST,
+        dataset: str = DATASET,
+        plan: Plan = PLAN,
+        ranks_per_node: int = 1,
     ) -> tuple[Resumed, dict[str, Tensor]]:
         state = state_at(-1) if into is None else into
         resumer = Resumer(
@@ -88,6 +99,7 @@ class Training:
             attempt=self.attempt,
             training_digest=digest,
             dataset_digest=dataset,
+            order_digest=plan.digest,
         )
         return resumer.load_latest(lambda: state), state
 
@@ -109,8 +121,7 @@ def begin(
         layout=ParallelConfig(),
         training_digest=DIGEST,
         dataset_digest=DATASET,
-        batch_rows=4,
-        num_samples=24,
+        plan=PLAN,
         keep_latest=keep_latest,
     )
     committer = None

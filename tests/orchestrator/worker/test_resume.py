@@ -20,7 +20,7 @@ from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from tests.fakes.memory_store import MemoryStore
-from tests.orchestrator.worker.ranks import DIGEST, begin, flip_a_byte, on_ranks, state_at
+from tests.orchestrator.worker.ranks import DIGEST, PLAN, begin, flip_a_byte, on_ranks, state_at
 
 
 def saved(*steps: int, num_ranks: int = 1) -> MemoryStore:
@@ -345,6 +345,18 @@ def test_a_rebuilt_dataset_is_one_line(exchange: Exchange):
         "run first: its dataset was rebuilt under the same name after the checkpoint of step 3; "
         "restore the dataset's old manifest and shards, or start a new run under another name"
     )
+
+
+def test_another_order_of_samples_is_one_line(exchange: Exchange):
+    store = MemoryStore()
+    begin(store, exchange, 1).save(3)
+    other = replace(PLAN, order=replace(PLAN.order, seed=2))
+
+    assert begin(store, exchange, 2).load()[0].step == 3
+    with pytest.raises(
+        ConfigMismatch, match="this version of braid orders samples in another way than the one that wrote the checkpoint of step 3"
+    ):
+        begin(store, exchange, 3).load(plan=other)
 
 
 def test_checkpoints_that_retention_removed_are_not_refused_one_by_one(exchange: Exchange):

@@ -56,10 +56,7 @@ def loss_of_the_first_stages_weights(first: First, scratch: Path) -> float:
     with open_weights(run_store, find_checkpoint(run_store, -1, who="run first"), scratch=scratch, progress=lambda *_: None) as weights:
         load_weights(module, weights)
     manifest = load_manifest(store, first.config.data.dataset)
-    rows = range(BATCH_ROWS)
-    loader = build_loader(
-        manifest=manifest, config=first.config.data, store=store, cache_dir=scratch, batch_rows=BATCH_ROWS, rank_rows=rows
-    )
+    loader = build_loader(manifests=(manifest,), config=first.config.data, store=store, cache_dir=scratch, batch_rows=BATCH_ROWS)
     batch = loader.batch(1)
     loader.close()
     _, (cross_entropy, _) = module.loss_sum(batch.tokens_BT, batch.labels_BT, z_loss=first.config.optimizer.z_loss, chunk_tokens=1024)

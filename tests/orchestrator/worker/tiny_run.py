@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.config import DataConfig, StorageConfig
-from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest, manifest_key, manifest_to_json
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
+from data_pipeline.dataset.mixture import load_manifests
 from data_pipeline.dataset.plan import plan_of, planned_digest
 from data_pipeline.read.row_hash import token_digests
-from data_pipeline.store.open import open_store
+from data_pipeline.store.open import open_beside, open_store
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 from model.config import ModelConfig
 from model.optim.config import OptimizerConfig
@@ -88,26 +89,28 @@ def run_store_of(config: RunConfig) -> ObjectStore:
 
 def proof_on(config: RunConfig) -> Proof:
     """What `braid verify --data` says."""
-    manifest = load_manifest(open_store(config.storage), config.data.dataset)
-    plan = plan_of(manifest, config.data, batch_rows=BATCH_ROWS)
+    manifests = load_manifests(open_store(config.storage), config.data)
+    plan = plan_of(manifests, config.data, batch_rows=BATCH_ROWS)
 
     def expected_digest(step: int, recorded: str) -> str:
-        return planned_digest(plan, step, like=recorded, batch_rows=BATCH_ROWS)
+        return planned_digest(plan, step, like=recorded)
 
     run_store = run_store_of(config)
     records = read_ledger(run_store)
     steps = {record.step for its_records in records.values() for record in its_records}
     store = open_store(config.storage)
-    digests = token_digests(steps, manifest=manifest, config=config.data, batch_rows=BATCH_ROWS, store=store)
+    digests = token_digests(
+        steps, manifests=manifests, config=config.data, batch_rows=BATCH_ROWS, store=store, elsewhere=open_beside(config.storage)
+    )
     return verify(
         run=config.name,
         records=records,
         entries=open_commit_log(run_store).entries,
         expected_digest=expected_digest,
-        expected_tokens=config.tokens_per_step,
+        expected_tokens=lambda step: config.stage_at(step).tokens_per_step,
         num_steps_done=config.train.num_steps,
         expected_token_digest=lambda step: digests.get(step, ""),
-        row_tokens=SEQ_LEN,
+        row_tokens=lambda step: config.stage_at(step).seq_len,
     )
 
 

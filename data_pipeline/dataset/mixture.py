@@ -1,0 +1,44 @@
+"""The datasets of a run together: whether they go with each other, with the model, and as long as the run. Pure, but for loading."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from data_pipeline.config import DataConfig
+from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
+from data_pipeline.store.protocol import ObjectStore
+
+if TYPE_CHECKING:  # a plan costs numpy, which who only looks for datasets can do without
+    from data_pipeline.order.plan import Plan
+
+
+def load_manifests(store: ObjectStore, config: DataConfig) -> tuple[DatasetManifest, ...]:
+    """In the order of `config.datasets`. Raises DatasetMissing, ManifestInvalid, or what the store raises."""
+    setting = "data.sources" if config.sources else "data.dataset"
+    return tuple(load_manifest(store, name, setting=setting) for name in config.datasets)
+
+
+def problem_with(manifests: Sequence[DatasetManifest], *, vocab_size: int) -> str:
+    """Why these datasets can't be trained on by a model of this vocabulary; "" where they can."""
+    first = manifests[0]
+    for manifest in manifests:
+        if manifest.vocab_size > vocab_size:
+            return (
+                f"model.vocab_size={vocab_size}: dataset {manifest.name} has {manifest.vocab_size} tokens; "
+                f"use at least {manifest.vocab_size}, or another data.dataset"
+            )
+        if manifest.eos_id != first.eos_id:
+            return (
+                f"data.sources: documents of {manifest.name} end with token {manifest.eos_id}, those of {first.name} with {first.eos_id}; "
+                "build both with the same tokenizer"
+            )
+    return ""
+
+
+def exhaustion(plan: "Plan", num_steps: int) -> str:
+    """Why the datasets do not last for so many steps; "" where they do."""
+    if plan.exhausted_at is None or plan.exhausted_at > num_steps:
+        return ""
+    return (
+        f"train.num_steps={num_steps}: at step {plan.exhausted_at} every source of data.sources has reached its max_epochs; "
+        f"use {plan.exhausted_at - 1} or less, add data, or raise max_epochs"
+    )
