@@ -62,12 +62,9 @@ def verify(
     `expected_token_digest` that of its tokens as the dataset has them, "" where they can't be read. `has_gaps`: labels may be missing.
     """
     attempts = {attempt: records[attempt] for attempt in sorted(records) if records[attempt]}
-    starts = _possible_starts(entries)
-    history = _history_of(attempts, starts)
+    history = _history_of(attempts, _possible_starts(entries))
     problems = [
-        *_attempts_are_whole(attempts),
-        *_attempts_continue_commits(attempts, starts),
-        *_commits_are_recorded(attempts, entries),
+        *_problems_of_attempts(attempts, entries),
         *_history_is_complete(history, num_steps_done),
         *_updates_are_finite(history),
         *_samples_are_the_plans(attempts, expected_digest),
@@ -83,6 +80,12 @@ def verify(
     num_attempts = len({entry.attempt for entry in entries if isinstance(entry, Fence)})
     line = _success(_claim(run, num_steps_done, num_steps_planned), num_tokens, num_attempts, count_replays(attempts), done)
     return Proof(ok=True, line=line + _words_of_tokens(attempts, expected_token_digest), problems=())
+
+
+def _problems_of_attempts(attempts: Records, entries: Sequence[Entry]) -> Iterator[str]:
+    yield from _attempts_are_whole(attempts)
+    yield from _attempts_continue_commits(attempts, _possible_starts(entries))
+    yield from _commits_are_recorded(attempts, entries)
 
 
 def _refuted(run: str, problems: Sequence[str]) -> Proof:

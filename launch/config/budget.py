@@ -10,6 +10,8 @@ from model.optim.schedule import decay_steps, warmup_steps
 from model.parameters import num_params
 from orchestrator.config import RunConfig
 
+BLOCK_TOKENS = 2**20
+"""Of a block of `data.shuffle=blocks`, see `data_pipeline/order/blocks.py`."""
 CHECKPOINT_BYTES_PER_PARAM = 12
 """fp32 weight and Adam's two moments; Muon has one."""
 
@@ -62,8 +64,6 @@ def warnings_of(config: RunConfig) -> list[str]:
 
 def _cache_warnings(config: RunConfig) -> list[str]:
     """Of a cache that drops blocks before all of their samples are read."""
-    from data_pipeline.order.blocks import BLOCK_TOKENS  # costs numpy
-
     data, parallel = config.data, config.parallel
     if data.shuffle != "blocks" or not config.storage.is_s3:
         return []

@@ -2,7 +2,8 @@
 
 import pytest
 
-from launch.config.budget import warnings_of
+from data_pipeline.order import blocks
+from launch.config.budget import BLOCK_TOKENS, warnings_of
 from launch.config.load import load_config
 
 BLOCKS = ("storage.root=s3://bucket/x", "data.shuffle=blocks", "train.batch_rows=512", "train.micro_rows=1", "parallel.dp_shard=2")
@@ -23,3 +24,7 @@ def test_a_window_of_blocks_that_the_cache_cant_hold_is_told(changes: tuple[str,
     warnings = warnings_of(load_config("tiny", [*BLOCKS, *changes]))
     assert len(warnings) == bool(told)
     assert told in "".join(warnings)
+
+
+def test_a_block_is_as_large_as_it_is_taken_for():
+    assert BLOCK_TOKENS == blocks.BLOCK_TOKENS
