@@ -58,7 +58,16 @@ FLOAT_KEYS = sorted(float_keys(RunConfig))
 
 def override_of(key: str, value: str) -> str:
     section, is_item, field = key.partition("[0].")
-    return f"{section}=[{{pattern: embed.weight, {field}: {value}}}]" if is_item else f"{key}={value}"
+    if not is_item:
+        return f"{key}={value}"
+    if field == "ratios":
+        return f"{section}=[{{ratios: {{web: {value}}}}}]"
+    needed = {"optimizer.groups": "pattern: embed.weight", "data.sources": "dataset: web"}
+    return f"{section}=[{{{needed[section]}, {field}: {value}}}]"
+
+
+def told_as(key: str) -> str:
+    return f"{key}.web=" if key.endswith(".ratios") else f"{key}="
 
 
 @pytest.mark.parametrize("key", FLOAT_KEYS)
@@ -68,7 +77,7 @@ def test_a_number_that_is_infinite_or_none_is_refused_by_its_key(key: str, value
     for load in (partial(load_config, "tiny"), partial(change_config, load_config("tiny", []))):
         with pytest.raises(ConfigError) as caught:
             load([override_of(key, value)])
-        assert str(caught.value).startswith(f"{key}=")
+        assert str(caught.value).startswith(told_as(key))
         assert "\n" not in str(caught.value)
 
 
@@ -77,7 +86,7 @@ def test_a_number_that_training_can_not_hold_or_nothing_can_wait_for_is_refused_
     for value in ("1e39", "-1e300", "3.5e38", *(["1e10"] if key.endswith("_s") else [])):
         with pytest.raises(ConfigError) as caught:
             load_config("tiny", [override_of(key, value)])
-        assert str(caught.value).startswith(f"{key}=")
+        assert str(caught.value).startswith(told_as(key))
 
 
 @pytest.mark.parametrize(
