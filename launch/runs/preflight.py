@@ -86,11 +86,11 @@ def _checked(config: RunConfig, manifests: Sequence[DatasetManifest], store: Obj
             lacking.append(f"warning: {told}")
         _refuse_what_are_no_tokens(manifest, config, store, setting)
     longest = max(stage.seq_len for stage in config.stages)
-    return [
+    return lacking + [
         f"data: {one.tokens:,} tokens are {one.tokens / (manifest.num_samples(longest) * longest):.3g} epochs of {manifest.name}: "
         f"{rows_in_words(manifest, longest)}"
         for manifest, one in zip(manifests, plan.consumed(config.train.num_steps), strict=True)
-    ] + lacking
+    ]
 
 
 def planned(config: RunConfig, manifests: Sequence[DatasetManifest]) -> "Plan":

@@ -141,7 +141,8 @@ def test_a_run_is_submitted_watched_stopped_resumed_finished_and_verified(braid:
     wait_until(lambda: read_run(braid.storage, "first").state.committed_step >= 20, "the first checkpoint")
     status = braid.status()
     (worker,) = status["workers"]
-    assert (status["state"], status["live"], worker["rank"], worker["phase"]) == ("running", True, 0, "training")
+    assert (status["state"], status["live"], worker["rank"]) == ("running", True, 0)
+    assert worker["phase"] in ("training", "saving")
     assert "run first, attempt 1" in braid.about("logs", "first")
     assert secrets_in_process_arguments() == []
     workers = braid.workers()

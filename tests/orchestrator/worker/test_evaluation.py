@@ -70,7 +70,7 @@ def test_held_out_text_gives_the_same_loss_under_every_layout_and_changes_nothin
 def test_the_samples_are_the_same_however_the_runs_own_rows_are_shuffled(tmp_path: Path):
     plain = with_held_out_text(tiny_config(tmp_path / "store"))
     create(plain)
-    store, world = LocalStore(tmp_path / "store"), SimpleNamespace(rank_rows=range)
+    store, world = LocalStore(tmp_path / "store"), SimpleNamespace(mesh=SimpleNamespace(dp_rank=0))
     blocks = replace(plain, data=replace(plain.data, shuffle="blocks"))
     first, second = (build_evaluation(config, world, store, tmp_path) for config in (plain, blocks))
     assert first.loader.read(1).samples == second.loader.read(1).samples
