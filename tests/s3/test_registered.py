@@ -65,13 +65,12 @@ def test_files_of_another_bucket_and_of_a_directory_are_one_dataset(storage: Sto
     theirs.put(f"{prefix}/deep/0.npy", PARTS[0][::-1].tobytes())
     config = DataConfig(dataset="mine", seq_len=500)
     loader = build_loader(
-        manifest=manifest,
+        manifests=(manifest,),
         config=config,
         store=store,
         elsewhere=open_beside(storage),
         cache_dir=tmp_path / "cache",
         batch_rows=4,
-        rank_rows=range(4),
         keeps_blocks=True,
     )
     with closing(loader):
