@@ -73,13 +73,14 @@ def test_files_of_another_bucket_and_of_a_directory_are_one_dataset(storage: Sto
         batch_rows=4,
         keeps_blocks=True,
     )
+    reader = loader.readers[500][0]
     with closing(loader):
         for shard, part in ((0, PARTS[1]), (2, PARTS[2])):
-            found = next(where for where in map(loader.reader.table.locate, range(loader.num_samples)) if where.shard == shard)
-            assert loader.reader.read_tokens(found).tolist() == part[found.start : found.start + 501].tolist()
-        changed = next(where for where in map(loader.reader.table.locate, range(loader.num_samples)) if where.shard == 1)
+            found = next(where for where in map(reader.table.locate, range(reader.table.num_samples)) if where.shard == shard)
+            assert reader.read_tokens(found).tolist() == part[found.start : found.start + 501].tolist()
+        changed = next(where for where in map(reader.table.locate, range(reader.table.num_samples)) if where.shard == 1)
         with pytest.raises(ShardCorrupt, match=rf"^s3://their-bucket/{prefix}/deep/0\.npy: bytes 0 to "):
-            loader.reader.read_tokens(changed)
+            reader.read_tokens(changed)
 
 
 def test_what_is_not_there_is_one_line(storage: StorageConfig) -> None:
