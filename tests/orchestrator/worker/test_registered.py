@@ -59,4 +59,5 @@ def test_a_run_whose_registered_file_changed_ends_with_its_name_and_place(tmp_pa
         failed = attempt.workers[0].last(Failed)
     assert failed.error_type == "ShardCorrupt"
     assert failed.text.startswith(f"{tmp_path / 'files'}/")
-    assert failed.text.endswith("restore this file, or register it again with `braid data register` under another name")
+    again = "restore this file, or register it again with `braid data register` under another name"
+    assert failed.text.endswith(f"{again}, or leave its rows out with data.on_corrupt=skip")
