@@ -16,7 +16,6 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.s3 import create_bucket
 from launch.runs.record import read_run
-from launch.status import Status
 from orchestrator.node.processes import kill_all, pids_with_environment
 from orchestrator.ray_backend.local.cluster import stop_local_cluster
 from tests.orchestrator.ray_backend.listening import LOOPBACK, listening_addresses
@@ -76,7 +75,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
-def phases_at(looks: list[Status], braid: Braid) -> list[str]:
+def phases_at(looks: list[dict[str, Any]], braid: Braid) -> list[str]:
     """Those of the workers at another look, which is kept."""
     looks.append(braid.status())
     return [worker["phase"] for worker in looks[-1]["workers"]]
@@ -146,7 +145,7 @@ def test_a_run_is_submitted_watched_stopped_resumed_finished_and_verified(braid:
     settings = (*SMALL, f"storage.root={braid.storage.root}", f"storage.endpoint_url={braid.storage.endpoint_url}")
     assert braid("submit", "tiny", *settings, "train.num_steps=1000000") == "first\n"
     wait_until(lambda: read_run(braid.storage, "first").state.committed_step >= 20, "the first checkpoint")
-    looks: list[Status] = []
+    looks: list[dict[str, Any]] = []
     wait_until(lambda: phases_at(looks, braid) == ["training"], "a moment between two checkpoints")
     status = looks[-1]
     (worker,) = status["workers"]
