@@ -91,7 +91,7 @@ class SourceConfig:
     """Its part of the rows, in any unit: 8 beside 2 is as 0.8 beside 0.2. Exact to one row of a window of 64 largest batches."""
     max_epochs: int | None = None
     """How many epochs are read of it at most; the others take its part then. With `shuffle=full` a phase of another seq_len begins
-    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on where it was."""
+    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on at the next window."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.sources.dataset")

@@ -117,7 +117,7 @@ MAY_IMPORT = {
     "launch/status.py": (),
     "launch/units.py": (),
     "launch/servers/": (),
-    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", "data_pipeline.order.blocks", *DATA_PIPELINE),
+    "launch/config/": ("launch.config", *LAUNCH, "orchestrator.config", "model", *DATA_PIPELINE),
     "launch/runs/": ("launch.runs", "launch.config", *LAUNCH, "orchestrator", "model.train.metrics", "data_pipeline"),
     "launch/weights/": ("launch.weights", "launch.runs.record", *LAUNCH, "orchestrator", "model", "data_pipeline"),
     "launch/machine/": ("launch.machine", "launch.runs.connection", *LAUNCH, "orchestrator.records", "model", "data_pipeline"),

@@ -46,4 +46,8 @@ def exhaustion(plan: "Plan", num_steps: int) -> str:
 
 def _hint(plan: "Plan") -> str:
     is_cut = plan.order.shuffle == "full" and len({phase.seq_len for phase in plan.phases}) > 1
-    return " (with data.shuffle=full another seq_len begins another epoch; data.shuffle=blocks goes on where it was)" if is_cut else ""
+    return (
+        " (with data.shuffle=full another seq_len begins another epoch; data.shuffle=blocks goes on at the next window of blocks)"
+        if is_cut
+        else ""
+    )

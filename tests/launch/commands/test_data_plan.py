@@ -90,3 +90,29 @@ def test_a_dry_run_tells_of_every_phase_and_source(braid: Braid, recipe: str) ->
     assert "# tokens: 100 steps, 16,640 tokens" in done.out
     assert "epochs of web: rows of 32 tokens" in done.out
     assert "epochs of code: rows of 32 tokens" in done.out
+
+
+def test_caps_and_steps_may_be_as_large_as_anybody_means_them(braid: Braid, recipe: str) -> None:
+    """Counts of 32 bits went round: the first never ended, the second had less than nothing of a source."""
+    one = ("data.phases=[]", "data.sources=[{dataset: web}, {dataset: code, max_epochs: 1000000}]")
+    assert braid("data", "plan", recipe, *one).status == 0
+    assert "use 1 to 1000000" in braid("data", "plan", recipe, one[0], one[1].replace("1000000", "1000001")).err
+    phases = "data.phases=[{steps: 3000000000}, {seq_len: 32}]"
+    sources = "data.sources=[{dataset: web, ratio: 3}, {dataset: code, ratio: 1}]"
+    reading = json.loads(braid("data", "plan", recipe, "train.num_steps=4000000000", phases, sources, "--json").out)
+    assert [[source["share"] for source in phase["sources"]] for phase in reading["phases"]] == [pytest.approx([0.75, 0.25], rel=1e-3)] * 2
+
+
+def test_a_capped_source_that_never_fills_a_batch_is_told_as_one_that_is_not_read(braid: Braid, recipe: str) -> None:
+    store = open_store(storage_of(str(braid.root)))
+    put_dataset(store, [7] * 50, name="few", vocab_size=256)
+    done = braid("data", "plan", recipe, "data.phases=[]", "data.sources=[{dataset: web}, {dataset: few, max_epochs: 1}]")
+    assert "few: nothing of it is read: max_epochs=1 gives fewer rows than the largest batch has" in done.out
+
+
+def test_a_cap_that_another_length_of_rows_cuts_short_names_the_shuffle_that_goes_on(braid: Braid, recipe: str) -> None:
+    sources = "data.sources=[{dataset: web, max_epochs: 1}, {dataset: code, max_epochs: 1}]"
+    phases = "data.phases=[{steps: 5}, {seq_len: 32}]"
+    done = braid("submit", recipe, sources, phases, "train.num_steps=300", "--dry-run")
+    assert done.status == 2
+    assert "data.shuffle=blocks goes on at the next window of blocks" in done.err

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from data_pipeline.config import DataConfig, PhaseConfig, SourceConfig
 from data_pipeline.store.local import LocalStore
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
-from orchestrator.config import RunConfig
+from orchestrator.config import EvalConfig, RunConfig, training_digest
 from orchestrator.messages import Committed, Outcome
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
@@ -59,3 +60,19 @@ def test_a_mixed_run_that_is_killed_and_moved_is_proved_across_the_borders_of_it
     assert checkpoint.training is not None
     assert checkpoint.training.order_digest
     assert checkpoint.training.data_position.index == 2 * 2 + 6 * 4
+
+
+def test_rows_at_once_may_change_with_the_layout_in_every_phase(tmp_path: Path):
+    config = replace(tiny_config(tmp_path), data=DATA)
+    other = replace(DATA, phases=(replace(DATA.phases[0], micro_rows=2), *DATA.phases[1:]))
+    assert training_digest(replace(config, data=other)) == training_digest(config)
+    longer = replace(DATA, phases=(replace(DATA.phases[0], steps=3), *DATA.phases[1:]))
+    assert training_digest(replace(config, data=longer)) != training_digest(config)
+
+
+def test_held_out_text_is_read_in_batches_that_every_layout_can_share(tmp_path: Path):
+    config = replace(tiny_config(tmp_path), data=replace(DATA, phases=tuple(replace(phase, batch_rows=4) for phase in DATA.phases)))
+    odd = replace(config.train, batch_rows=7)
+    assert replace(config, train=odd, parallel=ParallelConfig(dp_shard=2)).train == odd, "nobody reads such a batch"
+    with pytest.raises(ValueError, match=r"train\.batch_rows=7: eval\.dataset is read in such batches; use a multiple of 2"):
+        replace(config, train=odd, parallel=ParallelConfig(dp_shard=2), eval=EvalConfig(dataset="held-out"))
