@@ -74,7 +74,8 @@ def _cache_warnings(config: RunConfig) -> list[str]:
         return []
     of_each = f" and {len(data.datasets)} datasets" if len(data.datasets) > 1 else ""
     return [
-        f"data.shuffle_window={data.shuffle_window}: that many blocks for each of a node's {count(rows, 'row')}{of_each} are {human(needed)}B, and "
+        f"data.shuffle_window={data.shuffle_window}: that many blocks for each of a node's {count(rows, 'row')}{of_each} are "
+        f"{human(needed)}B, and "
         f"data.cache_limit={human(data.cache_limit)}B: blocks will be fetched again and again; lower data.shuffle_window or raise it"
     ]
 
