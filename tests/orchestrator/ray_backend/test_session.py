@@ -20,6 +20,14 @@ ABORTED = """[2026-11-28 23:15:10,001 W 26473 26473] gcs.cc:1: trying again
 """
 
 
+@pytest.fixture(autouse=True)
+def own_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting leaves its cluster's token in the environment: no test takes that of another."""
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 def test_what_ray_says_before_it_aborts_is_told_without_where_in_its_source() -> None:
     assert why_it_ended("", ABORTED, -6) == "Failed to connect to socket at address:/tmp/braid-x/ray/sockets/raylet"
 
