@@ -84,4 +84,4 @@ _DRAWN = {
     Initial.LOG_DECAY_RATE: _log_decay_rate,
     Initial.TIME_STEP_BIAS: _time_step_bias,
 }
-"""How numbers are drawn at their places. What needs a logarithm, a few numbers for each head, is drawn on the CPU: GPUs round it otherwise."""
+"""How numbers are drawn at their places. What needs a logarithm, a few numbers a head, is drawn on the CPU: GPUs round it otherwise."""
