@@ -1,0 +1,177 @@
+"""A rank's training state in a file of memory: laid out once, copied into again and again. What lies there are a checkpoint's files.
+
+    0            what is held, once it is whole: see `Held`
+    1 MiB …      files in torch's distributed format, in which only the tensors' data is left open
+    …            tensors that another rank writes into checkpoints, as they are
+
+The memory belongs to whoever made the file: an agent's outlives its workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.serialization import skip_data
+
+from orchestrator import codec
+from orchestrator.records.manifest import FileDigest
+
+HEADER_BYTES = 2**20
+ALIGNMENT = 4096
+PIECE_BYTES = 2**27
+"""What is digested, or made ready for a GPU, at once: other threads share the processor and the device's lock meanwhile."""
+_FRAME_BYTES = 2**12
+"""More than lies before a tensor's data in torch's format."""
+_LOCAL_HEADER_BYTES = 30
+"""Of a zip archive's member, before its name."""
+_DIGEST_BYTES, _LENGTH_BYTES = 32, 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Bytes of an image."""
+
+    name: str
+    start: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a tensor is: its frame within a file, for torch, and its data."""
+
+    file: str
+    """"" for one that no file has."""
+    start: int
+    size_bytes: int
+    """Frame and data; from `start` in the image."""
+    data: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """What an image holds: the state after a step."""
+
+    attempt: int
+    step: int
+    terms: str
+    """What must be the same for a tensor of that name to be the same piece: run, training, layout and rank, digested."""
+    places: dict[str, Place]
+    digests: dict[str, str]
+    """SHA-256 of each span, by name; "" is the rest."""
+
+
+class Image:
+    """Made by `build_image`. For one thread at a time, except reading."""
+
+    def __init__(self, fd: int, *, spans: Sequence[Span], places: Mapping[str, Place], shards: Mapping[str, Tensor]) -> None:
+        self._bytes = torch.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), dtype=torch.uint8)
+        self.spans = tuple(spans)
+        self.places = dict(places)
+        self.tensors = {name: self._view(places[name].data, shard) for name, shard in shards.items()}
+        """The memory of each tensor, on the CPU."""
+
+    @property
+    def size_bytes(self) -> int:
+        return self._bytes.numel()
+
+    def pieces(self) -> tuple[Tensor, ...]:
+        return self._bytes.split(PIECE_BYTES)
+
+    def data(self, span: Span) -> memoryview:
+        return memoryview(self._bytes.numpy())[span.start : span.start + span.size_bytes]
+
+    def digests(self, hands: Executor) -> dict[str, str]:
+        found = hands.map(lambda span: hashlib.sha256(self.data(span)).hexdigest(), self.spans)
+        return {span.name: digest for span, digest in zip(self.spans, found, strict=True)}
+
+    def files(self, held: Held) -> tuple[FileDigest, ...]:
+        """What a checkpoint's manifest says of this rank's files."""
+        named = (span for span in self.spans if span.name)
+        return tuple(FileDigest(name=span.name, size_bytes=span.size_bytes, sha256=held.digests[span.name]) for span in named)
+
+    def held(self) -> Held | None:
+        """None where nothing is held, or not wholly."""
+        header = bytes(self._bytes[:HEADER_BYTES].numpy())
+        length = int.from_bytes(header[_DIGEST_BYTES : _DIGEST_BYTES + _LENGTH_BYTES], "little")
+        text = header[_DIGEST_BYTES + _LENGTH_BYTES :][:length]
+        is_whole = length > 0 and hashlib.sha256(text).digest() == header[:_DIGEST_BYTES]
+        return codec.from_json(Held, text, "a snapshot") if is_whole else None
+
+    def hold(self, held: Held | None) -> None:
+        """Says what the image holds from now on; None, that it is about to change."""
+        text = b"" if held is None else codec.to_json(held)
+        if len(text) + _DIGEST_BYTES + _LENGTH_BYTES > HEADER_BYTES:
+            raise ValueError(f"{len(self.places)} tensors are too many for a snapshot's header of {HEADER_BYTES} bytes")
+        header = hashlib.sha256(text).digest() + len(text).to_bytes(_LENGTH_BYTES, "little") + text
+        self._bytes[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
+
+    def _view(self, start: int, shard: Tensor) -> Tensor:
+        return self._bytes[start : start + shard.nbytes].view(shard.dtype).view(shard.shape)
+
+
+def build_image(fd: int, shards: Mapping[str, Tensor], *, files: Mapping[str, Sequence[str]]) -> Image:
+    """Lays out the empty file `fd`, or one that was laid out like this before, for `shards`: a rank's parts of its tensors, by name.
+
+    `files` names those that each file of a checkpoint has. Memory is taken only as it is filled. Raises OSError.
+    """
+    spans, places = [], {}
+    with os.fdopen(os.dup(fd), "wb") as out:
+        out.seek(HEADER_BYTES)
+        for file, names in files.items():
+            start = out.tell()
+            for name in names:
+                places[name] = _frame(out, fd, file, shards[name])
+            spans.append(Span(name=file, start=start, size_bytes=out.tell() - start))
+            _align(out)
+        start = out.tell()
+        for name in [name for name in shards if name not in places]:
+            _align(out)
+            places[name] = Place(file="", start=out.tell(), size_bytes=shards[name].nbytes, data=out.tell())
+            out.seek(shards[name].nbytes, io.SEEK_CUR)
+        end = out.tell()
+    os.ftruncate(fd, end)
+    return Image(fd, spans=[*spans, Span(name="", start=start, size_bytes=end - start)], places=places, shards=shards)
+
+
+def _frame(out: io.BufferedWriter, fd: int, file: str, shard: Tensor) -> Place:
+    """What torch.save writes of a tensor, without its data."""
+    start = _align(out)
+    with skip_data():
+        torch.save(torch.empty(shard.shape, dtype=shard.dtype), out)
+    out.flush()
+    head = os.pread(fd, _FRAME_BYTES, start)
+    name = head.index(b"archive/data/0")
+    header = head[name - _LOCAL_HEADER_BYTES : name]
+    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return Place(file=file, start=start, size_bytes=out.tell() - start, data=start + name + lengths)
+
+
+def _align(out: io.BufferedWriter) -> int:
+    return out.seek(-(-out.tell() // ALIGNMENT) * ALIGNMENT)
+
+
+def files_of(sizes: Mapping[str, int], *, prefix: str, file_size_bytes: int) -> dict[str, list[str]]:
+    """Which tensors go into which file, of about so many bytes each: in order, so that it is the same each time."""
+    files: dict[str, list[str]] = {}
+    names: list[str] = []
+    filled = file_size_bytes
+    for name, size_bytes in sizes.items():
+        if filled >= file_size_bytes:
+            names, filled = files.setdefault(f"{prefix}{len(files)}.distcp", []), 0
+        names.append(name)
+        filled += size_bytes
+    return files
+
+
+def new_memory(names: Iterable[str]) -> list[int]:
+    """An empty file of memory for each name; gone with the last process that has it."""
+    return [os.memfd_create(name, os.MFD_CLOEXEC) for name in names]

@@ -1,0 +1,152 @@
+"""Snapshots of training's state in memory: two, of which one is always whole. What a checkpoint uploads, and what the next attempt begins from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.parallel.collectives import shard_of
+from orchestrator import codec
+from orchestrator.errors import HostCorrupts
+from orchestrator.worker.image import Held, Image
+
+GENERATIONS = 2
+NUM_HANDS = min(8, os.cpu_count() or 1)
+"""Threads that digest, and write or read files."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One that is whole."""
+
+    image: Image
+    held: Held
+
+
+class Snapshots:
+    """For one thread, which trains. `terms` is what `Held.terms` digests."""
+
+    def __init__(self, images: Sequence[Image], *, attempt: int, terms: str, device: torch.device) -> None:
+        self._images = list(images)
+        """The one that was taken last comes last."""
+        self._attempt = attempt
+        self._terms = terms
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copied: torch.cuda.Event | None = None
+        self._hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="snapshot")
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._readier = self._sealer.submit(self._make_ready)
+        self._sealing: Future[Snapshot] | None = None
+        self.cost_s = 0.0
+        """Training's time that the last one took, at most."""
+        self.sealed_after_s = 0.0
+        """How long the last one took until it was whole."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the next one would have to wait: the memory is being made ready, or the last one is not whole yet."""
+        return not self._readier.done() or (self._sealing is not None and not self._sealing.done())
+
+    def take(self, step: int, state: Mapping[str, Tensor], *, spared: Image | None = None) -> Future[Snapshot]:
+        """Of the state after a step; `before_update` is to be called before the state changes. Waits for the one before to be whole.
+
+        The older of the two is written over, unless it is `spared`.
+        """
+        if self._sealing is not None:
+            self._sealing.result()
+        self._readier.result()
+        image = next(image for image in self._images if image is not spared)
+        self._images = [*(other for other in self._images if other is not image), image]
+        started_s = time.monotonic()
+        image.hold(None)
+        self._copy(image, state)
+        self.cost_s = time.monotonic() - started_s
+        self._sealing = self._sealer.submit(self._seal, image, step, self._copied, started_s)
+        return self._sealing
+
+    def before_update(self) -> None:
+        """What the device does from now on waits until the last snapshot is copied."""
+        if self._copied is not None:
+            torch.cuda.current_stream().wait_event(self._copied)
+            self._copied = None
+
+    def whole(self) -> list[Snapshot]:
+        """What can be gone on from, newest first."""
+        found = [Snapshot(image, held) for image in self._images if (held := image.held()) is not None and held.terms == self._terms]
+        return sorted(found, key=lambda snapshot: snapshot.held.step, reverse=True)
+
+    def load(self, snapshot: Snapshot, state: Mapping[str, Tensor]) -> None:
+        """Copies it into the tensors of `state`. Raises HostCorrupts where the memory is not what was written."""
+        found = snapshot.image.digests(self._hands)
+        if found != snapshot.held.digests:
+            raise HostCorrupts(f"the snapshot of step {snapshot.held.step} changed in this host's memory; look at its memory's errors")
+        self._readier.result()
+        for name, shard in shards_of(state).items():
+            shard.copy_(snapshot.image.tensors[name], non_blocking=True)
+        if self._stream is not None:
+            torch.cuda.current_stream().synchronize()
+
+    def _copy(self, image: Image, state: Mapping[str, Tensor]) -> None:
+        shards = shards_of(state)
+        if self._stream is None:
+            for name, shard in shards.items():
+                image.tensors[name].copy_(shard)
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for name, shard in shards.items():
+                image.tensors[name].copy_(shard, non_blocking=True)
+            self._copied = self._stream.record_event()
+
+    def _seal(self, image: Image, step: int, copied: torch.cuda.Event | None, started_s: float) -> Snapshot:
+        if copied is not None:
+            copied.synchronize()
+        copied_s = time.monotonic()
+        held = Held(attempt=self._attempt, step=step, terms=self._terms, places=image.places, digests=image.digests(self._hands))
+        image.hold(held)
+        self.sealed_after_s = time.monotonic() - started_s
+        log.info("snapshot of step %d: copied in %.3f s, whole after %.3f", step, copied_s - started_s, self.sealed_after_s)
+        return Snapshot(image, held)
+
+    def _make_ready(self) -> None:
+        """Takes the memory, and tells the GPU of it, piece by piece: all at once would hold training up."""
+        for image in self._images:
+            for piece in image.pieces():
+                _touch(piece)
+                if self._stream is not None:
+                    _pin(piece)
+
+
+def shards_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A rank's part of each tensor; those of which it has nothing are left out."""
+    shards = ((name, shard_of(tensor.detach())) for name, tensor in state.items())
+    return {name: shard for name, shard in shards if shard.numel()}
+
+
+def newest_common(whole: Sequence[Sequence[tuple[int, int]]]) -> Iterator[tuple[int, int]]:
+    """(attempt, step) of the snapshots that every rank has, newest first."""
+    common = set(whole[0]).intersection(*whole[1:])
+    yield from sorted(common, key=lambda name: name[1], reverse=True)
+
+
+def terms_of(*decisive: object) -> str:
+    return codec.digest(decisive)
+
+
+def _touch(piece: Tensor) -> None:
+    """Takes memory for every page without changing what is there."""
+    piece[::4096].add_(0)
+
+
+def _pin(piece: Tensor) -> None:
+    error = torch.cuda.cudart().cudaHostRegister(piece.data_ptr(), piece.nbytes, 0)
+    if int(error):
+        raise RuntimeError(f"{piece.nbytes} bytes of memory can't be pinned for the GPU: {error}; raise `ulimit -l`, or set snapshot.enabled=false")
