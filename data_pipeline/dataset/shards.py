@@ -31,14 +31,14 @@ class ShardStore:
     def read(self, ref: ShardRef, start: int, length: int) -> bytes:
         """Bytes [start, start + length) of a shard's tokens, fewer where its file ends before. Raises ShardMissing, StoreError."""
         try:
-            return self._at(ref.root).get_range(ref.key, ref.offset_bytes + start, min(length, ref.size_bytes - start))
+            return self.at(ref.root).get_range(ref.key, ref.offset_bytes + start, min(length, ref.size_bytes - start))
         except KeyMissing as error:
             where = "" if ref.root else ", or fix storage.root"
             raise ShardMissing(f"{self.url(ref)}: is in the manifest but not in the store; {remedy(ref)}{where}") from error
 
     def url(self, ref: ShardRef) -> str:
         """Where the shard is, for messages."""
-        return self._at(ref.root).url(ref.key)
+        return self.at(ref.root).url(ref.key)
 
     def sizes(self, refs: Iterable[ShardRef]) -> dict[tuple[str, str], int]:
         """Size in bytes, by root and key, of the files of shards that are there; others may be among them.
@@ -51,10 +51,11 @@ class ShardStore:
                 found |= {(root, key): size for key in keys if (size := _size_of(Path(root, key))) is not None}
             else:
                 prefix = os.path.commonprefix(keys)  # noqa: RUF071 — what a listing takes is the beginning of a string
-                found |= {(root, info.key): info.size_bytes for info in self._at(root).list(prefix)}
+                found |= {(root, info.key): info.size_bytes for info in self.at(root).list(prefix)}
         return found
 
-    def _at(self, root: str) -> ObjectStore:
+    def at(self, root: str) -> ObjectStore:
+        """The store that a shard's root is."""
         return self.elsewhere(root) if root else self.store
 
 
