@@ -48,11 +48,19 @@ class ShardStore:
         found: dict[tuple[str, str], int] = {}
         for root, keys in _listed_together(refs):
             if root.startswith("/"):
-                found |= {(root, key): size for key in keys if (size := _size_of(Path(root, key))) is not None}
+                found |= {(root, key): size for key in keys if (size := self._size_of(root, key)) is not None}
             else:
                 prefix = os.path.commonprefix(keys)  # noqa: RUF071 — what a listing takes is the beginning of a string
                 found |= {(root, info.key): info.size_bytes for info in self.at(root).list(prefix)}
         return found
+
+    def _size_of(self, root: str, key: str) -> int | None:
+        """That of a file in a directory. Raises what the store raises for one that can't be looked at, or is away."""
+        with suppress(OSError):
+            return Path(root, key).stat().st_size
+        with suppress(KeyMissing):
+            self.at(root).get_range(key, 0, 1)
+        return None
 
     def at(self, root: str) -> ObjectStore:
         """The store that a shard's root is."""
@@ -77,9 +85,3 @@ def _listed_together(refs: Iterable[ShardRef]) -> Iterator[tuple[str, list[str]]
     for ref in refs:
         found.setdefault((ref.root, "" if ref.root else ref.key.rpartition("/")[0]), []).append(ref.key)
     return ((root, keys) for (root, _), keys in found.items())
-
-
-def _size_of(file: Path) -> int | None:
-    with suppress(OSError):  # whatever it is, reading the file tells it
-        return file.stat().st_size
-    return None
