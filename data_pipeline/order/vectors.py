@@ -38,7 +38,7 @@ def permute_many(indices: Ints, *, num_samples: int, keys: Words | int) -> Ints:
     images = np.empty(len(indices), np.int64)
     for first in range(0, len(indices), _CHUNK):
         part = indices[first : first + _CHUNK]
-        rounds = np.broadcast_to(_round_keys(each if len(each) == 1 else each[first : first + _CHUNK]), (NUM_ROUNDS, len(part)))
+        rounds = _round_keys(each if len(each) == 1 else each[first : first + _CHUNK])
         images[first : first + _CHUNK] = _walked(part, num_samples, partial(_feistel, half_bits, rounds))
     return images
 
@@ -57,7 +57,7 @@ def _feistel(half_bits: int, rounds: Words, values: Ints, chosen: slice | Ints) 
     half, mask, words = np.uint64(half_bits), np.uint64((1 << half_bits) - 1), values.view(np.uint64)
     left, right = words >> half, words & mask
     mixed, shifted = np.empty_like(left), np.empty_like(left)
-    for key in rounds[:, chosen]:
+    for key in rounds if rounds.shape[1] == 1 else rounds[:, chosen]:
         np.multiply(right, _GOLDEN, out=mixed)
         mixed ^= key
         _finalize(mixed, shifted)
