@@ -5,24 +5,20 @@ Whatever is wrong with them becomes one ConfigError line that begins with the do
 
 import dataclasses
 import os
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from launch.config.keys import PRESET, holds_structure, near, type_at
+from launch.config.keys import PRESET, near
 from launch.config.model_cost import ModelPlan
+from launch.config.overrides import Tree, merged, with_override
 from launch.config.recipes import find_recipe, read_recipe
 from launch.config.storage import absolute_root
-from launch.config.text import dump, one_line, parse_yaml, resolved
+from launch.config.text import dump, resolved
 from launch.config.typed import MissingKey, section
 from launch.errors import ConfigError
 from model.presets import PRESETS
 from orchestrator.config import RunConfig
-
-Tree = dict[Any, Any]
 
 
 def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
@@ -34,7 +30,7 @@ def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
     """
     root = os.environ.get("BRAID_STORAGE_ROOT")
     usual: Tree = {"storage": {"root": root}} if root else {}
-    return _as_run(_build(RunConfig, _merged(usual, read_recipe(find_recipe(recipe))), overrides))
+    return _as_run(_build(RunConfig, merged(usual, read_recipe(find_recipe(recipe))), overrides))
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -63,7 +59,7 @@ def _as_run(config: object) -> RunConfig:
 def _build(cls: type, settings: Tree, overrides: Sequence[str], base: Mapping[str, Any] | None = None) -> object:
     """An object of `cls`: the settings with the overrides on top, and where both say nothing, `base`. Raises ConfigError."""
     for override in overrides:
-        settings = _with_override(cls, settings, override)
+        settings = with_override(cls, settings, override, base)
     plain = resolved(settings)
     model = _preset(plain)
     try:
@@ -72,27 +68,6 @@ def _build(cls: type, settings: Tree, overrides: Sequence[str], base: Mapping[st
         if not error.key.startswith("model."):
             raise
         raise ConfigError(f"{error}; or choose a whole model with model.preset={'|'.join(PRESETS)}") from error
-
-
-def _with_override(cls: type, settings: Tree, override: str) -> Tree:
-    """The settings with one `key=value` on top, not checked yet. Raises ConfigError for what is no override."""
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"override {override!r}: not of the form key=value; for example train.num_steps=200")
-    try:
-        value = parse_yaml(text) if holds_structure(type_at(cls, key)) else text
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: its value is not valid YAML: {one_line(error)}; quote it") from error
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return typing.cast(Tree, _merged(settings, value))
-
-
-def _merged(old: Any, new: Any) -> Any:
-    """Sections become one; of anything else the new one counts."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return new
-    return {key: _merged(old[key], new[key]) if key in old and key in new else (old | new)[key] for key in old | new}
 
 
 def _preset(plain: Tree) -> Any:
