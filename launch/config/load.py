@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.config import DATASET
 from launch.config.keys import PRESET, near
 from launch.config.model_cost import ModelPlan
-from launch.config.overrides import Tree, merged, with_override
+from launch.config.overrides import Tree, keys_said, merged, with_override
 from launch.config.recipes import find_recipe, read_recipe
 from launch.config.storage import absolute_root
 from launch.config.text import dump, resolved
@@ -48,7 +49,10 @@ def load_model_plan(preset: str, overrides: Sequence[str]) -> ModelPlan:
 
 def dump_yaml(config: RunConfig) -> str:
     """The resolved configuration as a recipe that loads to the same."""
-    return dump(dataclasses.asdict(config))
+    tree = dataclasses.asdict(config)
+    if config.data.sources:
+        del tree["data"]["dataset"]
+    return dump(tree)
 
 
 def _as_run(config: object) -> RunConfig:
@@ -58,9 +62,10 @@ def _as_run(config: object) -> RunConfig:
 
 def _build(cls: type, settings: Tree, overrides: Sequence[str], base: Mapping[str, Any] | None = None) -> object:
     """An object of `cls`: the settings with the overrides on top, and where both say nothing, `base`. Raises ConfigError."""
+    _refuse_both(_data_of(settings))
     for override in overrides:
         settings = with_override(cls, settings, override, base)
-    plain = resolved(settings)
+    plain = resolved(_with_one_of_both(settings, overrides))
     model = _preset(plain)
     try:
         return section(cls, plain, "", {**(base or {}), **({"model": model} if model else {})})
@@ -68,6 +73,28 @@ def _build(cls: type, settings: Tree, overrides: Sequence[str], base: Mapping[st
         if not error.key.startswith("model."):
             raise
         raise ConfigError(f"{error}; or choose a whole model with model.preset={'|'.join(PRESETS)}") from error
+
+
+def _with_one_of_both(settings: Tree, overrides: Sequence[str]) -> Tree:
+    """What overrides say of data.dataset or data.sources takes the place of the other, which the recipe or the run may have."""
+    said, data = keys_said("data", overrides), _data_of(settings)
+    _refuse_both({key: data[key] for key in said if key in data})
+    if "dataset" in said:
+        return {**settings, "data": {**data, "sources": []}}
+    if "sources" in said and data["sources"]:
+        return {**settings, "data": {**data, "dataset": DATASET}}
+    return settings
+
+
+def _data_of(settings: Tree) -> Tree:
+    data = settings.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _refuse_both(data: Tree) -> None:
+    """Raises ConfigError where data.dataset is given beside data.sources, also where it names what is the default."""
+    if "dataset" in data and data.get("sources"):
+        raise ConfigError(f"data.dataset={data['dataset']}: data.sources names datasets too; leave one of the two out")
 
 
 def _preset(plain: Tree) -> Any:

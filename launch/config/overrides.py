@@ -22,11 +22,23 @@ def with_override(cls: type, settings: Tree, override: str, base: object = None)
 
     Of a list that the settings don't have, that of `base` is changed, or else the default. Raises ConfigError for what is no override.
     """
+    parts, text = _split(override)
+    return typing.cast(Tree, _with(cls, settings, parts, text, key="", base=base))
+
+
+def keys_said(section: str, overrides: Sequence[str]) -> set[str]:
+    """The keys of a section that overrides give, each checked already."""
+    split = [(parts, text) for parts, text in map(_split, overrides) if parts[0] == section]
+    whole = [parse_yaml(text) for parts, text in split if len(parts) == 1]
+    return {parts[1] for parts, _ in split if len(parts) > 1} | {key for tree in whole if isinstance(tree, dict) for key in tree}
+
+
+def _split(override: str) -> tuple[list[str], str]:
+    """(the parts of the key, the value) of `key=value`."""
     key, equals, text = override.partition("=")
     if not equals or not _KEY.fullmatch(key):
         raise ConfigError(f"override {override!r}: not of the form key=value; for example train.num_steps=200")
-    parts = re.sub(r"\[([^\]]+)\]", r".\1", key).split(".")
-    return typing.cast(Tree, _with(cls, settings, parts, text, key="", base=base))
+    return re.sub(r"\[([^\]]+)\]", r".\1", key).split("."), text
 
 
 def merged(old: Any, new: Any) -> Any:

@@ -71,6 +71,32 @@ def test_an_element_of_a_list_that_a_run_has_is_changed_too() -> None:
     assert changed.optimizer.groups == (dataclasses.replace(config.optimizer.groups[0], lr_scale=2),)
 
 
+def test_a_mixture_takes_the_place_of_the_recipes_dataset_and_a_dataset_that_of_the_recipes_mixture(tmp_path: Path) -> None:
+    web = (SourceConfig(dataset="web"),)
+    for override in (["data.sources=[{dataset: web}]"], ["data={sources: [{dataset: web}]}"]):
+        assert load_config("one_gpu", override).data.datasets == ("web",)
+    recipe = tmp_path / "mixture.yaml"
+    recipe.write_text(dump_yaml(load_config("tiny", ["data.sources=[{dataset: web}]"])))
+    assert load_config(recipe, []).data.sources == web
+    assert load_config(recipe, ["data.dataset=math"]).data.datasets == ("math",)
+    mixed, plain = load_config("tiny", ["data.sources=[{dataset: web}]"]), load_config("tiny", ["data.dataset=math"])
+    assert change_config(mixed, ["data.dataset=python-stdlib"]).data.datasets == ("python-stdlib",)
+    assert change_config(plain, ["data.sources=[{dataset: web}]"]).data.datasets == ("web",)
+    assert change_config(plain, ["data.sources=[]"]).data.datasets == ("math",)
+
+
+@pytest.mark.parametrize("dataset", ["python-stdlib", "web", "math"])
+def test_a_dataset_beside_a_mixture_is_refused_also_where_it_is_the_default(dataset: str, tmp_path: Path) -> None:
+    line = f"^data.dataset={dataset}: data.sources names datasets too; leave one of the two out$"
+    sources = "data.sources=[{dataset: web}]"
+    for both in ([f"data.dataset={dataset}", sources], [sources, f"data={{dataset: {dataset}}}"]):
+        with pytest.raises(ConfigError, match=line):
+            load_config("tiny", both)
+    (tmp_path / "both.yaml").write_text(f"data:\n  dataset: {dataset}\n  sources: [{{dataset: web}}]\n")
+    with pytest.raises(ConfigError, match=line):
+        load_config(tmp_path / "both.yaml", [])
+
+
 def float_keys(cls: type, where: str = "") -> Iterator[str]:
     """The dotted key of every field that takes a number, in every section and every list of sections."""
     for name, hint in typing.get_type_hints(cls).items():
