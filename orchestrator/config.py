@@ -123,6 +123,20 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotConfig:
+    """The state of training in the memory of its nodes, from which the next attempt goes on."""
+
+    enabled: bool = True
+    """Whether any are kept beside checkpoints; they take twice the size of a rank's state, one more than checkpoints take."""
+    every_s: float | None = None
+    """Time between two; none chooses itself, so that they take under 1 % of training's time."""
+
+    def __post_init__(self) -> None:
+        if self.every_s is not None and not self.every_s >= 0:
+            raise ValueError(f"snapshot.every_s={self.every_s}: use 0 for every step, more seconds, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryConfig:
     max_restarts: int = 10
     """Restarts in a row without progress (a newly committed checkpoint) before the run fails."""
@@ -218,6 +232,7 @@ class RunConfig:
     start: StartConfig = field(default_factory=StartConfig)
     eval: EvalConfig = field(default=EvalConfig(), metadata=SINCE_DESIRED)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    snapshot: SnapshotConfig = field(default=SnapshotConfig(), metadata={"omit_default": True})
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
 

@@ -95,9 +95,11 @@ class Beat(Levels):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed:
-    """Rank 0 has chosen the checkpoint that every rank loaded; step 0 is a fresh start."""
+    """Rank 0 has chosen the checkpoint or snapshot that every rank loaded; step 0 is a fresh start."""
 
     step: int
+    from_memory: bool = False
+    """A snapshot that agents kept, which no store has."""
     rejected: tuple[str, ...] = ()
     """One line for each newer checkpoint that was refused or passed over, and why."""
 

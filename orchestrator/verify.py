@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.records.commit_log import Commit, Counting, Entry, Fence, trusted_commits
+from orchestrator.records.commit_log import Commit, Counting, Entry, Fence, Snapshot, trusted_commits
 from orchestrator.records.ledger import StepRecord
 
 MANY = 8
@@ -146,15 +146,19 @@ def _attempts_continue_commits(records: Records, starts: Starts) -> Iterator[str
 
 
 def _possible_starts(entries: Sequence[Entry]) -> Starts:
-    """Steps that counted when an attempt began, or were trusted again since, less what it rejected or passed over."""
+    """Steps that counted when an attempt began, or were trusted again since, less what it rejected or passed over; or what it says it
+    found in memory."""
     starts: dict[int, dict[int, int]] = {}
+    in_memory: dict[int, dict[int, int]] = {}
     counting = Counting()
     for entry in entries:
         counting.add(entry)
+        if isinstance(entry, Snapshot):
+            in_memory.setdefault(counting.attempt, {})[entry.step] = entry.attempt
         if not isinstance(entry, Commit):
             older = (commit for commit in reversed(counting.trusted) if commit.attempt < counting.attempt)
             its = {commit.step: commit.attempt for commit in older if (commit.step, commit.attempt) not in counting.doubted}
-            starts[counting.attempt] = {0: 0} | its
+            starts[counting.attempt] = {0: 0} | its | in_memory.get(counting.attempt, {})
     return starts
 
 
@@ -163,6 +167,9 @@ def _commits_are_recorded(records: Records, entries: Sequence[Entry]) -> Iterato
     for commit in (entry for entry in entries if isinstance(entry, Commit)):
         if all(record.step != commit.step for record in records.get(commit.attempt, ())):
             yield f"attempt {commit.attempt} committed step {commit.step} without a record of it"
+    for snapshot in (entry for entry in entries if isinstance(entry, Snapshot)):
+        if all(record.step != snapshot.step for record in records.get(snapshot.attempt, ())):
+            yield f"an attempt went on from attempt {snapshot.attempt}'s snapshot of step {snapshot.step} without a record of it"
 
 
 def _history_is_complete(history: Mapping[int, StepRecord], num_steps_done: int) -> Iterator[str]:

@@ -114,10 +114,14 @@ def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
     for one in incidents:
         table.add_row(
             str(one["attempt"]), one["cause"], short_node(one["node"]), _or_dash(one["rank"]), str(one["at_step"]),
-            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), _or_dash(one["resumed_from_step"]),
+            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), _started_from(one),
             _or_dash(one["steps_replayed"]),
         )  # fmt: skip
     return Group(table, *(Text(f"attempt {one['attempt']}: {one['detail']}", style="dim") for one in incidents))
+
+
+def _started_from(incident: dict[str, Any]) -> str:
+    return _or_dash(incident["resumed_from_step"]) + (" in RAM" if incident.get("from_memory") else "")
 
 
 def runs_table(runs: Sequence[Status]) -> Table:

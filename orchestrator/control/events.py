@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass, field
 
 from orchestrator.control.placement import Placed
-from orchestrator.control.state import SINCE_IDENTITY, Fault, Terms
+from orchestrator.control.state import SINCE_IDENTITY, SINCE_SNAPSHOTS, Fault, Terms
 from orchestrator.messages import Outcome
 
 
@@ -91,6 +91,8 @@ class TrainingResumed:
     attempt: int
     from_step: int
     rejected: tuple[str, ...] = ()
+    from_memory: bool = field(default=False, metadata=SINCE_SNAPSHOTS)
+    """From a snapshot, which no store has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -133,7 +133,13 @@ def close_incidents(state: RunState, at_s: float) -> RunState:
     def closed(incident: Incident) -> Incident:
         replayed = max(0, incident.at_step - resumed_from)
         recovered_after_s = max(0.0, at_s - incident.at_s)  # clocks of two controllers may differ
-        return replace(incident, recovered_after_s=recovered_after_s, resumed_from_step=resumed_from, steps_replayed=replayed)
+        return replace(
+            incident,
+            recovered_after_s=recovered_after_s,
+            resumed_from_step=resumed_from,
+            from_memory=state.from_memory,
+            steps_replayed=replayed,
+        )
 
     still_open = open_incidents(state)
     return replace(state, incidents=tuple(closed(one) if one in still_open else one for one in state.incidents))

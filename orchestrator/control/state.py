@@ -11,6 +11,7 @@ from orchestrator.control.placement import Placed
 
 SINCE_IDENTITY = {"omit_default": True}
 """Runs of earlier versions have none; what they stored stays as it was."""
+SINCE_SNAPSHOTS = {"omit_default": True}
 
 
 class Stage(Enum):
@@ -100,6 +101,8 @@ class Incident(Fault):
     recovered_after_s: float | None = None
     """From the detection to the first finished step of a later attempt."""
     resumed_from_step: int | None = None
+    from_memory: bool = field(default=False, metadata=SINCE_SNAPSHOTS)
+    """It went on from a snapshot in memory, not from a checkpoint."""
     steps_replayed: int | None = None
 
     @property
@@ -137,6 +140,10 @@ class RunState:
     committed_step: int = 0
     resumed_from: int | None = None
     """Step that the current attempt started from, once known."""
+    from_memory: bool = field(default=False, metadata=SINCE_SNAPSHOTS)
+    """It was a snapshot in memory, which no store has."""
+    kept_step: int = field(default=0, metadata=SINCE_SNAPSHOTS)
+    """The furthest step that an attempt has started from."""
     restarts: int = 0
     restarts_in_row: int = 0
     waited_s: float = 0.0

@@ -100,6 +100,7 @@ def _attempt_started(state: RunState, event: events.AttemptStarted) -> RunState:
         placement=event.placement,
         given_back=(),
         resumed_from=None,
+        from_memory=False,
         wait_s=0.0,
         wants_nodes=False,
         save_within_s=None,
@@ -165,11 +166,18 @@ def _workers_gone(state: RunState, event: events.WorkersGone) -> RunState:
 
 
 def _training_resumed(state: RunState, event: events.TrainingResumed) -> RunState:
-    """A checkpoint that nobody knew of is progress, although its commit was told to nobody."""
+    """To start further on than ever is progress: from a snapshot, or from a checkpoint whose commit was told to nobody."""
     if state.resumed_from is not None or state.stage not in ACTIVE:
         return state
-    known = _progressed(state) if event.from_step > state.committed_step else state
-    return replace(known, resumed_from=event.from_step, committed_step=event.from_step, rejected=event.rejected)
+    is_further = event.from_step > max(state.committed_step, state.kept_step)
+    return replace(
+        _progressed(state) if is_further else state,
+        resumed_from=event.from_step,
+        from_memory=event.from_memory,
+        kept_step=max(state.kept_step, event.from_step),
+        committed_step=state.committed_step if event.from_memory else event.from_step,
+        rejected=event.rejected,
+    )
 
 
 def _step_reached(state: RunState, event: events.StepReached) -> RunState:

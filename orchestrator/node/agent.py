@@ -35,6 +35,8 @@ from orchestrator.node.worker_group import WorkerGroup
 from orchestrator.records.keys import log_key
 
 WAKE_BYTES = 1 << 10
+NUM_SNAPSHOTS = 2
+"""Of each rank: one is always whole."""
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +82,8 @@ class Agent:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
         self._offered: HeldPort | None = None
+        self._memory: list[tuple[int, ...]] = []
+        """By local rank, files of memory in which workers keep snapshots: they outlive attempts, and end with this process."""
         self._group = self._empty_group(0)
         """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
         self.thread = threading.Thread(target=self._serve, name="agent", daemon=True)
@@ -184,11 +188,17 @@ class Agent:
                     environment=environment,
                     assign=assign,
                     log_path=run_directory(run) / log_key(order.attempt, assign.rank),
+                    memory_fds=self._memory_of(assign.local_rank),
                 )
                 for assign in assignments(order)
             )
         )
         prune_logs(run)
+
+    def _memory_of(self, local_rank: int) -> tuple[int, ...]:
+        while len(self._memory) <= local_rank:
+            self._memory.append(tuple(os.memfd_create(f"braid-snapshot-{number}", os.MFD_CLOEXEC) for number in range(NUM_SNAPSHOTS)))
+        return self._memory[local_rank]
 
     def _hold_port(self) -> HeldPort | None:
         try:
@@ -201,7 +211,8 @@ class Agent:
         if self._offered is not None:
             self._offered.release()
         self._selector.close()
-        os.close(self._wake_read)
+        for fd in (self._wake_read, *(fd for files in self._memory for fd in files)):
+            os.close(fd)
 
     # --- under the lock ------------------------------------------------------------------------------------------------
 

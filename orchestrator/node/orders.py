@@ -51,6 +51,8 @@ class WorkerSpec:
     environment: dict[str, str]
     assign: Assign
     log_path: Path
+    memory_fds: tuple[int, ...] = ()
+    """Files of memory that the worker keeps snapshots in."""
 
 
 def merge(known: AgentOrder, told: AgentOrder) -> AgentOrder:

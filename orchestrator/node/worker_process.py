@@ -73,11 +73,16 @@ def start_process(spec: WorkerSpec) -> WorkerProcess:
         process = subprocess.Popen(
             spec.command,
             cwd=spec.log_path.parent,
-            env=spec.environment | {"BRAID_ORDER_FD": str(order_read), "BRAID_REPORT_FD": str(report_write)},
+            env=spec.environment
+            | {
+                "BRAID_ORDER_FD": str(order_read),
+                "BRAID_REPORT_FD": str(report_write),
+                "BRAID_MEMORY_FDS": ",".join(map(str, spec.memory_fds)),
+            },
             stdin=subprocess.DEVNULL,
             stdout=log_write,
             stderr=subprocess.STDOUT,
-            pass_fds=(order_read, report_write),
+            pass_fds=(order_read, report_write, *spec.memory_fds),
             start_new_session=True,
         )
     except OSError:

@@ -5,6 +5,7 @@
     commits/000003.json   {"kind": "reject", "attempt": 1, "step": 100, …}
     commits/000004.json   {"kind": "trust", "attempt": 1, "step": 100, …}
     commits/000005.json   {"kind": "doubt", "attempt": 1, "step": 100, …}
+    commits/000006.json   {"kind": "snapshot", "attempt": 1, "step": 130}
 
 An attempt begins with a fence. A writer appends at the first number that it has not read; where another was faster it reads on, and a newer
 attempt's fence ends it. So a worker of an older attempt, even one that was only frozen, can't write what a newer one reads.
@@ -72,10 +73,19 @@ class Doubt:
     reason: str
 
 
-Entry = Fence | Commit | Reject | Trust | Doubt
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The attempt of the last fence goes on from what the workers of an earlier one left in memory. No checkpoint: it is gone with them."""
+
+    attempt: int
+    """The attempt that took the snapshot."""
+    step: int
+
+
+Entry = Fence | Commit | Reject | Trust | Doubt | Snapshot
 NOTHING = Trust(attempt=0, step=0, reason="stands where an entry was lost")
 """There is no such checkpoint, so it changes nothing, and earlier versions read it."""
-_KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject, Trust, Doubt)}
+_KINDS: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Fence, Commit, Reject, Trust, Doubt, Snapshot)}
 
 
 def last_fence(entries: Sequence[Entry]) -> int:
@@ -194,6 +204,10 @@ class CommitLog:
     def doubt(self, commit: Commit, reason: str, *, attempt: int) -> None:
         """`attempt`, which runs now, passes the checkpoint of `commit` over. Raises Fenced."""
         self._append_as(attempt, Doubt(attempt=commit.attempt, step=commit.step, reason=reason))
+
+    def go_on(self, attempt: int, *, snapshot: Snapshot) -> None:
+        """`attempt`, which runs now, has loaded `snapshot`. Raises Fenced."""
+        self._append_as(attempt, snapshot)
 
     def trust(self, commit: Commit, reason: str) -> None:
         """Takes back that the checkpoint of `commit` was rejected: a person's decision, whatever attempt runs."""

@@ -32,11 +32,13 @@ from orchestrator.records.holds import release_start, remove_void_holds
 from orchestrator.records.keys import store_of_run
 from orchestrator.records.ledger import setting_of
 from orchestrator.records.leftovers import remove_abandoned
-from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
+from orchestrator.worker.checkpoint import CheckpointTerms, Committer, build_checkpointer
 from orchestrator.worker.evaluation import build_evaluation
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
+from orchestrator.worker.pace import Pace
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
+from orchestrator.worker.snapshots import build_snapshots
 from orchestrator.worker.trainer import Throughput, Trainer
 from orchestrator.worker.training_state import training_state
 from orchestrator.worker.witness import Witnesses
@@ -54,9 +56,10 @@ def build_trainer(
     reporter: Reporter,
     stop: threading.Event,
     cache_dir: Path,
+    memory: Sequence[int] = (),
 ) -> Trainer:
-    """`store` is the storage root; `attempt_number` None begins the run's next attempt. Raises Fenced, ConfigMismatch, NoCheckpoint,
-    StoreError, DataError."""
+    """`store` is the storage root; `memory` are files for snapshots, with those of the attempt before in them. `attempt_number` None
+    begins the run's next attempt. Raises Fenced, ConfigMismatch, NoCheckpoint, StoreError, DataError."""
     reporter.enter(Phase.LOADING)
     run_store = store_of_run(store, config.name)
     attempt = begin_attempt(run_store, world.exchange, attempt_number)
@@ -64,7 +67,17 @@ def build_trainer(
     loader = _build_loader(config, world, store, cache_dir)
     model, optimizer = _build_model(config, world)
     spikes = build_spike_guard(config.optimizer)
-    resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(lambda: training_state(model, optimizer, spikes))
+    state = training_state(model, optimizer, spikes)
+    snapshots = build_snapshots(
+        memory if config.snapshot.enabled else (),
+        state,
+        rank=world.rank,
+        attempt=attempt.number,
+        terms=_terms_of(config, world, loader),
+        device=world.device,
+    )
+    optimizer.register_step_pre_hook(lambda *_: snapshots.before_update())
+    resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(state, snapshots)
     if resumed.step == 0:
         _begin(config, world, store, model, optimizer)
     _tell(resumed, world, reporter)
@@ -77,7 +90,17 @@ def build_trainer(
         loader=loader,
         evaluation=build_evaluation(config, world, store, cache_dir),
         attempt=attempt,
-        checkpointer=_build_checkpointer(config, world, store, attempt, loader, reporter),
+        state=state,
+        snapshots=snapshots,
+        pace=Pace(every_s=config.snapshot.every_s, last_s=time.monotonic()),
+        checkpointer=build_checkpointer(
+            run_store,
+            state,
+            attempt=attempt.number,
+            exchange=world.save_exchange,
+            committer=_build_committer(config, store, attempt, loader, reporter),
+            snapshots=snapshots,
+        ),
         reporter=reporter,
         stop=stop,
         throughput=Throughput(),
@@ -157,32 +180,35 @@ def _state_to_begin_with(start: StartConfig, model: HybridLM, optimizer: torch.o
     return training_state(model, optimizer)
 
 
-def _build_checkpointer(
-    config: RunConfig, world: World, store: ObjectStore, attempt: FencedAttempt, loader: Loader, reporter: Reporter
-) -> Checkpointer:
-    """`store` is the storage root."""
-    run_store, committer = store_of_run(store, config.name), None
-    if attempt.commit_log is not None and attempt.ledger is not None:
-        terms = CheckpointTerms(
-            run=config.name,
-            attempt=attempt.number,
-            model=config.model,
-            layout=config.parallel,
-            training_digest=training_digest(config),
-            dataset_digest=_digest_of(loader.manifests),
-            plan=loader.plan,
-            keep_latest=config.checkpoint.keep_latest,
-        )
-        committer = Committer(
-            run_store,
-            terms=terms,
-            commit_log=attempt.commit_log,
-            ledger=attempt.ledger,
-            on_commit=lambda step: reporter.send(Committed(step=step)),
-            on_loss=reporter.send,
-            tidy=lambda: _tidy(store, config),
-        )
-    return build_checkpointer(run_store, attempt=attempt.number, exchange=world.save_exchange, committer=committer, device=world.device)
+def _build_committer(config: RunConfig, store: ObjectStore, attempt: FencedAttempt, loader: Loader, reporter: Reporter) -> Committer | None:
+    """The first rank's; `store` is the storage root."""
+    if attempt.commit_log is None or attempt.ledger is None:
+        return None
+    terms = CheckpointTerms(
+        run=config.name,
+        attempt=attempt.number,
+        model=config.model,
+        layout=config.parallel,
+        training_digest=training_digest(config),
+        dataset_digest=_digest_of(loader.manifests),
+        plan=loader.plan,
+        keep_latest=config.checkpoint.keep_latest,
+    )
+    return Committer(
+        store_of_run(store, config.name),
+        terms=terms,
+        commit_log=attempt.commit_log,
+        ledger=attempt.ledger,
+        on_commit=lambda step: reporter.send(Committed(step=step)),
+        on_loss=reporter.send,
+        tidy=lambda: _tidy(store, config),
+    )
+
+
+def _terms_of(config: RunConfig, world: World, loader: Loader) -> str:
+    """A snapshot of other ones is not this rank's."""
+    decisive = (config.name, training_digest(config), _digest_of(loader.manifests), config.parallel, world.rank, torch.__version__)
+    return codec.digest(decisive)
 
 
 def _tidy(store: ObjectStore, config: RunConfig) -> None:

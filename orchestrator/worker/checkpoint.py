@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +25,9 @@ from orchestrator.records.leftovers import remove_leftovers
 from orchestrator.records.manifest import CheckpointManifest, DataPosition, FileDigest, TrainingTerms, write_manifest
 from orchestrator.records.retention import directories_to_delete
 from orchestrator.worker.agreement import Failure, failure_among, raise_failure, result_of
-from orchestrator.worker.dcp import StoreWriter
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.parts import Part, PartWriter
-from orchestrator.worker.staging import Stager
+from orchestrator.worker.snapshots import Snapshot, Snapshots
 from orchestrator.worker.training_state import not_finite_in
 
 NUM_PARALLEL_DELETES = 16
@@ -159,35 +158,37 @@ class Checkpointer:
     the same error on every one.
     """
 
-    def __init__(self, store: ObjectStore, *, attempt: int, exchange: Exchange, committer: Committer | None, stager: Stager) -> None:
-        self._store = store
-        self._attempt = attempt
+    def __init__(self, *, exchange: Exchange, committer: Committer | None, snapshots: Snapshots, parts: PartWriter) -> None:
         self._exchange = exchange
         self._committer = committer
-        self._stager = stager
-        self._parts = PartWriter(exchange)
+        self._snapshots = snapshots
+        self._parts = parts
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[Failure | None] | None = None
         self._step = 0
         """Of the save under way."""
-        self.num_waits = 0
-        """How often a save had to wait for the one before."""
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save is under way."""
+        return self._under_way is not None and not self._under_way.done()
 
     def save(self, step: int, state: Mapping[str, Tensor]) -> None:
-        """Returns when `state` is copied and may change again."""
-        if self._under_way is not None and not self._under_way.done():
-            self.num_waits += 1
-            log.warning("the checkpoint before is still being written: training waits for it; raise checkpoint.every_steps")
+        """Returns once `state` may change again, after `Snapshots.before_update`; waits for a save under way."""
         self._finish_or_drop()
-        started_at_s = time.monotonic()
-        snapshot = self._stager.stage(state)
-        log.info("snapshot of step %d taken in %.3f s", step, time.monotonic() - started_at_s)
-        self._step, self._under_way = step, self._thread.submit(self._upload, step, snapshot)
+        taken = self._snapshots.take(step, state, is_uploaded=True)
+        self._step, self._under_way = step, self._thread.submit(self._upload, step, taken)
 
     def check(self) -> None:
         """Raises what went wrong with a save that has ended, except what may pass."""
         if self._under_way is not None and self._under_way.done():
             self._finish_or_drop()
+
+    def ends_within(self, timeout_s: float) -> bool:
+        """Whether the save under way does. Raises nothing of it."""
+        if self._under_way is None:
+            return True
+        return bool(wait([self._under_way], timeout_s).done)
 
     def wait(self) -> None:
         """Returns when no save is under way and the last one is committed. Raises what went wrong with it."""
@@ -215,35 +216,42 @@ class Checkpointer:
         under_way, self._under_way = self._under_way, None
         return under_way.result() if under_way is not None else None
 
-    def _upload(self, step: int, snapshot: dict[str, Tensor]) -> Failure | None:
-        writer = StoreWriter(self._store, step=step, attempt=self._attempt)
-        parts = self._parts.write(writer, snapshot, check=lambda: _require_finite(step, snapshot))
-        failure = self._exchange.broadcast(None if parts is None else self._complete(step, writer, parts))
+    def _upload(self, step: int, taken: Future[Snapshot]) -> Failure | None:
+        snapshot = taken.result()
+        parts = self._parts.write(snapshot, check=lambda: _require_finite(snapshot))
+        failure = self._exchange.broadcast(None if parts is None else self._complete(step, parts))
         if failure is None and self._committer is not None:
             self._committer.retain()
         return failure
 
-    def _complete(self, step: int, writer: StoreWriter, parts: Sequence[Part | Exception]) -> Failure | None:
+    def _complete(self, step: int, parts: Sequence[Part | Exception]) -> Failure | None:
         """The first rank's part, when every rank has written its own."""
-        assert self._committer is not None, "the first rank commits"
         written = [part for part in parts if isinstance(part, Part)]
         if len(written) < len(parts):
             return failure_among(parts)
-        return failure_among([result_of(lambda: self._commit(step, writer, written))])
+        return failure_among([result_of(lambda: self._commit(step, written))])
 
-    def _commit(self, step: int, writer: StoreWriter, parts: Sequence[Part]) -> None:
+    def _commit(self, step: int, parts: Sequence[Part]) -> None:
         assert self._committer is not None, "the first rank commits"
-        self._committer.commit(step, self._parts.finish(writer, parts))
+        self._committer.commit(step, self._parts.finish(step, parts))
 
 
-def _require_finite(step: int, snapshot: Mapping[str, Tensor]) -> None:
+def _require_finite(snapshot: Snapshot) -> None:
     """Raises Diverged: such a checkpoint is never committed, so that those before it stay."""
-    if name := not_finite_in(snapshot):
-        raise Diverged(f"step {step}: {name} is not finite, the checkpoint is not committed; lower optimizer.lr or lengthen its warmup")
+    if name := not_finite_in(snapshot.image.tensors):
+        what = f"step {snapshot.held.step}: {name} is not finite, the checkpoint is not committed"
+        raise Diverged(f"{what}; lower optimizer.lr or lengthen its warmup")
 
 
 def build_checkpointer(
-    store: ObjectStore, *, attempt: int, exchange: Exchange, committer: Committer | None, device: torch.device
+    store: ObjectStore,
+    state: Mapping[str, Tensor],
+    *,
+    attempt: int,
+    exchange: Exchange,
+    committer: Committer | None,
+    snapshots: Snapshots,
 ) -> Checkpointer:
-    """`exchange` is one that nothing else uses, `committer` is given on its first rank."""
-    return Checkpointer(store, attempt=attempt, exchange=exchange, committer=committer, stager=Stager(device))
+    """For checkpoints of `state`; `exchange` is one that nothing else uses, `committer` is given on its first rank."""
+    parts = PartWriter(store, state, attempt=attempt, exchange=exchange, hands=snapshots.hands)
+    return Checkpointer(exchange=exchange, committer=committer, snapshots=snapshots, parts=parts)

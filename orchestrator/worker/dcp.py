@@ -12,11 +12,12 @@ import io
 import os
 import pickle
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import (
     CURRENT_DCP_VERSION,
     FileSystem,
@@ -24,6 +25,7 @@ from torch.distributed.checkpoint.filesystem import (
     FileSystemWriter,
     _item_size,
     _split_by_size_and_type,
+    _StorageInfo,
 )
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadPlanner, SavePlan, SavePlanner, WriteItem, WriteItemType
@@ -34,6 +36,7 @@ from data_pipeline.store.protocol import ObjectStore
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.records.manifest import CheckpointManifest, FileDigest, read_verified
+from orchestrator.worker.image import Image
 
 METADATA = ".metadata"
 FILE_SIZE_BYTES = 512 * 2**20
@@ -106,23 +109,56 @@ class StoreWriter(FileSystemWriter):
         return self._write_data(planner, files)
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        metadata.version = CURRENT_DCP_VERSION
-        metadata.storage_data = {result.index: result.storage_data for of_rank in results for result in of_rank}
-        metadata.storage_meta = self.storage_meta()
-        self._files.upload(self._directory + METADATA, pickle.dumps(metadata))
+        completed = _completed(metadata, results)
+        completed.storage_meta = self.storage_meta()
+        self._files.upload(self._directory + METADATA, pickle.dumps(completed))
 
 
-def plan_globally(planner: SavePlanner, writer: StoreWriter, plans: Sequence[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-    """From what each rank has, by rank, to what each writes, and the checkpoint's metadata, which `StoreWriter.finish` completes."""
-    final_plans, metadata = planner.create_global_plan(list(plans))
-    return writer.prepare_global_plan(final_plans), metadata
+def local_plan(state: Mapping[str, torch.Tensor], names: Collection[str], *, is_first: bool) -> SavePlan:
+    """What this rank writes of `state`: its part of the tensors `names`."""
+    planner = DefaultSavePlanner()
+    planner.set_up_planner(dict(state), None, is_first)
+    plan = planner.create_local_plan()
+    return replace(plan, items=[item for item in plan.items if item.index.fqn in names])
+
+
+def with_places(plan: SavePlan, image: Image) -> SavePlan:
+    """The same, and where in which file of the checkpoint each part will be."""
+    spans = {span.name: span for span in image.spans}
+    results = []
+    for item in plan.items:
+        place = image.places[item.index.fqn]
+        info = _StorageInfo(place.file, place.start - spans[place.file].start, place.size_bytes)
+        results.append(WriteResult(index=item.index, size_in_bytes=place.size_bytes, storage_data=info))
+    return replace(plan, storage_data=results)
+
+
+def metadata_of(plans: Sequence[SavePlan]) -> Metadata:
+    """Of the whole checkpoint, from what each rank writes and where."""
+    planner = DefaultSavePlanner()
+    planner.set_up_planner({}, None, True)
+    _, metadata = planner.create_global_plan(list(plans))
+    return _completed(metadata, [plan.storage_data for plan in plans])
+
+
+def put_metadata(store: ObjectStore, directory: str, metadata: Metadata) -> FileDigest:
+    files = UploadedFiles(store)
+    files.upload(directory + METADATA, pickle.dumps(metadata))
+    return files.digests[-1]
+
+
+def _completed(metadata: Metadata, results: Sequence[Sequence[WriteResult]]) -> Metadata:
+    metadata.version = CURRENT_DCP_VERSION
+    metadata.storage_data = {result.index: result.storage_data for of_rank in results for result in of_rank}
+    return metadata
 
 
 def write_alone(state: Mapping[str, torch.Tensor], writer: StoreWriter, planner: SavePlanner) -> None:
     """Writes all of `state` from this process. Raises StoreError, and what the planner raises where it resolves data."""
     planner.set_up_planner(dict(state), writer.storage_meta(), True)
     local = writer.prepare_local_plan(planner.create_local_plan())
-    (plan,), metadata = plan_globally(planner, writer, [local])
+    final, metadata = planner.create_global_plan([local])
+    (plan,) = writer.prepare_global_plan(final)
     writer.finish(metadata, [writer.write_data(planner.finish_plan(plan), planner).wait()])
 
 

@@ -20,6 +20,8 @@ class WorkerEnvironment:
     """Where messages go."""
     agent_pid: int
     """Process id of the agent, which must be our parent."""
+    memory_fds: tuple[int, ...]
+    """Files of the agent's memory for snapshots, of this worker's place on its node."""
     cache_dir: Path
     """Where blocks of tokens are kept; shared by the workers of a node."""
 
@@ -30,6 +32,7 @@ def read_environment(variables: Mapping[str, str]) -> WorkerEnvironment:
         order_fd=_number(variables, "BRAID_ORDER_FD"),
         report_fd=_number(variables, "BRAID_REPORT_FD"),
         agent_pid=_number(variables, "BRAID_AGENT_PID"),
+        memory_fds=tuple(int(number) for number in variables.get("BRAID_MEMORY_FDS", "").split(",") if number.isdecimal()),
         cache_dir=cache_dir(variables),
     )
 

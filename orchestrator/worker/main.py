@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, NoReturn
 
@@ -22,7 +21,7 @@ from orchestrator.errors import is_expected
 from orchestrator.messages import Ended, Failed, Phase
 from orchestrator.records.configs import read_config
 from orchestrator.records.keys import certain_of_run, store_of_run
-from orchestrator.worker.environment import read_environment, torch_variables
+from orchestrator.worker.environment import WorkerEnvironment, read_environment, torch_variables
 from orchestrator.worker.orders import start_listening, wait_for_assign
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
@@ -45,10 +44,12 @@ def main() -> NoReturn:
         end_process(EXIT_USAGE)
     if os.getppid() != environment.agent_pid:
         end_process(EXIT_ORPHANED)
+    for fd in environment.memory_fds:
+        os.set_inheritable(fd, False)  # what a worker starts is not to keep them
     reporter = build_reporter(environment.report_fd)
     stop = stop_on_sigterm(reporter)
     orders = os.fdopen(environment.order_fd, "rb")
-    end_process(run_reported(lambda: _train(orders, reporter, stop, environment.cache_dir), reporter))
+    end_process(run_reported(lambda: _train(orders, reporter, stop, environment), reporter))
 
 
 def run_reported(train: Callable[[], Ended], reporter: Reporter) -> int:
@@ -100,7 +101,7 @@ def end_process(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, cache_dir: Path) -> Ended:
+def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environment: WorkerEnvironment) -> Ended:
     assign = wait_for_assign(orders)
     start_listening(orders, stop)
     os.environ.update(torch_variables(assign))
@@ -108,7 +109,15 @@ def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, cache_di
     config = read_config(store_of_run(store, assign.run), assign.config_version)
     from orchestrator.worker.session import train_once  # imports torch
 
-    return train_once(config, store, attempt_number=assign.attempt, reporter=reporter, stop=stop, cache_dir=cache_dir)
+    return train_once(
+        config,
+        store,
+        attempt_number=assign.attempt,
+        reporter=reporter,
+        stop=stop,
+        cache_dir=environment.cache_dir,
+        memory=environment.memory_fds,
+    )
 
 
 def _report_failure(error: Exception, reporter: Reporter) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,9 +14,10 @@ from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
 from orchestrator.messages import Resumed
-from orchestrator.records.commit_log import Commit
+from orchestrator.records.commit_log import Commit, Snapshot
 from orchestrator.records.holds import hold_start
 from orchestrator.records.keys import CHECKPOINTS, manifest_key
+from orchestrator.records.lineage import may_go_on_from, newest_recorded
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
 from orchestrator.records.origin import start_store, unusable_start
 from orchestrator.records.retention import still_there
@@ -24,6 +25,7 @@ from orchestrator.worker.agreement import Failure, on_first_rank, raise_failure,
 from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt
+from orchestrator.worker.snapshots import Snapshots, newest_common
 from orchestrator.worker.training_state import not_finite_in
 from orchestrator.worker.witness import Complaint, Witnesses
 
@@ -44,18 +46,19 @@ class Resumer:
     order_digest: Callable[[int], str]
     """Of the order up to a step."""
 
-    def load_latest(self, prepare_state: Callable[[], dict[str, Tensor]]) -> Resumed:
-        """Loads into the tensors of `prepare_state`, which is called only if there is something to load; step 0 says that there was not.
+    def load_latest(self, state: dict[str, Tensor], snapshots: Snapshots) -> Resumed:
+        """Loads into `state` what is newest, of the snapshots and of the checkpoints; step 0 says that there was nothing to load.
 
         Raises ConfigMismatch, NoCheckpoint, StoreError, the same on every rank where all meet it; HostCorrupts where it is this host's
         fault, CheckpointCorrupt, DecodeError, ConfigMismatch or StoreError where it may be, PeerFailed where it is another's.
         """
         exchange = self.witnesses.exchange
+        rejected: list[str] = []
+        if (step := self._load_snapshot(state, snapshots, rejected)) is not None:
+            return Resumed(step=step, rejected=tuple(rejected), from_memory=True)
         candidates = on_first_rank(exchange, self._candidates)
         if not candidates:
-            return Resumed(step=0)
-        state = prepare_state()
-        rejected: list[str] = []
+            return Resumed(step=0, rejected=tuple(rejected))
         for commit in candidates:
             failure = try_on_every_rank(exchange, partial(self._load, commit, state))
             if failure is None:
@@ -66,6 +69,38 @@ class Resumer:
             rejected.append(f"checkpoint of step {commit.step} (attempt {commit.attempt}) {verdict}: {complaint.error}")
             log.error("%s", rejected[-1])
         raise NoCheckpoint(_none_left(self.run, rejected[-1]))
+
+    def _load_snapshot(self, state: dict[str, Tensor], snapshots: Snapshots, rejected: list[str]) -> int | None:
+        """The step of the newest snapshot that every rank has, that may be gone on from, and that loads."""
+        exchange = self.witnesses.exchange
+        whole = {(one.held.attempt, one.held.step): one for one in snapshots.whole()}
+        everyones = exchange.gather(tuple(whole))
+        for name in on_first_rank(exchange, lambda: self._usable(everyones or [])):
+            failure = try_on_every_rank(exchange, partial(snapshots.load, whole[name], state))
+            attempt, step = name
+            if failure is None:
+                on_first_rank(exchange, partial(self._go_on, Snapshot(attempt=attempt, step=step)))
+                log.info("resumed from the snapshot of step %d (attempt %d) in memory", step, attempt)
+                return step
+            rejected.append(f"snapshot of step {step} (attempt {attempt}) passed over, rank {failure.rank}: {failure.error}")
+            log.error("%s", rejected[-1])
+        return None
+
+    def _usable(self, everyones: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
+        """The snapshots, by attempt and step, that every rank has and that lie on the run's history behind its last checkpoint."""
+        commit_log = self.attempt.commit_log
+        assert commit_log is not None, "only the first rank reads it"
+        common = list(newest_common(everyones))
+        committed = max((commit.step for commit in commit_log.trusted()), default=0)
+        if not common:
+            return []
+        recorded = newest_recorded(self.store, before=self.attempt.number, since_step=max(0, committed - 1))
+        return [name for name in common if name[1] >= committed and may_go_on_from(name, recorded, commit_log.entries)]
+
+    def _go_on(self, snapshot: Snapshot) -> None:
+        commit_log = self.attempt.commit_log
+        assert commit_log is not None, "only the first rank writes it"
+        commit_log.go_on(self.attempt.number, snapshot=snapshot)
 
     def _judge(self, commit: Commit, complaint: Complaint, *, is_last: bool) -> str:
         """Refuses the checkpoint where another node finds it broken too, and says so; on the word of one host it is only passed over."""

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,12 +26,24 @@ log = logging.getLogger(__name__)
 
 
 def train_once(
-    config: RunConfig, store: ObjectStore, *, attempt_number: int | None, reporter: Reporter, stop: threading.Event, cache_dir: Path
+    config: RunConfig,
+    store: ObjectStore,
+    *,
+    attempt_number: int | None,
+    reporter: Reporter,
+    stop: threading.Event,
+    cache_dir: Path,
+    memory: Sequence[int] = (),
 ) -> Ended:
-    """Trains as this rank until the last step or a stop; `store` is the storage root. End the process with os._exit afterwards."""
+    """Trains as this rank until the last step or a stop; `store` is the storage root. End the process with os._exit afterwards.
+
+    `memory` are files for snapshots that outlive this process.
+    """
     world = build_world(config, os.environ)
     require_right_kernels(config.model, config.parallel, world.device, is_packed=config.data.document_masking)
-    trainer = build_trainer(config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir)
+    trainer = build_trainer(
+        config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir, memory=memory
+    )
     ended = trainer.run()
     world.leave()
     return ended

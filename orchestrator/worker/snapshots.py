@@ -1,4 +1,4 @@
-"""Snapshots of training's state in memory: two, of which one is always whole. What a checkpoint uploads, and what the next attempt begins from."""
+"""Snapshots of training's state in memory: what a checkpoint uploads, and what the next attempt goes on from. Of two, one is always whole."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.parallel.collectives import shard_of
-from orchestrator import codec
 from orchestrator.errors import HostCorrupts
-from orchestrator.worker.image import Held, Image
+from orchestrator.worker.dcp import FILE_SIZE_BYTES
+from orchestrator.worker.image import Held, Image, build_image, files_of, new_memory
+from orchestrator.worker.training_state import shards_of, written_here
 
-GENERATIONS = 2
 NUM_HANDS = min(8, os.cpu_count() or 1)
 """Threads that digest, and write or read files."""
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """For one thread, which trains. `terms` is what `Held.terms` digests."""
+    """For one thread, which trains. Made by `build_snapshots`."""
 
     def __init__(self, images: Sequence[Image], *, attempt: int, terms: str, device: torch.device) -> None:
         self._images = list(images)
@@ -41,10 +40,13 @@ class Snapshots:
         self._terms = terms
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._copied: torch.cuda.Event | None = None
-        self._hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="snapshot")
+        self.hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="snapshot")
+        """For digests and files."""
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._readier = self._sealer.submit(self._make_ready)
         self._sealing: Future[Snapshot] | None = None
+        self._uploaded: Image | None = None
+        """Taken last for a checkpoint."""
         self.cost_s = 0.0
         """Training's time that the last one took, at most."""
         self.sealed_after_s = 0.0
@@ -55,15 +57,17 @@ class Snapshots:
         """Whether the next one would have to wait: the memory is being made ready, or the last one is not whole yet."""
         return not self._readier.done() or (self._sealing is not None and not self._sealing.done())
 
-    def take(self, step: int, state: Mapping[str, Tensor], *, spared: Image | None = None) -> Future[Snapshot]:
+    def take(self, step: int, state: Mapping[str, Tensor], *, is_uploaded: bool = False, spares_uploaded: bool = False) -> Future[Snapshot]:
         """Of the state after a step; `before_update` is to be called before the state changes. Waits for the one before to be whole.
 
-        The older of the two is written over, unless it is `spared`.
+        The older one is written over; with `spares_uploaded` not the one that was taken last for a checkpoint, which is still read.
         """
         if self._sealing is not None:
             self._sealing.result()
         self._readier.result()
+        spared = self._uploaded if spares_uploaded else None
         image = next(image for image in self._images if image is not spared)
+        self._uploaded = image if is_uploaded else self._uploaded
         self._images = [*(other for other in self._images if other is not image), image]
         started_s = time.monotonic()
         image.hold(None)
@@ -83,9 +87,14 @@ class Snapshots:
         found = [Snapshot(image, held) for image in self._images if (held := image.held()) is not None and held.terms == self._terms]
         return sorted(found, key=lambda snapshot: snapshot.held.step, reverse=True)
 
+    @property
+    def survives(self) -> bool:
+        """Whether another attempt can go on from them."""
+        return len(self._images) > 1
+
     def load(self, snapshot: Snapshot, state: Mapping[str, Tensor]) -> None:
         """Copies it into the tensors of `state`. Raises HostCorrupts where the memory is not what was written."""
-        found = snapshot.image.digests(self._hands)
+        found = snapshot.image.digests(self.hands)
         if found != snapshot.held.digests:
             raise HostCorrupts(f"the snapshot of step {snapshot.held.step} changed in this host's memory; look at its memory's errors")
         self._readier.result()
@@ -110,7 +119,7 @@ class Snapshots:
         if copied is not None:
             copied.synchronize()
         copied_s = time.monotonic()
-        held = Held(attempt=self._attempt, step=step, terms=self._terms, places=image.places, digests=image.digests(self._hands))
+        held = Held(attempt=self._attempt, step=step, terms=self._terms, places=image.places, digests=image.digests(self.hands))
         image.hold(held)
         self.sealed_after_s = time.monotonic() - started_s
         log.info("snapshot of step %d: copied in %.3f s, whole after %.3f", step, copied_s - started_s, self.sealed_after_s)
@@ -125,20 +134,22 @@ class Snapshots:
                     _pin(piece)
 
 
-def shards_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A rank's part of each tensor; those of which it has nothing are left out."""
-    shards = ((name, shard_of(tensor.detach())) for name, tensor in state.items())
-    return {name: shard for name, shard in shards if shard.numel()}
+def build_snapshots(
+    memory: Sequence[int], state: Mapping[str, Tensor], *, rank: int, attempt: int, terms: str, device: torch.device
+) -> Snapshots:
+    """In `memory`, files of an agent that may hold those of an earlier attempt; with none, in memory that ends with this process."""
+    shards = shards_of(state)
+    written = {name: shards[name].nbytes for name in written_here(state, rank=rank)}
+    files = files_of(written, prefix=f"__{rank}_", file_size_bytes=FILE_SIZE_BYTES)
+    images = [build_image(fd, shards, files=files) for fd in memory or new_memory([f"snapshot of rank {rank}"])]
+    images.sort(key=lambda image: held.step if (held := image.held()) is not None else 0)
+    return Snapshots(images, attempt=attempt, terms=terms, device=device)
 
 
 def newest_common(whole: Sequence[Sequence[tuple[int, int]]]) -> Iterator[tuple[int, int]]:
     """(attempt, step) of the snapshots that every rank has, newest first."""
     common = set(whole[0]).intersection(*whole[1:])
     yield from sorted(common, key=lambda name: name[1], reverse=True)
-
-
-def terms_of(*decisive: object) -> str:
-    return codec.digest(decisive)
 
 
 def _touch(piece: Tensor) -> None:
@@ -149,4 +160,6 @@ def _touch(piece: Tensor) -> None:
 def _pin(piece: Tensor) -> None:
     error = torch.cuda.cudart().cudaHostRegister(piece.data_ptr(), piece.nbytes, 0)
     if int(error):
-        raise RuntimeError(f"{piece.nbytes} bytes of memory can't be pinned for the GPU: {error}; raise `ulimit -l`, or set snapshot.enabled=false")
+        raise RuntimeError(
+            f"{piece.nbytes} bytes of memory can't be pinned for the GPU: {error}; raise `ulimit -l`, or set snapshot.enabled=false"
+        )

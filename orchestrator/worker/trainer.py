@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+
+from torch import Tensor
 
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, sample_sums, token_sums
@@ -24,14 +26,18 @@ from orchestrator.config import RunConfig
 from orchestrator.errors import Diverged
 from orchestrator.messages import DataUse, Ended, Outcome, Phase
 from orchestrator.records.ledger import StepRecord
+from orchestrator.worker.agreement import on_first_rank
 from orchestrator.worker.checkpoint import Checkpointer
 from orchestrator.worker.evaluation import Evaluation
 from orchestrator.worker.fenced import FencedAttempt
 from orchestrator.worker.health import Health
+from orchestrator.worker.pace import Pace
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.training_state import training_state
+from orchestrator.worker.snapshots import Snapshots
 from orchestrator.worker.world import World
 
+CHECKPOINT_AWAITED_S = 1.0
+"""How long training waits at most for the checkpoint before to be written."""
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +55,12 @@ class Throughput:
         self.ends.append((now_s, num_tokens))
         (first_s, first), (last_s, last) = self.ends[0], self.ends[-1]
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    @property
+    def step_s(self) -> float:
+        """Of the last steps; 0 where it is not known."""
+        (first_s, _), (last_s, _) = (self.ends[0], self.ends[-1]) if self.ends else ((0.0, 0), (0.0, 0))
+        return (last_s - first_s) / (len(self.ends) - 1) if len(self.ends) > 1 else 0.0
 
     @property
     def wait_share(self) -> float:
@@ -69,6 +81,10 @@ class Trainer:
     loader: Loader
     evaluation: Evaluation | None
     attempt: FencedAttempt
+    state: Mapping[str, Tensor]
+    """What checkpoints and snapshots are of."""
+    snapshots: Snapshots
+    pace: Pace
     checkpointer: Checkpointer
     reporter: Reporter
     stop: threading.Event
@@ -91,20 +107,23 @@ class Trainer:
             self.checkpointer.check()
             batch = self._batch(step)
             self.reporter.began(step)
-            metrics, (num_stops, *parts) = self._train(step, batch)
+            metrics, (num_stops, wants, num_busy, num_saving, *parts) = self._train(step, batch)
             if self.evaluation is not None and self.evaluation.is_due(step):
                 metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches, looked_at=self.reporter.evaluated)
             self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics, parts))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             self._check(health, step, metrics, is_last=is_last)
             is_due |= must_stop or is_last or step % self.config.checkpoint.every_steps == 0
-            if not (is_due and metrics.is_finite):
+            if not metrics.is_finite:
                 continue
-            self._save(step, goes_on=not (must_stop or is_last))
-            is_due = False
-            if must_stop and not is_last:
-                outcome = Outcome.STOPPED
-                break
+            if is_due and (must_stop or is_last or self._may_save(step, num_saving=int(num_saving))):
+                self._save(step, goes_on=not (must_stop or is_last))
+                is_due = False
+                if must_stop and not is_last:
+                    outcome = Outcome.STOPPED
+                    break
+            elif wants and not num_busy:
+                self._take_snapshot(step, num_saving=int(num_saving))
         self._finish()
         return Ended(outcome=outcome, step=step)
 
@@ -142,7 +161,20 @@ class Trainer:
             batch.num_repetitive * speaks,
             batch.num_unread,
         )
-        return [float(self.stop.is_set()), *map(float, sums)]
+        memory = (self._wants_snapshot(step), self.snapshots.is_busy, self.checkpointer.is_saving)
+        return [float(self.stop.is_set()), *map(float, memory), *map(float, sums)]
+
+    def _wants_snapshot(self, step: int) -> bool:
+        """The first rank's say, by its clock; the others follow."""
+        if not (self.world.is_first and self.snapshots.survives):
+            return False
+        steps_left = -step % self.config.checkpoint.every_steps
+        return self.pace.wants(
+            time.monotonic(),
+            cost_s=self.snapshots.cost_s,
+            sealed_after_s=self.snapshots.sealed_after_s,
+            checkpoint_in_s=steps_left * self.throughput.step_s,
+        )
 
     def _micro_batches(self, batch: TokenBatch, micro_rows: int) -> list[Batch]:
         """This rank's rows of a step, cut for gradient accumulation, on the device."""
@@ -210,12 +242,28 @@ class Trainer:
                 self.attempt.ledger.close()
             raise
 
+    def _may_save(self, step: int, *, num_saving: int) -> bool:
+        """Whether no rank writes the checkpoint before any more. A slow store is waited for once, for a moment; then this one is late."""
+        if num_saving == 0:
+            return True
+        if step % self.config.checkpoint.every_steps:
+            return False
+        if on_first_rank(self.world.exchange, lambda: self.checkpointer.ends_within(CHECKPOINT_AWAITED_S)):
+            return True
+        log.warning("the checkpoint of step %d is late: the one before is still being written; raise checkpoint.every_steps", step)
+        return False
+
     def _save(self, step: int, *, goes_on: bool) -> None:
-        """Returns when training may change the state again; it waits where the save before is still under way."""
+        """Returns when training may go on; at its end it waits for the save under way."""
         self.reporter.enter(Phase.SAVING)
-        self.checkpointer.save(step, training_state(self.model, self.optimizer, self.spikes))
+        self.checkpointer.save(step, self.state)
+        self.pace.last_s = time.monotonic()
         if goes_on:
             self.reporter.enter(Phase.TRAINING)
+
+    def _take_snapshot(self, step: int, *, num_saving: int) -> None:
+        self.snapshots.take(step, self.state, spares_uploaded=num_saving > 0)
+        self.pace.last_s = time.monotonic()
 
     def _finish(self) -> None:
         self.checkpointer.wait()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from model.parallel.collectives import shard_of
 from model.train.spikes import SpikeGuard
@@ -38,3 +40,28 @@ def not_finite_in(state: Mapping[str, Tensor]) -> str:
         return ""
     peaks = torch.stack([peak.double() for peak in torch._foreach_norm([*filled.values()], math.inf)])
     return next((name for name, is_finite in zip(filled, peaks.isfinite().tolist(), strict=True) if not is_finite), "")
+
+
+def shards_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A rank's part of each tensor; those of which it has nothing are left out."""
+    shards = ((name, shard_of(tensor.detach())) for name, tensor in state.items())
+    return {name: shard for name, shard in shards if shard.numel()}
+
+
+def written_here(state: Mapping[str, Tensor], *, rank: int) -> list[str]:
+    """The tensors of which this rank writes its part: of ranks that have the same part, one does, which their name chooses."""
+    return [name for name, tensor in state.items() if _writes(name, tensor, rank)]
+
+
+def _writes(name: str, tensor: Tensor, rank: int) -> bool:
+    if not isinstance(tensor, DTensor):
+        return rank == 0
+    coordinates = tensor.device_mesh.get_coordinate()
+    assert coordinates is not None, "every rank is on the mesh"
+    chosen = zlib.crc32(name.encode())
+    for size, coordinate, placement in zip(tensor.device_mesh.shape, coordinates, tensor.placements, strict=True):
+        if placement.is_replicate():
+            if coordinate != chosen % size:
+                return False
+            chosen //= size
+    return tensor.to_local().numel() > 0

@@ -1,6 +1,6 @@
 """An attempt without a model, of one rank or of several that are threads of this process, over a store in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +20,7 @@ from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Commit
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
 from orchestrator.worker.resume import Resumer
+from orchestrator.worker.snapshots import Snapshots, build_snapshots
 from orchestrator.worker.witness import Witnesses
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.tiny_run import MODEL
@@ -48,6 +49,7 @@ class Training:
     store: ObjectStore
     exchange: Exchange
     attempt: FencedAttempt
+    snapshots: Snapshots
     checkpointer: Checkpointer
     committed: list[int] = field(default_factory=list)
     lost: list[CheckpointLost] = field(default_factory=list)
@@ -101,7 +103,7 @@ class Training:
             dataset_digest=dataset,
             order_digest=plan.digest,
         )
-        return resumer.load_latest(lambda: state), state
+        return resumer.load_latest(state, self.snapshots), state
 
 
 def state_at(step: int) -> dict[str, Tensor]:
@@ -109,7 +111,13 @@ def state_at(step: int) -> dict[str, Tensor]:
 
 
 def begin(
-    store: ObjectStore, exchange: Exchange, number: int, *, keep_latest: int = 2, tidy: Callable[[], None] = lambda: None
+    store: ObjectStore,
+    exchange: Exchange,
+    number: int,
+    *,
+    keep_latest: int = 2,
+    tidy: Callable[[], None] = lambda: None,
+    memory: Sequence[int] = (),
 ) -> Training:
     attempt = begin_attempt(store, exchange, number)
     committed: list[int] = []
@@ -135,8 +143,19 @@ def begin(
             on_loss=lost.append,
             tidy=tidy,
         )
-    checkpointer = build_checkpointer(store, attempt=number, exchange=exchange, committer=committer, device=torch.device("cpu"))
-    return Training(store=store, exchange=exchange, attempt=attempt, checkpointer=checkpointer, committed=committed, lost=lost)
+    snapshots = build_snapshots(
+        memory, state_at(-1), rank=exchange.rank, attempt=number, terms=f"rank {exchange.rank}", device=torch.device("cpu")
+    )
+    checkpointer = build_checkpointer(store, state_at(-1), attempt=number, exchange=exchange, committer=committer, snapshots=snapshots)
+    return Training(
+        store=store,
+        exchange=exchange,
+        attempt=attempt,
+        snapshots=snapshots,
+        checkpointer=checkpointer,
+        committed=committed,
+        lost=lost,
+    )
 
 
 def flip_a_byte(store: MemoryStore, key: str) -> None:

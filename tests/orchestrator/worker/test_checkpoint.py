@@ -71,7 +71,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(exchange: Exchange):
     assert begin(store, exchange, 2).load()[1]["model.weight"].max() == 3.0
 
 
-def test_a_save_that_is_due_too_early_waits_and_is_counted(exchange: Exchange):
+def test_a_save_that_comes_too_early_waits(exchange: Exchange):
     store = MemoryStore()
     training = begin(store, exchange, 1)
     slow = threading.Event()
@@ -82,7 +82,6 @@ def test_a_save_that_is_due_too_early_waits_and_is_counted(exchange: Exchange):
     training.checkpointer.wait()
 
     assert training.committed == [3, 6]
-    assert training.checkpointer.num_waits == 1
 
 
 @pytest.mark.parametrize("name", ["model.weight", "optimizer.weight.step"])
