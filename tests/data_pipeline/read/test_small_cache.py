@@ -26,7 +26,7 @@ SHARD_TOKENS = [20 * BLOCK_TOKENS + 1] * 6
 BLOCK_BYTES = 2 * BLOCK_TOKENS + 2**15
 
 
-HOUR_STEPS, SMALL_BATCH, SMALL_ROW = 12_000, 4, 2**12
+HOUR_STEPS, SMALL_BATCH, SMALL_ROW = 12_000, 2, 2**13
 """What a model trains in an hour that takes 0.3 s a step, in rows that make it quick to read."""
 
 
@@ -97,7 +97,8 @@ def test_an_hour_of_steps_goes_through_a_small_cache_within_its_bound_and_reads_
             batch = loader.batch(step)
             if step % 500 == 0:
                 assert batch.hashes == alone.batch(step).hashes
-            most = max(most, size_of(cache))
+            if step % 8 == 0:
+                most = max(most, size_of(cache))
         traffic = loader.traffic
     assert SMALLEST_CACHE / 2 < most <= SMALLEST_CACHE + (NUM_READS + 1) * BLOCK_BYTES, "it fills, and keeps its bound"
     assert traffic.used >= HOUR_STEPS * SMALL_BATCH * 2 * (SMALL_ROW + 1) > 3 * SMALLEST_CACHE
