@@ -59,7 +59,7 @@ class LocalStore:
     WHOLE where all that is asked for is.
     """
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         self._write(key, data, _replace)
 
     def create(self, key: str, data: bytes) -> None:
@@ -125,7 +125,7 @@ class LocalStore:
     def url(self, key: str) -> str:
         return str(self.root / key)
 
-    def _write(self, key: str, data: bytes, place: Callable[[_Incoming, Path], None]) -> None:
+    def _write(self, key: str, data: bytes | memoryview, place: Callable[[_Incoming, Path], None]) -> None:
         """A synced file of `data`, which `place` brings to where it belongs; the move is synced too."""
         incoming = _Incoming(_incoming_name(check_key(key)))
 
@@ -298,7 +298,7 @@ def _walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
             yield ObjectInfo(key=entry_key, size_bytes=status.st_size, modified_at_s=status.st_mtime)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes | memoryview) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()

@@ -63,7 +63,7 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """Whole objects, written at once: a reader sees an object completely or not at all. Safe to use from any thread."""
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         """Writes the object, over an older one if there is one."""
 
     def create(self, key: str, data: bytes) -> None:
@@ -127,7 +127,7 @@ class ScopedStore:
     prefix: str
     """Ends with '/'."""
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         self.store.put(self._full(key), data)
 
     def create(self, key: str, data: bytes) -> None:

@@ -63,11 +63,11 @@ class S3Store:
     def __repr__(self) -> str:
         return f"S3Store(s3://{self.bucket}/{self.prefix})"
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         if len(data) >= MULTIPART_FROM_BYTES:
             self._put_in_parts(key, data)
         else:
-            self._call("put_object", key, {"Body": data})
+            self._call("put_object", key, {"Body": bytes(data)})
 
     def create(self, key: str, data: bytes) -> None:
         """Writes the object if there is none; raises KeyExists where another writer was first.
@@ -140,13 +140,13 @@ class S3Store:
             return ""
         return str(answer.get("Metadata", {}).get(_WRITER, ""))
 
-    def _put_in_parts(self, key: str, data: bytes) -> None:
+    def _put_in_parts(self, key: str, data: bytes | memoryview) -> None:
         writer = uuid.uuid4().hex
         upload = {"UploadId": self._call("create_multipart_upload", key, {"Metadata": {_WRITER: writer}})["UploadId"]}
 
         def put_part(number: int) -> Answer:
             start = (number - 1) * PART_SIZE_BYTES
-            part = {"PartNumber": number, "Body": data[start : start + PART_SIZE_BYTES]}
+            part = {"PartNumber": number, "Body": bytes(data[start : start + PART_SIZE_BYTES])}
             return {"PartNumber": number, "ETag": self._call("upload_part", key, upload | part)["ETag"]}
 
         try:

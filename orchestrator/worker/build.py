@@ -72,6 +72,7 @@ def build_trainer(
         memory if config.snapshot.enabled else (),
         state,
         rank=world.rank,
+        world_size=config.parallel.world_size,
         attempt=attempt.number,
         terms=_terms_of(config, world, loader),
         device=world.device,

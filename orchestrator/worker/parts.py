@@ -39,7 +39,8 @@ class PartWriter:
         self._attempt = attempt
         self._exchange = exchange
         self._hands = hands
-        self._plan: SavePlan | None = local_plan(state, written_here(state, rank=exchange.rank), is_first=exchange.rank == 0)
+        names = written_here(state, rank=exchange.rank, world_size=exchange.world_size)
+        self._plan: SavePlan | None = local_plan(state, names, is_first=exchange.rank == 0)
         """What this rank writes; None once the first one knows."""
         self._metadata: Metadata | None = None
         """Of the whole checkpoint; on the first rank."""

@@ -1,9 +1,10 @@
-"""Snapshots of training's state in memory: what a checkpoint uploads, and what the next attempt goes on from. Of two, one is always whole."""
+"""Snapshots of training in memory: what a checkpoint uploads, and what the next attempt goes on from. Of two, one is always whole."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orchestrator.errors import HostCorrupts
+from orchestrator.errors import CheckpointCorrupt
 from orchestrator.worker.dcp import FILE_SIZE_BYTES
 from orchestrator.worker.image import Held, Image, build_image, files_of, new_memory
 from orchestrator.worker.training_state import shards_of, written_here
@@ -93,10 +94,11 @@ class Snapshots:
         return len(self._images) > 1
 
     def load(self, snapshot: Snapshot, state: Mapping[str, Tensor]) -> None:
-        """Copies it into the tensors of `state`. Raises HostCorrupts where the memory is not what was written."""
+        """Copies it into the tensors of `state`. Raises CheckpointCorrupt where the memory is not what was written."""
         found = snapshot.image.digests(self.hands)
         if found != snapshot.held.digests:
-            raise HostCorrupts(f"the snapshot of step {snapshot.held.step} changed in this host's memory; look at its memory's errors")
+            what = f"host {socket.gethostname()}: the snapshot of step {snapshot.held.step} changed in its memory"
+            raise CheckpointCorrupt(f"{what}; look at its memory's errors", key="")
         self._readier.result()
         for name, shard in shards_of(state).items():
             shard.copy_(snapshot.image.tensors[name], non_blocking=True)
@@ -105,6 +107,8 @@ class Snapshots:
 
     def _copy(self, image: Image, state: Mapping[str, Tensor]) -> None:
         shards = shards_of(state)
+        if shards.keys() != image.tensors.keys():
+            raise ValueError("this rank's tensors are others than those that its snapshots were laid out for")
         if self._stream is None:
             for name, shard in shards.items():
                 image.tensors[name].copy_(shard)
@@ -135,11 +139,11 @@ class Snapshots:
 
 
 def build_snapshots(
-    memory: Sequence[int], state: Mapping[str, Tensor], *, rank: int, attempt: int, terms: str, device: torch.device
+    memory: Sequence[int], state: Mapping[str, Tensor], *, rank: int, world_size: int, attempt: int, terms: str, device: torch.device
 ) -> Snapshots:
     """In `memory`, files of an agent that may hold those of an earlier attempt; with none, in memory that ends with this process."""
     shards = shards_of(state)
-    written = {name: shards[name].nbytes for name in written_here(state, rank=rank)}
+    written = {name: shards[name].nbytes for name in written_here(state, rank=rank, world_size=world_size)}
     files = files_of(written, prefix=f"__{rank}_", file_size_bytes=FILE_SIZE_BYTES)
     images = [build_image(fd, shards, files=files) for fd in memory or new_memory([f"snapshot of rank {rank}"])]
     images.sort(key=lambda image: held.step if (held := image.held()) is not None else 0)

@@ -48,17 +48,17 @@ def shards_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: shard for name, shard in shards if shard.numel()}
 
 
-def written_here(state: Mapping[str, Tensor], *, rank: int) -> list[str]:
+def written_here(state: Mapping[str, Tensor], *, rank: int, world_size: int) -> list[str]:
     """The tensors of which this rank writes its part: of ranks that have the same part, one does, which their name chooses."""
-    return [name for name, tensor in state.items() if _writes(name, tensor, rank)]
+    return [name for name, tensor in state.items() if _writes(name, tensor, rank, world_size)]
 
 
-def _writes(name: str, tensor: Tensor, rank: int) -> bool:
+def _writes(name: str, tensor: Tensor, rank: int, world_size: int) -> bool:
+    chosen = zlib.crc32(name.encode())
     if not isinstance(tensor, DTensor):
-        return rank == 0
+        return rank == chosen % world_size and tensor.numel() > 0
     coordinates = tensor.device_mesh.get_coordinate()
     assert coordinates is not None, "every rank is on the mesh"
-    chosen = zlib.crc32(name.encode())
     for size, coordinate, placement in zip(tensor.device_mesh.shape, coordinates, tensor.placements, strict=True):
         if placement.is_replicate():
             if coordinate != chosen % size:

@@ -28,10 +28,10 @@ class MemoryStore:
     incomplete: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         self.fault("put", check_key(key))
         with self.lock:
-            self._write(key, data)
+            self._write(key, bytes(data))
 
     def create(self, key: str, data: bytes) -> None:
         self.fault("create", check_key(key))

@@ -174,7 +174,7 @@ def batch_of(document: NDArray[np.uint32], num_documents: int) -> EncodedBatch:
 @pytest.mark.parametrize("tokens_of_a_document", [5, 100_000])
 def test_what_waits_for_a_shard_takes_no_more_memory_than_the_shard(tokens_of_a_document: int) -> None:
     class Nowhere(MemoryStore):
-        def put(self, key: str, data: bytes) -> None:
+        def put(self, key: str, data: bytes | memoryview) -> None:
             assert "/shards/" not in key or len(data) == 4 * 1_000_000
 
     store = Nowhere()

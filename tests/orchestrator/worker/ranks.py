@@ -1,6 +1,6 @@
 """An attempt without a model, of one rank or of several that are threads of this process, over a store in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -118,7 +118,9 @@ def begin(
     keep_latest: int = 2,
     tidy: Callable[[], None] = lambda: None,
     memory: Sequence[int] = (),
+    like: Mapping[str, Tensor] | None = None,
 ) -> Training:
+    """`like` is a state with the tensors that all of its states have."""
     attempt = begin_attempt(store, exchange, number)
     committed: list[int] = []
     lost: list[CheckpointLost] = []
@@ -143,10 +145,17 @@ def begin(
             on_loss=lost.append,
             tidy=tidy,
         )
+    like = state_at(-1) if like is None else like
     snapshots = build_snapshots(
-        memory, state_at(-1), rank=exchange.rank, attempt=number, terms=f"rank {exchange.rank}", device=torch.device("cpu")
+        memory,
+        like,
+        rank=exchange.rank,
+        world_size=exchange.world_size,
+        attempt=number,
+        terms=f"rank {exchange.rank}",
+        device=torch.device("cpu"),
     )
-    checkpointer = build_checkpointer(store, state_at(-1), attempt=number, exchange=exchange, committer=committer, snapshots=snapshots)
+    checkpointer = build_checkpointer(store, like, attempt=number, exchange=exchange, committer=committer, snapshots=snapshots)
     return Training(
         store=store,
         exchange=exchange,

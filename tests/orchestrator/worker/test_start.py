@@ -56,7 +56,7 @@ def trained() -> tuple[HybridLM, torch.optim.Optimizer]:
 
 def save_first(root: MemoryStore, exchange: Exchange, step: int, state: dict[str, Tensor], *, attempt: int = 1) -> None:
     """As the run `first` saves."""
-    training = begin(with_prefix(root, "runs/first"), exchange, attempt)
+    training = begin(with_prefix(root, "runs/first"), exchange, attempt, like=state)
     training.record(step)
     training.checkpointer.save(step, state)
     training.checkpointer.wait()
@@ -200,7 +200,8 @@ def test_a_start_that_one_host_misreads_is_that_hosts_fault(exchange: Exchange, 
 def test_what_a_run_begins_from_stays_until_it_has_a_checkpoint_of_its_own(exchange: Exchange):
     """The older run still trains, and would keep no more than its last two."""
     root, (old, old_optimizer) = MemoryStore(), trained()
-    first, state = begin(with_prefix(root, "runs/first"), exchange, 1), training_state(old, old_optimizer)
+    state = training_state(old, old_optimizer)
+    first = begin(with_prefix(root, "runs/first"), exchange, 1, like=state)
 
     def train_on(*steps: int) -> set[str]:
         for step in steps:

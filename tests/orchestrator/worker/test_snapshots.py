@@ -1,0 +1,196 @@
+"""Snapshots in memory that outlives an attempt: what the next one goes on from, and what it must not."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from orchestrator.messages import Resumed
+from orchestrator.records.commit_log import Snapshot, open_commit_log
+from orchestrator.records.keys import checkpoint_directory
+from orchestrator.worker.exchange import Exchange
+from orchestrator.worker.image import build_image, files_of, new_memory
+from tests.fakes.memory_store import MemoryStore
+from tests.orchestrator.worker.ranks import Training, begin, on_ranks, state_at
+
+
+class Node:
+    """An agent's memory: that of each rank, which outlives the attempts on it."""
+
+    def __init__(self, num_ranks: int = 1) -> None:
+        self.memory = [new_memory(["first", "second"]) for _ in range(num_ranks)]
+
+    def begin(self, store: MemoryStore, exchange: Exchange, attempt: int) -> Training:
+        return begin(store, exchange, attempt, memory=self.memory[exchange.rank])
+
+    def close(self) -> None:
+        for fd in (fd for files in self.memory for fd in files):
+            os.close(fd)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    node = Node()
+    yield node
+    node.close()
+
+
+@contextmanager
+def node_of(num_ranks: int) -> Iterator[Node]:
+    node = Node(num_ranks)
+    yield node
+    node.close()
+
+
+def trains(training: Training, *steps: int) -> None:
+    """Each of the steps, with a snapshot of each, that is recorded."""
+    for step in steps:
+        training.record(step)
+        training.snapshots.take(step, state_at(step)).result()
+    if training.attempt.ledger is not None:
+        training.attempt.ledger.flush(max(steps))
+
+
+def test_the_next_attempt_goes_on_from_the_newest_snapshot(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    trains(node.begin(store, exchange, 1), 1, 2, 3)
+
+    resumed, state = node.begin(store, exchange, 2).load()
+
+    assert resumed == Resumed(step=3, from_memory=True)
+    assert torch.equal(state["model.weight"], torch.full((4, 3), 3.0))
+    assert open_commit_log(store).entries[-1] == Snapshot(attempt=1, step=3)
+
+
+def test_a_checkpoint_that_is_newer_than_every_snapshot_is_taken(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    first = node.begin(store, exchange, 1)
+    trains(first, 1, 2)
+    begin(store, exchange, 2).save(7)
+
+    assert node.begin(store, exchange, 3).load()[0] == Resumed(step=7)
+
+
+def test_a_snapshot_that_was_uploaded_need_not_be_read_from_the_store(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    node.begin(store, exchange, 1).save(3)
+
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=3, from_memory=True)
+
+
+def test_steps_without_a_record_are_not_gone_on_from(exchange: Exchange, node: Node):
+    """Their proof died with the first rank."""
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    trains(training, 1, 2)
+    training.snapshots.take(3, state_at(3)).result()
+
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=2, from_memory=True)
+
+
+def test_what_only_some_ranks_have_is_gone_on_from_by_none():
+    """Rank 1 dies while it takes the last one: the one before is still whole everywhere."""
+    store = MemoryStore()
+
+    with node_of(2) as node:
+
+        def train(exchange: Exchange) -> None:
+            training = node.begin(store, exchange, 1)
+            trains(training, 1, 2)
+            if exchange.rank == 0:
+                training.record(3)
+                training.snapshots.take(3, state_at(3)).result()
+                assert training.attempt.ledger is not None
+                training.attempt.ledger.flush(3)
+
+        assert on_ranks(2, train) == [None, None]
+        loaded = on_ranks(2, lambda exchange: node.begin(store, exchange, 2).load()[0])
+
+    assert loaded == [Resumed(step=2, from_memory=True)] * 2
+
+
+def test_a_snapshot_of_which_a_byte_changed_is_passed_over_for_the_one_before(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    trains(training, 1, 2)
+    newest = training.snapshots.whole()[0]
+    newest.image.tensors["model.weight"][0, 0] += 1
+
+    resumed, state = node.begin(store, exchange, 2).load()
+
+    assert (resumed.step, resumed.from_memory, state["model.weight"].max()) == (1, True, 1.0)
+    assert "snapshot of step 2 (attempt 1) passed over" in resumed.rejected[0]
+    assert "look at its memory" in resumed.rejected[0]
+
+
+def test_what_an_attempt_left_behind_is_not_gone_on_from(exchange: Exchange, node: Node):
+    """Attempt 2 trained elsewhere, from the checkpoint of step 3: attempt 1's step 5 is no part of the run any more."""
+    store = MemoryStore()
+    first = node.begin(store, exchange, 1)
+    first.save(3)
+    trains(first, 4, 5)
+    second = begin(store, exchange, 2)
+    second.record(4)
+    assert second.attempt.ledger is not None
+    second.attempt.ledger.flush(4)
+
+    assert node.begin(store, exchange, 3).load()[0] == Resumed(step=3)
+
+
+def test_an_attempt_that_dies_before_its_first_snapshot_leaves_the_one_that_it_began_with(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    trains(node.begin(store, exchange, 1), 1, 2)
+    second = node.begin(store, exchange, 2)
+    second.load()
+    second.record(3)
+    assert second.attempt.ledger is not None
+    second.attempt.ledger.flush(3)
+
+    assert node.begin(store, exchange, 3).load()[0] == Resumed(step=2, from_memory=True)
+
+
+def test_a_snapshot_of_another_rank_or_run_is_none(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    trains(node.begin(store, exchange, 1), 1)
+    for fd in node.memory[0]:  # what this rank's place holds is of other terms
+        image = build_image(fd, state_at(0), files=files_of({}, prefix="", file_size_bytes=1))
+        held = image.held()
+        image.hold(held and replace(held, terms="rank 7"))
+
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=0)
+
+
+def test_files_of_an_image_are_torchs_own_and_the_same_bytes_when_laid_out_again(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    node.begin(store, exchange, 1).save(3)
+    name = checkpoint_directory(3, 1) + "__0_0.distcp"
+    training = node.begin(store, exchange, 2)
+    snapshot = training.snapshots.whole()[0]
+
+    [span, _] = snapshot.image.spans
+    assert bytes(snapshot.image.data(span)) == store.objects[name]
+    place = snapshot.image.places["model.weight"]
+    frame = store.objects[name][place.start - span.start :][: place.size_bytes]
+    assert torch.equal(torch.load(io.BytesIO(frame), weights_only=True), torch.full((4, 3), 3.0))
+
+
+def test_tensors_are_spread_over_files_of_about_the_size_that_is_asked_for():
+    sizes = {"a": 5, "b": 6, "c": 1, "d": 20, "e": 3}
+    assert files_of(sizes, prefix="__2_", file_size_bytes=10) == {
+        "__2_0.distcp": ["a", "b"],
+        "__2_1.distcp": ["c", "d"],
+        "__2_2.distcp": ["e"],
+    }
+
+
+def test_no_memory_is_left_when_its_owner_closes_it(exchange: Exchange):
+    before = len(os.listdir("/proc/self/fd"))
+    with node_of(1) as node:
+        state: dict[str, Tensor] = node.begin(MemoryStore(), exchange, 1).load()[1]
+        assert state
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # those that the images of this process still map
