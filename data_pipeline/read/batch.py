@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.order.samples import SampleRef
+from data_pipeline.read.buffers import Buffers
 from data_pipeline.read.repetition import repetitive_rows
 from data_pipeline.read.row_hash import row_hash
 
@@ -44,13 +45,14 @@ def build_batch(
     eos_id: int,
     document_masking: bool,
     repetition_filter: bool = False,
+    buffers: Buffers | None = None,
 ) -> TokenBatch:
     """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. All is done to
     a row as it comes, while the processor's cache has it: best they are read as they are asked for.
 
-    With `document_masking` nothing is learnt from an eos, which can't know what follows.
+    With `document_masking` nothing is learnt from an eos, which can't know what follows. `buffers` have the memory that is used again.
     """
-    read, hashes = np.empty((len(samples), seq_len + 1), np.int64), []
+    read, hashes = (buffers or Buffers()).take(len(samples), seq_len + 1), []
     is_eos_BT, is_unread, is_repetitive = np.empty((len(samples), seq_len), np.bool_), *np.zeros((2, len(samples)), np.bool_)
     for number, (row, place) in enumerate(zip(rows, read, strict=True)):
         is_unread[number] = row is None

@@ -24,7 +24,7 @@ _INT64 = np.dtype("<i8")
 
 def row_hash(tokens: NDArray[np.int64]) -> int:
     """64 bits of a row's inputs and its last label: XXH3 of the tokens as little-endian int64, however a shard stores them."""
-    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(tokens, _INT64))
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(tokens, _INT64).data)
 
 
 def token_digests(
