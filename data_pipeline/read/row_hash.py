@@ -82,7 +82,8 @@ def hashes_of_samples(
     for sample in samples:
         wanted = table.locate(sample)
         by_shard.setdefault(wanted.shard, []).append((wanted, sample))
-    hashes, shards = {}, ShardStore(store, elsewhere)
+    hashes: dict[int, int] = {}
+    shards = ShardStore(store, elsewhere)
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
         pieces = fetch_shard(manifest.shards[shard], shards)
