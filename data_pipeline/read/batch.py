@@ -1,6 +1,6 @@
 """What one rank trains on in one step: its rows of tokens, the labels, and where documents begin."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.order.samples import SampleRef
+from data_pipeline.read.buffers import Buffers
 from data_pipeline.read.repetition import repetitive_rows
 from data_pipeline.read.row_hash import row_hash
 
@@ -17,7 +18,7 @@ NO_LABEL = -100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch:
-    """The rows of one rank in one step, on the CPU. B rows, T tokens, P documents + 1."""
+    """The rows of one rank in one step, on the CPU, for as long as somebody holds them. B rows, T tokens, P documents + 1."""
 
     samples: tuple[SampleRef, ...]
     """The sample that each row was read from, in the order of the rows."""
@@ -26,7 +27,8 @@ class TokenBatch:
     tokens_BT: torch.Tensor
     """The inputs, int64."""
     labels_BT: torch.Tensor
-    """The next token of each input, int64; across a document's end too, as OLMo does, or NO_LABEL there where documents are kept apart."""
+    """The next token of each input, int64; across a document's end too, as OLMo does, or NO_LABEL there where documents are kept apart.
+    They may share the memory of the inputs."""
     document_offsets_P: torch.Tensor
     """Where documents begin in the flattened rows, then B * T, int32. A document begins with each row and after each eos."""
     num_unread: int = 0
@@ -37,32 +39,32 @@ class TokenBatch:
 
 def build_batch(
     samples: Sequence[SampleRef],
-    rows: Sequence[NDArray[np.unsignedinteger] | None],
+    rows: Iterable[NDArray[np.unsignedinteger] | None],
     *,
     seq_len: int,
     eos_id: int,
     document_masking: bool,
     repetition_filter: bool = False,
+    buffers: Buffers | None = None,
 ) -> TokenBatch:
-    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. Each is widened
-    where it comes to lie, and copied nowhere else.
+    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. All is done to
+    a row as it comes, while the processor's cache has it: best they are read as they are asked for.
 
-    With `document_masking` nothing is learnt from an eos, which can't know what follows.
+    With `document_masking` nothing is learnt from an eos, which can't know what follows. `buffers` have the memory that is used again.
     """
-    tokens_BT, labels_BT = np.empty((2, len(rows), seq_len), np.int64)
-    is_eos_BT = np.empty(tokens_BT.shape, np.bool_)
-    is_unread, is_repetitive = np.array([row is None for row in rows]), np.zeros(len(rows), np.bool_)
-    blank, hashes = np.full(seq_len + 1, eos_id), []
-    for row, tokens, labels, is_eos in zip(rows, tokens_BT, labels_BT, is_eos_BT, strict=True):
-        read = blank if row is None else row
-        tokens[:], labels[:] = read[:-1], read[1:]
-        np.equal(read[:-1], eos_id, out=is_eos)
-        hashes.append(row_hash(tokens, labels[-1:]))
-    if document_masking:
-        labels_BT[is_eos_BT] = NO_LABEL
+    read, hashes = (buffers or Buffers()).take(len(samples), seq_len + 1), []
+    is_eos_BT, is_unread, is_repetitive = np.empty((len(samples), seq_len), np.bool_), *np.zeros((2, len(samples)), np.bool_)
+    for number, (row, place) in enumerate(zip(rows, read, strict=True)):
+        is_unread[number] = row is None
+        place[:] = eos_id if row is None else row
+        np.equal((place if row is None else row)[:-1], eos_id, out=is_eos_BT[number])
+        hashes.append(row_hash(place))
+    tokens_BT, labels_BT = read[:, :-1], read[:, 1:]
     if repetition_filter:
         is_repetitive = repetitive_rows(tokens_BT) & ~is_unread
-    labels_BT[is_unread | is_repetitive] = NO_LABEL
+    is_blank = is_unread | is_repetitive
+    if document_masking or is_blank.any():
+        labels_BT = np.where(is_blank[:, None] | (document_masking & is_eos_BT), NO_LABEL, labels_BT)
     return TokenBatch(
         samples=tuple(samples),
         hashes=tuple(hashes),

@@ -15,6 +15,7 @@ from data_pipeline.order.samples import rows_of_rank
 from data_pipeline.read.ahead import Ahead, Wanted, blocks_ahead
 from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.block_cache import open_cache
+from data_pipeline.read.buffers import Buffers
 from data_pipeline.read.page_index import open_index
 from data_pipeline.read.page_reader import PageReader, Traffic
 from data_pipeline.read.sample_reader import SampleReader
@@ -43,6 +44,8 @@ class Loader:
     """Reads batches."""
     ahead: Ahead | None
     """Fetches blocks into the cache; None where there is none."""
+    buffers: Buffers = field(default_factory=Buffers)
+    """Memory of its batches."""
     pending: dict[int, Future[TokenBatch]] = field(default_factory=dict)
     """Batches that are being read ahead, by step."""
 
@@ -67,14 +70,14 @@ class Loader:
         samples = planned_samples(self.plan, step, self.rank_rows(step))
         seq_len = self.plan.phase_at(step).seq_len
         readers = self.readers[seq_len]
-        rows = [readers[sample.source].row(sample.index) for sample in samples]
         return build_batch(
             samples,
-            rows,
+            (readers[sample.source].row(sample.index) for sample in samples),
             seq_len=seq_len,
             eos_id=self.manifests[0].eos_id,
             document_masking=self.config.document_masking,
             repetition_filter=self.config.repetition_filter,
+            buffers=self.buffers,
         )
 
     def close(self) -> None:

@@ -19,15 +19,12 @@ from data_pipeline.order.samples import digest_of_token_sums, token_sums
 from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.store.protocol import ObjectStore
 
+_INT64 = np.dtype("<i8")
 
-def row_hash(*parts: NDArray[np.int64]) -> int:
-    """64 bits of a row's inputs and its last label, which may come in parts: XXH3 of the tokens as little-endian int64, however a shard
-    stores them.
-    """
-    digest = xxhash.xxh3_64()
-    for part in parts:
-        digest.update(np.ascontiguousarray(part, dtype="<i8").data)
-    return digest.intdigest()
+
+def row_hash(tokens: NDArray[np.int64]) -> int:
+    """64 bits of a row's inputs and its last label: XXH3 of the tokens as little-endian int64, however a shard stores them."""
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(tokens, _INT64).data)
 
 
 def token_digests(

@@ -37,19 +37,25 @@ class SampleReader:
         Raises ShardMissing, ShardCorrupt, or what the store raises.
         """
         wanted = self.table.locate(index)
+        pages = self._pages_with(wanted)
         try:
-            data = self.pages.read(self.block_of(wanted), self._pages_with(wanted))
+            data = self._read(wanted, pages)
         except (ShardMissing, ShardCorrupt) as error:
             if not self.skips_corrupt:
                 raise type(error)(f"{error}, or leave its rows out with data.on_corrupt=skip") from error
-            alone = self._read_alone(wanted)
-            return None if alone is None else self._tokens_in(alone, wanted)
-        return self._tokens_in(data, wanted)
+            alone = self._read_alone(wanted, pages)
+            return None if alone is None else self._tokens_in(alone, pages, wanted)
+        return self._tokens_in(data, pages, wanted)
 
-    def _read_alone(self, wanted: TokenRange) -> bytes | None:
+    def _read(self, wanted: TokenRange, pages: range) -> bytes:
+        if self.pages.cache is None:
+            return self.pages.read_alone(wanted.shard, pages)
+        return self.pages.read(self.block_of(wanted), pages)
+
+    def _read_alone(self, wanted: TokenRange, pages: range) -> bytes | None:
         """The pages of one row without the rest of its block; None where they can't be read."""
         try:
-            return self.pages.read_alone(wanted.shard, self._pages_with(wanted))
+            return self.pages.read_alone(wanted.shard, pages)
         except (ShardMissing, ShardCorrupt) as error:
             if wanted.shard not in self._complained_of:
                 self._complained_of.add(wanted.shard)
@@ -70,16 +76,16 @@ class SampleReader:
 
     def read_tokens(self, wanted: TokenRange) -> NDArray[np.unsignedinteger]:
         """The tokens themselves, as the shard has them, shape (count,)."""
-        return self._tokens_in(self.pages.read(self.block_of(wanted), self._pages_with(wanted)), wanted)
+        pages = self._pages_with(wanted)
+        return self._tokens_in(self._read(wanted, pages), pages, wanted)
 
-    def _tokens_in(self, data: bytes, wanted: TokenRange) -> NDArray[np.unsignedinteger]:
+    def _tokens_in(self, data: bytes, pages: range, wanted: TokenRange) -> NDArray[np.unsignedinteger]:
         """Given the pages that they lie in. Raises ShardCorrupt where no tokens are there."""
         dtype = file_dtype(self.manifest.dtype)
-        pages = self._pages_with(wanted)
         offset = wanted.start * dtype.itemsize - pages.start * PAGE_BYTES
         tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset)
         self.pages.traffic.add(used=wanted.count * dtype.itemsize)
-        if tokens.max() >= self.manifest.vocab_size:
+        if np.maximum.reduce(tokens) >= self.manifest.vocab_size:
             raise self._beyond(wanted, tokens)
         return tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -34,11 +34,13 @@ from orchestrator.records.ledger import setting_of
 from orchestrator.records.leftovers import remove_abandoned
 from orchestrator.worker.checkpoint import CheckpointTerms, Committer, build_checkpointer
 from orchestrator.worker.evaluation import build_evaluation
+from orchestrator.worker.feed import build_feed
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
 from orchestrator.worker.pace import Pace
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
-from orchestrator.worker.snapshots import build_snapshots
+from orchestrator.worker.saver import Saver
+from orchestrator.worker.snapshots import Snapshots, build_snapshots
 from orchestrator.worker.trainer import Throughput, Trainer
 from orchestrator.worker.training_state import training_state
 from orchestrator.worker.witness import Witnesses
@@ -89,19 +91,10 @@ def build_trainer(
         optimizer=optimizer,
         spikes=spikes,
         loader=loader,
+        feed=build_feed(loader, config, world),
         evaluation=build_evaluation(config, world, store, cache_dir),
         attempt=attempt,
-        state=state,
-        snapshots=snapshots,
-        pace=Pace(every_s=config.snapshot.every_s, last_s=time.monotonic()),
-        checkpointer=build_checkpointer(
-            run_store,
-            state,
-            attempt=attempt.number,
-            exchange=world.save_exchange,
-            committer=_build_committer(config, store, attempt, loader, reporter),
-            snapshots=snapshots,
-        ),
+        saver=_build_saver(config, world, store, attempt, loader, reporter, state, snapshots),
         reporter=reporter,
         stop=stop,
         throughput=Throughput(),
@@ -179,6 +172,36 @@ def _state_to_begin_with(start: StartConfig, model: HybridLM, optimizer: torch.o
     if start.optimizer == "reset":
         return {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     return training_state(model, optimizer)
+
+
+def _build_saver(
+    config: RunConfig,
+    world: World,
+    store: ObjectStore,
+    attempt: FencedAttempt,
+    loader: Loader,
+    reporter: Reporter,
+    state: Mapping[str, Tensor],
+    snapshots: Snapshots,
+) -> Saver:
+    """`store` is the storage root."""
+    checkpointer = build_checkpointer(
+        store_of_run(store, config.name),
+        state,
+        attempt=attempt.number,
+        exchange=world.save_exchange,
+        committer=_build_committer(config, store, attempt, loader, reporter),
+        snapshots=snapshots,
+    )
+    return Saver(
+        config=config.checkpoint,
+        state=state,
+        snapshots=snapshots,
+        checkpointer=checkpointer,
+        pace=Pace(every_s=config.snapshot.every_s, last_s=time.monotonic()),
+        exchange=world.exchange,
+        reporter=reporter,
+    )
 
 
 def _build_committer(config: RunConfig, store: ObjectStore, attempt: FencedAttempt, loader: Loader, reporter: Reporter) -> Committer | None:

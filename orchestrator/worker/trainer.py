@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-
-from torch import Tensor
+from functools import partial
 
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, sample_sums, token_sums
@@ -18,7 +17,6 @@ from data_pipeline.read.loader import Loader
 from model.lm import HybridLM
 from model.optim.adamw import AdamW
 from model.optim.schedule import lr_at
-from model.train.batch import Batch, build_batches
 from model.train.metrics import StepMetrics, log_words
 from model.train.spikes import SpikeGuard
 from model.train.step import train_step
@@ -26,18 +24,16 @@ from orchestrator.config import RunConfig
 from orchestrator.errors import Diverged
 from orchestrator.messages import DataUse, Ended, Outcome, Phase
 from orchestrator.records.ledger import StepRecord
-from orchestrator.worker.agreement import on_first_rank
-from orchestrator.worker.checkpoint import Checkpointer
 from orchestrator.worker.evaluation import Evaluation
+from orchestrator.worker.feed import Fed, Feed, micro_batches_of
 from orchestrator.worker.fenced import FencedAttempt
 from orchestrator.worker.health import Health
-from orchestrator.worker.pace import Pace
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.snapshots import Snapshots
+from orchestrator.worker.saver import Saver
 from orchestrator.worker.world import World
 
-CHECKPOINT_AWAITED_S = 1.0
-"""How long training waits at most for the checkpoint before to be written."""
+NUM_KEEPING_VOTES = 3
+"""Of `Saver.votes`."""
 log = logging.getLogger(__name__)
 
 
@@ -79,13 +75,10 @@ class Trainer:
     optimizer: AdamW
     spikes: SpikeGuard | None
     loader: Loader
+    feed: Feed
     evaluation: Evaluation | None
     attempt: FencedAttempt
-    state: Mapping[str, Tensor]
-    """What checkpoints and snapshots are of."""
-    snapshots: Snapshots
-    pace: Pace
-    checkpointer: Checkpointer
+    saver: Saver
     reporter: Reporter
     stop: threading.Event
     """Set when a graceful stop is asked for."""
@@ -96,60 +89,52 @@ class Trainer:
     """See `ledger.setting_of`."""
 
     def run(self) -> Ended:
-        """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed.
-
-        A checkpoint that is due after a step whose numbers are not finite waits for the next whose are: the weights may be to blame.
-        """
+        """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed."""
         self.reporter.enter(Phase.WARMING)
-        outcome, step, is_due = Outcome.FINISHED, self.start_step, False
+        outcome, step = Outcome.FINISHED, self.start_step
         health = Health(self.config.recovery, self.config.optimizer)
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
-            self.checkpointer.check()
-            batch = self._batch(step)
+            self.saver.checkpointer.check()
+            fed = self._fed(step)
             self.reporter.began(step)
-            metrics, (num_stops, wants, num_busy, num_saving, *parts) = self._train(step, batch)
+            metrics, (num_stops, *sums) = self._train(step, fed)
+            keeping, parts = sums[:NUM_KEEPING_VOTES], sums[NUM_KEEPING_VOTES:]
             if self.evaluation is not None and self.evaluation.is_due(step):
-                metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches, looked_at=self.reporter.evaluated)
+                place = partial(micro_batches_of, config=self.config, world=self.world)
+                metrics = self.evaluation.measured(metrics, self.model, self.world, place, looked_at=self.reporter.evaluated)
             self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics, parts))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             self._check(health, step, metrics, is_last=is_last)
-            is_due |= must_stop or is_last or step % self.config.checkpoint.every_steps == 0
-            if not metrics.is_finite:
-                continue
-            if is_due and (must_stop or is_last or self._may_save(step, num_saving=int(num_saving))):
-                self._save(step, goes_on=not (must_stop or is_last))
-                is_due = False
-                if must_stop and not is_last:
-                    outcome = Outcome.STOPPED
-                    break
-            elif wants and not num_busy:
-                self._take_snapshot(step, num_saving=int(num_saving))
+            saved = self.saver.after(step, keeping, is_end=must_stop or is_last, is_finite=metrics.is_finite)
+            if saved and must_stop and not is_last:
+                outcome = Outcome.STOPPED
+                break
         self._finish()
         return Ended(outcome=outcome, step=step)
 
-    def _batch(self, step: int) -> TokenBatch:
+    def _fed(self, step: int) -> Fed:
         asked_s = time.monotonic()
-        batch = self.loader.batch(step)
+        fed = self.feed.batch(step)
         self.throughput.waits_s.append(time.monotonic() - asked_s)
-        return batch
+        return fed
 
-    def _train(self, step: int, batch: TokenBatch) -> tuple[StepMetrics, list[float]]:
+    def _train(self, step: int, fed: Fed) -> tuple[StepMetrics, list[float]]:
         """What the step measured, and what the ranks' votes sum up to."""
         config = self.config
         return train_step(
             self.model,
             self.optimizer,
-            self._micro_batches(batch, self.config.stage_at(step).micro_rows),
+            fed.micro_batches,
             lr=lr_at(step, config.optimizer, num_steps=config.train.num_steps, tokens_per_step=config.tokens_per_step),
             config=config.optimizer,
             chunk_tokens=config.compute.loss_chunk_tokens,
             mesh=self.world.mesh,
             spikes=self.spikes,
-            votes=self._votes(step, batch),
+            votes=self._votes(step, fed.batch),
         )
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
-        """Whether this rank is to stop, the samples and tokens that it read, and the rows of which nothing is learnt: see `_record`."""
+        """Whether this rank is to stop, what the saver asks, the samples and tokens that it read, and the rows of which nothing is learnt: see `_record`."""
         first = self.loader.plan.position(step)
         rows = zip((first + row for row in self.loader.rank_rows(step)), batch.samples, batch.hashes, strict=True)
         speaks = self.world.speaks_for_its_rows
@@ -161,31 +146,7 @@ class Trainer:
             batch.num_repetitive * speaks,
             batch.num_unread,
         )
-        memory = (self._wants_snapshot(step), self.snapshots.is_busy, self.checkpointer.is_saving)
-        return [float(self.stop.is_set()), *map(float, memory), *map(float, sums)]
-
-    def _wants_snapshot(self, step: int) -> bool:
-        """The first rank's say, by its clock; the others follow."""
-        if not (self.world.is_first and self.snapshots.survives):
-            return False
-        steps_left = -step % self.config.checkpoint.every_steps
-        return self.pace.wants(
-            time.monotonic(),
-            cost_s=self.snapshots.cost_s,
-            sealed_after_s=self.snapshots.sealed_after_s,
-            checkpoint_in_s=steps_left * self.throughput.step_s,
-        )
-
-    def _micro_batches(self, batch: TokenBatch, micro_rows: int) -> list[Batch]:
-        """This rank's rows of a step, cut for gradient accumulation, on the device."""
-        return build_batches(
-            tokens_BT=batch.tokens_BT,
-            labels_BT=batch.labels_BT,
-            offsets_P=batch.document_offsets_P if self.config.data.document_masking else None,
-            micro_rows=micro_rows,
-            mesh=self.world.mesh,
-            device=self.world.device,
-        )
+        return [float(self.stop.is_set()), *self.saver.votes(step, step_s=self.throughput.step_s), *map(float, sums)]
 
     def _report(self, step: int, metrics: StepMetrics, parts: Sequence[float]) -> float:
         """Tells the agent that the step is done, and returns tokens per second."""
@@ -242,31 +203,9 @@ class Trainer:
                 self.attempt.ledger.close()
             raise
 
-    def _may_save(self, step: int, *, num_saving: int) -> bool:
-        """Whether no rank writes the checkpoint before any more. A slow store is waited for once, for a moment; then this one is late."""
-        if num_saving == 0:
-            return True
-        if step % self.config.checkpoint.every_steps:
-            return False
-        if on_first_rank(self.world.exchange, lambda: self.checkpointer.ends_within(CHECKPOINT_AWAITED_S)):
-            return True
-        log.warning("the checkpoint of step %d is late: the one before is still being written; raise checkpoint.every_steps", step)
-        return False
-
-    def _save(self, step: int, *, goes_on: bool) -> None:
-        """Returns when training may go on; at its end it waits for the save under way."""
-        self.reporter.enter(Phase.SAVING)
-        self.checkpointer.save(step, self.state)
-        self.pace.last_s = time.monotonic()
-        if goes_on:
-            self.reporter.enter(Phase.TRAINING)
-
-    def _take_snapshot(self, step: int, *, num_saving: int) -> None:
-        self.snapshots.take(step, self.state, spares_uploaded=num_saving > 0)
-        self.pace.last_s = time.monotonic()
-
     def _finish(self) -> None:
-        self.checkpointer.wait()
+        self.saver.checkpointer.wait()
+        self.feed.close()
         for loader in (self.loader, *((self.evaluation.loader,) if self.evaluation is not None else ())):
             loader.close()
         if self.attempt.ledger is not None:

@@ -1,0 +1,88 @@
+"""When training's state is kept: in memory again and again, and as checkpoints. Every rank does the same after the same step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from orchestrator.config import CheckpointConfig
+from orchestrator.messages import Phase
+from orchestrator.worker.agreement import on_first_rank
+from orchestrator.worker.checkpoint import Checkpointer
+from orchestrator.worker.exchange import Exchange
+from orchestrator.worker.pace import Pace
+from orchestrator.worker.reporter import Reporter
+from orchestrator.worker.snapshots import Snapshots
+
+CHECKPOINT_AWAITED_S = 1.0
+"""How long training waits at most for the checkpoint before to be written."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class Saver:
+    """One rank's. Ranks agree by votes that ride in each step's own reduction."""
+
+    config: CheckpointConfig
+    state: Mapping[str, Tensor]
+    """What is kept."""
+    snapshots: Snapshots
+    checkpointer: Checkpointer
+    pace: Pace
+    exchange: Exchange
+    """The main thread's."""
+    reporter: Reporter
+    is_due: bool = False
+    """A checkpoint is, that could not be taken yet."""
+
+    def votes(self, step: int, *, step_s: float) -> tuple[float, float, float]:
+        """This rank's, before a step of about `step_s` seconds: whether a snapshot is due after it, which the first one says by its clock;
+        whether its memory is busy; whether it still writes a checkpoint.
+        """
+        is_wanted = self.snapshots.survives and self.exchange.rank == 0
+        if is_wanted:
+            is_wanted = self.pace.wants(
+                time.monotonic(),
+                cost_s=self.snapshots.cost_s,
+                sealed_after_s=self.snapshots.sealed_after_s,
+                checkpoint_in_s=-step % self.config.every_steps * step_s,
+            )
+        return float(is_wanted), float(self.snapshots.is_busy), float(self.checkpointer.is_saving)
+
+    def after(self, step: int, votes: Sequence[float], *, is_end: bool, is_finite: bool) -> bool:
+        """Whether a checkpoint is taken, given what the votes sum up to; at the training's end it is, whatever it has to wait for.
+
+        One that is due after a step whose numbers are not finite waits for the next whose are: the weights may be to blame.
+        """
+        is_wanted, num_busy, num_saving = votes
+        self.is_due |= is_end or step % self.config.every_steps == 0
+        if not is_finite:
+            return False
+        if self.is_due and (is_end or num_saving == 0 or self._ends_soon(step)):
+            self._save(step, is_end=is_end)
+            return True
+        if is_wanted and not num_busy:
+            self.snapshots.take(step, self.state, spares_uploaded=num_saving > 0)
+            self.pace.last_s = time.monotonic()
+        return False
+
+    def _ends_soon(self, step: int) -> bool:
+        """Whether no rank writes the checkpoint before any more. A slow store is waited for once, for a moment; then this one is late."""
+        if step % self.config.every_steps:
+            return False
+        if on_first_rank(self.exchange, lambda: self.checkpointer.ends_within(CHECKPOINT_AWAITED_S)):
+            return True
+        log.warning("the checkpoint of step %d is late: the one before is still being written; raise checkpoint.every_steps", step)
+        return False
+
+    def _save(self, step: int, *, is_end: bool) -> None:
+        """Returns when training may go on; it waits for a save under way."""
+        self.reporter.enter(Phase.SAVING)
+        self.checkpointer.save(step, self.state)
+        self.is_due, self.pace.last_s = False, time.monotonic()
+        if not is_end:
+            self.reporter.enter(Phase.TRAINING)
