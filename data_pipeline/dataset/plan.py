@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
+from data_pipeline.dataset.packing import NO_PACKINGS, Packings, packed_rows
 from data_pipeline.errors import OrderImpossible
 from data_pipeline.order.phases import Phase
 from data_pipeline.order.plan import Order, Plan, Source, build_plan
@@ -11,21 +12,30 @@ from data_pipeline.order.samples import SampleRef, digest_of, digest_of_sums, is
 from data_pipeline.stages import Stage, stages_of
 
 
-def plan_of(manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_rows: int) -> Plan:
-    """The plan of a run with the datasets of `config.datasets`, in this order; `batch_rows` is that of `train`.
+def plan_of(manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_rows: int, packings: Packings = NO_PACKINGS) -> Plan:
+    """The plan of a run with the datasets of `config.datasets`, in this order; `batch_rows` is that of `train`, `packings` are those that
+    `load_packings` finds for the same configuration.
 
     Raises DatasetTooSmall where not one sample of a dataset fits, OrderImpossible.
     """
     stages = stages_of(config, batch_rows=batch_rows)
     for manifest in manifests:
         for seq_len in {stage.seq_len for stage in stages}:
-            build_sample_table(manifest, seq_len)
+            if config.packing == "concat":
+                build_sample_table(manifest, seq_len)
+            else:
+                assert (manifest.name, seq_len) in packings, "load_packings finds or raises"
     caps = [source.max_epochs for source in config.sources] or [None]
     try:
         return build_plan(
             order=_order(config, stages),
             sources=[
-                Source(name=manifest.name, shard_tokens=[shard.num_tokens for shard in manifest.shards], max_epochs=cap)
+                Source(
+                    name=manifest.name,
+                    shard_tokens=[shard.num_tokens for shard in manifest.shards],
+                    max_epochs=cap,
+                    packed=packed_rows(packings, manifest.name),
+                )
                 for manifest, cap in zip(manifests, caps, strict=True)
             ],
             phases=[_phase(stage) for stage in stages],

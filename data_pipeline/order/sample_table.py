@@ -31,6 +31,8 @@ class SampleTable:
     """T: input tokens of a sample."""
     ends: tuple[int, ...]
     """For each shard, the number of samples in it and in all shards before it."""
+    block_samples: int = 1
+    """Samples that are read at once, those after each other in a shard."""
 
     @property
     def num_samples(self) -> int:
@@ -39,9 +41,24 @@ class SampleTable:
 
     def locate(self, index: int) -> TokenRange:
         """The T + 1 tokens of the sample `index`, in [0, num_samples)."""
+        shard, number = self.place(index)
+        return TokenRange(shard=shard, start=number * self.seq_len, count=self.seq_len + 1)
+
+    def ranges(self, index: int) -> list[TokenRange]:
+        """What the sample `index` consists of: its tokens follow each other."""
+        return [self.locate(index)]
+
+    def around(self, index: int) -> TokenRange:
+        """The tokens of all samples of its block."""
+        shard, number = self.place(index)
+        first = number // self.block_samples * self.block_samples
+        last = min(first + self.block_samples, self.ends[shard] - (self.ends[shard - 1] if shard else 0))
+        return TokenRange(shard=shard, start=first * self.seq_len, count=(last - first) * self.seq_len + 1)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """The shard of the sample `index`, and how many samples of that come before it."""
         shard = bisect_right(self.ends, index)
-        first = self.ends[shard - 1] if shard else 0
-        return TokenRange(shard=shard, start=(index - first) * self.seq_len, count=self.seq_len + 1)
+        return shard, index - (self.ends[shard - 1] if shard else 0)
 
 
 def cut_samples(shard_tokens: Iterable[int], *, seq_len: int) -> SampleTable:

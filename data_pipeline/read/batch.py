@@ -44,24 +44,27 @@ def build_batch(
     document_masking: bool,
     repetition_filter: bool = False,
 ) -> TokenBatch:
-    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. Each is widened
-    where it comes to lie, and copied nowhere else.
+    """`rows` are the tokens of each sample, T + 1 of any integers, or None for a row that could not be read: that is eos. Each is widened
+    where it comes to lie, and copied nowhere else. One that is shorter is filled up with eos, from which nothing is learnt: that is one
+    document more.
 
     With `document_masking` nothing is learnt from an eos, which can't know what follows.
     """
     tokens_BT, labels_BT = np.empty((2, len(rows), seq_len), np.int64)
     is_eos_BT = np.empty(tokens_BT.shape, np.bool_)
     is_unread, is_repetitive = np.array([row is None for row in rows]), np.zeros(len(rows), np.bool_)
-    blank, hashes = np.full(seq_len + 1, eos_id), []
+    lengths, hashes = [seq_len + 1 if row is None else len(row) for row in rows], []
+    blank = np.full(seq_len + 1, eos_id)
     for row, tokens, labels, is_eos in zip(rows, tokens_BT, labels_BT, is_eos_BT, strict=True):
-        read = blank if row is None else row
+        read = blank if row is None else row if len(row) > seq_len else np.concatenate([row, blank[len(row) :]])
         tokens[:], labels[:] = read[:-1], read[1:]
         np.equal(read[:-1], eos_id, out=is_eos)
         hashes.append(row_hash(tokens, labels[-1:]))
     if document_masking:
         labels_BT[is_eos_BT] = NO_LABEL
     if repetition_filter:
-        is_repetitive = repetitive_rows(tokens_BT) & ~is_unread
+        is_repetitive = repetitive_rows(_without_padding(tokens_BT, lengths)) & ~is_unread
+    _leave_out_padding(labels_BT, is_eos_BT, lengths)
     labels_BT[is_unread | is_repetitive] = NO_LABEL
     return TokenBatch(
         samples=tuple(samples),
@@ -72,6 +75,25 @@ def build_batch(
         num_unread=int(is_unread.sum()),
         num_repetitive=int(is_repetitive.sum()),
     )
+
+
+def _without_padding(tokens_BT: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int64]:
+    """The same tokens, and others that never repeat in place of padding."""
+    num_tokens = tokens_BT.shape[1]
+    if min(lengths) >= num_tokens:
+        return tokens_BT
+    found = tokens_BT.copy()
+    for tokens, length in zip(found, lengths, strict=True):
+        tokens[length:] = np.arange(-1, min(length, num_tokens) - num_tokens - 1, -1)
+    return found
+
+
+def _leave_out_padding(labels_BT: NDArray[np.int64], is_eos_BT: NDArray[np.bool_], lengths: Sequence[int]) -> None:
+    """Nothing is learnt of what lies behind a row's last token, and all of that is one document."""
+    for labels, is_eos, length in zip(labels_BT, is_eos_BT, lengths, strict=True):
+        if length <= len(labels):
+            labels[length - 1 :] = NO_LABEL
+            is_eos[length - 1], is_eos[length:] = True, False
 
 
 def document_offsets(is_eos_BT: NDArray[np.bool_]) -> NDArray[np.int32]:

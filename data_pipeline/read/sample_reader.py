@@ -1,7 +1,9 @@
 """From the samples of one dataset to their tokens."""
 
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,26 @@ from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.errors import ShardCorrupt, ShardMissing
-from data_pipeline.order.sample_table import SampleTable, TokenRange
+from data_pipeline.order.sample_table import TokenRange
 from data_pipeline.read.page_reader import Block, PageReader
 
 log = logging.getLogger(__name__)
+
+
+Part = tuple[TokenRange, bytes, int]
+"""Some tokens of a row, pages that they lie in, and the number of the first of these."""
+
+
+class RowTable(Protocol):
+    """Says where the tokens of rows are: `order.sample_table.SampleTable`, or `packed_table.PackedTable`."""
+
+    @property
+    def num_samples(self) -> int: ...
+    def ranges(self, index: int) -> list[TokenRange]:
+        """The tokens of a row, up to T + 1, in the order of their shard. May read. Raises ShardCorrupt, or what the store raises."""
+
+    def around(self, index: int) -> TokenRange:
+        """The tokens of what is fetched with it at once. Raises as `ranges`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,62 +39,74 @@ class SampleReader:
     """Reads samples of one length. Safe to use from any thread."""
 
     manifest: DatasetManifest
-    table: SampleTable
+    table: RowTable
     pages: PageReader
-    block_samples: int
-    """Samples that are fetched at once, those after each other in a shard."""
     skips_corrupt: bool = False
     """Whether a row that can't be read is told rather than raised."""
     _complained_of: set[int] = field(default_factory=set)
     """Shards."""
 
     def row(self, index: int) -> NDArray[np.unsignedinteger] | None:
-        """The T + 1 tokens of a sample; None where they can't be read and that is allowed.
+        """The tokens of a sample, up to T + 1; None where they can't be read and that is allowed.
 
         What is wrong elsewhere in their block is no matter, so that it is the same rows under each layout.
         Raises ShardMissing, ShardCorrupt, or what the store raises.
         """
-        wanted = self.table.locate(index)
         try:
-            data = self.pages.read(self.block_of(wanted), self._pages_with(wanted))
+            block = self.block_of(index)
+            found = self._read(index, lambda pages: self.pages.read(block, pages))
         except (ShardMissing, ShardCorrupt) as error:
             if not self.skips_corrupt:
                 raise type(error)(f"{error}, or leave its rows out with data.on_corrupt=skip") from error
-            alone = self._read_alone(wanted)
-            return None if alone is None else self._tokens_in(alone, wanted)
-        return self._tokens_in(data, wanted)
+            if not (found := self._read_alone(index)):
+                return None
+        parts = [self._tokens_in(*part) for part in found]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _read_alone(self, wanted: TokenRange) -> bytes | None:
-        """The pages of one row without the rest of its block; None where they can't be read."""
+    def _read_alone(self, index: int) -> list[Part]:
+        """The pages of one row without the rest of its block; none where they can't be read."""
+        shard = -1
         try:
-            return self.pages.read_alone(wanted.shard, self._pages_with(wanted))
+            shard = self.table.around(index).shard
+            return self._read(index, lambda pages: self.pages.read_alone(shard, pages))
         except (ShardMissing, ShardCorrupt) as error:
-            if wanted.shard not in self._complained_of:
-                self._complained_of.add(wanted.shard)
+            if shard not in self._complained_of:
+                self._complained_of.add(shard)
                 log.warning("%s; rows of this shard that can't be read are skipped", str(error).rpartition("; ")[0])
-            return None
+            return []
 
     def wanted(self, index: int) -> tuple[PageReader, Block]:
         """What is fetched for a sample, and who reads it."""
-        return self.pages, self.block_of(self.table.locate(index))
+        return self.pages, self.block_of(index)
 
-    def block_of(self, wanted: TokenRange) -> Block:
+    def block_of(self, index: int) -> Block:
         """The block that the tokens of a sample lie in: what holds them and their neighbours, whole pages."""
-        length = self.table.seq_len
-        num_samples = (self.manifest.shards[wanted.shard].num_tokens - 1) // length
-        first = wanted.start // length // self.block_samples * self.block_samples
-        last = min(first + self.block_samples, num_samples)
-        return Block(wanted.shard, self._pages_of(first * length, last * length + 1))
+        around = self.table.around(index)
+        return Block(around.shard, self._pages_with(around))
 
-    def read_tokens(self, wanted: TokenRange) -> NDArray[np.unsignedinteger]:
-        """The tokens themselves, as the shard has them, shape (count,)."""
-        return self._tokens_in(self.pages.read(self.block_of(wanted), self._pages_with(wanted)), wanted)
+    def _read(self, index: int, read: Callable[[range], bytes]) -> list[Part]:
+        """Raises what `read` raises."""
+        found: list[Part] = []
+        for together in self._together(self.table.ranges(index)):
+            pages = range(self._pages_with(together[0]).start, self._pages_with(together[-1]).stop)
+            data = read(pages)
+            found += ((wanted, data, pages.start) for wanted in together)
+        return found
 
-    def _tokens_in(self, data: bytes, wanted: TokenRange) -> NDArray[np.unsignedinteger]:
-        """Given the pages that they lie in. Raises ShardCorrupt where no tokens are there."""
+    def _together(self, ranges: Iterable[TokenRange]) -> Iterator[list[TokenRange]]:
+        """Those whose pages follow each other without a gap."""
+        found: list[TokenRange] = []
+        for one in ranges:
+            if found and self._pages_with(one).start > self._pages_with(found[-1]).stop:
+                yield found
+                found = []
+            found.append(one)
+        yield found
+
+    def _tokens_in(self, wanted: TokenRange, data: bytes, first_page: int) -> NDArray[np.unsignedinteger]:
+        """As the shard has them. Raises ShardCorrupt where no tokens are there."""
         dtype = file_dtype(self.manifest.dtype)
-        pages = self._pages_with(wanted)
-        offset = wanted.start * dtype.itemsize - pages.start * PAGE_BYTES
+        offset = wanted.start * dtype.itemsize - first_page * PAGE_BYTES
         tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset)
         self.pages.traffic.add(used=wanted.count * dtype.itemsize)
         if tokens.max() >= self.manifest.vocab_size:
@@ -84,11 +114,8 @@ class SampleReader:
         return tokens
 
     def _pages_with(self, wanted: TokenRange) -> range:
-        return self._pages_of(wanted.start, wanted.start + wanted.count)
-
-    def _pages_of(self, first_token: int, end_token: int) -> range:
         size = file_dtype(self.manifest.dtype).itemsize
-        return range(first_token * size // PAGE_BYTES, -(-end_token * size // PAGE_BYTES))
+        return range(wanted.start * size // PAGE_BYTES, -(-(wanted.start + wanted.count) * size // PAGE_BYTES))
 
     def _beyond(self, wanted: TokenRange, tokens: NDArray[np.unsignedinteger]) -> ShardCorrupt:
         at = int((tokens >= self.manifest.vocab_size).argmax())
