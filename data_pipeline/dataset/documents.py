@@ -46,6 +46,25 @@ def documents_in(store: ObjectStore, shard: ShardRef, tokens: range) -> list[Sha
 
     Raises DocumentsUnknown for datasets of earlier versions and of others, ShardCorrupt, or what the store raises.
     """
+    documents = (document for first, page in _pages(store, shard, tokens) for document in _documents_of(page, first))
+    return [document for document in documents if document.start < tokens.stop and document.end > tokens.start]
+
+
+def check_table(store: ObjectStore, shard: ShardRef, *, num_eos: int) -> None:
+    """Raises as `documents_in`, and ShardCorrupt where the documents of the table are not those of the shard, which has so many."""
+    end = num_documents = 0
+    for first, page in _pages(store, shard, range(shard.num_tokens)):
+        if first != end:
+            break
+        for document in _documents_of(page, first):
+            end, num_documents = document.end, num_documents + 1
+    if shard.documents is not None and (end, num_documents) != (shard.num_tokens, num_eos):
+        told = f"has {num_documents:,} documents of {end:,} tokens, its shard {num_eos:,} of {shard.num_tokens:,}"
+        raise ShardCorrupt(f"{store.url(shard.documents.key)}: {told}; {_REBUILD}")
+
+
+def _pages(store: ObjectStore, shard: ShardRef, tokens: range) -> Iterator[tuple[int, bytes]]:
+    """Those that have the documents of these tokens, checked, and the first token of each."""
     if shard.documents is None:
         raise DocumentsUnknown(f"{store.url(shard.key)}: which documents it is made of was not recorded; {_REBUILD}")
     table = shard.documents
@@ -57,14 +76,12 @@ def documents_in(store: ObjectStore, shard: ShardRef, tokens: range) -> list[Sha
     wanted = range(max(0, bisect.bisect_right(firsts, tokens.start) - 1), bisect.bisect_left(firsts, tokens.stop))
     start = table.head_bytes + sum(size for _, size, _ in pages[: wanted.start])
     data = memoryview(_read(store, table.key, start, sum(pages[number][1] for number in wanted)))
-    found: list[ShardDocument] = []
     for number in wanted:
         first, size, digest = pages[number]
         page, data = data[:size], data[size:]
         if checksum(page) != digest:
             raise _corrupt(store, table.key)
-        found += _documents_of(bytes(page), first)
-    return [document for document in found if document.start < tokens.stop and document.end > tokens.start]
+        yield first, bytes(page)
 
 
 def _documents_of(page: bytes, start: int) -> Iterator[ShardDocument]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from data_pipeline.dataset.documents import check_table
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest, manifest_key
 from data_pipeline.dataset.progress import Progress
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere, remedy
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, vocab_size_of
 from data_pipeline.dataset.tokens import HEAD_BYTES, ShardTokens, TokenCount, oddity_of, whole_tokens
-from data_pipeline.errors import DataError, ShardMissing
+from data_pipeline.errors import DataError, ShardCorrupt, ShardMissing
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 NUM_SHOWN_TOKENS = 64
@@ -39,7 +40,7 @@ class DatasetReport:
 
 
 def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = nowhere, reading: Progress | None = None) -> DatasetReport:
-    """Checks the size and the beginning of every shard, and with `reading` all of them: their digests, and every token.
+    """Checks the size and the beginning of every shard, and with `reading` all of them: digests, every token, and the tables of documents.
 
     Raises DatasetMissing, ManifestInvalid, or what the store raises.
     """
@@ -52,7 +53,8 @@ def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = now
             reading(number, len(manifest.shards))
         problem = _problem_of_size(ref, sizes.get((ref.root, ref.key)), shards)
         if reading and not problem:
-            problem = _problem_of_tokens(ref, manifest, shards, count)
+            num_eos = count.num_eos
+            problem = _problem_of_tokens(ref, manifest, shards, count) or _problem_of_documents(ref, store, count.num_eos - num_eos)
         problems += filter(None, [problem])
     first_tokens, first_text = [], ""
     try:
@@ -119,6 +121,17 @@ def _problem_of_tokens(ref: ShardRef, manifest: DatasetManifest, shards: ShardSt
     if digest.hexdigest() != ref.sha256:
         return f"{url}: its SHA-256 is not the manifest's; {remedy(ref)}"
     return _odd(ref, shards, oddity or beyond)
+
+
+def _problem_of_documents(ref: ShardRef, store: ObjectStore, num_eos: int) -> str:
+    """Of a shard whose tokens are as they should be."""
+    if ref.documents is None:
+        return ""
+    try:
+        check_table(store, ref, num_eos=num_eos)
+    except ShardCorrupt as error:
+        return str(error)
+    return ""
 
 
 def _problem_of_head(ref: ShardRef, head: bytes, manifest: DatasetManifest, shards: ShardStore) -> str:

@@ -31,14 +31,14 @@ class ShardStore:
     def read(self, ref: ShardRef, start: int, length: int) -> bytes:
         """Bytes [start, start + length) of a shard's tokens, fewer where its file ends before. Raises ShardMissing, StoreError."""
         try:
-            return self._at(ref.root).get_range(ref.key, ref.offset_bytes + start, min(length, ref.size_bytes - start))
+            return self.at(ref.root).get_range(ref.key, ref.offset_bytes + start, min(length, ref.size_bytes - start))
         except KeyMissing as error:
             where = "" if ref.root else ", or fix storage.root"
             raise ShardMissing(f"{self.url(ref)}: is in the manifest but not in the store; {remedy(ref)}{where}") from error
 
     def url(self, ref: ShardRef) -> str:
         """Where the shard is, for messages."""
-        return self._at(ref.root).url(ref.key)
+        return self.at(ref.root).url(ref.key)
 
     def sizes(self, refs: Iterable[ShardRef]) -> dict[tuple[str, str], int]:
         """Size in bytes, by root and key, of the files of shards that are there; others may be among them.
@@ -48,13 +48,22 @@ class ShardStore:
         found: dict[tuple[str, str], int] = {}
         for root, keys in _listed_together(refs):
             if root.startswith("/"):
-                found |= {(root, key): size for key in keys if (size := _size_of(Path(root, key))) is not None}
+                found |= {(root, key): size for key in keys if (size := self._size_of(root, key)) is not None}
             else:
                 prefix = os.path.commonprefix(keys)  # noqa: RUF071 — what a listing takes is the beginning of a string
-                found |= {(root, info.key): info.size_bytes for info in self._at(root).list(prefix)}
+                found |= {(root, info.key): info.size_bytes for info in self.at(root).list(prefix)}
         return found
 
-    def _at(self, root: str) -> ObjectStore:
+    def _size_of(self, root: str, key: str) -> int | None:
+        """That of a file in a directory. Raises what the store raises for one that can't be looked at, or is away."""
+        with suppress(OSError):
+            return Path(root, key).stat().st_size
+        with suppress(KeyMissing):
+            self.at(root).get_range(key, 0, 1)
+        return None
+
+    def at(self, root: str) -> ObjectStore:
+        """The store that a shard's root is."""
         return self.elsewhere(root) if root else self.store
 
 
@@ -76,9 +85,3 @@ def _listed_together(refs: Iterable[ShardRef]) -> Iterator[tuple[str, list[str]]
     for ref in refs:
         found.setdefault((ref.root, "" if ref.root else ref.key.rpartition("/")[0]), []).append(ref.key)
     return ((root, keys) for (root, _), keys in found.items())
-
-
-def _size_of(file: Path) -> int | None:
-    with suppress(OSError):  # whatever it is, reading the file tells it
-        return file.stat().st_size
-    return None

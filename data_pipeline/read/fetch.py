@@ -8,6 +8,7 @@ from data_pipeline.dataset.shards import ShardStore, remedy
 from data_pipeline.errors import ShardCorrupt
 
 FETCH_SIZE_BYTES = 16 * 2**20
+"""Whole pages, and so whole tokens."""
 
 
 def fetch_shard(ref: ShardRef, shards: ShardStore) -> Iterator[bytes]:

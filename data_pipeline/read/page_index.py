@@ -147,10 +147,10 @@ class MadeIndex:
         ref = self._manifest.shards[shard]
         try:
             try:
-                return page_digests(b"".join(fetch_shard(ref, self._shards)))
+                return b"".join(map(page_digests, fetch_shard(ref, self._shards)))
             except ShardCorrupt:
                 log.warning("%s: what came is not what the dataset has, it is fetched again", self._shards.url(ref))
-                return page_digests(b"".join(fetch_shard(ref, self._shards)))
+                return b"".join(map(page_digests, fetch_shard(ref, self._shards)))
         except (ShardMissing, ShardCorrupt) as error:
             self._broken[shard] = error
             raise

@@ -1,6 +1,6 @@
 """What says which tokens a row has, cheaply; and the same of a dataset's samples, for who checks what a run trained on. No torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -76,24 +76,42 @@ def hashes_of_samples(
     progress: Progress = unwatched,
     skips_corrupt: bool = False,
 ) -> dict[int, int]:
-    """The `row_hash` of samples, by their index: every shard that holds one is read once, whole, and checked.
+    """The `row_hash` of samples, by their index: every shard that holds one is read once, a piece at a time, and checked.
 
     With `skips_corrupt` samples of a shard that is missing or fails that check are left out.
     Raises ShardMissing, ShardCorrupt, or what the store raises.
     """
-    by_shard: dict[int, list[tuple[int, TokenRange]]] = {}
+    by_shard: dict[int, list[tuple[TokenRange, int]]] = {}
     for sample in samples:
         wanted = table.locate(sample)
-        by_shard.setdefault(wanted.shard, []).append((sample, wanted))
+        by_shard.setdefault(wanted.shard, []).append((wanted, sample))
     hashes, shards = {}, ShardStore(store, elsewhere)
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
+        pieces = fetch_shard(manifest.shards[shard], shards)
+        in_order = sorted(its_samples, key=lambda one: one[0].start)
         try:
-            tokens = np.frombuffer(b"".join(fetch_shard(manifest.shards[shard], shards)), dtype=file_dtype(manifest.dtype))
+            found = list(_hashes_of_ranges(pieces, [wanted for wanted, _ in in_order], file_dtype(manifest.dtype)))
         except (ShardMissing, ShardCorrupt):
             if skips_corrupt:
                 continue
             raise
-        for sample, wanted in its_samples:
-            hashes[sample] = row_hash(tokens[wanted.start : wanted.start + wanted.count].astype(np.int64))
+        hashes |= zip((sample for _, sample in in_order), found, strict=True)
     return hashes
+
+
+def _hashes_of_ranges(pieces: Iterable[bytes], ranges: Sequence[TokenRange], dtype: np.dtype) -> Iterator[int]:
+    """The `row_hash` of ranges of a shard, sorted by where they begin. What comes in pieces is held until they are through, and no longer.
+
+    Pieces are taken to the last one, so that their digest is checked; they consist of whole tokens.
+    """
+    held, start, number = np.empty(0, dtype), 0, 0
+    for piece in pieces:
+        held = np.concatenate([held, np.frombuffer(piece, dtype)])
+        while number < len(ranges) and ranges[number].start + ranges[number].count <= start + len(held):
+            first = ranges[number].start - start
+            yield row_hash(held[first : first + ranges[number].count])
+            number += 1
+        needed_from = ranges[number].start if number < len(ranges) else start + len(held)
+        dropped = min(max(0, needed_from - start), len(held))
+        held, start = held[dropped:], start + dropped

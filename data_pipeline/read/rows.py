@@ -1,22 +1,39 @@
 """Single rows of a dataset, as a person looks at them: where they lie, and what they say. No torch."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
+from data_pipeline.dataset.documents import ShardDocument, documents_in
+from data_pipeline.dataset.documents_beside import documents_beside
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table
 from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import ShardStore
 from data_pipeline.dataset.tokenizer import tokenizer_from_json
-from data_pipeline.errors import DataError, ShardCorrupt, ShardMissing
+from data_pipeline.errors import DataError, DocumentsUnknown, ShardCorrupt, ShardMissing
 from data_pipeline.order.sample_table import TokenRange
 from data_pipeline.order.samples import SampleRef
 from data_pipeline.read.page_index import StoredIndex
 from data_pipeline.read.page_reader import Block, PageReader
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowDocument:
+    """A document or a part of one, in a row."""
+
+    text: str
+    """Without eos."""
+    file: str = ""
+    """Of the corpus; empty where it is not known."""
+    number: int = 0
+    """Its line, record or row in the file."""
+    id: str = ""
+    """What its record calls itself; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +49,12 @@ class Row:
     """In the shard."""
     end_token: int
     """The one after the row's last label."""
-    documents: tuple[str, ...]
-    """The text of each document or part of one, without eos, in order; () where it can't be read."""
+    documents: tuple[RowDocument, ...]
+    """In order; () where it can't be read."""
     problem: str = ""
-    """Why it can't be read."""
+    """Why it, or the table of its documents, can't be read."""
+    unknown: str = ""
+    """Why nothing is known of its documents but their text."""
 
 
 Decode = Callable[[NDArray[np.int64]], str]
@@ -62,28 +81,48 @@ def _decoder(manifest: DatasetManifest, store: ObjectStore) -> Decode:
 
 
 def _row(sample: SampleRef, where: TokenRange, manifest: DatasetManifest, shards: ShardStore, text_of: Decode) -> Row:
-    documents: tuple[str, ...] = ()
-    problem = ""
+    ref, tokens = manifest.shards[where.shard], None
+    known: list[ShardDocument] = []
+    problem = unknown = ""
     try:
         tokens = _tokens(where, manifest, shards)
-        documents = tuple(map(text_of, _parts(tokens, manifest.eos_id)))
+        known = _known(ref, range(where.start, where.start + where.count), shards)
+    except DocumentsUnknown as error:
+        unknown = str(error)
     except (ShardMissing, ShardCorrupt) as error:
         problem = str(error)
     return Row(
         dataset=manifest.name,
         epoch=sample.epoch,
         sample=sample.index,
-        shard=shards.url(manifest.shards[where.shard]),
+        shard=shards.url(ref),
         first_token=where.start,
         end_token=where.start + where.count,
-        documents=documents,
+        documents=() if tokens is None else tuple(_documents(tokens, where.start, known, manifest.eos_id, text_of)),
         problem=problem,
+        unknown=unknown,
     )
 
 
-def _parts(tokens: NDArray[np.int64], eos_id: int) -> list[NDArray[np.int64]]:
-    ends = np.flatnonzero(tokens == eos_id)
-    return [part for part in np.split(tokens[tokens != eos_id], ends - np.arange(len(ends))) if part.size]
+def _known(ref: ShardRef, tokens: range, shards: ShardStore) -> list[ShardDocument]:
+    """What is recorded of the documents of these tokens. Raises DocumentsUnknown, ShardCorrupt, or what the store raises."""
+    return documents_beside(shards, ref, tokens) if ref.pages_key else documents_in(shards.store, ref, tokens)
+
+
+def _documents(
+    tokens: NDArray[np.int64], first: int, known: Sequence[ShardDocument], eos_id: int, text_of: Decode
+) -> Iterator[RowDocument]:
+    """Tokens that begin with number `first` of their shard, cut where documents end; what is eos alone is none."""
+    starts = [document.start for document in known]
+    cuts = sorted({*(np.flatnonzero(tokens == eos_id) + 1).tolist(), *(start - first for start in starts if start > first)})
+    for begin, part in zip([0, *cuts], np.split(tokens, cuts), strict=True):
+        if not (part := part[part != eos_id]).size:
+            continue
+        before = known[: bisect_right(starts, first + begin)][-1:]
+        if before and first + begin < before[0].end:
+            yield RowDocument(text=text_of(part), file=before[0].file, number=before[0].number, id=before[0].id)
+        else:
+            yield RowDocument(text=text_of(part))
 
 
 def _tokens(where: TokenRange, manifest: DatasetManifest, shards: ShardStore) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -40,6 +40,8 @@ FOR_GOOD = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EX
 """What says that this key or this object can't be had here. Of whatever else goes wrong with a file system, another try may do."""
 _CHANCE = random.SystemRandom().random
 FULL = (errno.ENOSPC, errno.EDQUOT)
+WHOLE = "."
+"""For `holds`: a directory of files that are only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,9 @@ class LocalStore:
     deadline_s: float = 0.0
     """How long one operation is tried again where the file system fails or is away."""
     holds: str = ""
-    """What is there for certain: a root without it is not the store, but the place where it is mounted. Empty where nothing is known."""
+    """What is there for certain: a root without it is not the store, but the place where it is mounted. Empty where nothing is known;
+    WHOLE where all that is asked for is.
+    """
 
     def put(self, key: str, data: bytes) -> None:
         self._write(key, data, _replace)
@@ -137,13 +141,29 @@ class LocalStore:
 
         def attempt() -> Result:
             try:
-                with root_at(self.root).opened(writes=writes, holds=self.holds) as base:
+                with root_at(self.root).opened(writes=writes, holds=self.holds) as base, self._told_if_away(base, key):
                     return act(base)
             except OSError as error:
                 raise _to_store_error(error, self.url(key)) from error
 
         delays_s = backoff_delays(chance=_CHANCE)
         return with_retries(attempt, delays_s=delays_s, deadline_s=self.deadline_s, clock=time.monotonic, sleep=time.sleep)
+
+    @contextmanager
+    def _told_if_away(self, base: Path, key: str) -> Iterator[None]:
+        """Of what is there for certain, a file is not gone alone with all that was beside it: its file system is."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            if self.holds == WHOLE and (above := _nearest_directory(base, key)) is not None and not os.listdir(base / above):
+                where = self.root / above
+                raise FileSystemFailed(f"{where}: is empty; is its file system mounted? Mount it again, or restore its files") from None
+            raise
+
+
+def _nearest_directory(base: Path, key: str) -> Path | None:
+    """The lowest one above a key, of those that are there."""
+    return next((above for above in Path(key).parents if (base / above).is_dir()), None)
 
 
 def _read_and_close(descriptor: int, start: int, length: int) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.paths import expanded
-from data_pipeline.store.local import LocalStore
+from data_pipeline.store.local import WHOLE, LocalStore
 from data_pipeline.store.protocol import ObjectStore
 
 
@@ -32,5 +32,5 @@ def storage_at(root: str, storage: StorageConfig) -> StorageConfig:
 
 
 def open_beside(storage: StorageConfig) -> Callable[[str], ObjectStore]:
-    """Opens stores at other roots, which are only read: each once, when it is first asked for. A directory there is expected to stay."""
-    return functools.cache(lambda root: open_store(storage_at(root, storage), holds="."))
+    """Opens stores at other roots, which are only read: each once, when it is first asked for. What is named in a directory stays there."""
+    return functools.cache(lambda root: open_store(storage_at(root, storage), holds=WHOLE))

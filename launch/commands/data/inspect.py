@@ -18,7 +18,7 @@ ROW_LENGTHS = (1024, 4096, 8192)
 
 def inspect(
     name: Annotated[str, typer.Argument(help="The dataset's name.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read every shard: its digest, and every token.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything: digests, every token, tables of documents.")] = False,
     seq_len: Annotated[
         int | None, typer.Option("--seq-len", min=1, help="The length of a row, data.seq_len: how many tokens do rows reach?")
     ] = None,
@@ -54,7 +54,8 @@ def inspect(
     if report.problems:
         raise typer.Exit(1)
     if verify:
-        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, and every token is in the vocabulary")
+        tables = ", and the table of each has its documents" * any(shard.documents for shard in manifest.shards)
+        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, every token is in the vocabulary{tables}")
 
 
 def _tokenizer_in_words(manifest: DatasetManifest) -> str:

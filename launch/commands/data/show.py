@@ -1,7 +1,10 @@
 """`braid data show`."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +13,9 @@ from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_to_look_at
 from launch.runs.record import read_run
 from launch.show.answer_json import answer_json
+
+if TYPE_CHECKING:
+    from data_pipeline.read.rows import Row, RowDocument
 
 BEGINNING = 160
 """Characters."""
@@ -42,9 +48,28 @@ def show(
                 f"row {number}: {row.dataset}, epoch {row.epoch}, sample {row.sample:,}, {row.shard} "
                 f"tokens {row.first_token:,} to {row.end_token:,}, {len(row.documents)} document{'s' * (len(row.documents) != 1)}"
             )
-            for text in row.documents if full else row.documents[:1]:
-                typer.echo(f"    {text!r}" if full else f"    {text[:BEGINNING]!r}")
+            for line in _lines(row, full=full):
+                typer.echo(f"    {line}")
+    for unknown in {row.dataset: row.unknown for row in found.rows if row.unknown}.values():
+        tell(unknown)
     for problem in dict.fromkeys(row.problem for row in found.rows if row.problem):
         tell(f"braid: {problem}")
     if any(row.problem for row in found.rows):
         raise typer.Exit(1)
+
+
+def _lines(row: Row, *, full: bool) -> Iterator[str]:
+    """Which documents the row has, and how it begins; or each with all of its text."""
+    named = [(_name_of(document), document.text) for document in row.documents]
+    if full:
+        yield from (f"{name}: {text!r}" if name else repr(text) for name, text in named)
+    elif named:
+        if any(name for name, _ in named):
+            yield ", ".join(name or "?" for name, _ in named)
+        yield repr(named[0][1][:BEGINNING])
+
+
+def _name_of(document: RowDocument) -> str:
+    """Such as `web/a.jsonl:12 (its id)`; "" where nothing is known of it."""
+    own = f" ({document.id})" if document.id else ""
+    return f"{document.file}:{document.number}{own}" if document.file else document.id

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -38,6 +39,24 @@ def test_inspecting_finds_missing_short_and_flipped_shards(tokenizer: Tokenizer)
     ]
     assert not any(refs[2].key in problem for problem in quick)
     assert any(refs[2].key in problem and "SHA-256" in problem for problem in thorough)
+
+
+def test_a_table_of_documents_that_is_missing_damaged_or_another_shard_s_is_found(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer)
+    tables = [shard.documents for shard in manifest.shards if shard.documents is not None]
+    store.delete(tables[0].key)
+    whole = store.objects[tables[1].key]
+    store.objects[tables[1].key] = whole[:-5] + b"7" + whole[-4:]
+    swapped = {2: tables[3], 3: tables[2]}
+    shards = tuple(replace(shard, documents=swapped.get(number, shard.documents)) for number, shard in enumerate(manifest.shards))
+    store.put(manifest_key("tiny"), manifest_to_json(replace(manifest, shards=shards)))
+
+    assert inspect_dataset(store=store, name="tiny").problems == ()
+    found = inspect_dataset(store=store, name="tiny", reading=unwatched).problems
+    assert [problem.partition(": ")[0] for problem in found] == [store.url(tables[number].key) for number in (0, 1, 3, 2)]
+    assert all("is missing, or not what the manifest says; rebuild" in problem for problem in found[:2])
+    assert all(re.search(r"has \d+ documents of \d+ tokens, its shard \d+ of \d+; rebuild", problem) for problem in found[2:])
 
 
 def test_inspecting_lists_the_store_once_however_many_shards() -> None:

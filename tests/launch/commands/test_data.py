@@ -33,7 +33,7 @@ def test_data_is_built_and_looked_into(braid: Braid, tmp_path: Path) -> None:
     done = braid("data", "inspect", "mine", "--verify")
     assert done.status == 0
     assert "begins with: 'the quick brown fox" in done.out
-    assert "verified: all 1 shards match their digests, and every token is in the vocabulary" in done.out
+    assert "all 1 shards match their digests, every token is in the vocabulary, and the table of each has its documents" in done.out
     assert "documents: 1; " in done.out
     assert "are in no row" in done.out
     assert ": 1 of 1 shards are shorter than a row" in braid("data", "inspect", "mine", "--seq-len", "1000000").out
