@@ -72,6 +72,14 @@ class Packing:
     def padding_share(self) -> float:
         return self.num_padding / (self.num_rows * (self.seq_len + 1) or 1)
 
+    def in_words(self) -> str:
+        """How much of rows is padding, and of documents is cut."""
+        cut = 100 * self.num_cut / (self.num_documents or 1)
+        return (
+            f"rows of {self.seq_len:,} tokens, packed: {self.num_rows:,}; {100 * self.padding_share:.3g} % of them is padding, and "
+            f"{self.num_cut:,} of {self.num_documents:,} documents ({cut:.3g} %), longer than a row, are cut"
+        )
+
     @property
     def digest(self) -> str:
         """Of which tokens each row has."""
@@ -208,6 +216,17 @@ def load_packings(store: ObjectStore, manifests: Sequence[DatasetManifest], conf
     return {(one.name, seq_len): load_packing(store, one, seq_len) for one in manifests for seq_len in lengths}
 
 
+def refuse_lacking_tables(packings: Packings, store: ObjectStore) -> None:
+    """Raises PackingMissing where an object is missing or of another size, as one listing for each packing tells."""
+    for (name, seq_len), packing in packings.items():
+        sizes = {info.key: info.size_bytes for info in store.list(packed_prefix(name, seq_len))}
+        if lacking := [shard.key for shard in packing.shards if sizes.get(shard.key) != shard.size_bytes]:
+            raise PackingMissing(
+                f"data.packing=best_fit: {len(lacking)} of {len(packing.shards)} tables of {name} are missing or of another size, "
+                f"the first: {store.url(lacking[0])}; run {remedy(name, seq_len)}"
+            )
+
+
 def packed_rows(packings: Packings, name: str) -> dict[int, PackedRows]:
     """For the order of a dataset's rows, by their length."""
     return {
@@ -215,12 +234,3 @@ def packed_rows(packings: Packings, name: str) -> dict[int, PackedRows]:
         for (dataset, seq_len), packing in packings.items()
         if dataset == name
     }
-
-
-def packing_in_words(packing: Packing) -> str:
-    """How much of rows is padding, and of documents is cut."""
-    cut = 100 * packing.num_cut / (packing.num_documents or 1)
-    return (
-        f"rows of {packing.seq_len:,} tokens, packed: {packing.num_rows:,}; {100 * packing.padding_share:.3g} % of them is padding, "
-        f"{packing.num_cut:,} of {packing.num_documents:,} documents ({cut:.3g} %) are longer than a row and cut"
-    )

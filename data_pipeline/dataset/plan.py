@@ -1,15 +1,16 @@
-"""The order in which a run reads its datasets: what its configuration and their manifests make of it. Pure."""
+"""The order in which a run reads its datasets: what its configuration and their manifests make of it. Pure, but for loading."""
 
 from collections.abc import Sequence
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
-from data_pipeline.dataset.packing import NO_PACKINGS, Packings, packed_rows
+from data_pipeline.dataset.packing import NO_PACKINGS, Packings, load_packings, packed_rows
 from data_pipeline.errors import OrderImpossible
 from data_pipeline.order.phases import Phase
 from data_pipeline.order.plan import Order, Plan, Source, build_plan
 from data_pipeline.order.samples import SampleRef, digest_of, digest_of_sums, is_sum, sample_sums
 from data_pipeline.stages import Stage, stages_of
+from data_pipeline.store.protocol import ObjectStore
 
 
 def plan_of(manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_rows: int, packings: Packings = NO_PACKINGS) -> Plan:
@@ -42,6 +43,11 @@ def plan_of(manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_r
         )
     except ValueError as error:
         raise OrderImpossible(f"data: {error}") from error
+
+
+def load_plan(store: ObjectStore, manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_rows: int) -> Plan:
+    """`plan_of`, with what is packed for it. Raises PackingMissing and StoreError, too."""
+    return plan_of(manifests, config, batch_rows=batch_rows, packings=load_packings(store, manifests, config))
 
 
 def planned_samples(plan: Plan, step: int, rows: range | None = None) -> tuple[SampleRef, ...]:

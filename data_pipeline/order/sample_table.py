@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +22,24 @@ class TokenRange:
     """The first token, counted from the beginning of the shard."""
     count: int
     """How many tokens there are."""
+
+
+class RowTable(Protocol):
+    """Says where the tokens of rows are: `SampleTable`, or one of packed rows."""
+
+    @property
+    def seq_len(self) -> int:
+        """T: input tokens of a row."""
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of the whole dataset."""
+
+    def ranges(self, index: int) -> list[TokenRange]:
+        """The tokens of a row, up to T + 1, in the order of their shard; what is left of it is padding. May read, and raise DataError."""
+
+    def around(self, index: int) -> TokenRange:
+        """The tokens of what is read with it at once. As `ranges`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
 from data_pipeline.dataset.packing import Head, Packing, Packings, head_from_bytes, pieces_of_row, remedy
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.blocks import BlockTable
-from data_pipeline.order.sample_table import SampleTable, TokenRange
+from data_pipeline.order.sample_table import RowTable, SampleTable, TokenRange
 from data_pipeline.read.page_index import Recent
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
@@ -29,6 +29,11 @@ class PackedTable:
         self._rows = SampleTable(seq_len=packing.seq_len, ends=tuple(accumulate(shard.num_rows for shard in packing.shards)))
         self._heads: Recent[int] = Recent(make=self._read_head, size=_NUM_HEADS)
         self._windows: Recent[tuple[int, int]] = Recent(make=self._read_window, size=_NUM_WINDOWS)
+
+    @property
+    def seq_len(self) -> int:
+        """T: input tokens of a row."""
+        return self.packing.seq_len
 
     @property
     def num_samples(self) -> int:
@@ -73,7 +78,7 @@ class PackedTable:
 
     def _read(self, key: str, where: range, is_right: Callable[[bytes], bool]) -> bytes:
         """Twice, where the first is not what was packed: a network may be to blame."""
-        url, again = self._store.url(key), remedy(self._name, self.packing.seq_len)
+        url, again = self._store.url(key), remedy(self._name, self.seq_len)
         try:
             for _ in range(2):
                 if is_right(data := self._store.get_range(key, where.start, len(where))):
@@ -84,7 +89,7 @@ class PackedTable:
         raise ShardCorrupt(f"{url}: bytes {where.start:,} to {where.stop:,} are not what was packed; pack the dataset again with {again}")
 
 
-def open_table(manifest: DatasetManifest, packings: Packings, store: ObjectStore, *, samples: BlockTable) -> SampleTable | PackedTable:
+def open_table(manifest: DatasetManifest, packings: Packings, store: ObjectStore, *, samples: BlockTable) -> RowTable:
     """Where the tokens of `samples` are: as they are packed, or cut from shards."""
     if packing := packings.get((manifest.name, samples.seq_len)):
         return PackedTable(manifest.name, packing, store)

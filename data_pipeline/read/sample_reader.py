@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.errors import ShardCorrupt, ShardMissing
-from data_pipeline.order.sample_table import TokenRange
+from data_pipeline.order.sample_table import RowTable, TokenRange
 from data_pipeline.read.page_reader import Block, PageReader
 
 log = logging.getLogger(__name__)
@@ -20,18 +19,6 @@ log = logging.getLogger(__name__)
 
 Part = tuple[TokenRange, bytes, int]
 """Some tokens of a row, pages that they lie in, and the number of the first of these."""
-
-
-class RowTable(Protocol):
-    """Says where the tokens of rows are: `order.sample_table.SampleTable`, or `packed_table.PackedTable`."""
-
-    @property
-    def num_samples(self) -> int: ...
-    def ranges(self, index: int) -> list[TokenRange]:
-        """The tokens of a row, up to T + 1, in the order of their shard. May read. Raises ShardCorrupt, or what the store raises."""
-
-    def around(self, index: int) -> TokenRange:
-        """The tokens of what is fetched with it at once. Raises as `ranges`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
