@@ -3,8 +3,8 @@
 A row has room for T + 1 tokens, T inputs and the label of the last. A document goes into one row, whole. One that is longer is cut into
 pieces that fill a row each, the last label of one being the first input of the next; what is left of it is packed as a document is.
 
-A window is as many pieces of a shard, as they come, as fill R rows by best-fit decreasing: the longest first, each into the fullest row
-that has room for it. So the rows of a window hold tokens that follow each other in the shard, and who reads them all reads these once.
+A window is as many pieces of a shard, as they come, as R rows have room for by best-fit decreasing: the longest first, each into the
+fullest row that has room for it. So the rows of a window hold tokens that follow each other; who reads them all reads these once.
 Source: Ding et al., "Fewer Truncations Improve Language Modeling", 2024; the windows are ours.
 """
 
@@ -82,43 +82,52 @@ def cut(lengths: Ints, *, first: int, seq_len: int) -> Pieces:
 
 
 def _first_window(pending: Pieces, seq_len: int, num_rows: int) -> tuple[Window, Pieces]:
-    """The longest window that pieces begin with, and the pieces behind it."""
+    """Of what comes next as many pieces as rows have room for, and the pieces behind them."""
     room = seq_len + 1
     length = int(np.searchsorted(pending.counts.cumsum(), num_rows * room, side="right"))
     while True:
         counts = pending.counts[:length]
-        rows, num_left = best_fit(counts, num_rows=num_rows, room=room)
+        rows, numbers = Rows(num_rows, room), np.full(length, -1)
+        order = np.argsort(-counts, kind="stable")
+        numbers[order] = [rows.put(count) for count in counts[order].tolist()]
+        num_left = int(counts[numbers < 0].sum())
         if not num_left:
             break
-        behind = counts[::-1].cumsum()
-        length -= int(np.searchsorted(behind, num_left)) + 1
-    order = np.lexsort((np.arange(length), rows))
-    row_ends = np.bincount(rows).cumsum()
-    return Window(pending.part(slice(length)).part(order), row_ends), pending.part(slice(length, None))
+        length -= int(np.searchsorted(counts[::-1].cumsum(), num_left)) + 1  # as many tokens as found no room
+    numbers = np.concatenate([numbers, np.array(list(_as_long_as_they_fit(rows, pending.counts[length:])), np.int64)])
+    taken = np.lexsort((np.arange(len(numbers)), numbers))
+    return Window(pending.part(taken), np.bincount(numbers).cumsum()), pending.part(slice(len(numbers), None))
 
 
-def best_fit(counts: Ints, *, num_rows: int, room: int) -> tuple[Ints, int]:
-    """The row of each piece by best-fit decreasing, and how many tokens are left for which no row had room: their row is -1."""
-    rows, left = np.full(len(counts), -1, np.int64), 0
-    order = np.argsort(-counts, kind="stable")
-    free: list[int] = []
-    num_open = 0
-    found = []
-    for count in counts[order].tolist():
-        at = bisect_left(free, count * num_rows)
-        if at < len(free):
-            best = free.pop(at)
-        elif num_open < num_rows:
-            best = room * num_rows + num_open
-            num_open += 1
+def _as_long_as_they_fit(rows: "Rows", counts: Ints) -> Iterator[int]:
+    """The rows of what comes then, up to the first for which none has room: so that there are as many rows as there may be."""
+    for count in counts.tolist():
+        row = rows.put(count)
+        if row < 0:
+            return
+        yield row
+
+
+class Rows:
+    """Rows that are being filled."""
+
+    def __init__(self, most: int, room: int) -> None:
+        """There may be `most`, each with room for so many tokens."""
+        self._most, self._room = most, room
+        self._left: list[int] = []
+        """What room each row has, times `most`, and its number: in order."""
+
+    def put(self, count: int) -> int:
+        """The row that a piece goes into: the fullest that has room for it, or a new one; -1 where it goes into none."""
+        at = bisect_left(self._left, count * self._most)
+        if at < len(self._left):
+            found = self._left.pop(at)
+        elif len(self._left) < self._most:
+            found = self._room * self._most + len(self._left)
         else:
-            left += count
-            found.append(-1)
-            continue
-        found.append(best % num_rows)
-        insort(free, best - count * num_rows)
-    rows[order] = found
-    return rows, left
+            return -1
+        insort(self._left, found - count * self._most)
+        return found % self._most
 
 
 def _joined(first: Pieces, second: Pieces) -> Pieces:
