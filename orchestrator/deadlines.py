@@ -16,7 +16,9 @@ LEDGER_WRITTEN_EVERY_S = 1.0
 # --- an agent, and the controller's link to it --------------------------------------------------------------------------
 
 AGENT_LOOKS_EVERY_S = 0.5
-"""Between two looks of an agent at its workers when nothing happens."""
+"""Between two looks of an agent that has no workers when nothing happens."""
+AGENT_LOOKS_AT_WORKERS_EVERY_S = 0.05
+"""The same with workers: that one is ending shows in /proc alone."""
 AGENT_LOOKS_AT_ORPHANS_EVERY_S = 0.02
 """The same while it kills what ended workers left behind: these end without a word to it."""
 ATTENDED_GAP_S = 1.0

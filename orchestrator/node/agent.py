@@ -17,7 +17,12 @@ from dataclasses import dataclass
 from data_pipeline.config import StorageConfig
 from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
-from orchestrator.deadlines import AGENT_LOOKS_AT_ORPHANS_EVERY_S, AGENT_LOOKS_EVERY_S, ATTENDED_GAP_S
+from orchestrator.deadlines import (
+    AGENT_LOOKS_AT_ORPHANS_EVERY_S,
+    AGENT_LOOKS_AT_WORKERS_EVERY_S,
+    AGENT_LOOKS_EVERY_S,
+    ATTENDED_GAP_S,
+)
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import AgentReport, Mode, Rendezvous
 from orchestrator.node.held_port import HeldPort, hold_port
@@ -148,11 +153,14 @@ class Agent:
 
     def _patience_s(self) -> float:
         has_orphans_to_end = not self._group.is_gone and not self._group.runs and not self._stuck
-        return AGENT_LOOKS_AT_ORPHANS_EVERY_S if has_orphans_to_end else AGENT_LOOKS_EVERY_S
+        if has_orphans_to_end:
+            return AGENT_LOOKS_AT_ORPHANS_EVERY_S
+        return AGENT_LOOKS_AT_WORKERS_EVERY_S if self._group.runs else AGENT_LOOKS_EVERY_S
 
     def _reconcile(self) -> None:
         """Brings the processes nearer to what is ordered."""
         order = self._order
+        self._group.look()
         if self._is_to_end:
             self._group.end(wants_evidence=order.wants_evidence)
         if order.spawn is not None and order.mode is not Mode.KILL and not self._is_current and self._group.is_gone:

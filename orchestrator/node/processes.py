@@ -12,6 +12,10 @@ from pathlib import Path
 
 from orchestrator.deadlines import PROCESSES_GONE_WITHIN_S
 
+_FLAGS, _EXIT_STATUS = 6, 49
+"""Of the fields of /proc/PID/stat that come after the name: see proc(5)."""
+_PF_EXITING = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -38,6 +42,19 @@ def look_at(pid: int) -> Process | None:
     if state in "ZX":
         return None
     return Process(pid=pid, parent=int(parent), session=int(session), start_ticks=int(rest[15]))
+
+
+def ending_status(pid: int) -> int | None:
+    """The exit status, −n for signal n, of a process that is ending: known seconds before its end where much memory is to be torn down.
+
+    None where it runs, or where that can't be known before it has ended: of a status of 0 too.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    flags, status = int(fields[_FLAGS]), int(fields[_EXIT_STATUS])
+    return os.waitstatus_to_exitcode(status) if flags & _PF_EXITING and status else None
 
 
 def members_of_session(session: int) -> list[int]:

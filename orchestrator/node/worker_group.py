@@ -69,6 +69,13 @@ class WorkerGroup:
         for spec in specs:
             self._start(spec)
 
+    def look(self) -> None:
+        """Takes note of workers that are ending; their exit is news long before the kernel is done with their memory."""
+        for worker in self._workers.values():
+            if self._tracked[worker.rank].report.exit_code is None and (status := worker.ending_status()) is not None:
+                self._read_last_words(worker)
+                self._note_exit(worker, status)
+
     def stop(self) -> None:
         """Tells every worker, once, to checkpoint and end."""
         if not self._is_stopping:
@@ -85,6 +92,7 @@ class WorkerGroup:
             return
         for worker in list(self._workers.values()):
             self._reap(worker)
+        self.look()
         if self._kill_at_s is None:  # who ended before this moment did so by itself
             self._kill_at_s = self._clock.now() + (self._stack_dump_grace_s if wants_evidence else 0.0)
             if wants_evidence:
@@ -182,16 +190,24 @@ class WorkerGroup:
             return
         for pid in members_of_session(worker.pid):
             send(pid, signal.SIGKILL)
+        self._read_last_words(worker)
+        for fd in (worker.report_fd, worker.log_fd, worker.pid_fd):
+            self._unregister(fd)
+        del self._workers[worker.rank]
+        self._note_exit(worker, worker.reap())
+        self._on_exit(worker.rank, worker.logfile)
+
+    def _note_exit(self, worker: WorkerProcess, status: int) -> None:
+        """Once: who was ending before the group was to end did so by itself, however long it took."""
+        if self._tracked[worker.rank].report.exit_code is None:
+            was_killed = self._kill_at_s is not None
+            self._tracked[worker.rank] = exited(self._tracked[worker.rank], status, killed_by_agent=was_killed)
+
+    def _read_last_words(self, worker: WorkerProcess) -> None:
         for read in (self._read_reports, self._read_log):
             for _ in range(LAST_READS):
                 if not read(worker):
                     break
-        for fd in (worker.report_fd, worker.log_fd, worker.pid_fd):
-            self._unregister(fd)
-        del self._workers[worker.rank]
-        was_killed = self._kill_at_s is not None
-        self._tracked[worker.rank] = exited(self._tracked[worker.rank], worker.reap(), killed_by_agent=was_killed)
-        self._on_exit(worker.rank, worker.logfile)
 
     # --- their end -----------------------------------------------------------------------------------------------------
 

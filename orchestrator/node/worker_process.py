@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from orchestrator.messages import WorkerOrder, encode
 from orchestrator.node.orders import WorkerSpec
+from orchestrator.node.processes import ending_status
 from orchestrator.node.rotated_log import RotatedLog
 
 READ_BYTES = 1 << 16
@@ -50,6 +51,10 @@ class WorkerProcess:
     def has_ended(self) -> bool:
         """It stays a zombie until `reap`: until then neither its pid nor its session's number can be taken by another."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def ending_status(self) -> int | None:
+        """Its exit status once it is ending: see `processes.ending_status`."""
+        return ending_status(self.pid)
 
     def reap(self) -> int:
         """The exit status of the process, which has ended; its descriptors are closed."""

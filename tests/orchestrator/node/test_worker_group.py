@@ -62,6 +62,7 @@ class Served:
         for key, _ in self._selector.select(0.05):
             key.data()
         self._clock.look()
+        self.group.look()
 
     def when(self, condition: Callable[[WorkerReport], bool], *, count: int = 1) -> tuple[WorkerReport, ...]:
         """The reports once `count` of them meet the condition."""
@@ -104,7 +105,28 @@ def test_the_last_words_of_a_worker_come_with_its_exit(served: Served):
     assert (report.rank, report.exit_code, report.killed_by_agent) == (0, 3, False)
     assert report.failed == Failed(error_type="ValueError", text="no")
     assert served.log(0) == b"bye\n"
+    served.end()
     assert served.ended == [0]
+
+
+def test_an_exit_is_known_while_the_kernel_still_tears_the_process_down(served: Served, monkeypatch: pytest.MonkeyPatch):
+    """As with the memory of a GPU, which takes seconds: here it is never done with it."""
+    served.start(HEARS + "train(); print('bye', flush=True); time.sleep(120)", TRAINS)
+    pid = served.when(is_training, count=2)[0].pid
+    with monkeypatch.context() as kernel:
+        kernel.setattr(WorkerProcess, "has_ended", lambda self: False)
+        send(pid, signal.SIGKILL)
+        dead, alive = served.when(is_over)
+        assert (dead.exit_code, dead.killed_by_agent, alive.exit_code) == (-signal.SIGKILL, False, None)
+        assert served.log(0) == b"bye\n"
+        assert served.ended == []
+        served.group.end(wants_evidence=False)
+        assert not served.group.is_gone
+
+    served.end()
+
+    assert sorted(served.ended) == [0, 1]
+    assert [report.killed_by_agent for report in served.group.reports()] == [False, True]
 
 
 def test_a_flood_of_words_before_the_end_is_read_to_its_end(served: Served):
