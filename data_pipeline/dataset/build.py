@@ -65,7 +65,7 @@ def build_dataset(
         pages=put_pages(store, name, b"".join(finished.pages for finished in shards)),
     )
     made = create_manifest(store, manifest)
-    records.remove()
+    records.remove(made.shards)
     return made
 
 

@@ -6,8 +6,9 @@ of which size and age, and what its tokens were taken for. So a registration tha
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from threading import Lock
@@ -25,6 +26,8 @@ from data_pipeline.store.protocol import ObjectStore
 
 NUM_FILES = 8
 """Files that are read at a time."""
+_KEPT = re.compile(r".*/[0-9a-f]{32}\.bin")
+"""What was found in a file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +97,9 @@ def register_dataset(
         shards=tuple(shards),
     )
     empty = Counter(empty=len(scanned) - len(shards))
-    return Registered(manifest=create_manifest(store, manifest), tokens=_sum(scanned, form), left_out=found.left_out + empty)
+    made = create_manifest(store, manifest)
+    pass_.remove_others({shard.pages_key for shard in shards})
+    return Registered(manifest=made, tokens=_sum(scanned, form), left_out=found.left_out + empty)
 
 
 def _form_of(vocabulary: Vocabulary, dtype: str) -> _Form:
@@ -158,6 +163,12 @@ class _Pass:
         finally:
             self._is_over = True
             executor.shutdown(cancel_futures=True)
+
+    def remove_others(self, made: Set[str]) -> None:
+        """What was kept of files that are not in the dataset: earlier registrations that came to no end saw them, or saw them otherwise."""
+        keys = [info.key for info in self.store.list(f"{dataset_prefix(self.name)}files/")]
+        with ThreadPoolExecutor(NUM_FILES) as pool:
+            list(pool.map(self.store.delete, [key for key in keys if _KEPT.fullmatch(key) and key not in made]))
 
     def key_of(self, file: TokenFile) -> str:
         """Where it is kept what was found in a file."""

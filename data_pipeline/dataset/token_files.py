@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -105,8 +105,8 @@ def _in_directory(named: str) -> _Place:
     path = os.path.normpath(expanded(named))
     is_glob = _WILDCARD.search(path) is not None and not os.path.lexists(path)
     root, name = _split(path) if is_glob else (path, "") if os.path.isdir(path) else os.path.split(path)
-    infos = []
-    for file in corpus_files(Path(root) if is_glob else Path(path)):
+    infos, meaning = [], _meaning(name, is_glob=is_glob)
+    for file in corpus_files(Path(root) if is_glob else Path(path), lambda file: all(meaning(os.path.relpath(file, root)))):
         status = file.stat()
         infos.append(ObjectInfo(key=os.path.relpath(file, root), size_bytes=status.st_size, modified_at_s=status.st_mtime))
     return _Place(root, name, is_glob, infos)
@@ -124,21 +124,26 @@ def _before_wildcard(path: str) -> str:
 
 
 def _chosen(place: _Place) -> tuple[list[ObjectInfo], Counter[str]]:
-    """What is meant: a file, those below a directory that are called like tokens, or what a glob matches; and what was left out."""
-    pattern = _regex(place.name) if place.is_glob else None
+    """What is meant, and what was left out of it."""
+    meaning = _meaning(place.name, is_glob=place.is_glob)
     chosen, left_out = [], Counter[str]()
     for info in place.infos:
-        if pattern is not None:
-            is_meant, is_tokens = pattern.fullmatch(info.key) is not None, not info.key.endswith(METADATA_SUFFIX)
-        elif place.name:
-            is_meant = is_tokens = info.key == place.name
-        else:
-            is_meant, is_tokens = True, info.key.endswith(TOKEN_SUFFIXES)
+        is_meant, is_tokens = meaning(info.key)
         if is_meant and is_tokens and info.size_bytes:
             chosen.append(info)
         elif is_meant:
             left_out["empty" if is_tokens else _kind_of(info.key)] += 1
     return chosen, left_out
+
+
+def _meaning(name: str, *, is_glob: bool) -> Callable[[str], tuple[bool, bool]]:
+    """Whether a key is meant, and whether it is called like tokens: a file itself, whatever a glob matches, or all below a directory."""
+    if is_glob:
+        pattern = _regex(name)
+        return lambda key: (pattern.fullmatch(key) is not None, not key.endswith(METADATA_SUFFIX))
+    if name:
+        return lambda key: (key == name, key == name)
+    return lambda key: (True, key.endswith(TOKEN_SUFFIXES))
 
 
 def _kind_of(key: str) -> str:

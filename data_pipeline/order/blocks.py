@@ -39,12 +39,6 @@ class BlockTable:
     def num_samples(self) -> int:
         return int(self.shard_ends[-1]) if len(self.shard_ends) else 0
 
-    def locate_many(self, indices: Ints) -> tuple[Ints, Ints]:
-        """(shard, its first token) of samples in [0, num_samples): each consists of T + 1 tokens. Not of packed rows."""
-        shards = _first_beyond(self.shard_ends, indices)
-        firsts = np.where(shards > 0, self.shard_ends[shards - 1], 0)
-        return shards, (indices - firsts) * self.seq_len
-
     def index_of(self, places: Ints) -> Ints:
         """The samples at places in [0, num_samples)."""
         return places + self.piece_shifts[_first_beyond(self.piece_ends, places)]

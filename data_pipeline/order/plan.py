@@ -1,6 +1,6 @@
 """What every row of every step of a run reads: a pure function of the recipe, the same for every world size. No state, no file.
 
-With one source, one phase and the full shuffle this is the order of `samples.py`, bit for bit.
+With one source, one phase and the full shuffle this is the order of `samples.sample_at`, bit for bit.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Which samples a step trains on: a pure function of seed, step and batch size, the same for every world size. No state, no file, O(1).
 
 The stream of samples has positions 0, 1, 2, … without an end. An epoch is one pass over all samples of the dataset, in an order of its own.
-Steps are 1-based: row r of step n is the sample at position (n - 1) * batch_rows + r.
+Steps are 1-based: row r of step n is the sample at position (n - 1) * batch_rows + r, as long as batches stay as large.
 
 What runs read is told by `plan.py`; this is the definition of its full shuffle, a sample at a time, and the digests of samples and tokens.
 """
@@ -36,28 +36,10 @@ class SampleRef:
     """Number of the dataset, of those that are trained on."""
 
 
-def samples_of_step(step: int, *, batch_rows: int, num_samples: int, seed: int) -> tuple[SampleRef, ...]:
-    """The samples of all rows of the global batch of `step` (the first is 1)."""
-    return samples_of_rows(range(batch_rows), step, batch_rows=batch_rows, num_samples=num_samples, seed=seed)
-
-
-def samples_of_rows(rows: range, step: int, *, batch_rows: int, num_samples: int, seed: int) -> tuple[SampleRef, ...]:
-    """The samples of `rows`, some of the `batch_rows` rows of the global batch of `step` (the first is 1)."""
-    first = first_position(step, batch_rows=batch_rows)
-    return tuple(sample_at(first + row, num_samples=num_samples, seed=seed) for row in rows)
-
-
 def rows_of_rank(rank: int, *, num_ranks: int, batch_rows: int) -> range:
     """The rows of the global batch that belong to `rank` of `num_ranks` data-parallel ranks; `num_ranks` must divide `batch_rows`."""
     rows = batch_rows // num_ranks
     return range(rank * rows, (rank + 1) * rows)
-
-
-def first_position(step: int, *, batch_rows: int) -> int:
-    """The position in the stream of the first sample of `step` (the first is 1)."""
-    if step < 1:
-        raise ValueError(f"step={step}: the first step is 1")
-    return (step - 1) * batch_rows
 
 
 def sample_at(position: int, *, num_samples: int, seed: int) -> SampleRef:

@@ -148,7 +148,7 @@ def open_cache(directory: Path, *, limit_bytes: int) -> BlockCache:
 def _probe(directory: Path) -> None:
     """Raises OSError where nothing can be written."""
     directory.mkdir(parents=True, exist_ok=True)
-    probe = directory / f"probe-{os.getpid()}-{threading.get_ident()}"
+    probe = directory / f"probe-{os.getpid()}-{threading.get_ident()}{PART}"
     try:
         probe.write_bytes(b"\0")
     finally:

@@ -1,7 +1,7 @@
 """The files of a corpus: all that a directory holds, links followed, and nothing left out without a word."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -11,30 +11,39 @@ _Identity = tuple[int, int]
 """Device and inode: what two paths to one file or directory have in common."""
 
 
-def corpus_files(path: Path) -> list[Path]:
+def corpus_files(path: Path, is_wanted: Callable[[Path], bool] = lambda file: True) -> list[Path]:
     """The file itself, or every file below the directory, sorted; what is hidden, and `__pycache__`, is left out.
 
-    Links are followed, and what is reached twice is taken once. Raises CorpusInvalid for what is there and can't be read.
+    Links are followed, and what is reached twice is taken once, in a way that is wanted if there is one. Raises CorpusInvalid for what is
+    there and can't be read; files that are not wanted, and links that lead to nothing, are left out then.
     """
     status = _status_of(path)
     if not S_ISDIR(status.st_mode):
         return [_checked(path, status)]
-    first_way = {_identity(status): file for file, status in sorted(_files_below(path), reverse=True)}
+    found = sorted(_files_below(path, is_wanted), key=lambda one: (not is_wanted(one[0]), one[0]), reverse=True)
+    first_way = {_identity(status): file for file, status in found}
     if not first_way:
         raise CorpusInvalid(f"{path}: no such file, or a directory without files; give the corpus's file or directory")
     return sorted(first_way.values())
 
 
-def _files_below(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[tuple[Path, os.stat_result]]:
     seen: set[_Identity] = set()
-    waiting = [(root, _status_of(root))]
+    waiting = [root]
     while waiting:
-        path, status = waiting.pop()
-        if not S_ISDIR(status.st_mode):
-            yield _checked(path, status), status
-        elif _identity(status) not in seen:
+        path = waiting.pop()
+        try:
+            status = _status_of(path)
+            if not S_ISDIR(status.st_mode):
+                yield _checked(path, status), status
+                continue
+        except CorpusInvalid:
+            if is_wanted(path):
+                raise
+            continue
+        if _identity(status) not in seen:
             seen.add(_identity(status))
-            waiting += [(child, _status_of(child)) for child in sorted(_children(path), reverse=True)]
+            waiting += sorted(_children(path), reverse=True)
 
 
 def _children(directory: Path) -> list[Path]:

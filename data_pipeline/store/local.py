@@ -28,7 +28,7 @@ from data_pipeline.store.protocol import (
     check_range,
 )
 from data_pipeline.store.retry import FileSystemFailed, backoff_delays, with_retries
-from data_pipeline.store.root import make_directory, root_at, sync_directory
+from data_pipeline.store.root import MOST_TRIES, make_directory, root_at, sync_directory
 
 Result = TypeVar("Result")
 
@@ -93,9 +93,15 @@ class LocalStore:
             return []
 
     def delete(self, key: str) -> None:
+        def remove(base: Path) -> None:
+            (base / key).unlink(missing_ok=True)
+            with suppress(OSError):  # what has others in it stays
+                for above in Path(key).parents[:-1]:
+                    (base / above).rmdir()
+
         check_key(key)
         with suppress(KeyMissing):
-            self._patiently(key, lambda base: (base / key).unlink())
+            self._patiently(key, remove)
 
     def abort_writes(self, prefix: str, is_abandoned: Callable[[str], bool], *, begun_before_s: float = math.inf) -> int:
         check_prefix(prefix)
@@ -126,10 +132,17 @@ class LocalStore:
         def write(base: Path) -> None:
             target = base / key
             make_directory(base / INCOMING, shown=self.root / INCOMING)
-            make_directory(target.parent, shown=(self.root / key).parent)
             incoming.fill(base, data)
-            place(incoming, target)
-            sync_directory(target.parent)
+            for tries_left in reversed(range(MOST_TRIES)):
+                make_directory(target.parent, shown=(self.root / key).parent)
+                try:
+                    place(incoming, target)
+                    break
+                except FileNotFoundError:
+                    if not (tries_left and incoming.path.exists()):
+                        raise
+            with suppress(FileNotFoundError):  # where the object is deleted already
+                sync_directory(target.parent)
 
         try:
             self._patiently(key, write, writes=True)

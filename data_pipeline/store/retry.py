@@ -21,7 +21,7 @@ class TransientError(StoreError):
 
 
 class FileSystemFailed(TransientError):
-    """The file system of a store in a directory is away, full or broken; the line says what to do."""
+    """What objects lie on is away, full or broken: the file system of a store in a directory, or a server's; the line says what to do."""
 
 
 class CredentialsAbsent(TransientError):

@@ -12,9 +12,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 
 from data_pipeline.store.protocol import MARKER, StoreError
 from data_pipeline.store.retry import FileSystemFailed
+
+MOST_TRIES = 1000
+"""At what others undo: who deletes the last object of a directory removes it."""
 
 
 class Root:
@@ -127,17 +131,17 @@ def _make_marker(base: Path) -> None:
 
 
 def make_directory(directory: Path, *, shown: Path) -> None:
-    """Makes the directory and those above it, durably; `shown` is its name for people."""
-    if directory.is_dir():
-        return
-    make_directory(directory.parent, shown=shown.parent)
-    try:
-        directory.mkdir(exist_ok=True)
-    except FileExistsError as error:
-        raise StoreError(f"{shown}: is an object, and can't be a directory of others too; choose another key") from error
-    except FileNotFoundError as error:  # some file systems, such as /proc, refuse like this
-        raise StoreError(f"{shown}: this directory can't be created; choose another storage.root") from error
-    sync_directory(directory.parent)
+    """Makes the directory and those above it, durably, though others may remove empty ones; `shown` is its name for people."""
+    for _ in range(MOST_TRIES):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if not S_ISDIR(directory.stat().st_mode):
+                raise StoreError(f"{shown}: is an object, and can't be a directory of others too; choose another key")
+            return
+        make_directory(directory.parent, shown=shown.parent)
+        with suppress(FileNotFoundError, FileExistsError):
+            directory.mkdir()
+            sync_directory(directory.parent)
+    raise StoreError(f"{shown}: this directory can't be created; choose another storage.root")
 
 
 def sync_directory(directory: Path) -> None:

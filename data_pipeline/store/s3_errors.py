@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists, KeyMissing, StoreError
-from data_pipeline.store.retry import CredentialsAbsent, TransientError
+from data_pipeline.store.retry import CredentialsAbsent, FileSystemFailed, TransientError
 
 RAISED_BY_S3 = (OSError, BotoCoreError, ClientError, HttpError, IncompleteRead)
 """Everything that botocore and aiohttp raise when a call fails; timeouts are OSErrors."""
@@ -39,10 +39,7 @@ class NoSuchRule(StoreError):
     """The bucket has no lifecycle rules."""
 
 
-_MISSING_KEY = {"NoSuchKey", "NoSuchUpload", "404"}
-_PRECONDITION = {"PreconditionFailed", "412"}
-_OWN_BUCKET = {"BucketAlreadyOwnedByYou"}
-_RANGE = {"InvalidRange", "416"}
+_DENIED = "access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the bucket's policy"
 _CREDENTIALS = {
     "AccessDenied",
     "AllAccessDisabled",
@@ -55,6 +52,23 @@ _CREDENTIALS = {
     "403",
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "507"}
+_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301", "307"}
+_MEANINGS: tuple[tuple[set[str], type[StoreError], str], ...] = (
+    ({"NoSuchBucket"}, BucketMissing, "no such bucket at {endpoint}; create it, or fix storage.root"),
+    ({"NoSuchKey", "NoSuchUpload", "404"}, KeyMissing, "no such object; check the name and storage.root"),
+    ({"PreconditionFailed", "412"}, KeyExists, "exists already; another writer was first"),
+    ({"BucketAlreadyOwnedByYou"}, BucketExists, "the bucket exists already"),
+    ({"NoSuchLifecycleConfiguration"}, NoSuchRule, "has no lifecycle rules"),
+    ({"InvalidRange", "416"}, RangePastEnd, "shorter than the range that was asked for"),
+    ({"InvalidObjectState"}, StoreError, "lies in an archive ({code}); restore it to a storage class that can be read at once"),
+    (_REGION, StoreError, "the bucket is in another region ({code}); set AWS_DEFAULT_REGION to its region"),
+    ({"RequestTimeTooSkewed"}, AccessDenied, "this machine's clock is wrong ({code}); set it, for example with NTP"),
+    (_FULL, FileSystemFailed, "{endpoint} has no room left ({code}); free some, or raise the quota"),
+    (_EXPIRED, CredentialsAbsent, "access denied ({code}); renew the token, or what renews it"),
+    (_CREDENTIALS, AccessDenied, _DENIED),
+)
+"""Codes, the error that they are, and what to tell."""
 _TRANSIENT = {
     "BadDigest",  # of what arrived: the wire changed it
     "ConditionalRequestConflict",
@@ -67,8 +81,10 @@ _TRANSIENT = {
     "XAmzContentSHA256Mismatch",
     "409",
 }
-_BUSY = 429
-_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301", "307"}
+_PASSING = (408, 425, 429)
+"""Of the statuses below 500, those after which another try may succeed."""
+_LASTING = (501, 505)
+"""Of those above, the ones that say what the server is not made for: every try gets them."""
 _WRONG_SETTINGS = (PartialCredentialsError, ProfileNotFound)
 _NO_CREDENTIALS_NOW = (NoCredentialsError, CredentialRetrievalError, MetadataRetrievalError, SSOError, TokenRetrievalError)
 """What hands out credentials did not, which it may do for a few minutes: an instance's metadata service, or a token service."""
@@ -100,28 +116,11 @@ def _pause_s(error: ClientError) -> float:
 
 
 def _from_code(code: str, status: int, *, url: str, endpoint: str, pause_s: float) -> StoreError:
-    if code == "NoSuchBucket":
-        return BucketMissing(f"{url}: no such bucket at {endpoint}; create it, or fix storage.root")
-    if code in _MISSING_KEY:
-        return KeyMissing(f"{url}: no such object; check the name and storage.root")
-    if code in _PRECONDITION:
-        return KeyExists(f"{url}: exists already; another writer was first")
-    if code in _OWN_BUCKET:
-        return BucketExists(f"{url}: the bucket exists already")
-    if code == "NoSuchLifecycleConfiguration":
-        return NoSuchRule(f"{url}: has no lifecycle rules")
-    if code in _RANGE:
-        return RangePastEnd(f"{url}: shorter than the range that was asked for")
-    if code in _REGION:
-        return StoreError(f"{url}: the bucket is in another region ({code}); set AWS_DEFAULT_REGION to its region")
-    if code == "RequestTimeTooSkewed":
-        return AccessDenied(f"{url}: this machine's clock is wrong ({code}); set it, for example with NTP")
-    if code in _TRANSIENT or status == _BUSY or status >= 500:
+    for codes, kind, told in _MEANINGS:
+        if code in codes:
+            return kind(f"{url}: {told.format(code=code, endpoint=endpoint)}")
+    if code in _TRANSIENT or status in _PASSING or (status >= 500 and status not in _LASTING):
         return TransientError(f"{url}: {endpoint} answered {code}", pause_s=pause_s)
-    if code in _EXPIRED:
-        return CredentialsAbsent(f"{url}: access denied ({code}); renew the token, or what renews it")
-    if code in _CREDENTIALS or status in (401, 403):
-        return AccessDenied(
-            f"{url}: access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and the bucket's policy"
-        )
+    if status in (401, 403):
+        return AccessDenied(f"{url}: {_DENIED.format(code=code)}")
     return StoreError(f"{url}: {endpoint} refused ({code}); check that it is an S3 server which supports conditional writes")

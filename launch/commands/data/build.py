@@ -56,7 +56,8 @@ def build(
 ) -> None:
     """Tokenize a corpus into shards on the store. Interrupted or killed, the same command goes on."""
     from data_pipeline.dataset.build import build_dataset, refuse_existing
-    from data_pipeline.dataset.tokenizer import load_tokenizer, train_tokenizer
+    from data_pipeline.dataset.tokenizer import load_tokenizer
+    from data_pipeline.dataset.unfinished import trained_tokenizer
     from data_pipeline.sources.open import open_corpus
 
     refuse_bad_name(name)
@@ -65,7 +66,7 @@ def build(
     _tidy(store)
     opened = open_corpus(corpus)
     with _encoding(workers, address, opened) as encode, shown(f"{'reading the' if tokenizer else 'training a'} tokenizer") as progress:
-        made, file = load_tokenizer(tokenizer) if tokenizer else (train_tokenizer(opened, vocab_size), b"")
+        made, file = load_tokenizer(tokenizer) if tokenizer else (trained_tokenizer(store, name, opened, vocab_size), b"")
         build_dataset(
             store=store,
             name=name,

@@ -5,7 +5,7 @@ import pytest
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.plan import plan_of, planned_digest, planned_samples
 from data_pipeline.errors import DatasetTooSmall
-from data_pipeline.order.samples import digest_of, digest_of_sums, sample_sums, samples_of_step
+from data_pipeline.order.samples import digest_of, digest_of_sums, sample_at, sample_sums
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 
@@ -16,7 +16,7 @@ def test_the_order_of_runs_that_say_nothing_of_a_shuffle_is_what_it_always_was()
     manifest = put_dataset(MemoryStore(), TOKENS, TOKENS[:400])
     plan = plan_of((manifest,), DataConfig(seq_len=10, seed=7), batch_rows=6)
     for step in (1, 2, 21, 22, 1000):
-        expected = samples_of_step(step, batch_rows=6, num_samples=manifest.num_samples(10), seed=7)
+        expected = tuple(sample_at(6 * (step - 1) + row, num_samples=manifest.num_samples(10), seed=7) for row in range(6))
         assert planned_samples(plan, step, range(6)) == expected
         assert planned_samples(plan, step, range(2, 4)) == expected[2:4]
 

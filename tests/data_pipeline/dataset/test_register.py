@@ -293,6 +293,7 @@ def test_what_was_read_of_another_file_or_for_another_vocabulary_does_not_count(
     fresh = World()
     fresh.others = world.others
     assert again == fresh.register(vocabulary=other if change == "vocabulary" else VOCABULARY)
+    assert {key for key in world.store.objects if "/files/" in key} == {again.manifest.shards[0].pages_key}, "and is gone"
 
 
 def test_a_dataset_of_that_name_is_not_replaced() -> None:

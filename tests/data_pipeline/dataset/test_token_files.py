@@ -1,5 +1,6 @@
 """Which files are meant by what people name."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -76,6 +77,34 @@ def test_a_path_names_the_same(place: str, expected: list[str], tmp_path: Path, 
     found = find_token_files([place], Roots().__getitem__).files
     assert [url.removeprefix(f"{tmp_path}/") for url in found] == expected
     assert all(f"{file.root}/{file.key}" == url for url, file in found.items())
+
+
+def test_only_what_is_meant_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("b/part-0.npy", "b/deep/part-1.npy"):
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_text(key)
+    for link in ("b/README.md", "b/gone", "b/part-0.csv.gz", "of-others.npy"):
+        (tmp_path / link).symlink_to("nothing")
+    os.mkfifo(tmp_path / "b/deep/pipe")
+    monkeypatch.chdir(tmp_path)
+
+    def found(place: str) -> list[str]:
+        return [url.removeprefix(f"{tmp_path}/") for url in find_token_files([place], Roots().__getitem__).files]
+
+    for place in ("b", "b/**.npy", "*/**/part-*"):
+        assert found(place) == ["b/deep/part-1.npy", "b/part-0.npy"]
+    other, readme, pipe, gone = "of-others.npy", "b/README.md", "b/deep/pipe", "b/gone"
+    for place, refused in ((".", other), ("*.npy", other), ("b/**", readme), ("b/deep/*", pipe), ("b/g*", gone)):
+        with pytest.raises(CorpusInvalid, match=rf"^{tmp_path}/{refused}: a (link that leads to nothing|pipe)"):
+            found(place)
+
+
+def test_a_link_that_is_meant_is_taken_though_what_it_leads_to_is_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_text("x")
+    (tmp_path / "chosen-a.npy").symlink_to("a.npy")
+    (tmp_path / "z.npy").symlink_to("a.npy")
+    (found,) = find_token_files([str(tmp_path / "chosen-*")], Roots().__getitem__).files.values()
+    assert found.key == "chosen-a.npy"
 
 
 def test_a_name_with_the_characters_of_a_glob_is_a_name_where_there_is_such_a_file(tmp_path: Path) -> None:

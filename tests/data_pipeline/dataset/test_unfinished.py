@@ -12,7 +12,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from data_pipeline.config import StorageConfig
+from data_pipeline.dataset import unfinished
 from data_pipeline.dataset.batches import EncodedBatch, Encoding, encode_here
+from data_pipeline.dataset.tokenizer import train_tokenizer
+from data_pipeline.dataset.unfinished import trained_tokenizer
 from data_pipeline.errors import CorpusInvalid
 from data_pipeline.sources.corpus import Batch, Corpus
 from data_pipeline.sources.open import open_corpus
@@ -124,6 +127,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def two_files(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
     (directory / "a.jsonl").write_bytes(json_lines(DOCUMENTS[:20]))
     (directory / "b.jsonl").write_bytes(json_lines(DOCUMENTS[20:]))
     return directory
@@ -142,9 +146,7 @@ def test_a_file_that_was_mended_costs_only_what_comes_from_it_on(tokenizer: Toke
     touched(corpus / "b.jsonl", json_lines(["another text"]))
     build(store, tokenizer, open_corpus(corpus), encode=counted)
     assert set(counted.texts) < set(open_corpus(corpus))
-    assert {key for key in store.objects if "/building/" in key} == set()
-    expected = built_alone(tokenizer, corpus)
-    assert {key: store.objects[key] for key in expected} == expected
+    assert store.objects == built_alone(tokenizer, corpus), "and nothing is left of what was made of the file as it was"
 
 
 def test_another_tokenizer_other_shards_or_another_first_file_begin_anew(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -152,8 +154,10 @@ def test_another_tokenizer_other_shards_or_another_first_file_begin_anew(tokeniz
     stopped(store, tokenizer, open_corpus(corpus), after=3)
 
     def texts_of(**changes: int) -> list[str]:
-        counted, copy = Counted(), MemoryStore(objects=dict(store.objects))
+        counted, copy, alone = Counted(), MemoryStore(objects=dict(store.objects)), MemoryStore()
         build(copy, tokenizer, open_corpus(corpus), encode=counted, **changes)
+        build(alone, tokenizer, open_corpus(corpus), **changes)
+        assert copy.objects == alone.objects, "nothing is left of the first"
         return counted.texts
 
     assert len(texts_of()) < len(DOCUMENTS)
@@ -213,3 +217,44 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tokenizer: Tokenizer, t
     touched(tmp_path / "b.jsonl", json_lines(["another text"]))
     with pytest.raises(CorpusInvalid, match=r"^b\.jsonl: changed while it was read; build again when nothing writes to it any more$"):
         build(MemoryStore(), tokenizer, corpus)
+
+
+def test_a_build_in_a_directory_leaves_no_directory_behind(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    corpus = two_files(tmp_path / "corpus")
+    store = open_store(StorageConfig(root=str(tmp_path / "store")))
+    stopped(store, tokenizer, open_corpus(corpus), after=2)
+    build(store, tokenizer, open_corpus(corpus))
+    assert {path.name for path in (tmp_path / "store/datasets/tiny").iterdir() if path.is_dir()} == {"shards", "documents"}
+
+
+def test_shards_of_others_stay(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Maybe somebody has registered them."""
+    store = MemoryStore()
+    store.put("datasets/tiny/shards/00007-0123456789abcdef.bin", b"theirs")
+    build(store, tokenizer, open_corpus(two_files(tmp_path)))
+    assert store.get("datasets/tiny/shards/00007-0123456789abcdef.bin") == b"theirs"
+
+
+def test_a_tokenizer_that_an_interrupted_build_trained_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, path, trained = MemoryStore(), two_files(tmp_path), []
+    monkeypatch.setattr(unfinished, "train_tokenizer", lambda corpus, size: trained.append(size) or train_tokenizer(corpus, size))
+
+    def train(vocab_size: int = 300) -> Tokenizer:
+        return trained_tokenizer(store, "tiny", open_corpus(path), vocab_size)
+
+    first = train()
+    stopped(store, first, open_corpus(path), after=2)
+    assert train().to_str() == first.to_str() == train_tokenizer(open_corpus(path), 300).to_str()
+    assert trained == [300]
+    train(299)
+    touched(path / "b.jsonl", json_lines(DOCUMENTS[20:]))
+    train()
+    assert trained == [300, 299, 300], "for other sizes and other texts"
+    for key in [key for key in store.objects if "/building/tokenizer-" in key]:
+        store.objects[key] = b"damaged"
+    last = train()
+    assert trained == [300, 299, 300, 300]
+    told: list[int] = []
+    build(store, last, open_corpus(path), progress=lambda progress: told.append(progress.num_shards))
+    assert told[0] > 0, "the shards of the file that nobody touched are kept"
+    assert store.objects == built_alone(last, path)

@@ -12,6 +12,7 @@ from data_pipeline.order.blocks import BLOCK_TOKENS
 from data_pipeline.order.phases import Phase
 from data_pipeline.order.plan import Order, Plan, Source, build_plan
 from data_pipeline.order.samples import rows_of_rank
+from tests.data_pipeline.order.places import places_of
 
 NUM_RANKS = 16_384
 SEQ_LEN = 8192
@@ -85,7 +86,7 @@ def amplification(plan: Plan, node: int, steps: Iterable[int], *, num_blocks: in
     blocks = np.empty((3, len(sources)), np.int64)
     for source in range(len(plan.sources)):
         chosen = sources == source
-        shards, starts = plan.table(source, SEQ_LEN).locate_many(indices[chosen])
+        shards, starts = places_of(indices[chosen], plan.sources[source].shard_tokens, seq_len=SEQ_LEN)
         blocks[:, chosen] = np.full_like(shards, source), shards, starts // BLOCK_TOKENS
     cache: OrderedDict[tuple[int, ...], None] = OrderedDict()
     num_fetched = 0

@@ -4,18 +4,14 @@ from hypothesis import strategies as st
 
 from data_pipeline.order.blocks import cut_blocks
 from data_pipeline.order.sample_table import cut_samples
+from tests.data_pipeline.order.places import places_of
 
 shards = st.lists(st.integers(0, 200), max_size=6)
 
 
 @given(shard_tokens=shards, seq_len=st.integers(1, 9))
-def test_samples_are_where_the_sample_table_finds_them(shard_tokens: list[int], seq_len: int) -> None:
-    one_by_one = cut_samples(shard_tokens, seq_len=seq_len)
-    table = cut_blocks(shard_tokens, seq_len=seq_len)
-    assert table.num_samples == one_by_one.num_samples
-    found, starts = table.locate_many(np.arange(table.num_samples))
-    expected = [one_by_one.locate(index) for index in range(table.num_samples)]
-    assert list(zip(found.tolist(), starts.tolist(), strict=True)) == [(place.shard, place.start) for place in expected]
+def test_there_are_the_samples_that_the_sample_table_finds(shard_tokens: list[int], seq_len: int) -> None:
+    assert cut_blocks(shard_tokens, seq_len=seq_len).shard_ends.tolist() == list(cut_samples(shard_tokens, seq_len=seq_len).ends)
 
 
 @given(shard_tokens=shards, seq_len=st.integers(1, 9), unit=st.integers(1, 3), block_tokens=st.integers(1, 60))
@@ -45,7 +41,8 @@ def test_a_sample_longer_than_a_block_is_one() -> None:
 def test_samples_of_every_length_have_the_same_blocks_where_their_unit_is_the_same(shard_tokens: list[int], block: int) -> None:
     def tokens_of_blocks(seq_len: int) -> list[set[tuple[int, int]]]:
         table = cut_blocks(shard_tokens, seq_len=seq_len, unit_tokens=8, block_tokens=block)
-        found = zip(*table.locate_many(table.index_of(np.arange(table.num_blocks * table.block_samples))), strict=True)
+        indices = table.index_of(np.arange(table.num_blocks * table.block_samples))
+        found = zip(*places_of(indices, shard_tokens, seq_len=seq_len), strict=True)
         tokens = [(int(shard), int(start) + number) for shard, start in found for number in range(seq_len)]
         return [set(tokens[first : first + block]) for first in range(0, len(tokens), block)]
 

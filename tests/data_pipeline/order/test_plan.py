@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from data_pipeline.order.phases import Phase, phase_step, step_of
 from data_pipeline.order.plan import Exhausted, Order, Plan, Source, build_plan
-from data_pipeline.order.samples import rows_of_rank, samples_of_step
+from data_pipeline.order.samples import rows_of_rank, sample_at
+from tests.data_pipeline.order.places import places_of
 
 ORDER = Order(seed=34521, shuffle="blocks", window=2, turns=4, lanes=8, block_tokens=16)
 SOURCES = (
@@ -66,7 +67,7 @@ def test_one_source_in_the_full_shuffle_is_read_as_ever(num_samples: int, rows: 
         sources=[Source(name="all", shard_tokens=(num_samples + 1,))],
         phases=[Phase(steps=9, batch_rows=rows, seq_len=1, ratios=(1,))],
     )
-    expected = samples_of_step(step, batch_rows=rows, num_samples=num_samples, seed=5)
+    expected = [sample_at(position, num_samples=num_samples, seed=5) for position in range((step - 1) * rows, step * rows)]
     found = plan.rows(step, range(rows))
     assert list(zip(found.epochs.tolist(), found.indices.tolist(), strict=True)) == [(sample.epoch, sample.index) for sample in expected]
     assert found.positions.tolist() == list(range((step - 1) * rows, step * rows))
@@ -91,7 +92,7 @@ def test_no_sample_of_an_epoch_is_read_twice(
     tokens = [np.empty((4, 0))]
     for seq_len, source in set(map(tuple, rows[:, :2].tolist())):
         epochs, indices = np.repeat(rows[(rows[:, :2] == (seq_len, source)).all(axis=1), 2:], seq_len, axis=0).T
-        shards, starts = plan.table(source, seq_len).locate_many(indices)
+        shards, starts = places_of(indices, plan.sources[source].shard_tokens, seq_len=seq_len)
         tokens.append(
             np.stack([np.full_like(shards, source), epochs, shards, starts + np.tile(np.arange(seq_len), len(starts) // seq_len)])
         )

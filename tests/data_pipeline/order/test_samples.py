@@ -1,4 +1,3 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,12 +8,9 @@ from data_pipeline.order.samples import (
     digest_of_sums,
     digest_of_token_sums,
     epoch_and_offset,
-    first_position,
     rows_of_rank,
     sample_at,
     sample_sums,
-    samples_of_rows,
-    samples_of_step,
     token_sums,
 )
 
@@ -38,41 +34,16 @@ def test_epochs_and_seeds_differ_in_their_order(seed: int, epoch: int) -> None:
     assert order(seed, epoch) != order((seed + 1) % 2**63, epoch)
 
 
-@given(
-    seed=seeds,
-    num_samples=st.integers(1, 1000),
-    rows=st.integers(1, 8),
-    larger=st.integers(2, 4),
-    step=st.integers(1, 50),
-)
-def test_the_stream_is_the_same_however_it_is_cut_into_steps(seed: int, num_samples: int, rows: int, larger: int, step: int) -> None:
-    large = samples_of_step(step, batch_rows=rows * larger, num_samples=num_samples, seed=seed)
-    first_small = (step - 1) * larger + 1
-    small = [samples_of_step(first_small + part, batch_rows=rows, num_samples=num_samples, seed=seed) for part in range(larger)]
-    assert large == tuple(sample for part in small for sample in part)
+def test_positions_go_through_epoch_after_epoch() -> None:
+    assert [epoch_and_offset(position, num_samples=10) for position in (0, 9, 10, 24)] == [(0, 0), (0, 9), (1, 0), (2, 4)]
 
 
-def test_the_first_step_is_one_and_starts_at_the_first_position() -> None:
-    assert samples_of_step(1, batch_rows=3, num_samples=10, seed=7) == tuple(sample_at(p, num_samples=10, seed=7) for p in range(3))
-    with pytest.raises(ValueError, match="first step is 1"):
-        samples_of_step(0, batch_rows=3, num_samples=10, seed=7)
-
-
-@given(seed=seeds, num_samples=st.integers(1, 100), rows_each=st.integers(1, 4), num_ranks=st.integers(1, 8), step=st.integers(1, 50))
-def test_the_ranks_share_the_samples_of_a_step(seed: int, num_samples: int, rows_each: int, num_ranks: int, step: int) -> None:
+@given(rows_each=st.integers(1, 4), num_ranks=st.integers(1, 8))
+def test_the_ranks_share_the_rows_of_a_step(rows_each: int, num_ranks: int) -> None:
     batch_rows = rows_each * num_ranks
     rows = [rows_of_rank(rank, num_ranks=num_ranks, batch_rows=batch_rows) for rank in range(num_ranks)]
-    shares = [samples_of_rows(own, step, batch_rows=batch_rows, num_samples=num_samples, seed=seed) for own in rows]
-    assert [len(share) for share in shares] == [rows_each] * num_ranks
-    whole = samples_of_step(step, batch_rows=batch_rows, num_samples=num_samples, seed=seed)
-    assert tuple(sample for share in shares for sample in share) == whole
-
-
-def test_a_step_begins_where_the_one_before_ended() -> None:
-    assert [first_position(step, batch_rows=4) for step in (1, 2, 7)] == [0, 4, 24]
-    assert [epoch_and_offset(position, num_samples=10) for position in (0, 9, 10, 24)] == [(0, 0), (0, 9), (1, 0), (2, 4)]
-    with pytest.raises(ValueError, match="first step is 1"):
-        first_position(0, batch_rows=4)
+    assert [len(own) for own in rows] == [rows_each] * num_ranks
+    assert [row for own in rows for row in own] == list(range(batch_rows))
 
 
 def test_the_order_never_changes_between_versions() -> None:

@@ -7,6 +7,7 @@ from data_pipeline.order.blocks import cut_blocks
 from data_pipeline.order.samples import sample_at
 from data_pipeline.order.shuffles import BlockShuffle, FullShuffle, Shuffle
 from data_pipeline.order.vectors import Ints
+from tests.data_pipeline.order.places import places_of
 
 seeds = st.integers(0, 2**63 - 1)
 
@@ -126,11 +127,12 @@ def test_the_order_of_blocks_never_changes_between_versions() -> None:
 @given(seed=seeds, taken=st.integers(0, 130), lanes=st.integers(1, 3), window=st.integers(1, 3))
 def test_longer_samples_go_on_at_the_next_window_with_blocks_not_begun(seed: int, taken: int, lanes: int, window: int) -> None:
     """40 blocks of 8 tokens in three shards, read as samples of 2 and then of 4."""
-    tables = {seq_len: cut_blocks([161, 91, 73], seq_len=seq_len, unit_tokens=4, block_tokens=8) for seq_len in (2, 4)}
+    shard_tokens = [161, 91, 73]
+    tables = {seq_len: cut_blocks(shard_tokens, seq_len=seq_len, unit_tokens=4, block_tokens=8) for seq_len in (2, 4)}
     short, long = (BlockShuffle(tables[seq_len], lanes, window) for seq_len in (2, 4))
 
     def tokens(shuffle: BlockShuffle, offsets: Ints) -> set[tuple[int, int]]:
-        shards, starts = shuffle.table.locate_many(shuffle.samples(offsets, np.zeros_like(offsets), seed=seed))
+        shards, starts = places_of(shuffle.samples(offsets, np.zeros_like(offsets), seed=seed), shard_tokens, seq_len=shuffle.table.seq_len)
         return {
             (shard, start + n) for shard, start in zip(shards.tolist(), starts.tolist(), strict=True) for n in range(shuffle.table.seq_len)
         }

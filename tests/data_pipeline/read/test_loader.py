@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from data_pipeline.config import DataConfig
+from data_pipeline.dataset.plan import planned_samples
 from data_pipeline.errors import DatasetTooSmall, ShardCorrupt, ShardMissing
 from data_pipeline.order.sample_table import SampleTable
-from data_pipeline.order.samples import digest_of_token_sums, first_position, samples_of_step, token_sums
+from data_pipeline.order.samples import digest_of_token_sums, token_sums
 from data_pipeline.read.batch import document_offsets
 from data_pipeline.read.loader import Loader, build_loader
 from data_pipeline.read.row_hash import hashes_of_samples, row_hash, token_digests
@@ -35,7 +36,7 @@ def table_of(loader: Loader) -> SampleTable:
 def test_rows_are_the_planned_samples_and_labels_the_next_tokens(tmp_path: Path) -> None:
     with closing(load(MemoryStore(), tmp_path)) as loader:
         batch = loader.batch(5)
-        samples = samples_of_step(5, batch_rows=6, num_samples=table_of(loader).num_samples, seed=3)
+        samples = planned_samples(loader.plan, 5)
         for row, sample in enumerate(samples):
             found = table_of(loader).locate(sample.index)
             assert found.count == SEQ_LEN + 1
@@ -67,7 +68,7 @@ def test_an_epoch_holds_every_sample_once_whatever_the_number_of_ranks(tmp_path:
 
 def test_a_rank_names_the_samples_of_its_own_rows(tmp_path: Path) -> None:
     with closing(load(MemoryStore(), tmp_path, dp_rank=1, dp_size=3)) as loader:
-        assert loader.batch(5).samples == samples_of_step(5, batch_rows=6, num_samples=table_of(loader).num_samples, seed=3)[2:4]
+        assert loader.batch(5).samples == planned_samples(loader.plan, 5)[2:4]
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
@@ -89,7 +90,7 @@ def test_the_tokens_of_steps_are_told_from_the_dataset_as_the_ranks_tell_what_th
     store = MemoryStore()
     config, steps = DataConfig(seq_len=SEQ_LEN, seed=3), (1, 2, 5, 9)
     with closing(load(store, tmp_path)) as loader:
-        hashes = {step: enumerate(loader.batch(step).hashes, first_position(step, batch_rows=6)) for step in steps}
+        hashes = {step: enumerate(loader.batch(step).hashes, loader.plan.position(step)) for step in steps}
     as_read = {step: digest_of_token_sums(token_sums(rows)) for step, rows in hashes.items()}
     assert token_digests(steps, manifests=(put_dataset(store, *SHARDS),), config=config, batch_rows=6, store=store) == as_read
     assert len(set(as_read.values())) == len(steps)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_pipeline.store import s3
-from data_pipeline.store.protocol import KeyExists, StoreUnavailable
+from data_pipeline.store.protocol import KeyExists, StoreError, StoreUnavailable
 from data_pipeline.store.s3 import NUM_CONNECTIONS, S3Store
 from launch.servers.ceph import why_not_ceph
 from tests.data_pipeline.store.test_retry import FakeTime
@@ -117,6 +117,20 @@ def test_trouble_that_stays_is_one_line_with_the_object_and_the_remedy(faulty_s3
     assert faulty_s3.endpoint_url in line
     assert line.endswith("s: check storage.endpoint_url, the network and the server")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("status", [405, 501, 505])
+def test_what_the_server_is_not_made_for_is_told_at_the_first_try(faulty_s3: FaultyS3, spoiled_store: S3Store, status: int) -> None:
+    asked: list[str] = []
+
+    def refused(exchange: Exchange) -> None:
+        asked.append(exchange.command)
+        failing(status, code="NotImplemented")(exchange)
+
+    faulty_s3.spoil(refused, method="PUT")
+    with pytest.raises(StoreError, match=r"refused \(NotImplemented\); check that it is an S3 server which supports conditional writes$"):
+        spoiled_store.create("shard", DATA)
+    assert asked == ["PUT"]
 
 
 @named({name: TROUBLE[name] for name in ("portal", "untidy portal", "500", "reset before")} | {"silent": silent})

@@ -3,6 +3,8 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,3 +188,57 @@ def test_a_relative_root_stays_where_it_was_opened(tmp_path: Path, monkeypatch: 
 def test_a_root_that_can_not_be_made_is_named() -> None:
     with pytest.raises(StoreError, match=r"^/proc/nope: this directory can't be created; choose another storage\.root$"):
         open_store(StorageConfig(root="/proc/nope")).put("a", b"")
+
+
+def test_a_directory_goes_with_its_last_object_and_nothing_else_does(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "root")
+    for key in ("a/b/c/one", "a/b/c/two", "a/other"):
+        store.put(key, b"")
+    directories = {"a", "a/b", "a/b/c"}
+    for key, left in (("a/b/c/one", directories), ("a/b/c/two", {"a"}), ("a/b/c/two", {"a"}), ("a/other", set())):
+        store.delete(key)
+        found = {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_dir()}
+        assert {name for name in found if not name.startswith(".")} == left
+    assert store.root.is_dir()
+
+
+@pytest.mark.parametrize(("act", "call"), [(LocalStore.put, "os.replace"), (LocalStore.create, "os.link")])
+def test_a_write_into_a_directory_whose_last_object_is_just_deleted_succeeds(
+    act: Callable[..., None], call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other, place = LocalStore(tmp_path), LocalStore(tmp_path), getattr(os, call.removeprefix("os."))
+    store.put("a/b/before", b"")
+
+    def delete_and_place(source: Path, target: Path) -> None:
+        monkeypatch.undo()
+        other.delete("a/b/before")
+        assert not (tmp_path / "a").exists()
+        place(source, target)
+
+    monkeypatch.setattr(call, delete_and_place)
+    act(store, "a/b/now", b"here")
+    assert store.get("a/b/now") == b"here"
+    assert [info.key for info in store.list("")] == ["a/b/now"]
+
+
+def test_writers_and_deleters_of_one_directory_never_hinder_each_other(tmp_path: Path) -> None:
+    def put_and_delete(number: int) -> None:
+        store = LocalStore(tmp_path)
+        for again in range(100):
+            store.put(f"a/b/{number % 2}/{number}", b"")
+            store.create(f"a/b/{number}-{again}", b"")
+            store.delete(f"a/b/{number % 2}/{number}")
+            store.delete(f"a/b/{number}-{again}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put_and_delete, range(8)))
+    assert LocalStore(tmp_path).list("") == []
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_object_is_no_directory_of_others_however_deep(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a", b"")
+    for key in ("a/b", "a/b/c"):
+        with pytest.raises(StoreError, match=r"/a: is an object, and can't be a directory of others too; choose another key$"):
+            store.put(key, b"")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.dataset.manifest import ShardRef
-from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef
+from data_pipeline.dataset.plan import plan_of, planned_samples
+from data_pipeline.order.samples import digest_of
 from data_pipeline.read.row_hash import token_digests
 from launch.runs.person import this_person
 from launch.runs.record import run_store_of
@@ -39,15 +40,15 @@ def test_a_run_is_listed_on_one_line_however_long_its_reason(braid: Braid, monke
     assert line.rstrip().endswith("…")
 
 
-def planned(config: RunConfig, num_samples: int) -> Callable[[int], str]:
+def planned(config: RunConfig, manifest: DatasetManifest) -> Callable[[int], str]:
     """The digest of a step's samples."""
-    rows, seed = config.train.batch_rows, config.data.seed
-    return lambda step: digest_of(samples_of_step(step, batch_rows=rows, num_samples=num_samples, seed=seed))
+    plan = plan_of((manifest,), config.data, batch_rows=config.train.batch_rows)
+    return lambda step: digest_of(planned_samples(plan, step))
 
 
 def test_verify_prints_one_line_and_its_status_is_the_verdict(braid: Braid) -> None:
     config = stored_run(braid.root, FINISHED, "train.num_steps=40")
-    samples = planned(config, put_dataset(braid.root).num_samples(config.data.seq_len))
+    samples = planned(config, put_dataset(braid.root))
     put_steps(braid.root, 1, range(1, 34), samples)
     put_steps(braid.root, 2, range(21, 41), samples)
     put_checkpoint(braid.root, config, attempt=1, step=20)
@@ -66,11 +67,10 @@ def a_run_on_tokens(braid: Braid) -> ShardRef:
     """A run of 10 steps, replayed from step 6, whose records say what it trained on; its one shard."""
     config = stored_run(braid.root, FINISHED, "train.num_steps=10")
     manifest = put_tokens(store_at(braid.root), [number * number % 997 for number in range(20_000)], name=config.data.dataset)
-    terms = {"batch_rows": config.train.batch_rows, "num_samples": manifest.num_samples(config.data.seq_len), "seed": config.data.seed}
     store = store_at(braid.root)
     tokens = token_digests(range(1, 11), manifests=(manifest,), config=config.data, batch_rows=config.train.batch_rows, store=store)
     for attempt, steps in ((1, range(1, 8)), (2, range(6, 11))):
-        put_steps(braid.root, attempt, steps, lambda step: digest_of(samples_of_step(step, **terms)), tokens.__getitem__)
+        put_steps(braid.root, attempt, steps, planned(config, manifest), tokens.__getitem__)
     put_checkpoint(braid.root, config, attempt=1, step=5)
     put_checkpoint(braid.root, config, attempt=2, step=10)
     return manifest.shards[0]
@@ -145,7 +145,7 @@ def test_checkpoints_are_listed_newest_first_and_checked_on_request(braid: Braid
 def test_checkpoints_that_an_earlier_version_took_of_weights_that_are_not_finite_are_told(braid: Braid) -> None:
     """Its ledger has the numbers of the update before each; so `verify` and `status` say it too."""
     config = stored_run(braid.root, FINISHED, "train.num_steps=40")
-    samples = planned(config, put_dataset(braid.root).num_samples(config.data.seq_len))
+    samples = planned(config, put_dataset(braid.root))
     for attempt, step, loss in ((1, 20, 2.0), (2, 40, math.nan)):
         put_steps(braid.root, attempt, range(step - 19, step + 1), samples, loss=loss)
         put_checkpoint(braid.root, config, attempt=attempt, step=step)

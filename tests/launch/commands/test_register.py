@@ -89,6 +89,7 @@ def test_a_registered_file_that_is_gone_or_another_is_told_before_a_run_begins_o
     done = braid("submit", "tiny", "data.dataset=web", "--dry-run")
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert done.err.startswith(f"braid: data.dataset=web: {file}: begins like a zip or .npz archive: unpack it; or register it again")
+    (file.parent / "beside.txt").touch()
     file.unlink()
     done = braid("data", "inspect", "web")
     assert (done.status, f"braid: {file}: is missing; restore this file, or register it again" in done.err) == (1, True)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from data_pipeline.config import StorageConfig
-from data_pipeline.order.samples import digest_of, samples_of_step
+from data_pipeline.dataset.plan import plan_of, planned_samples
+from data_pipeline.order.samples import digest_of
 from data_pipeline.store.protocol import ObjectInfo, ObjectStore
 from launch.errors import WrongMoment
 from launch.runs.inspect import proof_of
@@ -21,10 +22,10 @@ from tests.launch.stored_runs import put_dataset, put_steps, store_at, stored_ru
 def a_run(root: Path) -> tuple[RunRecord, Callable[[int], str]]:
     """(a run of 40 steps as it goes on, the digest of a step's samples by its plan)."""
     config = stored_run(root, (), "train.num_steps=40")
-    num_samples = put_dataset(root).num_samples(config.data.seq_len)
+    plan = plan_of((put_dataset(root),), config.data, batch_rows=config.train.batch_rows)
 
     def samples(step: int) -> str:
-        return digest_of(samples_of_step(step, batch_rows=config.train.batch_rows, num_samples=num_samples, seed=config.data.seed))
+        return digest_of(planned_samples(plan, step))
 
     return read_run(StorageConfig(root=str(root)), "first"), samples
 

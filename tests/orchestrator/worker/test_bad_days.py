@@ -10,7 +10,6 @@ import pytest
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
-from data_pipeline.store.s3 import S3Store
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.messages import Beat, Outcome
@@ -40,29 +39,54 @@ def steps_of(config: RunConfig) -> list[StepRecord]:
     return list(records)
 
 
-def test_a_run_through_every_trouble_is_verified_and_the_same_as_one_without(
-    faulty_s3: FaultyS3, spoiled_bucket: tuple[FaultyS3, S3Store], tmp_path: Path
-):
-    for name in ("good", "bad"):
-        (tmp_path / name).mkdir()
-    undisturbed = a_run(StorageConfig(root=str(tmp_path / "store")))
-    assert run_attempt(undisturbed, 1, tmp_path / "good").ended.outcome is Outcome.FINISHED
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> list[StepRecord]:
+    """The records of a run that had no trouble."""
+    (tmp_path / "good").mkdir()
+    config = a_run(StorageConfig(root=str(tmp_path / "store")))
+    assert run_attempt(config, 1, tmp_path / "good").ended.outcome is Outcome.FINISHED
+    return steps_of(config)
+
+
+def on_s3(faulty_s3: FaultyS3, *, deadline_s: float) -> RunConfig:
     root = f"s3://braid-faults/{uuid.uuid4().hex}"
-    config = a_run(StorageConfig(root=root, endpoint_url=faulty_s3.endpoint_url, deadline_s=8.0))
+    return a_run(StorageConfig(root=root, endpoint_url=faulty_s3.endpoint_url, deadline_s=deadline_s))
+
+
+def assert_proved(config: RunConfig, records: list[StepRecord]) -> None:
+    """That a run has these records, and trained on what its dataset holds."""
+    assert steps_of(config) == records
+    proof = proof_on(config)
+    assert proof.line.startswith(f"VERIFIED run first: {NUM_STEPS} steps"), proof.problems
+    assert proof.line.endswith("nothing skipped or repeated, every token as in the dataset")
+
+
+@pytest.mark.usefixtures("spoiled_bucket")
+def test_a_run_through_every_trouble_is_verified_and_the_same_as_one_without(
+    faulty_s3: FaultyS3, undisturbed: list[StepRecord], tmp_path: Path
+):
+    config = on_s3(faulty_s3, deadline_s=8.0)
     for fault in (throttled(), truncated, flipped(bit=9), silent, throttled(), flipped(bit=77), portal(), truncated, flipped(bit=3)):
         faulty_s3.spoil(fault, method="GET", key="datasets/noise/shards", times=1)
     for fault in (failing(500), reset_after, throttled(retry_after="1"), reset_before):
         faulty_s3.spoil(fault, method="PUT", times=2)
-    with start_attempt(config, 1, tmp_path / "bad") as attempt:
-        attempt.until(lambda worker: isinstance(beat := worker.last(Beat), Beat) and beat.step >= 7)
-        faulty_s3.go_down()
-        time.sleep(2.0)
-        faulty_s3.come_up()
+    with start_attempt(config, 1, tmp_path) as attempt:
         assert attempt.finish() == [0], attempt.log
-
     # one of the three flipped answers may come when the client has given its request up
     assert attempt.log.count("what came is not what the dataset has, it is fetched again") >= 2
-    assert steps_of(config) == steps_of(undisturbed)
-    proof = proof_on(config)
-    assert proof.line.startswith(f"VERIFIED run first: {NUM_STEPS} steps"), proof.problems
-    assert proof.line.endswith("nothing skipped or repeated, every token as in the dataset")
+    assert_proved(config, undisturbed)
+
+
+@pytest.mark.usefixtures("spoiled_bucket")
+def test_a_run_whose_server_is_down_for_20_s_goes_on_as_if_it_had_not_been(
+    faulty_s3: FaultyS3, undisturbed: list[StepRecord], tmp_path: Path
+):
+    config = on_s3(faulty_s3, deadline_s=60.0)
+    with start_attempt(config, 1, tmp_path) as attempt:
+        attempt.until(lambda worker: isinstance(beat := worker.last(Beat), Beat) and beat.step >= 7)
+        faulty_s3.go_down()
+        time.sleep(20.0)
+        assert attempt.workers[0].process.poll() is None, "it waits"
+        faulty_s3.come_up()
+        assert attempt.finish() == [0], attempt.log
+    assert_proved(config, undisturbed)
