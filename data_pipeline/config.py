@@ -88,7 +88,8 @@ class SourceConfig:
     dataset: str
     """Name of a dataset under the storage root."""
     ratio: float = 1.0
-    """Its part of the rows, in any unit: 8 beside 2 is as 0.8 beside 0.2. Exact to one row of a window of 64 largest batches."""
+    """Its part of the rows, in any unit: 8 beside 2 is as 0.8 beside 0.2. Within a row in every window of 64 largest
+    batches; what is rounded off in one is made up for in others, to a row in four million."""
     max_epochs: int | None = None
     """How many epochs are read of it at most; the others take its part then. With `shuffle=full` a phase of another seq_len begins
     an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on at the next window."""

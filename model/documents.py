@@ -44,7 +44,7 @@ def build_documents(offsets_P: Tensor, *, num_rows: int, num_tokens: int, device
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """A copy of a CPU's tensor that the host does not wait for: from pageable memory it would wait for all that the GPU has yet to do."""
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+    return (x.contiguous().pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 def pad_offsets(offsets_P: Tensor, *, num_tokens: int, padded: int) -> Tensor:

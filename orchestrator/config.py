@@ -99,6 +99,16 @@ class EvalConfig:
             return f"eval.num_batches={self.num_batches}: dataset {self.dataset} has samples for {most} batches; {remedy}"
         return ""
 
+    def problem_with_training_on(self, config: RunConfig) -> str:
+        """Why the dataset is not held out; "" where it is. None has a use that is not: the loss of what is trained on is told anyway.
+
+        For who begins a run or changes it: one that was begun before this was refused goes on.
+        """
+        read = {name for stage in config.stages for name, ratio in zip(config.data.datasets, stage.ratios, strict=True) if ratio}
+        if self.dataset not in read:
+            return ""
+        return f"eval.dataset={self.dataset}: is trained on, so its loss tells nothing of other text; build one of text that is held out"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:

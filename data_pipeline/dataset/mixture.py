@@ -44,6 +44,21 @@ def exhaustion(plan: "Plan", num_steps: int) -> str:
     )
 
 
+def never_read(plan: "Plan", num_steps: int) -> str:
+    """Which source has a part in the mixture and fills not one batch within its cap; "" where there is none.
+
+    It would be left out without a word of the recipe, which is refused rather than told in passing: whoever names a dataset wants it read.
+    """
+    for number, (source, read) in enumerate(zip(plan.sources, plan.consumed(num_steps), strict=True)):
+        capped_at = plan.capped_at(number)
+        if capped_at is not None and capped_at <= num_steps and not read.samples:
+            return (
+                f"data.sources: {source.name}: max_epochs={source.max_epochs} of it fill not one batch of {plan.order.lanes} rows, "
+                "the largest, so nothing of it would be read; raise max_epochs, add data, or leave it out"
+            )
+    return ""
+
+
 def _hint(plan: "Plan") -> str:
     is_cut = plan.order.shuffle == "full" and len({phase.seq_len for phase in plan.phases}) > 1
     return (

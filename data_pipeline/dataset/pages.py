@@ -3,8 +3,6 @@
 XXH3 of 64 bits, eight bytes for each page: it finds what disks and networks do to data, and costs next to nothing.
 """
 
-from collections.abc import Iterator
-
 import xxhash
 
 PAGE_BYTES = 2**15
@@ -18,7 +16,8 @@ def num_pages(size_bytes: int) -> int:
 
 def page_digests(data: bytes | memoryview) -> bytes:
     """The digests of the pages that `data` consists of, one after the other."""
-    return b"".join(map(xxhash.xxh3_64_digest, _pages(data)))
+    view = memoryview(data)
+    return b"".join([xxhash.xxh3_64_digest(view[start : start + PAGE_BYTES]) for start in range(0, len(view), PAGE_BYTES)])
 
 
 def checksum(data: bytes | memoryview) -> str:
@@ -28,14 +27,11 @@ def checksum(data: bytes | memoryview) -> str:
 
 def first_wrong(data: bytes | memoryview, digests: bytes) -> int | None:
     """The first page of `data` whose digest is not the one in `digests`; None where all are."""
-    if page_digests(data) == digests:
+    found = page_digests(data)
+    if found == digests:
         return None
-    for number, page in enumerate(_pages(data)):
-        if xxhash.xxh3_64_digest(page) != digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
-            return number
-    return None
+    return next(number for number in range(num_pages(len(data))) if _digest_of(number, found) != _digest_of(number, digests))
 
 
-def _pages(data: bytes | memoryview) -> Iterator[memoryview]:
-    view = memoryview(data)
-    return (view[start : start + PAGE_BYTES] for start in range(0, len(view), PAGE_BYTES))
+def _digest_of(page: int, digests: bytes) -> bytes:
+    return digests[page * DIGEST_BYTES : (page + 1) * DIGEST_BYTES]

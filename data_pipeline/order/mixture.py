@@ -1,13 +1,13 @@
 """Which source each turn of each lane reads, and how many of that source the lane read before. Pure, O(1) per turn, in integers.
 
-A window is Q turns of all L lanes, and has the same number of samples of each source every time: its quota, L * Q split by the ratios,
-exact to one sample. Within the window each lane has its share of the quota, rounded down or up: lane l adds a residue, another in every
-window, so that over the lanes the shares make up the quota (Hermite's identity) and over the windows each lane is rounded up as often.
-The order of a lane's Q turns is permuted.
+A window is Q turns of all L lanes; a round is M windows. Every round has the same number of samples of each source: its quota, L * Q * M
+split by the ratios, exact to one sample. In a window each lane has its share of the quota, rounded down or up: it adds a residue, of the
+L * M that there are. Over the lanes of a window the shares make up that of a window, rounded down or up, and over a round the quota; over
+L rounds each lane is rounded up as often (Hermite's identity). The order of a lane's Q turns is permuted.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,10 @@ from data_pipeline.order.vectors import Ints, mix_many, permute_many
 
 Counts = NDArray[np.int64]
 """For each lane and source."""
+VERSION = 2
+"""Of mixtures; 1 had rounds of one window."""
+MOST_RESIDUES = 2**16
+_CANDIDATES = 64
 
 
 def split_slots(num_slots: int, ratios: Sequence[int], *, limits: Mapping[int, int]) -> tuple[int, ...] | None:
@@ -52,7 +56,11 @@ class Segment:
     """Q; 1 where there is one source, which needs no order."""
     key: int
     bounds: Ints
-    """For each source, the sum of the quotas before its own; then L * Q."""
+    """For each source, the sum of the quotas before its own; then L * Q * M."""
+    stride: int
+    """From a residue to the next one."""
+    places: Ints
+    """For each lane, the number of its residue in the first window."""
     extras: NDArray[np.int32]
     """For each residue's number and source, how many turns more than its bounds rounded down give it had for the residues before."""
     base: Counts
@@ -67,17 +75,23 @@ class Segment:
         """Positions of a window."""
         return self.lanes * self.turns
 
+    @property
+    def round_windows(self) -> int:
+        """M."""
+        return len(self.extras) // self.lanes
+
     def choose(self, positions: Ints) -> tuple[Ints, Ints]:
         """(source, how many of it the lane read before) of positions of this segment; the window's turns count in the order of sources."""
         lanes = positions % self.lanes
         windows, turns = np.divmod((positions - self.start) // self.lanes, self.turns)
         if self.turns > 1:
             turns = permute_many(turns, num_samples=self.turns, keys=mix_many(mix_many(self.key, lanes), windows))
-        residues = _stride(self.lanes) * (lanes + windows) % self.lanes
+        num_residues = len(self.extras)
+        residues = (self.places[lanes] + windows) % num_residues * self.stride % num_residues
         sources = np.zeros_like(lanes)
         for bound in self.bounds[1:-1]:
-            sources += turns >= (bound + residues) // self.lanes
-        first = (self.bounds[sources] + residues) // self.lanes
+            sources += turns >= (bound + residues) // num_residues
+        first = (self.bounds[sources] + residues) // num_residues
         return sources, self._read(sources, lanes, windows) + turns - first
 
     def counts_after(self, num_windows: int) -> Counts:
@@ -87,19 +101,42 @@ class Segment:
 
     def _read(self, sources: Ints, lanes: Ints, windows: Ints | np.int64) -> Ints:
         """How many lanes have read of sources after so many windows."""
-        whole, extra = (np.diff(part) for part in np.divmod(self.bounds, self.lanes))
-        rounds, place = np.divmod(lanes + windows, self.lanes)
-        return self.base[lanes, sources] + windows * whole[sources] + rounds * extra[sources] + self.extras[place, sources]
+        whole, extra = (np.diff(part) for part in np.divmod(self.bounds, len(self.extras)))
+        times, place = np.divmod(self.places[lanes] + windows, len(self.extras))
+        return self.base[lanes, sources] + windows * whole[sources] + times * extra[sources] + self.extras[place, sources]
 
 
-def build_segment(*, start: int, turns: int, quotas: Sequence[int], before: Counts, seed: int) -> Segment:
-    """A segment whose windows have these quotas, which sum up to L * `turns`."""
-    lanes = len(before)
+def windows_of_round(window_slots: int, ratios: Sequence[int], *, lanes: int) -> int:
+    """M: as many windows as the ratios split without a remainder, or as there are residues for."""
+    whole = sum(ratios)
+    exact = whole // math.gcd(whole, *(window_slots * ratio for ratio in ratios))
+    return min(exact, max(1, MOST_RESIDUES // lanes))
+
+
+def build_segment(*, start: int, turns: int, round_windows: int = 1, quotas: Sequence[int], before: Counts, seed: int) -> Segment:
+    """A segment whose rounds have these quotas, which sum up to L * `turns` * `round_windows`."""
+    lanes, num_residues = len(before), len(before) * round_windows
     bounds = np.concatenate([[0], np.cumsum(quotas)]).astype(np.int64)
-    is_up = (_stride(lanes) * np.arange(lanes) % lanes)[:, None] >= lanes - bounds % lanes
-    extras = np.zeros((lanes, len(quotas)), np.int32)
+    stride = _stride(num_residues, first=_stride(round_windows), step=round_windows)
+    is_up = (stride * np.arange(num_residues) % num_residues)[:, None] >= num_residues - bounds % num_residues
+    extras = np.zeros((num_residues, len(quotas)), np.int32)
     np.cumsum(np.diff(is_up.astype(np.int32), axis=1)[:-1], axis=0, out=extras[1:])
-    return Segment(start=start, turns=turns, key=mix(mix(seed, 0), start), bounds=bounds, extras=extras, base=before - extras)
+    places = _places(lanes, round_windows, stride)
+    return Segment(
+        start=start,
+        turns=turns,
+        key=mix(mix(seed, 0), start),
+        bounds=bounds,
+        stride=stride,
+        places=places,
+        extras=extras,
+        base=before - extras[places],
+    )
+
+
+def _places(lanes: int, round_windows: int, stride: int) -> Ints:
+    """M apart, as the residues of a window then are, and so that those of neighbouring lanes are a stride of the lanes' own apart."""
+    return round_windows * (_stride(lanes) * pow(stride, -1, lanes) % lanes * np.arange(lanes) % lanes)
 
 
 def num_windows_within(segment: Segment, limits: Mapping[int, int]) -> int | None:
@@ -113,17 +150,27 @@ def num_windows_within(segment: Segment, limits: Mapping[int, int]) -> int | Non
         most = segment.counts_after(windows).max(axis=0)
         return all(most[source] <= limits[source] for source in limited)
 
-    # some lane reads at least the mean of all
-    lowest, highest = 0, min(limits[source] * segment.lanes // int(quotas[source]) for source in limited) + 1
+    # in whole rounds, some lane reads at least the mean of all
+    lowest = 0
+    highest = (min(limits[source] * segment.lanes // int(quotas[source]) for source in limited) + 1) * segment.round_windows
     while highest - lowest > 1:
         middle = (lowest + highest) // 2
         lowest, highest = (middle, highest) if fits(middle) else (lowest, middle)
     return lowest
 
 
-def _stride(lanes: int) -> int:
-    """Between residues, near the golden section of the lanes and prime to them: all occur in turn, and evenly."""
-    stride = max(1, lanes * 618 // 1000)
-    while math.gcd(stride, lanes) > 1:
-        stride += 1
-    return stride
+def _stride(number: int, *, first: int = 0, step: int = 1) -> int:
+    """Prime to `number`, so that its multiples are all residues, and near its golden section, so that a few of them lie evenly already.
+
+    It is `first` and a multiple of `step`. How evenly they lie is told by the largest term of its continued fraction.
+    """
+    nearest = max(0, round(number * 0.6180339887) - first) // step
+    candidates = (first + step * (nearest + more) for more in range(_CANDIDATES))
+    return min((one for one in candidates if math.gcd(one, number) == 1), key=lambda one: max(_terms(number, one)))
+
+
+def _terms(number: int, stride: int) -> Iterator[int]:
+    """Of the continued fraction of `number` / `stride`."""
+    while stride:
+        yield number // stride
+        number, stride = stride, number % stride

@@ -12,7 +12,7 @@ from itertools import accumulate, groupby
 
 import numpy as np
 
-from data_pipeline.order.mixture import Counts, Segment, build_segment, num_windows_within, split_slots
+from data_pipeline.order.mixture import Counts, Segment, build_segment, num_windows_within, split_slots, windows_of_round
 from data_pipeline.order.shuffles import Shuffle
 
 
@@ -142,10 +142,19 @@ def _mixtures(phases: Sequence[Phase]) -> Iterator[tuple[int, tuple[int, ...], i
 
 
 def _next_segment(ratios: Sequence[int], start: int, counts: Counts, *, limits: Mapping[int, int], rules: Rules) -> Segment | None:
-    """From `start` on, with what the caps leave of the ratios for one window; None where they leave too little to fill it."""
+    """From `start` on, by the ratios; a window alone where caps leave less than that. None where they leave too little to fill it."""
     most = counts.max(axis=0)
     left = {source: max(0, limit - int(most[source])) * rules.lanes for source, limit in limits.items()}
-    num_open = sum(ratio > 0 and left.get(source, 1) > 0 for source, ratio in enumerate(ratios))
-    turns = rules.turns if num_open > 1 else 1
-    quotas = split_slots(rules.lanes * turns, ratios, limits=left)
-    return None if quotas is None else build_segment(start=start, turns=turns, quotas=quotas, before=counts, seed=rules.seed)
+    open_ratios = [ratio if left.get(source, 1) else 0 for source, ratio in enumerate(ratios)]
+    turns = rules.turns if sum(ratio > 0 for ratio in open_ratios) > 1 else 1
+    if not any(open_ratios):
+        return None
+
+    def segment(round_windows: int, limits: Mapping[int, int]) -> Segment | None:
+        quotas = split_slots(rules.lanes * turns * round_windows, open_ratios, limits=limits)
+        if quotas is None:
+            return None
+        return build_segment(start=start, turns=turns, round_windows=round_windows, quotas=quotas, before=counts, seed=rules.seed)
+
+    usual = segment(windows_of_round(rules.lanes * turns, open_ratios, lanes=rules.lanes), {})
+    return usual if usual is None or num_windows_within(usual, limits) != 0 else segment(1, left)

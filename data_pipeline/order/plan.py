@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.order.blocks import BLOCK_TOKENS, BlockTable, blocks_of, cut_blocks
-from data_pipeline.order.mixture import split_slots
+from data_pipeline.order.mixture import VERSION as MIXTURE_VERSION
+from data_pipeline.order.mixture import split_slots, windows_of_round
 from data_pipeline.order.permutation import mix
 from data_pipeline.order.phases import Course, Phase, PhaseStep, Rules, Stretch, course_of, phase_step, step_of
 from data_pipeline.order.shuffles import BlockShuffle, FullShuffle, Shuffle
@@ -292,13 +293,11 @@ def _check_phase(phase: Phase, name: str, order: Order, sources: Sequence[Source
     if len(phase.ratios) != len(sources) or min(phase.ratios) < 0 or not any(phase.ratios):
         raise ValueError(f"{name}: ratios={phase.ratios}: give each of {len(sources)} sources a ratio from 0, and one more than 0")
     slots = order.lanes * (order.turns if sum(ratio > 0 for ratio in phase.ratios) > 1 else 1)
+    slots *= windows_of_round(slots, phase.ratios, lanes=order.lanes)
     quotas = split_slots(slots, phase.ratios, limits={}) or ()
     for source, ratio, quota in zip(sources, phase.ratios, quotas, strict=True):
         if ratio and not quota:
-            raise ValueError(
-                f"{name}: source {source.name} would get none of the {slots} rows of a window; "
-                "raise its ratio, leave it out, or use a larger batch"
-            )
+            raise ValueError(f"{name}: source {source.name} would get none of {slots:,} rows; raise its ratio, or leave it out")
 
 
 def _taken(stretch: Stretch, until: int, sizes: Ints) -> tuple[Ints, Ints, Ints]:
@@ -328,7 +327,7 @@ def _described(stretch: Stretch) -> dict[str, Any]:
         "turns": stretch.segment.turns,
         "quotas": {source: quota for source, quota in enumerate(quotas) if quota},
         "firsts": {source: stretch.firsts[source] for source, quota in enumerate(quotas) if quota},
-    }
+    } | ({"mixture": MIXTURE_VERSION, "round": stretch.segment.round_windows} if stretch.segment.turns > 1 else {})
 
 
 def _digest_of_sizes(shard_tokens: Sequence[int]) -> str:

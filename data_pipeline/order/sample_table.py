@@ -35,6 +35,9 @@ class RowTable(Protocol):
     def num_samples(self) -> int:
         """Rows of the whole dataset."""
 
+    def shard_of(self, index: int) -> int:
+        """The shard that a row lies in."""
+
     def ranges(self, index: int) -> list[TokenRange]:
         """The tokens of a row, up to T + 1, in the order of their shard; what is left of it is padding. May read, and raise DataError."""
 
@@ -62,6 +65,10 @@ class SampleTable:
         """The T + 1 tokens of the sample `index`, in [0, num_samples)."""
         shard, number = self.place(index)
         return TokenRange(shard=shard, start=number * self.seq_len, count=self.seq_len + 1)
+
+    def shard_of(self, index: int) -> int:
+        """The shard that the sample `index` lies in."""
+        return self.place(index)[0]
 
     def ranges(self, index: int) -> list[TokenRange]:
         """What the sample `index` consists of: its tokens follow each other."""

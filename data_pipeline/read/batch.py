@@ -1,6 +1,6 @@
 """What one rank trains on in one step: its rows of tokens, the labels, and where documents begin."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ NO_LABEL = -100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch:
-    """The rows of one rank in one step, on the CPU. B rows, T tokens, P documents + 1."""
+    """The rows of one rank in one step, on the CPU, for as long as somebody holds them. B rows, T tokens, P documents + 1."""
 
     samples: tuple[SampleRef, ...]
     """The sample that each row was read from, in the order of the rows."""
@@ -26,7 +26,8 @@ class TokenBatch:
     tokens_BT: torch.Tensor
     """The inputs, int64."""
     labels_BT: torch.Tensor
-    """The next token of each input, int64; across a document's end too, as OLMo does, or NO_LABEL there where documents are kept apart."""
+    """The next token of each input, int64; across a document's end too, as OLMo does, or NO_LABEL there where documents are kept apart.
+    They may share the memory of the inputs."""
     document_offsets_P: torch.Tensor
     """Where documents begin in the flattened rows, then B * T, int32. A document begins with each row and after each eos."""
     num_unread: int = 0
@@ -37,35 +38,35 @@ class TokenBatch:
 
 def build_batch(
     samples: Sequence[SampleRef],
-    rows: Sequence[NDArray[np.unsignedinteger] | None],
+    rows: Iterable[NDArray[np.unsignedinteger] | None],
     *,
     seq_len: int,
     eos_id: int,
     document_masking: bool,
     repetition_filter: bool = False,
 ) -> TokenBatch:
-    """`rows` are the tokens of each sample, T + 1 of any integers, or None for a row that could not be read: that is eos. Each is widened
-    where it comes to lie, and copied nowhere else. One that is shorter is filled up with eos, from which nothing is learnt: that is one
-    document more.
+    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. One that is
+    shorter is filled up with eos, from which nothing is learnt: that is one document more. All is done to a row as it comes, while the
+    processor's cache has it: best they are read as they are asked for.
 
     With `document_masking` nothing is learnt from an eos, which can't know what follows.
     """
-    tokens_BT, labels_BT = np.empty((2, len(rows), seq_len), np.int64)
-    is_eos_BT = np.empty(tokens_BT.shape, np.bool_)
-    is_unread, is_repetitive = np.array([row is None for row in rows]), np.zeros(len(rows), np.bool_)
-    lengths, hashes = [seq_len + 1 if row is None else len(row) for row in rows], []
-    blank = np.full(seq_len + 1, eos_id)
-    for row, tokens, labels, is_eos in zip(rows, tokens_BT, labels_BT, is_eos_BT, strict=True):
-        read = blank if row is None else row if len(row) > seq_len else np.concatenate([row, blank[len(row) :]])
-        tokens[:], labels[:] = read[:-1], read[1:]
-        np.equal(read[:-1], eos_id, out=is_eos)
-        hashes.append(row_hash(tokens, labels[-1:]))
-    if document_masking:
-        labels_BT[is_eos_BT] = NO_LABEL
+    read, is_eos_BT = np.empty((len(samples), seq_len + 1), np.int64), np.empty((len(samples), seq_len), np.bool_)
+    lengths, is_repetitive, hashes = np.zeros(len(samples), np.int64), np.zeros(len(samples), np.bool_), []
+    for number, (row, place) in enumerate(zip(rows, read, strict=True)):
+        found = place[:0] if row is None else row
+        lengths[number] = len(found)
+        place[: len(found)], place[len(found) :] = found, eos_id
+        np.equal((found if len(found) > seq_len else place)[:-1], eos_id, out=is_eos_BT[number])
+        hashes.append(row_hash(place))
+    tokens_BT, is_unread = read[:, :-1], lengths == 0
     if repetition_filter:
         is_repetitive = repetitive_rows(_without_padding(tokens_BT, lengths)) & ~is_unread
-    _leave_out_padding(labels_BT, is_eos_BT, lengths)
-    labels_BT[is_unread | is_repetitive] = NO_LABEL
+    labels_BT, is_blank = read[:, 1:], is_unread | is_repetitive
+    if document_masking or is_blank.any() or lengths.min() <= seq_len:
+        is_blank_BT = is_blank[:, None] | (document_masking & is_eos_BT)
+        _leave_out_padding(is_blank_BT, is_eos_BT, lengths)
+        labels_BT = np.where(is_blank_BT, NO_LABEL, labels_BT)
     return TokenBatch(
         samples=tuple(samples),
         hashes=tuple(hashes),
@@ -77,22 +78,20 @@ def build_batch(
     )
 
 
-def _without_padding(tokens_BT: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.int64]:
-    """The same tokens, and others that never repeat in place of padding."""
+def _without_padding(tokens_BT: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same tokens, and others that never repeat behind the last of a row."""
     num_tokens = tokens_BT.shape[1]
-    if min(lengths) >= num_tokens:
+    if lengths.min() >= num_tokens:
         return tokens_BT
-    found = tokens_BT.copy()
-    for tokens, length in zip(found, lengths, strict=True):
-        tokens[length:] = np.arange(-1, min(length, num_tokens) - num_tokens - 1, -1)
-    return found
+    places = np.arange(num_tokens)
+    return np.where(places < lengths[:, None], tokens_BT, -1 - places)
 
 
-def _leave_out_padding(labels_BT: NDArray[np.int64], is_eos_BT: NDArray[np.bool_], lengths: Sequence[int]) -> None:
-    """Nothing is learnt of what lies behind a row's last token, and all of that is one document."""
-    for labels, is_eos, length in zip(labels_BT, is_eos_BT, lengths, strict=True):
-        if length <= len(labels):
-            labels[length - 1 :] = NO_LABEL
+def _leave_out_padding(is_blank_BT: NDArray[np.bool_], is_eos_BT: NDArray[np.bool_], lengths: NDArray[np.int64]) -> None:
+    """Nothing is asked for behind the last token of rows that are shorter; all of that is one document."""
+    for is_blank, is_eos, length in zip(is_blank_BT, is_eos_BT, lengths.tolist(), strict=True):
+        if 0 < length <= len(is_eos):
+            is_blank[length - 1 :] = True
             is_eos[length - 1], is_eos[length:] = True, False
 
 

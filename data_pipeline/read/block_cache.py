@@ -42,11 +42,13 @@ class BlockCache:
 
     def read(self, name: str, start: int, length: int) -> bytes | None:
         """Bytes of a block; None where it is not here in full. It counts as used just now."""
-        path = self.directory / (name + BLOCK)
         try:
-            with path.open("rb") as file:
-                os.utime(file.fileno())
-                data = os.pread(file.fileno(), length, start)
+            file = os.open(f"{self.directory}/{name}{BLOCK}", os.O_RDONLY)
+            try:
+                os.utime(file)
+                data = os.pread(file, length, start)
+            finally:
+                os.close(file)
         except OSError:  # not there, or on a disk that can't read it
             return None
         return data if len(data) == length else None
@@ -76,7 +78,7 @@ class BlockCache:
     def has(self, name: str, size_bytes: int) -> bool:
         """Whether a block is here in its size."""
         try:
-            return (self.directory / (name + BLOCK)).stat().st_size == size_bytes
+            return os.stat(f"{self.directory}/{name}{BLOCK}").st_size == size_bytes
         except OSError:
             return False
 

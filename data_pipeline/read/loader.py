@@ -69,10 +69,9 @@ class Loader:
         samples = planned_samples(self.plan, step, self.rank_rows(step))
         seq_len = self.plan.phase_at(step).seq_len
         readers = self.readers[seq_len]
-        rows = [readers[sample.source].row(sample.index) for sample in samples]
         return build_batch(
             samples,
-            rows,
+            (readers[sample.source].row(sample.index) for sample in samples),
             seq_len=seq_len,
             eos_id=self.manifests[0].eos_id,
             document_masking=self.config.document_masking,

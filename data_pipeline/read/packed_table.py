@@ -40,6 +40,9 @@ class PackedTable:
         """Rows of the whole dataset."""
         return self._rows.num_samples
 
+    def shard_of(self, index: int) -> int:
+        return self._place(index)[0]
+
     def ranges(self, index: int) -> list[TokenRange]:
         """The tokens of a row, up to T + 1, in the order of their shard. Raises ShardCorrupt, or what the store raises."""
         shard, window, row = self._place(index)

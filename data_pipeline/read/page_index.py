@@ -72,9 +72,11 @@ class StoredIndex:
     def digests(self, shard: int, pages: range) -> bytes:
         key, before, size = self._place(shard)
         start, end = before + pages.start * DIGEST_BYTES, before + pages.stop * DIGEST_BYTES
-        chunks = range(start // _CHUNK_BYTES, -(-end // _CHUNK_BYTES))
-        data = b"".join(self._chunks.get((key, size, chunk)) for chunk in chunks)
-        offset = chunks.start * _CHUNK_BYTES
+        first, last = start // _CHUNK_BYTES, (end - 1) // _CHUNK_BYTES
+        data = self._chunks.get((key, size, first))
+        if last > first:
+            data += b"".join(self._chunks.get((key, size, chunk)) for chunk in range(first + 1, last + 1))
+        offset = first * _CHUNK_BYTES
         return data[start - offset : end - offset]
 
     def forget(self, shard: int) -> None:

@@ -3,8 +3,9 @@
 import logging
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import NamedTuple
 
-from data_pipeline.dataset.manifest import DatasetManifest, ShardRef
+from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.pages import PAGE_BYTES, first_wrong, page_digests
 from data_pipeline.dataset.shards import ShardStore, remedy
 from data_pipeline.errors import ShardCorrupt
@@ -15,8 +16,7 @@ from data_pipeline.read.page_index import PageIndex
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """What is fetched and kept at once: pages of one shard."""
 
     shard: int
@@ -56,75 +56,64 @@ class PageReader:
         Raises ShardMissing, ShardCorrupt, or what the store raises.
         """
         if self.cache is None:
-            return self._fetch(Block(block.shard, pages))
-        name, start = self._name(block), (pages.start - block.pages.start) * PAGE_BYTES
-        data = self.cache.read(name, start, self._size(block.shard, pages))
+            return self.read_alone(block.shard, pages)
+        name, start, size = self._name(block), (pages.start - block.pages.start) * PAGE_BYTES, self._size(block.shard, pages)
+        data = self.cache.read(name, start, size)
         if data is not None:
             if first_wrong(data, self.index.digests(block.shard, pages)) is None:
                 return data
             log.warning("%s: this cached block is damaged, it is fetched again", self.cache.directory / name)
             self.cache.drop(name)
-        return self.fetch(block)[start : start + self._size(block.shard, pages)]
+        return self.fetch(block)[start : start + size]
 
     def fetch(self, block: Block) -> bytes:
         """The whole block, which is in the cache from now on."""
         if self.cache is None:
-            return self._fetch(block)
+            return self.read_alone(*block)
         for _ in range(2):
-            data = self.cache.fetched(self._name(block), lambda: self._fetch(block))
-            if len(data) == self._size(block.shard, block.pages) and self._first_wrong(block, data) is None:
+            data = self.cache.fetched(self._name(block), lambda: self.read_alone(*block))
+            if len(data) == self._size(*block) and first_wrong(data, self.index.digests(*block)) is None:
                 return data
             self.cache.drop(self._name(block))  # a disk has spoilt what was kept
-        return self._fetch(block)
+        return self.read_alone(*block)
 
     def read_alone(self, shard: int, pages: range) -> bytes:
-        """Some pages from the store, whatever the rest of their block is like. Raises as `read`."""
-        return self._fetch(Block(shard, pages))
+        """Some pages from the store, whatever the rest of their block is like. Raises as `read`.
 
-    def has(self, block: Block) -> bool:
-        return self.cache is not None and self.cache.has(self._name(block), self._size(block.shard, block.pages))
-
-    def _fetch(self, block: Block) -> bytes:
-        """Twice, where the first is not what the dataset has: a network may be to blame, or the digests."""
-        self._digests(block)  # a shard of which there are none need not be asked for
-        data = self._got(block)
-        if self._first_wrong(block, data) is not None:
-            log.warning("%s: what came is not what the dataset has, it is fetched again", self.shards.url(self._ref(block)))
-            self.index.forget(block.shard)
-            data = self._got(block)
-            if (wrong := self._first_wrong(block, data)) is not None:
-                raise self._corrupt(block, wrong, data)
+        Twice, where the first is not what the dataset has: a network may be to blame, or the digests.
+        """
+        digests = self.index.digests(shard, pages)  # a shard of which there are none need not be asked for
+        data = self._got(shard, pages)
+        if first_wrong(data, digests) is not None:
+            log.warning("%s: what came is not what the dataset has, it is fetched again", self.shards.url(self.manifest.shards[shard]))
+            self.index.forget(shard)
+            data = self._got(shard, pages)
+            if (wrong := first_wrong(data, self.index.digests(shard, pages))) is not None:
+                raise self._corrupt(shard, pages[wrong], data[wrong * PAGE_BYTES : (wrong + 1) * PAGE_BYTES])
         return data
 
-    def _got(self, block: Block) -> bytes:
-        ref, start, wanted = self._ref(block), block.pages.start * PAGE_BYTES, self._size(block.shard, block.pages)
+    def has(self, block: Block) -> bool:
+        return self.cache is not None and self.cache.has(self._name(block), self._size(*block))
+
+    def _got(self, shard: int, pages: range) -> bytes:
+        ref, start, wanted = self.manifest.shards[shard], pages.start * PAGE_BYTES, self._size(shard, pages)
         data = self.shards.read(ref, start, wanted)
         self.traffic.add(fetched=len(data))
         if len(data) != wanted:
             raise cut_short(ref, self.shards, start + len(data))
         return data
 
-    def _first_wrong(self, block: Block, data: bytes) -> int | None:
-        return first_wrong(data, self._digests(block))
-
-    def _digests(self, block: Block) -> bytes:
-        return self.index.digests(block.shard, block.pages)
-
-    def _corrupt(self, block: Block, wrong: int, data: bytes) -> ShardCorrupt:
-        ref, page = self._ref(block), block.pages[wrong]
+    def _corrupt(self, shard: int, page: int, data: bytes) -> ShardCorrupt:
+        ref = self.manifest.shards[shard]
         start = ref.offset_bytes + page * PAGE_BYTES
-        expected = self.index.digests(block.shard, range(page, page + 1)).hex()
-        found = page_digests(data[wrong * PAGE_BYTES : (wrong + 1) * PAGE_BYTES]).hex()
+        expected = self.index.digests(shard, range(page, page + 1)).hex()
         return ShardCorrupt(
-            f"{self.shards.url(ref)}: bytes {start:,} to {start + PAGE_BYTES:,} have the digest {found}, "
+            f"{self.shards.url(ref)}: bytes {start:,} to {start + PAGE_BYTES:,} have the digest {page_digests(data).hex()}, "
             f"the dataset says {expected}; {remedy(ref)}"
         )
-
-    def _ref(self, block: Block) -> ShardRef:
-        return self.manifest.shards[block.shard]
 
     def _size(self, shard: int, pages: range) -> int:
         return min(pages.stop * PAGE_BYTES, self.manifest.shards[shard].size_bytes) - pages.start * PAGE_BYTES
 
     def _name(self, block: Block) -> str:
-        return f"{self._ref(block).sha256[:32]}-{block.pages.start}-{block.pages.stop}"
+        return f"{self.manifest.shards[block.shard].sha256[:32]}-{block.pages.start}-{block.pages.stop}"

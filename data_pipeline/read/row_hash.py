@@ -22,15 +22,12 @@ from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.read.packed_table import open_table
 from data_pipeline.store.protocol import ObjectStore
 
+_INT64 = np.dtype("<i8")
 
-def row_hash(*parts: NDArray[np.integer]) -> int:
-    """64 bits of a row's inputs and its last label, which may come in parts: XXH3 of the tokens as little-endian int64, however a shard
-    stores them.
-    """
-    digest = xxhash.xxh3_64()
-    for part in parts:
-        digest.update(np.ascontiguousarray(part, dtype="<i8").data)
-    return digest.intdigest()
+
+def row_hash(tokens: NDArray[np.integer]) -> int:
+    """64 bits of a row's inputs and its last label: XXH3 of the tokens as little-endian int64, however a shard stores them."""
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(tokens, _INT64).data)
 
 
 def token_digests(
@@ -118,7 +115,7 @@ def _hashes_of_rows(pieces: Iterable[bytes], rows: Sequence[Sequence[TokenRange]
         held = np.concatenate([held, np.frombuffer(piece, padding.dtype)])
         while number < len(rows) and rows[number][-1].start + rows[number][-1].count <= start + len(held):
             parts = [held[one.start - start : one.start + one.count - start] for one in rows[number]]
-            yield row_hash(*parts, padding[sum(map(len, parts)) :])
+            yield row_hash(np.concatenate([*parts, padding[sum(map(len, parts)) :]]))
             number += 1
         needed_from = rows[number][0].start if number < len(rows) else start + len(held)
         dropped = min(max(0, needed_from - start), len(held))

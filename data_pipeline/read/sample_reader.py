@@ -1,7 +1,7 @@
 """From the samples of one dataset to their tokens."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,8 +40,8 @@ class SampleReader:
         Raises ShardMissing, ShardCorrupt, or what the store raises.
         """
         try:
-            block = self.block_of(index)
-            found = self._read(index, lambda pages: self.pages.read(block, pages))
+            block = self.block_of(index) if self.pages.cache else None
+            found = self._read(index, block)
         except (ShardMissing, ShardCorrupt) as error:
             if not self.skips_corrupt:
                 raise type(error)(f"{error}, or leave its rows out with data.on_corrupt=skip") from error
@@ -52,12 +52,10 @@ class SampleReader:
 
     def _read_alone(self, index: int) -> list[Part]:
         """The pages of one row without the rest of its block; none where they can't be read."""
-        shard = -1
         try:
-            shard = self.table.around(index).shard
-            return self._read(index, lambda pages: self.pages.read_alone(shard, pages))
+            return self._read(index, None)
         except (ShardMissing, ShardCorrupt) as error:
-            if shard not in self._complained_of:
+            if (shard := self.table.shard_of(index)) not in self._complained_of:
                 self._complained_of.add(shard)
                 log.warning("%s; rows of this shard that can't be read are skipped", str(error).rpartition("; ")[0])
             return []
@@ -71,12 +69,12 @@ class SampleReader:
         around = self.table.around(index)
         return Block(around.shard, self._pages_with(around))
 
-    def _read(self, index: int, read: Callable[[range], bytes]) -> list[Part]:
-        """Raises what `read` raises."""
+    def _read(self, index: int, block: Block | None) -> list[Part]:
+        """Of a block, or alone. Raises as `row`."""
         found: list[Part] = []
         for together in self._together(self.table.ranges(index)):
             pages = range(self._pages_with(together[0]).start, self._pages_with(together[-1]).stop)
-            data = read(pages)
+            data = self.pages.read(block, pages) if block else self.pages.read_alone(together[0].shard, pages)
             found += ((wanted, data, pages.start) for wanted in together)
         return found
 
@@ -96,7 +94,7 @@ class SampleReader:
         offset = wanted.start * dtype.itemsize - first_page * PAGE_BYTES
         tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset)
         self.pages.traffic.add(used=wanted.count * dtype.itemsize)
-        if tokens.max() >= self.manifest.vocab_size:
+        if np.maximum.reduce(tokens) >= self.manifest.vocab_size:
             raise self._beyond(wanted, tokens)
         return tokens
 

@@ -37,15 +37,6 @@ def without_none(hint: Any) -> tuple[Any, bool]:
     return next(one for one in typing.get_args(hint) if one is not type(None)), True
 
 
-def type_at(cls: type, key: str) -> Any:
-    """The type of the field at a dotted key; str for `model.preset`, and for a key that does not exist."""
-    hint: Any = cls
-    for part in key.split("."):
-        section = section_in(hint)
-        hint = typing.get_type_hints(section).get(part, str) if section else str
-    return hint
-
-
 def holds_structure(hint: Any) -> bool:
     """Whether a field takes lists or sections, so that its value on the command line is YAML; any other is taken as it is typed."""
     inner, _ = without_none(hint)

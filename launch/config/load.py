@@ -5,24 +5,21 @@ Whatever is wrong with them becomes one ConfigError line that begins with the do
 
 import dataclasses
 import os
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from launch.config.keys import PRESET, holds_structure, near, type_at
+from data_pipeline.config import DATASET
+from launch.config.keys import PRESET, near
 from launch.config.model_cost import ModelPlan
+from launch.config.overrides import Tree, keys_said, merged, with_override
 from launch.config.recipes import find_recipe, read_recipe
 from launch.config.storage import absolute_root
-from launch.config.text import dump, one_line, parse_yaml, resolved
+from launch.config.text import dump, resolved
 from launch.config.typed import MissingKey, section
 from launch.errors import ConfigError
 from model.presets import PRESETS
 from orchestrator.config import RunConfig
-
-Tree = dict[Any, Any]
 
 
 def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
@@ -34,7 +31,7 @@ def load_config(recipe: Path | str, overrides: Sequence[str]) -> RunConfig:
     """
     root = os.environ.get("BRAID_STORAGE_ROOT")
     usual: Tree = {"storage": {"root": root}} if root else {}
-    return _as_run(_build(RunConfig, _merged(usual, read_recipe(find_recipe(recipe))), overrides))
+    return _as_run(_build(RunConfig, merged(usual, read_recipe(find_recipe(recipe))), overrides))
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -52,7 +49,10 @@ def load_model_plan(preset: str, overrides: Sequence[str]) -> ModelPlan:
 
 def dump_yaml(config: RunConfig) -> str:
     """The resolved configuration as a recipe that loads to the same."""
-    return dump(dataclasses.asdict(config))
+    tree = dataclasses.asdict(config)
+    if config.data.sources:
+        del tree["data"]["dataset"]
+    return dump(tree)
 
 
 def _as_run(config: object) -> RunConfig:
@@ -62,9 +62,10 @@ def _as_run(config: object) -> RunConfig:
 
 def _build(cls: type, settings: Tree, overrides: Sequence[str], base: Mapping[str, Any] | None = None) -> object:
     """An object of `cls`: the settings with the overrides on top, and where both say nothing, `base`. Raises ConfigError."""
+    _refuse_both(_data_of(settings))
     for override in overrides:
-        settings = _with_override(cls, settings, override)
-    plain = resolved(settings)
+        settings = with_override(cls, settings, override, base)
+    plain = resolved(_with_one_of_both(settings, overrides))
     model = _preset(plain)
     try:
         return section(cls, plain, "", {**(base or {}), **({"model": model} if model else {})})
@@ -74,25 +75,26 @@ def _build(cls: type, settings: Tree, overrides: Sequence[str], base: Mapping[st
         raise ConfigError(f"{error}; or choose a whole model with model.preset={'|'.join(PRESETS)}") from error
 
 
-def _with_override(cls: type, settings: Tree, override: str) -> Tree:
-    """The settings with one `key=value` on top, not checked yet. Raises ConfigError for what is no override."""
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"override {override!r}: not of the form key=value; for example train.num_steps=200")
-    try:
-        value = parse_yaml(text) if holds_structure(type_at(cls, key)) else text
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: its value is not valid YAML: {one_line(error)}; quote it") from error
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return typing.cast(Tree, _merged(settings, value))
+def _with_one_of_both(settings: Tree, overrides: Sequence[str]) -> Tree:
+    """What overrides say of data.dataset or data.sources takes the place of the other, which the recipe or the run may have."""
+    said, data = keys_said("data", overrides), _data_of(settings)
+    _refuse_both({key: data[key] for key in said if key in data})
+    if "dataset" in said:
+        return {**settings, "data": {**data, "sources": []}}
+    if "sources" in said and data["sources"]:
+        return {**settings, "data": {**data, "dataset": DATASET}}
+    return settings
 
 
-def _merged(old: Any, new: Any) -> Any:
-    """Sections become one; of anything else the new one counts."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return new
-    return {key: _merged(old[key], new[key]) if key in old and key in new else (old | new)[key] for key in old | new}
+def _data_of(settings: Tree) -> Tree:
+    data = settings.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _refuse_both(data: Tree) -> None:
+    """Raises ConfigError where data.dataset is given beside data.sources, also where it names what is the default."""
+    if "dataset" in data and data.get("sources"):
+        raise ConfigError(f"data.dataset={data['dataset']}: data.sources names datasets too; leave one of the two out")
 
 
 def _preset(plain: Tree) -> Any:

@@ -34,8 +34,7 @@ class MissingKey(ConfigError):
     """A key has no value and no default."""
 
     def __init__(self, key: str) -> None:
-        inside_a_list = "[" in key
-        super().__init__(f"{key}: missing; set it in the recipe{'' if inside_a_list else f', or with {key}=VALUE'}")
+        super().__init__(f"{key}: missing; set it in the recipe, or with {key}=VALUE")
         self.key = key
 
 

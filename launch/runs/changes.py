@@ -16,6 +16,8 @@ def changed(record: RunRecord, overrides: Sequence[str]) -> RunConfig:
     before = record.config
     after = change_config(before, overrides) if overrides else before
     name = record.name
+    if after.eval.dataset != before.eval.dataset and (problem := after.eval.problem_with_training_on(after)):
+        raise ConfigError(problem)
     if training_digest(after) != training_digest(before):
         raise ConfigError(
             f"{_decisive_key(before, after)}: decides the numbers of run {name} and can't change any more; submit a new run with name=…"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_pipeline.config import DATASET
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, rows_in_words
-from data_pipeline.dataset.mixture import exhaustion, load_manifests, problem_with
+from data_pipeline.dataset.mixture import exhaustion, load_manifests, never_read, problem_with
 from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt, ShardMissing
 from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
@@ -45,6 +45,8 @@ def check_held_out(config: RunConfig, store: ObjectStore) -> None:
     """Raises ConfigError where held-out text can't be looked at as the run wants it, DataError, StoreError."""
     if not config.eval.dataset:
         return
+    if problem := config.eval.problem_with_training_on(config):
+        raise ConfigError(problem)
     manifest = load_manifest(store, config.eval.dataset, setting="eval.dataset")
     num_samples = manifest.num_samples(config.data.seq_len)
     if problem := config.eval.problem_with(vocab_size=manifest.vocab_size, num_samples=num_samples, config=config):
@@ -107,7 +109,7 @@ def planned(config: RunConfig, manifests: Sequence[DatasetManifest], packings: "
     if problem := problem_with(manifests, vocab_size=config.model.vocab_size):
         raise ConfigError(problem)
     plan = plan_of(manifests, config.data, batch_rows=config.train.batch_rows, packings=packings)
-    if problem := exhaustion(plan, config.train.num_steps):
+    if problem := exhaustion(plan, config.train.num_steps) or never_read(plan, config.train.num_steps):
         raise ConfigError(problem)
     return plan
 

@@ -21,6 +21,12 @@ class Batch:
     documents: Documents | None
     """Documents of the whole rows, of which `tokens_BT` may be this rank's slice. None where each row is one document."""
 
+    def used_on(self, stream: torch.cuda.Stream) -> None:
+        """Keeps the memory until this stream, another than the one that filled it, is done with it."""
+        documents = () if self.documents is None else (self.documents.offsets_P, self.documents.position_BT)
+        for tensor in (self.tokens_BT, self.labels_BT, *documents):
+            tensor.record_stream(stream)
+
 
 def build_batches(
     *, tokens_BT: Tensor, labels_BT: Tensor, offsets_P: Tensor | None, micro_rows: int, mesh: Mesh | None, device: torch.device

@@ -34,6 +34,7 @@ from orchestrator.records.ledger import setting_of
 from orchestrator.records.leftovers import remove_abandoned
 from orchestrator.worker.checkpoint import Checkpointer, CheckpointTerms, Committer, build_checkpointer
 from orchestrator.worker.evaluation import build_evaluation
+from orchestrator.worker.feed import build_feed
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
@@ -75,6 +76,7 @@ def build_trainer(
         optimizer=optimizer,
         spikes=spikes,
         loader=loader,
+        feed=build_feed(loader, config, world),
         evaluation=build_evaluation(config, world, store, cache_dir),
         attempt=attempt,
         checkpointer=_build_checkpointer(config, world, store, attempt, loader, reporter),

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.samples import digest_of_sums, digest_of_token_sums, sample_sums, token_sums
@@ -16,7 +17,6 @@ from data_pipeline.read.loader import Loader
 from model.lm import HybridLM
 from model.optim.adamw import AdamW
 from model.optim.schedule import lr_at
-from model.train.batch import Batch, build_batches
 from model.train.metrics import StepMetrics, log_words
 from model.train.spikes import SpikeGuard
 from model.train.step import train_step
@@ -26,6 +26,7 @@ from orchestrator.messages import DataUse, Ended, Outcome, Phase
 from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.checkpoint import Checkpointer
 from orchestrator.worker.evaluation import Evaluation
+from orchestrator.worker.feed import Fed, Feed, micro_batches_of
 from orchestrator.worker.fenced import FencedAttempt
 from orchestrator.worker.health import Health
 from orchestrator.worker.reporter import Reporter
@@ -67,6 +68,7 @@ class Trainer:
     optimizer: AdamW
     spikes: SpikeGuard | None
     loader: Loader
+    feed: Feed
     evaluation: Evaluation | None
     attempt: FencedAttempt
     checkpointer: Checkpointer
@@ -89,11 +91,12 @@ class Trainer:
         health = Health(self.config.recovery, self.config.optimizer)
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.checkpointer.check()
-            batch = self._batch(step)
+            fed = self._fed(step)
             self.reporter.began(step)
-            metrics, (num_stops, *parts) = self._train(step, batch)
+            metrics, (num_stops, *parts) = self._train(step, fed)
             if self.evaluation is not None and self.evaluation.is_due(step):
-                metrics = self.evaluation.measured(metrics, self.model, self.world, self._micro_batches, looked_at=self.reporter.evaluated)
+                place = partial(micro_batches_of, config=self.config, world=self.world)
+                metrics = self.evaluation.measured(metrics, self.model, self.world, place, looked_at=self.reporter.evaluated)
             self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics, parts))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             self._check(health, step, metrics, is_last=is_last)
@@ -108,25 +111,25 @@ class Trainer:
         self._finish()
         return Ended(outcome=outcome, step=step)
 
-    def _batch(self, step: int) -> TokenBatch:
+    def _fed(self, step: int) -> Fed:
         asked_s = time.monotonic()
-        batch = self.loader.batch(step)
+        fed = self.feed.batch(step)
         self.throughput.waits_s.append(time.monotonic() - asked_s)
-        return batch
+        return fed
 
-    def _train(self, step: int, batch: TokenBatch) -> tuple[StepMetrics, list[float]]:
+    def _train(self, step: int, fed: Fed) -> tuple[StepMetrics, list[float]]:
         """What the step measured, and what the ranks' votes sum up to."""
         config = self.config
         return train_step(
             self.model,
             self.optimizer,
-            self._micro_batches(batch, self.config.stage_at(step).micro_rows),
+            fed.micro_batches,
             lr=lr_at(step, config.optimizer, num_steps=config.train.num_steps, tokens_per_step=config.tokens_per_step),
             config=config.optimizer,
             chunk_tokens=config.compute.loss_chunk_tokens,
             mesh=self.world.mesh,
             spikes=self.spikes,
-            votes=self._votes(step, batch),
+            votes=self._votes(step, fed.batch),
         )
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
@@ -143,17 +146,6 @@ class Trainer:
             batch.num_unread,
         )
         return [float(self.stop.is_set()), *map(float, sums)]
-
-    def _micro_batches(self, batch: TokenBatch, micro_rows: int) -> list[Batch]:
-        """This rank's rows of a step, cut for gradient accumulation, on the device."""
-        return build_batches(
-            tokens_BT=batch.tokens_BT,
-            labels_BT=batch.labels_BT,
-            offsets_P=batch.document_offsets_P if self.config.data.document_masking else None,
-            micro_rows=micro_rows,
-            mesh=self.world.mesh,
-            device=self.world.device,
-        )
 
     def _report(self, step: int, metrics: StepMetrics, parts: Sequence[float]) -> float:
         """Tells the agent that the step is done, and returns tokens per second."""
@@ -219,6 +211,7 @@ class Trainer:
 
     def _finish(self) -> None:
         self.checkpointer.wait()
+        self.feed.close()
         for loader in (self.loader, *((self.evaluation.loader,) if self.evaluation is not None else ())):
             loader.close()
         if self.attempt.ledger is not None:

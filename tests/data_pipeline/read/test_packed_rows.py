@@ -13,7 +13,7 @@ from data_pipeline.config import DataConfig, PhaseConfig, SourceConfig
 from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.plan import load_plan
 from data_pipeline.errors import PackingMissing, ShardCorrupt
-from data_pipeline.order.samples import digest_of_token_sums, token_sums
+from data_pipeline.order.samples import SampleRef, digest_of_token_sums, token_sums
 from data_pipeline.read.batch import NO_LABEL, TokenBatch, build_batch
 from data_pipeline.read.loader import Loader, build_loader
 from data_pipeline.read.row_hash import token_digests
@@ -26,6 +26,7 @@ NUMBERS = np.random.default_rng(0)
 LENGTHS = [NUMBERS.integers(1, 150, 120).tolist() for _ in range(3)]
 SHARDS = [shard_of(lengths, first=1 + 10_000 * number) for number, lengths in enumerate(LENGTHS)]
 CONFIG = DataConfig(dataset="tiny", seq_len=SEQ_LEN, packing="best_fit", seed=3)
+SAMPLE = SampleRef(0, 0)
 SHUFFLES = [CONFIG, replace(CONFIG, shuffle="blocks", shuffle_window=2)]
 
 
@@ -109,19 +110,19 @@ def test_who_reads_the_dataset_again_finds_the_same_hashes_padding_included(worl
 
 
 def test_what_is_left_of_a_row_is_eos_without_labels_and_one_document():
-    batch = build_batch([], [np.array([5, 6, 0, 7, 0]), np.arange(1, 10)], seq_len=8, eos_id=0, document_masking=False)
+    batch = build_batch([SAMPLE] * 2, [np.array([5, 6, 0, 7, 0]), np.arange(1, 10)], seq_len=8, eos_id=0, document_masking=False)
     assert batch.tokens_BT.tolist() == [[5, 6, 0, 7, 0, 0, 0, 0], [*range(1, 9)]]
     assert batch.labels_BT.tolist() == [[6, 0, 7, 0, *[NO_LABEL] * 4], [*range(2, 10)]]
     assert batch.document_offsets_P.tolist() == [0, 3, 5, 8, 16]
-    apart = build_batch([], [np.array([5, 6, 0, 7, 0])], seq_len=8, eos_id=0, document_masking=True)
+    apart = build_batch([SAMPLE], [np.array([5, 6, 0, 7, 0])], seq_len=8, eos_id=0, document_masking=True)
     assert apart.labels_BT.tolist() == [[6, 0, NO_LABEL, 0, *[NO_LABEL] * 4]]
-    last = build_batch([], [np.array([5, 6, 7, 0])], seq_len=4, eos_id=0, document_masking=False)
+    last = build_batch([SAMPLE], [np.array([5, 6, 7, 0])], seq_len=4, eos_id=0, document_masking=False)
     assert (last.labels_BT.tolist(), last.document_offsets_P.tolist()) == ([[6, 7, 0, NO_LABEL]], [0, 4])
 
 
 def test_padding_is_not_taken_for_repetition():
     rows = [np.array([5, 6, 7, 0]), np.array([5] * 40 + [0])]
-    batch = build_batch([], rows, seq_len=100, eos_id=0, document_masking=False, repetition_filter=True)
+    batch = build_batch([SAMPLE] * 2, rows, seq_len=100, eos_id=0, document_masking=False, repetition_filter=True)
     assert batch.num_repetitive == 1
     assert [bool((labels != NO_LABEL).any()) for labels in batch.labels_BT] == [True, False]
 

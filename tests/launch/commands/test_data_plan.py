@@ -103,11 +103,28 @@ def test_caps_and_steps_may_be_as_large_as_anybody_means_them(braid: Braid, reci
     assert [[source["share"] for source in phase["sources"]] for phase in reading["phases"]] == [pytest.approx([0.75, 0.25], rel=1e-3)] * 2
 
 
-def test_a_capped_source_that_never_fills_a_batch_is_told_as_one_that_is_not_read(braid: Braid, recipe: str) -> None:
+def test_a_capped_source_that_never_fills_a_batch_is_told_as_one_that_is_not_read_and_refused(braid: Braid, recipe: str) -> None:
     store = open_store(storage_of(str(braid.root)))
     put_dataset(store, [7] * 50, name="few", vocab_size=256)
-    done = braid("data", "plan", recipe, "data.phases=[]", "data.sources=[{dataset: web}, {dataset: few, max_epochs: 1}]")
+    overrides = ("data.phases=[]", "data.sources=[{dataset: web}, {dataset: few, max_epochs: 1}]")
+    done = braid("data", "plan", recipe, *overrides)
     assert "few: nothing of it is read: max_epochs=1 gives fewer rows than the largest batch has" in done.out
+    for dry in ((), ("--dry-run",)):
+        done = braid("submit", recipe, *overrides, *dry)
+        assert (done.status, done.err.count("\n")) == (2, 1), done.err
+        assert "data.sources: few: max_epochs=1 of it fill not one batch of 8 rows, the largest, so nothing of it would be read" in done.err
+    assert braid("submit", recipe, *overrides, "data.sources[1].max_epochs=3", "--dry-run").status == 0
+
+
+def test_text_that_is_trained_on_is_not_taken_for_held_out(braid: Braid, recipe: str) -> None:
+    for overrides, name in (((), "code"), (("data.phases=[]", "data.dataset=web"), "web")):
+        done = braid("submit", recipe, *overrides, f"eval.dataset={name}", "--dry-run")
+        assert (done.status, done.err.count("\n")) == (2, 1), done.err
+        assert (
+            f"eval.dataset={name}: is trained on, so its loss tells nothing of other text; build one of text that is held out" in done.err
+        )
+    apart = ("data.phases=[]", "data.sources[1].ratio=0", "eval.dataset=code")
+    assert braid("submit", recipe, *apart, "--dry-run").status == 0
 
 
 def test_a_cap_that_another_length_of_rows_cuts_short_names_the_shuffle_that_goes_on(braid: Braid, recipe: str) -> None:

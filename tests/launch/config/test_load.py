@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipeline.config import PhaseConfig, SourceConfig
 from launch.config.load import change_config, dump_yaml, load_config
 from launch.config.recipes import shipped_recipes
 from launch.errors import ConfigError
@@ -41,6 +42,59 @@ def test_parameter_groups_are_a_list_of_sections_in_a_recipe_and_on_the_command_
     assert again == config
     assert change_config(again, ["optimizer.lr=1e-4"]).optimizer.groups == (norms,)
     assert change_config(again, ["optimizer.groups=[]"]).optimizer.groups == ()
+
+
+MIXTURE = ("data.sources=[{dataset: web, ratio: 8}, {dataset: code, max_epochs: 2}]", "data.phases=[{steps: 5}, {seq_len: 8}]")
+
+
+def test_an_element_of_a_list_is_changed_in_its_place() -> None:
+    """By brackets or dots, as OmegaConf has it."""
+    changes = ("data.sources[0].ratio=3", "data.sources.1.max_epochs=null", "data.phases[1].ratios.code=1", "data.phases[0].steps=1_0")
+    data = load_config("tiny", [*MIXTURE, *changes]).data
+    assert data.sources == (SourceConfig(dataset="web", ratio=3), SourceConfig(dataset="code"))
+    assert data.phases == (PhaseConfig(steps=10), PhaseConfig(seq_len=8, ratios={"code": 1}))
+
+    merged = load_config("tiny", [*MIXTURE, "data.sources[1]={dataset: math}", "data.sources[1].ratio=5"]).data
+    assert merged.sources[1] == SourceConfig(dataset="math", ratio=5, max_epochs=2)
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", [*MIXTURE, "data.sources[2].ratio=3"])
+    assert str(caught.value) == "data.sources[2]: no such element; there is data.sources[0] (dataset: web), data.sources[1] (dataset: code)"
+
+
+def test_an_element_of_a_list_that_a_run_has_is_changed_too() -> None:
+    """Or of a list that is nowhere but in the configuration's own defaults."""
+    config = change_config(
+        load_config("tiny", ["data.sources=[{dataset: web}, {dataset: code, ratio: 2}]"]), ["data.sources[0].ratio=1e-3"]
+    )
+    assert config.data.sources == (SourceConfig(dataset="web", ratio=1e-3), SourceConfig(dataset="code", ratio=2))
+    changed = change_config(config, ["optimizer.groups.0.lr_scale=2"])
+    assert changed.optimizer.groups == (dataclasses.replace(config.optimizer.groups[0], lr_scale=2),)
+
+
+def test_a_mixture_takes_the_place_of_the_recipes_dataset_and_a_dataset_that_of_the_recipes_mixture(tmp_path: Path) -> None:
+    web = (SourceConfig(dataset="web"),)
+    for override in (["data.sources=[{dataset: web}]"], ["data={sources: [{dataset: web}]}"]):
+        assert load_config("one_gpu", override).data.datasets == ("web",)
+    recipe = tmp_path / "mixture.yaml"
+    recipe.write_text(dump_yaml(load_config("tiny", ["data.sources=[{dataset: web}]"])))
+    assert load_config(recipe, []).data.sources == web
+    assert load_config(recipe, ["data.dataset=math"]).data.datasets == ("math",)
+    mixed, plain = load_config("tiny", ["data.sources=[{dataset: web}]"]), load_config("tiny", ["data.dataset=math"])
+    assert change_config(mixed, ["data.dataset=python-stdlib"]).data.datasets == ("python-stdlib",)
+    assert change_config(plain, ["data.sources=[{dataset: web}]"]).data.datasets == ("web",)
+    assert change_config(plain, ["data.sources=[]"]).data.datasets == ("math",)
+
+
+@pytest.mark.parametrize("dataset", ["python-stdlib", "web", "math"])
+def test_a_dataset_beside_a_mixture_is_refused_also_where_it_is_the_default(dataset: str, tmp_path: Path) -> None:
+    line = f"^data.dataset={dataset}: data.sources names datasets too; leave one of the two out$"
+    sources = "data.sources=[{dataset: web}]"
+    for both in ([f"data.dataset={dataset}", sources], [sources, f"data={{dataset: {dataset}}}"]):
+        with pytest.raises(ConfigError, match=line):
+            load_config("tiny", both)
+    (tmp_path / "both.yaml").write_text(f"data:\n  dataset: {dataset}\n  sources: [{{dataset: web}}]\n")
+    with pytest.raises(ConfigError, match=line):
+        load_config(tmp_path / "both.yaml", [])
 
 
 def float_keys(cls: type, where: str = "") -> Iterator[str]:
@@ -179,7 +233,15 @@ MISTAKES = {
     "optimizer.groups=[3]": "optimizer.groups[0]='3': a section, not a value; use {pattern: VALUE}",
     "optimizer.groups=null": "optimizer.groups='null': use a list of sections",
     "optimizer.groups={pattern: head.weight}": "optimizer.groups={'pattern': 'head.weight'}: use a list of sections",
-    "optimizer.groups[0].lr_scale=2": "optimizer.groups[0]: no such key, did you mean optimizer.groups?",
+    "optimizer.groups[0].lr_scal=2": "optimizer.groups[0].lr_scal: no such key, did you mean optimizer.groups[0].lr_scale?",
+    "optimizer.groups[0].lr_scale=fast": "optimizer.groups[0].lr_scale='fast': use a number",
+    "optimizer.groups[1].lr_scale=2": "optimizer.groups[1]: no such element; there is optimizer.groups[0] (pattern: embed.weight)",
+    "optimizer.groups.first.lr_scale=2": "optimizer.groups[first]: no such element; there is optimizer.groups[0] (pattern: embed.weight)",
+    "optimizer.groups[-1]=2": "optimizer.groups[-1]: no such element; there is optimizer.groups[0] (pattern: embed.weight)",
+    "optimizer.groups[0]=2": "optimizer.groups[0]='2': a section, not a value; use {pattern: VALUE}",
+    "data.sources[0].ratio=2": "data.sources[0]: there is no list data.sources to change; use a list of sections, such as data.sources=[{",
+    "data.sources[0.ratio=2": "override 'data.sources[0.ratio=2': not of the form key=value",
+    "train.num_steps[0]=2": "train.num_steps={'0': '2'}: use a whole number",
     "optimizer.schedule=wsd": "optimizer.schedule=wsd: no decay; set optimizer.decay_steps or optimizer.decay_tokens",
     "optimizer.decay_steps=5": "optimizer.decay_steps=5: only wsd has a decay; use 0, or optimizer.schedule=wsd",
     "optimizer.decay_tokens=5000": "optimizer.decay_tokens=5000: only wsd has a decay; use 0, or optimizer.schedule=wsd",
