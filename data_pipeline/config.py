@@ -92,7 +92,7 @@ class SourceConfig:
     batches; what is rounded off in one is made up for in others, to a row in four million."""
     max_epochs: int | None = None
     """How many epochs are read of it at most; the others take its part then. With `shuffle=full` a phase of another seq_len begins
-    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on at the next window."""
+    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on at the next window, but of packed rows."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.sources.dataset")

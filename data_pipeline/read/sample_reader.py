@@ -1,7 +1,7 @@
 """From the samples of one dataset to their tokens."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +17,8 @@ from data_pipeline.read.page_reader import Block, PageReader
 log = logging.getLogger(__name__)
 
 
-Part = tuple[TokenRange, bytes, int]
-"""Some tokens of a row, pages that they lie in, and the number of the first of these."""
+Part = tuple[TokenRange, NDArray[np.unsignedinteger]]
+"""Where some tokens of a row are, and they, as the shard has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,15 +40,17 @@ class SampleReader:
         Raises ShardMissing, ShardCorrupt, or what the store raises.
         """
         try:
-            block = self.block_of(index) if self.pages.cache else None
-            found = self._read(index, block)
+            found = self._read(index, self.block_of(index) if self.pages.cache else None)
         except (ShardMissing, ShardCorrupt) as error:
             if not self.skips_corrupt:
                 raise type(error)(f"{error}, or leave its rows out with data.on_corrupt=skip") from error
             if not (found := self._read_alone(index)):
                 return None
-        parts = [self._tokens_in(*part) for part in found]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        tokens = found[0][1] if len(found) == 1 else np.concatenate([part for _, part in found])
+        self.pages.traffic.add(used=tokens.nbytes)
+        if np.maximum.reduce(tokens) >= self.manifest.vocab_size:
+            raise self._beyond(found)
+        return tokens
 
     def _read_alone(self, index: int) -> list[Part]:
         """The pages of one row without the rest of its block; none where they can't be read."""
@@ -72,37 +74,34 @@ class SampleReader:
     def _read(self, index: int, block: Block | None) -> list[Part]:
         """Of a block, or alone. Raises as `row`."""
         found: list[Part] = []
-        for together in self._together(self.table.ranges(index)):
-            pages = range(self._pages_with(together[0]).start, self._pages_with(together[-1]).stop)
-            data = self.pages.read(block, pages) if block else self.pages.read_alone(together[0].shard, pages)
-            found += ((wanted, data, pages.start) for wanted in together)
+        dtype = file_dtype(self.manifest.dtype)
+        for pages, ranges in self._runs(self.table.ranges(index)):
+            data = self.pages.read(block, pages) if block else self.pages.read_alone(ranges[0].shard, pages)
+            for one in ranges:
+                offset = one.start * dtype.itemsize - pages.start * PAGE_BYTES
+                found.append((one, np.frombuffer(data, dtype, count=one.count, offset=offset)))
         return found
 
-    def _together(self, ranges: Iterable[TokenRange]) -> Iterator[list[TokenRange]]:
-        """Those whose pages follow each other without a gap."""
-        found: list[TokenRange] = []
+    def _runs(self, ranges: Sequence[TokenRange]) -> Iterable[tuple[range, Sequence[TokenRange]]]:
+        """Pages that follow each other, which are read at once, and the tokens that lie in them."""
+        if len(ranges) == 1:
+            return [(self._pages_with(ranges[0]), ranges)]
+        runs: list[tuple[range, list[TokenRange]]] = []
         for one in ranges:
-            if found and self._pages_with(one).start > self._pages_with(found[-1]).stop:
-                yield found
-                found = []
-            found.append(one)
-        yield found
-
-    def _tokens_in(self, wanted: TokenRange, data: bytes, first_page: int) -> NDArray[np.unsignedinteger]:
-        """As the shard has them. Raises ShardCorrupt where no tokens are there."""
-        dtype = file_dtype(self.manifest.dtype)
-        offset = wanted.start * dtype.itemsize - first_page * PAGE_BYTES
-        tokens = np.frombuffer(data, dtype=dtype, count=wanted.count, offset=offset)
-        self.pages.traffic.add(used=wanted.count * dtype.itemsize)
-        if np.maximum.reduce(tokens) >= self.manifest.vocab_size:
-            raise self._beyond(wanted, tokens)
-        return tokens
+            pages = self._pages_with(one)
+            if runs and pages.start <= runs[-1][0].stop:
+                before, its = runs[-1]
+                runs[-1] = range(before.start, pages.stop), [*its, one]
+            else:
+                runs.append((pages, [one]))
+        return runs
 
     def _pages_with(self, wanted: TokenRange) -> range:
         size = file_dtype(self.manifest.dtype).itemsize
         return range(wanted.start * size // PAGE_BYTES, -(-(wanted.start + wanted.count) * size // PAGE_BYTES))
 
-    def _beyond(self, wanted: TokenRange, tokens: NDArray[np.unsignedinteger]) -> ShardCorrupt:
+    def _beyond(self, parts: Iterable[Part]) -> ShardCorrupt:
+        wanted, tokens = next(part for part in parts if part[1].max() >= self.manifest.vocab_size)
         at = int((tokens >= self.manifest.vocab_size).argmax())
         url = self.pages.shards.url(self.manifest.shards[wanted.shard])
         remedy = "the manifest's dtype or vocab_size is wrong: `braid data inspect --verify`, or rebuild the dataset"
