@@ -87,23 +87,24 @@ class Segment:
         if self.turns > 1:
             turns = permute_many(turns, num_samples=self.turns, keys=mix_many(mix_many(self.key, lanes), windows))
         num_residues = len(self.extras)
-        residues = (self.places[lanes] + windows) % num_residues * self.stride % num_residues
+        times, places = np.divmod(self.places[lanes] + windows, num_residues)
+        residues = places * self.stride % num_residues
         sources = np.zeros_like(lanes)
         for bound in self.bounds[1:-1]:
             sources += turns >= (bound + residues) // num_residues
         first = (self.bounds[sources] + residues) // num_residues
-        return sources, self._read(sources, lanes, windows) + turns - first
+        return sources, self._read(sources, lanes, windows, times, places) + turns - first
 
     def counts_after(self, num_windows: int) -> Counts:
         """How many each lane has read of each source after so many windows of this segment."""
         lanes, sources = np.arange(self.lanes)[:, None], np.arange(len(self.bounds) - 1)[None, :]
-        return self._read(sources, lanes, np.int64(num_windows)).astype(np.int64)
+        times, places = np.divmod(self.places[lanes] + num_windows, len(self.extras))
+        return self._read(sources, lanes, np.int64(num_windows), times, places).astype(np.int64)
 
-    def _read(self, sources: Ints, lanes: Ints, windows: Ints | np.int64) -> Ints:
-        """How many lanes have read of sources after so many windows."""
+    def _read(self, sources: Ints, lanes: Ints, windows: Ints | np.int64, times: Ints, places: Ints) -> Ints:
+        """How many lanes have read of sources after so many windows: all residues so many times, and those before `places` once more."""
         whole, extra = (np.diff(part) for part in np.divmod(self.bounds, len(self.extras)))
-        times, place = np.divmod(self.places[lanes] + windows, len(self.extras))
-        return self.base[lanes, sources] + windows * whole[sources] + times * extra[sources] + self.extras[place, sources]
+        return self.base[lanes, sources] + windows * whole[sources] + times * extra[sources] + self.extras[places, sources]
 
 
 def windows_of_round(window_slots: int, ratios: Sequence[int], *, lanes: int) -> int:

@@ -82,25 +82,26 @@ def hashes_of_samples(
     With `skips_corrupt` samples of a shard that is missing or fails that check are left out.
     Raises ShardMissing, ShardCorrupt, or what the store raises.
     """
-    by_shard: dict[int, list[tuple[list[TokenRange], int]]] = {}
+    by_shard: dict[int, list[int]] = {}
     for sample in samples:
-        with suppress(*([ShardCorrupt] if skips_corrupt else [])):
-            ranges = table.ranges(sample)
-            by_shard.setdefault(ranges[0].shard, []).append((ranges, sample))
+        by_shard.setdefault(table.shard_of(sample), []).append(sample)
     hashes: dict[int, int] = {}
     shards = ShardStore(store, elsewhere)
+    padding = np.full(table.seq_len + 1, manifest.eos_id, file_dtype(manifest.dtype))
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
-        pieces = fetch_shard(manifest.shards[shard], shards)
-        in_order = sorted(its_samples, key=lambda one: one[0][0].start)
-        padding = np.full(table.seq_len + 1, manifest.eos_id, file_dtype(manifest.dtype))
+        rows: list[tuple[list[TokenRange], int]] = []
+        for sample in its_samples:
+            with suppress(*([ShardCorrupt] if skips_corrupt else [])):
+                rows.append((table.ranges(sample), sample))
+        rows.sort(key=lambda row: row[0][0].start)
         try:
-            found = list(_hashes_of_rows(pieces, [ranges for ranges, _ in in_order], padding))
+            found = list(_hashes_of_rows(fetch_shard(manifest.shards[shard], shards), [ranges for ranges, _ in rows], padding))
         except (ShardMissing, ShardCorrupt):
             if skips_corrupt:
                 continue
             raise
-        hashes |= zip((sample for _, sample in in_order), found, strict=True)
+        hashes |= zip((sample for _, sample in rows), found, strict=True)
     return hashes
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_pipeline.errors import CorpusInvalid
-from data_pipeline.sources import json_records, parquet
+from data_pipeline.sources import json_records, mds, parquet
 from data_pipeline.sources.content import begins_like_records, not_text
 from data_pipeline.sources.corpus import Corpus, corpus_file
 from data_pipeline.sources.files import head_of, is_packed, name_unpacked
@@ -18,12 +18,16 @@ from data_pipeline.sources.text import TextFile
 def open_corpus(path: Path | None) -> Corpus:
     """The documents of a file, or of every file below a directory as `find.py` finds them; for None the standard library's own source.
 
+    Shards of MDS are found by the `index.json` that names them.
+
     Raises CorpusInvalid where there is no file, or one that can't be read or is no text.
     """
     if path is None:
         return stdlib_corpus()
     root = path if path.is_dir() else path.parent
-    return Corpus(tuple(corpus_file(source_of(file), file.relative_to(root).as_posix()) for file in corpus_files(path)))
+    shards, others = mds.shards_among(corpus_files(path))
+    sources: dict[Path, Source] = {**shards, **{file: source_of(file) for file in others}}
+    return Corpus(tuple(corpus_file(sources[file], file.relative_to(root).as_posix()) for file in sorted(sources)))
 
 
 def source_of(file: Path) -> Source:

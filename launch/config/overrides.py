@@ -103,6 +103,6 @@ def _plain(items: object) -> Any:
 
 
 def _said(item: Any) -> Any:
-    return (
-        {name: value for name, value in dataclasses.asdict(item).items() if value is not None} if dataclasses.is_dataclass(item) else item
-    )
+    if not dataclasses.is_dataclass(item) or isinstance(item, type):
+        return item
+    return {name: value for name, value in dataclasses.asdict(item).items() if value is not None}

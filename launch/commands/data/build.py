@@ -31,7 +31,7 @@ CorpusPath = Annotated[
     Path | None,
     typer.Argument(
         metavar="CORPUS",
-        help="A file, or a directory of text, .jsonl, .json (also .gz, .zst, .bz2, .xz) and .parquet; without it, Python's own source.",
+        help="A file, or a directory of text, .jsonl, .json (also .gz, .zst, .bz2, .xz), .parquet, MDS; without it, Python's own source.",
     ),
 ]
 

@@ -30,7 +30,11 @@ def put_shard(store: MemoryStore, tokenizer: Tokenizer, data: bytes, *, dtype: s
     built = build(store, tokenizer)
     data = data[: len(data) // 8 * 8]
     shard = replace(
-        built.shards[0], num_tokens=len(data) // BYTES_PER_TOKEN[dtype], size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+        built.shards[0],
+        num_tokens=len(data) // BYTES_PER_TOKEN[dtype],
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        documents=None,
     )
     store.objects[shard.key] = data
     manifest = replace(built, dtype=dtype, vocab_size=vocab_size, eos_id=0, shards=(shard,))
