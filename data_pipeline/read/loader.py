@@ -16,6 +16,7 @@ from data_pipeline.order.samples import rows_of_rank
 from data_pipeline.read.ahead import Ahead, Wanted, blocks_ahead
 from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.block_cache import BlockCache, open_cache
+from data_pipeline.read.buffers import Buffers
 from data_pipeline.read.packed_table import open_table
 from data_pipeline.read.page_index import open_index
 from data_pipeline.read.page_reader import PageReader, Traffic
@@ -45,6 +46,8 @@ class Loader:
     """Reads batches."""
     ahead: Ahead | None
     """Fetches blocks into the cache; None where there is none."""
+    buffers: Buffers = field(default_factory=Buffers)
+    """Memory of its batches."""
     pending: dict[int, Future[TokenBatch]] = field(default_factory=dict)
     """Batches that are being read ahead, by step."""
 
@@ -76,6 +79,7 @@ class Loader:
             eos_id=self.manifests[0].eos_id,
             document_masking=self.config.document_masking,
             repetition_filter=self.config.repetition_filter,
+            buffers=self.buffers,
         )
 
     def close(self) -> None:

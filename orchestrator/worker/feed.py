@@ -40,7 +40,7 @@ class Feed:
 
     def __init__(self, loader: Loader, *, place: Place, device: torch.device, last_step: int) -> None:
         """Nothing behind `last_step` is read."""
-        self._loader, self._place, self._last_step = loader, place, last_step
+        self._loader, self._place, self._device, self._last_step = loader, place, device, last_step
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="data-feed")
         self._ahead: dict[int, Future[Fed]] = {}
@@ -51,7 +51,7 @@ class Feed:
         fed = (self._ahead.get(step) or self._executor.submit(self._fed, step)).result()
         self._ahead = {step + 1: self._executor.submit(self._fed, step + 1)} if step < self._last_step else {}
         if fed.copied is not None:
-            stream = torch.cuda.current_stream()
+            stream = torch.cuda.current_stream(self._device)
             stream.wait_event(fed.copied)
             for micro_batch in fed.micro_batches:
                 micro_batch.used_on(stream)
