@@ -12,7 +12,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from orchestrator import codec
 from orchestrator.config import RunConfig
-from orchestrator.messages import Beat, Outcome
+from orchestrator.messages import Beat, CheckpointLost, Outcome
 from orchestrator.records.ledger import StepRecord, read_ledger
 from tests.data_pipeline.datasets import put_dataset
 from tests.data_pipeline.store.conftest import ceph, faulty_s3, s3_server, spoiled_bucket
@@ -89,4 +89,5 @@ def test_a_run_whose_server_is_down_for_20_s_goes_on_as_if_it_had_not_been(
         assert attempt.workers[0].process.poll() is None, "it waits"
         faulty_s3.come_up()
         assert attempt.finish() == [0], attempt.log
+        assert attempt.workers[0].last(CheckpointLost) is None, "no checkpoint is given up"
     assert_proved(config, undisturbed)
