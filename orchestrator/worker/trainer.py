@@ -134,7 +134,7 @@ class Trainer:
         )
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
-        """Whether this rank is to stop, what the saver asks, the samples and tokens that it read, its rows without a lesson: see `_record`."""
+        """Whether this rank is to stop, what the saver asks, the samples and tokens that it read, rows without a lesson: see `_record`."""
         first = self.loader.plan.position(step)
         rows = zip((first + row for row in self.loader.rank_rows(step)), batch.samples, batch.hashes, strict=True)
         speaks = self.world.speaks_for_its_rows
