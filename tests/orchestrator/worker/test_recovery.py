@@ -129,18 +129,20 @@ def test_who_is_told_to_stop_saves_first(tmp_path: Path, tell: Callable[[Attempt
     assert phases[-1] is Phase.DONE
 
 
-def test_a_save_that_waits_for_the_one_before_is_no_training_that_stands_still(tmp_path: Path):
-    """How long it may take is another limit's."""
+def test_a_slow_store_makes_checkpoints_late_and_holds_training_up_only_at_its_end(tmp_path: Path):
+    """There it is no training that stands still: how long it may take is another limit's."""
     config = tiny_config(tmp_path / "store", every_steps=3)
-    create_run(config)
+    run_store = create_run(config)
 
     with start_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.slow_store_worker") as attempt:
-        attempt.until(lambda worker: (beat := worker.last(Beat)) is not None and (beat.phase, beat.step) == (Phase.SAVING, 6))
+        attempt.until(lambda worker: (beat := worker.last(Beat)) is not None and (beat.phase, beat.step) == (Phase.SAVING, 8))
         (tmp_path / "home").mkdir(exist_ok=True)
         (tmp_path / "home" / "go").touch()
         assert attempt.finish() == [0], attempt.log
 
     assert attempt.ended.outcome is Outcome.FINISHED
+    assert "the checkpoint of step 6 is late" in attempt.log
+    assert [commit.step for commit in open_commit_log(run_store).trusted()] == [8, 3]
 
 
 def test_ranks_that_trained_on_the_same_rows_are_found_out(tmp_path: Path):
