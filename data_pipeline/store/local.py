@@ -203,7 +203,7 @@ class _Incoming:
     """By the present try's handle of the root."""
     is_full: bool = False
 
-    def fill(self, base: Path, data: bytes) -> None:
+    def fill(self, base: Path, data: bytes | memoryview) -> None:
         """Leaves nothing where it fails."""
         self.path = base / INCOMING / self.name
         if self.is_full:

@@ -69,16 +69,13 @@ def start_process(spec: WorkerSpec) -> WorkerProcess:
     order_read, order_write = os.pipe()
     report_read, report_write = os.pipe()
     log_read, log_write = os.pipe()
+    pipes = {"BRAID_ORDER_FD": str(order_read), "BRAID_REPORT_FD": str(report_write)}
+    memory = {"BRAID_MEMORY_FDS": ",".join(map(str, spec.memory_fds))}
     try:
         process = subprocess.Popen(
             spec.command,
             cwd=spec.log_path.parent,
-            env=spec.environment
-            | {
-                "BRAID_ORDER_FD": str(order_read),
-                "BRAID_REPORT_FD": str(report_write),
-                "BRAID_MEMORY_FDS": ",".join(map(str, spec.memory_fds)),
-            },
+            env=spec.environment | pipes | memory,
             stdin=subprocess.DEVNULL,
             stdout=log_write,
             stderr=subprocess.STDOUT,

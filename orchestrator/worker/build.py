@@ -70,15 +70,7 @@ def build_trainer(
     model, optimizer = _build_model(config, world)
     spikes = build_spike_guard(config.optimizer)
     state = training_state(model, optimizer, spikes)
-    snapshots = build_snapshots(
-        memory if config.snapshot.enabled else (),
-        state,
-        rank=world.rank,
-        world_size=config.parallel.world_size,
-        attempt=attempt.number,
-        terms=_terms_of(config, world, loader),
-        device=world.device,
-    )
+    snapshots = _build_snapshots(config, world, attempt, loader, state, memory)
     optimizer.register_step_pre_hook(lambda *_: snapshots.before_update())
     resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(state, snapshots)
     if resumed.step == 0:
@@ -229,10 +221,20 @@ def _build_committer(config: RunConfig, store: ObjectStore, attempt: FencedAttem
     )
 
 
-def _terms_of(config: RunConfig, world: World, loader: Loader) -> str:
-    """A snapshot of other ones is not this rank's."""
-    decisive = (config.name, training_digest(config), _digest_of(loader.manifests), config.parallel, world.rank, torch.__version__)
-    return codec.digest(decisive)
+def _build_snapshots(
+    config: RunConfig, world: World, attempt: FencedAttempt, loader: Loader, state: Mapping[str, Tensor], memory: Sequence[int]
+) -> Snapshots:
+    """Those of other terms are not this rank's."""
+    terms = (config.name, training_digest(config), _digest_of(loader.manifests), config.parallel, world.rank, torch.__version__)
+    return build_snapshots(
+        memory if config.snapshot.enabled else (),
+        state,
+        rank=world.rank,
+        world_size=config.parallel.world_size,
+        attempt=attempt.number,
+        terms=codec.digest(terms),
+        device=world.device,
+    )
 
 
 def _tidy(store: ObjectStore, config: RunConfig) -> None:

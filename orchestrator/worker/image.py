@@ -73,7 +73,8 @@ class Image:
     """Made by `build_image`. For one thread at a time, except reading."""
 
     def __init__(self, fd: int, *, spans: Sequence[Span], places: Mapping[str, Place], shards: Mapping[str, Tensor]) -> None:
-        self._bytes = torch.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), dtype=torch.uint8)
+        self._memory = memoryview(mmap.mmap(fd, os.fstat(fd).st_size))
+        self._bytes = torch.frombuffer(self._memory, dtype=torch.uint8)
         self.spans = tuple(spans)
         self.places = dict(places)
         self.tensors = {name: self._view(places[name].data, shard) for name, shard in shards.items()}
@@ -87,7 +88,7 @@ class Image:
         return self._bytes.split(PIECE_BYTES)
 
     def data(self, span: Span) -> memoryview:
-        return memoryview(self._bytes.numpy())[span.start : span.start + span.size_bytes]
+        return self._memory[span.start : span.start + span.size_bytes]
 
     def digests(self, hands: Executor) -> dict[str, str]:
         found = hands.map(lambda span: hashlib.sha256(self.data(span)).hexdigest(), self.spans)
