@@ -41,7 +41,7 @@ from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
 from orchestrator.worker.saver import Saver
 from orchestrator.worker.snapshots import Snapshots, build_snapshots
-from orchestrator.worker.trainer import Throughput, Trainer
+from orchestrator.worker.trainer import Trainer
 from orchestrator.worker.training_state import training_state
 from orchestrator.worker.witness import Witnesses
 from orchestrator.worker.world import World
@@ -60,19 +60,16 @@ def build_trainer(
     cache_dir: Path,
     memory: Sequence[int] = (),
 ) -> Trainer:
-    """`store` is the storage root; `memory` are files for snapshots, with those of the attempt before in them. `attempt_number` None
-    begins the run's next attempt. Raises Fenced, ConfigMismatch, NoCheckpoint, StoreError, DataError."""
+    """See `session.train_once`; `attempt_number` None begins the run's next attempt. Raises Fenced, ConfigMismatch, NoCheckpoint, …."""
     reporter.enter(Phase.LOADING)
-    run_store = store_of_run(store, config.name)
-    attempt = begin_attempt(run_store, world.exchange, attempt_number)
+    attempt = begin_attempt(store_of_run(store, config.name), world.exchange, attempt_number)
     log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
     loader = _build_loader(config, world, store, cache_dir)
     model, optimizer = _build_model(config, world)
     spikes = build_spike_guard(config.optimizer)
     state = training_state(model, optimizer, spikes)
-    snapshots = _build_snapshots(config, world, attempt, loader, state, memory)
-    optimizer.register_step_pre_hook(lambda *_: snapshots.before_update())
-    resumed = _build_resumer(config, world, run_store, attempt, loader).load_latest(state, snapshots)
+    snapshots = _build_snapshots(config, world, attempt, loader, optimizer, state, memory)
+    resumed = _build_resumer(config, world, store, attempt, loader).load_latest(state, snapshots)
     if resumed.step == 0:
         _begin(config, world, store, model, optimizer)
     _tell(resumed, world, reporter)
@@ -89,7 +86,6 @@ def build_trainer(
         saver=_build_saver(config, world, store, attempt, loader, reporter, state, snapshots),
         reporter=reporter,
         stop=stop,
-        throughput=Throughput(),
         start_step=resumed.step,
         setting=setting_of(config, torch_version=torch.__version__),
     )
@@ -135,10 +131,10 @@ def _build_model(config: RunConfig, world: World) -> tuple[HybridLM, AdamW]:
     return model, build_optimizer(model, model.declared, config.optimizer)
 
 
-def _build_resumer(config: RunConfig, world: World, run_store: ObjectStore, attempt: FencedAttempt, loader: Loader) -> Resumer:
+def _build_resumer(config: RunConfig, world: World, store: ObjectStore, attempt: FencedAttempt, loader: Loader) -> Resumer:
     return Resumer(
         run=config.name,
-        store=run_store,
+        store=store_of_run(store, config.name),
         witnesses=_witnesses(world),
         attempt=attempt,
         training_digest=training_digest(config),
@@ -222,11 +218,17 @@ def _build_committer(config: RunConfig, store: ObjectStore, attempt: FencedAttem
 
 
 def _build_snapshots(
-    config: RunConfig, world: World, attempt: FencedAttempt, loader: Loader, state: Mapping[str, Tensor], memory: Sequence[int]
+    config: RunConfig,
+    world: World,
+    attempt: FencedAttempt,
+    loader: Loader,
+    optimizer: AdamW,
+    state: Mapping[str, Tensor],
+    memory: Sequence[int],
 ) -> Snapshots:
-    """Those of other terms are not this rank's."""
+    """Those of other terms are not this rank's. Updates wait until they are copied."""
     terms = (config.name, training_digest(config), _digest_of(loader.manifests), config.parallel, world.rank, torch.__version__)
-    return build_snapshots(
+    snapshots = build_snapshots(
         memory if config.snapshot.enabled else (),
         state,
         rank=world.rank,
@@ -235,6 +237,8 @@ def _build_snapshots(
         terms=codec.digest(terms),
         device=world.device,
     )
+    optimizer.register_step_pre_hook(lambda *_: snapshots.before_update())
+    return snapshots
 
 
 def _tidy(store: ObjectStore, config: RunConfig) -> None:

@@ -82,11 +82,11 @@ class Trainer:
     reporter: Reporter
     stop: threading.Event
     """Set when a graceful stop is asked for."""
-    throughput: Throughput
     start_step: int
     """Last step of the checkpoint that was loaded; 0 for none."""
     setting: str
     """See `ledger.setting_of`."""
+    throughput: Throughput = field(default_factory=Throughput)
 
     def run(self) -> Ended:
         """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed."""
