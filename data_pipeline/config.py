@@ -92,7 +92,7 @@ class SourceConfig:
     batches; what is rounded off in one is made up for in others, to a row in four million."""
     max_epochs: int | None = None
     """How many epochs are read of it at most; the others take its part then. With `shuffle=full` a phase of another seq_len begins
-    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on at the next window."""
+    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on at the next window, but of packed rows."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.sources.dataset")
@@ -144,6 +144,9 @@ class DataConfig:
     """T: input tokens of one row of a batch."""
     seed: int = 34521
     """Chooses the order of samples. The same seed gives the same order for every world size."""
+    packing: Literal["concat", "best_fit"] = field(default="concat", metadata={"omit_default": True})
+    """`concat`: rows are cut from shards every T tokens. `best_fit`: documents are packed whole into rows, and only those longer than a
+    row are cut; the dataset has to be packed for this seq_len, by `braid data pack`. What is left of a row is eos, without labels."""
     shuffle: Literal["full", "blocks"] = field(default="full", metadata={"omit_default": True})
     """`full`: any sample may follow any. `blocks`: each row reads whole blocks of about a million tokens, some of them at a time, which is
     what makes a corpus that no node can keep readable from S3."""
@@ -165,6 +168,8 @@ class DataConfig:
         check_name(self.dataset, key="data.dataset")
         if self.seq_len < 1:
             raise ValueError(f"data.seq_len={self.seq_len}: must be at least 1; 1024 is a common start")
+        if self.packing not in ("concat", "best_fit"):
+            raise ValueError(f"data.packing={self.packing}: use concat or best_fit")
         if not 1 <= self.shuffle_window <= MOST_BLOCKS:
             raise ValueError(f"data.shuffle_window={self.shuffle_window}: use 1 to {MOST_BLOCKS}")
         if self.on_corrupt not in ("fail", "skip"):

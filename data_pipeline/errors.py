@@ -33,6 +33,10 @@ class ShardCorrupt(DataError):
     """A shard differs from what the manifest says of it."""
 
 
+class PackingMissing(DataError):
+    """A dataset is not packed into rows of the wanted length, or what was packed is another one."""
+
+
 class DocumentsUnknown(DataError):
     """Nobody recorded which documents a shard is made of."""
 

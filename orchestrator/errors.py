@@ -95,6 +95,7 @@ ERRORS: dict[str, Kind] = {
     "DatasetMissing": Kind(cause="config"),
     "DatasetTooSmall": Kind(cause="config"),
     "ManifestInvalid": Kind(cause="config"),
+    "PackingMissing": Kind(cause="config"),
     "ShardMissing": Kind(cause="config"),
     "CacheUnusable": Kind(cause="hardware"),
     "OutOfMemoryError": Kind(cause="gpu_out_of_memory"),

@@ -50,6 +50,20 @@ def documents_in(store: ObjectStore, shard: ShardRef, tokens: range) -> list[Sha
     return [document for document in documents if document.start < tokens.stop and document.end > tokens.start]
 
 
+def lengths_in(store: ObjectStore, shard: ShardRef) -> Iterator[list[int]]:
+    """The tokens of all documents of a shard, in order, some documents at a time. Raises as `documents_in`."""
+    end = 0
+    for first, page in _pages(store, shard, range(shard.num_tokens)):
+        rows = json.loads(b"[%b]" % page.rstrip().replace(b"\n", b","))
+        lengths = [row[0] for row in rows if not isinstance(row, str)]
+        if first != end:
+            break
+        end += sum(lengths)
+        yield lengths
+    if shard.documents is not None and end != shard.num_tokens:
+        raise _corrupt(store, shard.documents.key)
+
+
 def check_table(store: ObjectStore, shard: ShardRef, *, num_eos: int) -> None:
     """Raises as `documents_in`, and ShardCorrupt where the documents of the table are not those of the shard, which has so many."""
     end = num_documents = 0

@@ -60,9 +60,9 @@ def never_read(plan: "Plan", num_steps: int) -> str:
 
 
 def _hint(plan: "Plan") -> str:
-    is_cut = plan.order.shuffle == "full" and len({phase.seq_len for phase in plan.phases}) > 1
-    return (
-        " (with data.shuffle=full another seq_len begins another epoch; data.shuffle=blocks goes on at the next window of blocks)"
-        if is_cut
-        else ""
-    )
+    if len({phase.seq_len for phase in plan.phases}) == 1:
+        return ""
+    if any(source.packed for source in plan.sources):
+        return " (with data.packing=best_fit another seq_len begins another epoch)"
+    told = " (with data.shuffle=full another seq_len begins another epoch; data.shuffle=blocks goes on at the next window of blocks)"
+    return told if plan.order.shuffle == "full" else ""

@@ -1,37 +1,53 @@
-"""The order in which a run reads its datasets: what its configuration and their manifests make of it. Pure."""
+"""The order in which a run reads its datasets: what its configuration and their manifests make of it. Pure, but for loading."""
 
 from collections.abc import Sequence
 
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
+from data_pipeline.dataset.packing import NO_PACKINGS, Packings, load_packings, packed_rows
 from data_pipeline.errors import OrderImpossible
 from data_pipeline.order.phases import Phase
 from data_pipeline.order.plan import Order, Plan, Source, build_plan
 from data_pipeline.order.samples import SampleRef, digest_of, digest_of_sums, is_sum, sample_sums
 from data_pipeline.stages import Stage, stages_of
+from data_pipeline.store.protocol import ObjectStore
 
 
-def plan_of(manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_rows: int) -> Plan:
-    """The plan of a run with the datasets of `config.datasets`, in this order; `batch_rows` is that of `train`.
+def plan_of(manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_rows: int, packings: Packings = NO_PACKINGS) -> Plan:
+    """The plan of a run with the datasets of `config.datasets`, in this order; `batch_rows` is that of `train`, `packings` are those that
+    `load_packings` finds for the same configuration.
 
     Raises DatasetTooSmall where not one sample of a dataset fits, OrderImpossible.
     """
     stages = stages_of(config, batch_rows=batch_rows)
     for manifest in manifests:
         for seq_len in {stage.seq_len for stage in stages}:
-            build_sample_table(manifest, seq_len)
+            if config.packing == "concat":
+                build_sample_table(manifest, seq_len)
+            else:
+                assert (manifest.name, seq_len) in packings, "load_packings finds or raises"
     caps = [source.max_epochs for source in config.sources] or [None]
     try:
         return build_plan(
             order=_order(config, stages),
             sources=[
-                Source(name=manifest.name, shard_tokens=[shard.num_tokens for shard in manifest.shards], max_epochs=cap)
+                Source(
+                    name=manifest.name,
+                    shard_tokens=[shard.num_tokens for shard in manifest.shards],
+                    max_epochs=cap,
+                    packed=packed_rows(packings, manifest.name),
+                )
                 for manifest, cap in zip(manifests, caps, strict=True)
             ],
             phases=[_phase(stage) for stage in stages],
         )
     except ValueError as error:
         raise OrderImpossible(f"data: {error}") from error
+
+
+def load_plan(store: ObjectStore, manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_rows: int) -> Plan:
+    """`plan_of`, with what is packed for it. Raises PackingMissing and StoreError, too."""
+    return plan_of(manifests, config, batch_rows=batch_rows, packings=load_packings(store, manifests, config))
 
 
 def planned_samples(plan: Plan, step: int, rows: range | None = None) -> tuple[SampleRef, ...]:

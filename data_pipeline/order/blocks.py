@@ -3,6 +3,7 @@
 A block is S consecutive samples of one shard, about 4 MiB of tokens, as many as fit from the shard's beginning. Of what is left at a
 shard's end, whole units of U tokens, in the order of the shards, make up further blocks. The last units, too few for a block, and what
 is left of a unit are the tail, in no block. Samples of every T that divides U have the same blocks: U is the longest T of a run.
+Rows that documents are packed into have the packing's windows (`best_fit.py`) as blocks, and a row as their unit.
 """
 
 from collections.abc import Sequence
@@ -56,8 +57,12 @@ def cut_blocks(
 ) -> BlockTable:
     """The blocks of shards of so many tokens each. `unit_tokens` is a multiple of `seq_len`, which is what it is if left out."""
     unit = (unit_tokens or seq_len) // seq_len
-    block = max(1, block_tokens // seq_len // unit) * unit
     samples = np.maximum(0, np.asarray(shard_tokens, np.int64) - 1) // seq_len
+    return blocks_of(samples, seq_len=seq_len, block=max(1, block_tokens // seq_len // unit) * unit, unit=unit)
+
+
+def blocks_of(samples: Ints, *, seq_len: int, block: int, unit: int = 1) -> BlockTable:
+    """The blocks of `block` samples, and units of `unit`, of shards that have so many samples each."""
     in_blocks = samples // block * block
     in_units = (samples - in_blocks) // unit * unit
     lengths = np.concatenate([in_blocks, in_units, samples - in_blocks - in_units])

@@ -6,14 +6,14 @@ With one source, one phase and the full shuffle this is the order of `samples.sa
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from data_pipeline.order.blocks import BLOCK_TOKENS, BlockTable, cut_blocks
+from data_pipeline.order.blocks import BLOCK_TOKENS, BlockTable, blocks_of, cut_blocks
 from data_pipeline.order.mixture import VERSION as MIXTURE_VERSION
 from data_pipeline.order.mixture import split_slots, windows_of_round
 from data_pipeline.order.permutation import mix
@@ -36,6 +36,18 @@ class Exhausted(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PackedRows:
+    """The rows of one length that documents of a dataset are packed into."""
+
+    shard_rows: Sequence[int]
+    """How many each shard has."""
+    window_rows: int
+    """R, see `best_fit.py`."""
+    digest: str
+    """Of what says which documents each row has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """One dataset of a mixture."""
 
@@ -43,6 +55,8 @@ class Source:
     shard_tokens: Sequence[int]
     max_epochs: int | None = None
     """How many epochs are read of it at most; one that is broken off for another seq_len counts."""
+    packed: Mapping[int, PackedRows] = field(default_factory=dict)
+    """By seq_len; none where samples are cut from shards."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +187,9 @@ class Plan:
             "stretches": stretches,
             "sources": {source: _digest_of_sizes(self.sources[source].shard_tokens) for source in used},
         }
+        lengths = {stretch["seq_len"] for stretch in stretches}
+        if packed := [[s, length, rows.digest] for s in used for length, rows in self.sources[s].packed.items() if length in lengths]:
+            whole["packed"] = sorted(packed)
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     def _rows_at(self, positions: Ints) -> Rows:
@@ -238,10 +255,13 @@ def unit_tokens(phases: Sequence[Phase]) -> int:
 
 
 def _shuffle(source: Source, seq_len: int, *, order: Order, unit: int | None) -> Shuffle:
-    table = cut_blocks(source.shard_tokens, seq_len=seq_len, unit_tokens=unit, block_tokens=order.block_tokens)
+    if packed := source.packed.get(seq_len):
+        table = blocks_of(np.array(packed.shard_rows, np.int64), seq_len=seq_len, block=packed.window_rows)
+    else:
+        table = cut_blocks(source.shard_tokens, seq_len=seq_len, unit_tokens=unit, block_tokens=order.block_tokens)
     if not table.num_samples:
         raise ValueError(f"source {source.name}: no shard has {seq_len + 1} tokens for a row; use a smaller seq_len, or leave it out")
-    return FullShuffle(table) if order.shuffle == "full" else BlockShuffle(table, order.lanes, order.window)
+    return FullShuffle(table) if order.shuffle == "full" else BlockShuffle(table, order.lanes, order.window, is_any_length=not packed)
 
 
 def _check(order: Order, sources: Sequence[Source], phases: Sequence[Phase]) -> None:
@@ -258,7 +278,8 @@ def _check(order: Order, sources: Sequence[Source], phases: Sequence[Phase]) -> 
             raise ValueError(f"source {source.name}: max_epochs={source.max_epochs}: use 1 or more, or a ratio of 0")
     for number, phase in enumerate(phases, start=1):
         _check_phase(phase, f"phase {number}", order, sources)
-        if order.shuffle == "blocks" and unit_tokens(phases) % phase.seq_len:
+        is_cut = not any(source.packed for source in sources)
+        if order.shuffle == "blocks" and is_cut and unit_tokens(phases) % phase.seq_len:
             raise ValueError(
                 f"phase {number}: seq_len={phase.seq_len} does not divide {unit_tokens(phases)}, the longest; change it or use shuffle=full"
             )

@@ -58,6 +58,8 @@ class BlockShuffle:
     """L."""
     window: int
     """W: blocks of a lane's window."""
+    is_any_length: bool = True
+    """Whether samples of every length have these blocks; else, with other samples another epoch begins, as in the full shuffle."""
 
     @property
     def blocks_each(self) -> int:
@@ -75,6 +77,8 @@ class BlockShuffle:
 
     def left_at(self, position: int) -> tuple[int, int]:
         epoch, offset = divmod(position, self.table.num_samples)
+        if not self.is_any_length:
+            return epoch + (offset > 0), 0
         windows = -(-offset // (self.window * self.table.block_samples * self.lanes))
         return (epoch + 1, 0) if windows and windows * self.window >= self.blocks_each else (epoch, windows)
 

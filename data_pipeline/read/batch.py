@@ -47,24 +47,27 @@ def build_batch(
     repetition_filter: bool = False,
     buffers: Buffers | None = None,
 ) -> TokenBatch:
-    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. All is done to
-    a row as it comes, while the processor's cache has it: best they are read as they are asked for.
+    """`rows` are the T + 1 tokens of each sample, of any integers, or None for a row that could not be read: that is eos. One that is
+    shorter is filled up with eos, from which nothing is learnt: that is one document more. All is done to a row as it comes, while the
+    processor's cache has it: best they are read as they are asked for.
 
     With `document_masking` nothing is learnt from an eos, which can't know what follows. `buffers` have the memory that is used again.
     """
-    read, hashes = (buffers or Buffers()).take(len(samples), seq_len + 1), []
-    is_eos_BT, is_unread, is_repetitive = np.empty((len(samples), seq_len), np.bool_), *np.zeros((2, len(samples)), np.bool_)
+    read, lengths, hashes = (buffers or Buffers()).take(len(samples), seq_len + 1), np.zeros(len(samples), np.int64), []
+    is_eos_BT, is_repetitive = np.empty((len(samples), seq_len), np.bool_), np.zeros(len(samples), np.bool_)
     for number, (row, place) in enumerate(zip(rows, read, strict=True)):
-        is_unread[number] = row is None
-        place[:] = eos_id if row is None else row
-        np.equal((place if row is None else row)[:-1], eos_id, out=is_eos_BT[number])
+        found = place[:0] if row is None else row
+        lengths[number] = len(found)
+        place[: len(found)], place[len(found) :] = found, eos_id
+        np.equal((found if len(found) > seq_len else place)[:-1], eos_id, out=is_eos_BT[number])
         hashes.append(row_hash(place))
-    tokens_BT, labels_BT = read[:, :-1], read[:, 1:]
+    tokens_BT, labels_BT, is_unread = read[:, :-1], read[:, 1:], lengths == 0
     if repetition_filter:
-        is_repetitive = repetitive_rows(tokens_BT) & ~is_unread
-    is_blank = is_unread | is_repetitive
-    if document_masking or is_blank.any():
-        labels_BT = np.where(is_blank[:, None] | (document_masking & is_eos_BT), NO_LABEL, labels_BT)
+        is_repetitive = repetitive_rows(_without_padding(tokens_BT, lengths)) & ~is_unread
+    if document_masking or is_repetitive.any() or lengths.min() <= seq_len:
+        is_blank_BT = (is_unread | is_repetitive)[:, None] | (document_masking & is_eos_BT)
+        _leave_out_padding(is_blank_BT, is_eos_BT, lengths)
+        labels_BT = np.where(is_blank_BT, NO_LABEL, labels_BT)
     return TokenBatch(
         samples=tuple(samples),
         hashes=tuple(hashes),
@@ -74,6 +77,23 @@ def build_batch(
         num_unread=int(is_unread.sum()),
         num_repetitive=int(is_repetitive.sum()),
     )
+
+
+def _without_padding(tokens_BT: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same tokens, and others that never repeat behind the last of a row."""
+    num_tokens = tokens_BT.shape[1]
+    if lengths.min() >= num_tokens:
+        return tokens_BT
+    places = np.arange(num_tokens)
+    return np.where(places < lengths[:, None], tokens_BT, -1 - places)
+
+
+def _leave_out_padding(is_blank_BT: NDArray[np.bool_], is_eos_BT: NDArray[np.bool_], lengths: NDArray[np.int64]) -> None:
+    """What is behind the last token of rows that are shorter is blank, and one document."""
+    for is_blank, is_eos, length in zip(is_blank_BT, is_eos_BT, lengths.tolist(), strict=True):
+        if 0 < length <= len(is_eos):
+            is_blank[length - 1 :] = True
+            is_eos[length - 1], is_eos[length:] = True, False
 
 
 def document_offsets(is_eos_BT: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -1,21 +1,23 @@
 """Feeds one rank: its rows of a step as tensors. The step is the only state, so resuming is asking for another step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from data_pipeline.config import DataConfig
-from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
+from data_pipeline.dataset.manifest import DatasetManifest
+from data_pipeline.dataset.packing import Packings, load_packings
 from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.order.plan import Plan
 from data_pipeline.order.samples import rows_of_rank
 from data_pipeline.read.ahead import Ahead, Wanted, blocks_ahead
 from data_pipeline.read.batch import TokenBatch, build_batch
-from data_pipeline.read.block_cache import open_cache
+from data_pipeline.read.block_cache import BlockCache, open_cache
 from data_pipeline.read.buffers import Buffers
+from data_pipeline.read.packed_table import open_table
 from data_pipeline.read.page_index import open_index
 from data_pipeline.read.page_reader import PageReader, Traffic
 from data_pipeline.read.sample_reader import SampleReader
@@ -57,7 +59,7 @@ class Loader:
         """This rank's rows of `step` (the first is 1). What went wrong while reading ahead is raised at the step that needs it."""
         wanted = range(step, step + 1 + NUM_PREFETCHED_STEPS)
         if self.ahead is not None:
-            self.ahead.look_from(step)
+            self.executor.submit(self.ahead.look_from, step)  # packed rows are looked up on the store
         for other in self.pending.keys() - set(wanted):
             self.pending.pop(other).cancel()
         for ahead in wanted:
@@ -104,18 +106,18 @@ def build_loader(
     `store` is at storage.root, `elsewhere` opens other roots, where registered shards are.
     With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
     read again before it has to go: not where a whole epoch of more than the cache lies in between.
-    Raises DatasetTooSmall, OrderImpossible, CacheUnusable, or ValueError where `dp_rank` is none of the ranks.
+    Raises DatasetTooSmall, OrderImpossible, PackingMissing, CacheUnusable, or ValueError where `dp_rank` is none of the ranks.
     """
     if not 0 <= dp_rank < dp_size:
         raise ValueError(f"dp_rank={dp_rank}: not one of {dp_size} ranks")
-    plan, traffic = plan_of(manifests, config, batch_rows=batch_rows), Traffic()
+    packings = load_packings(store, manifests, config)
+    plan, traffic = plan_of(manifests, config, batch_rows=batch_rows, packings=packings), Traffic()
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and _is_near_itself(manifests, config) else None
     shards = ShardStore(store, elsewhere)
     pages = [
         PageReader(manifest=one, shards=shards, index=open_index(one, shards, cache_dir), cache=cache, traffic=traffic) for one in manifests
     ]
-    readers = _readers(plan, pages, skips_corrupt=config.on_corrupt == "skip")
-    wanted_at = partial(_wanted_at, plan, readers, dp_rank, dp_size)
+    readers = _readers(plan, pages, packings, skips_corrupt=config.on_corrupt == "skip")
     return Loader(
         plan=plan,
         manifests=tuple(manifests),
@@ -125,8 +127,12 @@ def build_loader(
         dp_size=dp_size,
         traffic=traffic,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
-        ahead=Ahead(wanted_at=wanted_at, num_blocks=blocks_ahead(cache.limit_bytes)) if cache is not None else None,
+        ahead=_ahead(partial(_wanted_at, plan, readers, dp_rank, dp_size), cache),
     )
+
+
+def _ahead(wanted_at: Callable[[int], Iterator[Wanted]], cache: BlockCache | None) -> Ahead | None:
+    return None if cache is None else Ahead(wanted_at=wanted_at, num_blocks=blocks_ahead(cache.limit_bytes))
 
 
 def _is_near_itself(manifests: Sequence[DatasetManifest], config: DataConfig) -> bool:
@@ -147,14 +153,13 @@ def _rank_rows(plan: Plan, step: int, dp_rank: int, dp_size: int) -> range:
     return rows_of_rank(dp_rank, num_ranks=dp_size, batch_rows=plan.phase_at(step).batch_rows)
 
 
-def _readers(plan: Plan, pages: Sequence[PageReader], *, skips_corrupt: bool) -> Readers:
+def _readers(plan: Plan, pages: Sequence[PageReader], packings: Packings, *, skips_corrupt: bool) -> Readers:
     return {
         seq_len: tuple(
             SampleReader(
                 manifest=one.manifest,
-                table=build_sample_table(one.manifest, seq_len),
+                table=open_table(one.manifest, packings, one.shards.store, samples=plan.table(source, seq_len)),
                 pages=one,
-                block_samples=plan.table(source, seq_len).block_samples,
                 skips_corrupt=skips_corrupt,
             )
             for source, one in enumerate(pages)

@@ -1,6 +1,7 @@
 """What says which tokens a row has, cheaply; and the same of a dataset's samples, for who checks what a run trained on. No torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 
 import numpy as np
@@ -8,21 +9,23 @@ import xxhash
 from numpy.typing import NDArray
 
 from data_pipeline.config import DataConfig
-from data_pipeline.dataset.manifest import DatasetManifest, build_sample_table
+from data_pipeline.dataset.manifest import DatasetManifest
+from data_pipeline.dataset.packing import load_packings
 from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.errors import ShardCorrupt, ShardMissing
-from data_pipeline.order.sample_table import SampleTable, TokenRange
+from data_pipeline.order.sample_table import RowTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, token_sums
 from data_pipeline.read.fetch import fetch_shard
+from data_pipeline.read.packed_table import open_table
 from data_pipeline.store.protocol import ObjectStore
 
 _INT64 = np.dtype("<i8")
 
 
-def row_hash(tokens: NDArray[np.int64]) -> int:
+def row_hash(tokens: NDArray[np.integer]) -> int:
     """64 bits of a row's inputs and its last label: XXH3 of the tokens as little-endian int64, however a shard stores them."""
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(tokens, _INT64).data)
 
@@ -42,7 +45,8 @@ def token_digests(
     With `config.on_corrupt=skip`, steps with samples of shards that can't be read are left out.
     Raises DatasetTooSmall, OrderImpossible, ShardMissing, ShardCorrupt, or what the store raises.
     """
-    plan = plan_of(manifests, config, batch_rows=batch_rows)
+    packings = load_packings(store, manifests, config)
+    plan = plan_of(manifests, config, batch_rows=batch_rows, packings=packings)
     rows = {step: [(sample.source, plan.phase_at(step).seq_len, sample.index) for sample in planned_samples(plan, step)] for step in steps}
     wanted: dict[tuple[int, int], set[int]] = {}
     for source, seq_len, index in chain.from_iterable(rows.values()):
@@ -50,7 +54,7 @@ def token_digests(
     skips = config.on_corrupt == "skip"
     hashes: dict[tuple[int, int, int], int] = {}
     for (source, seq_len), indices in wanted.items():
-        table = build_sample_table(manifests[source], seq_len)
+        table = open_table(manifests[source], packings, store, samples=plan.table(source, seq_len))
         found = hashes_of_samples(
             indices, manifest=manifests[source], table=table, store=store, elsewhere=elsewhere, progress=progress, skips_corrupt=skips
         )
@@ -67,7 +71,7 @@ def hashes_of_samples(
     samples: Iterable[int],
     *,
     manifest: DatasetManifest,
-    table: SampleTable,
+    table: RowTable,
     store: ObjectStore,
     elsewhere: Elsewhere = nowhere,
     progress: Progress = unwatched,
@@ -78,38 +82,42 @@ def hashes_of_samples(
     With `skips_corrupt` samples of a shard that is missing or fails that check are left out.
     Raises ShardMissing, ShardCorrupt, or what the store raises.
     """
-    by_shard: dict[int, list[tuple[TokenRange, int]]] = {}
+    by_shard: dict[int, list[int]] = {}
     for sample in samples:
-        wanted = table.locate(sample)
-        by_shard.setdefault(wanted.shard, []).append((wanted, sample))
+        by_shard.setdefault(table.shard_of(sample), []).append(sample)
     hashes: dict[int, int] = {}
     shards = ShardStore(store, elsewhere)
+    padding = np.full(table.seq_len + 1, manifest.eos_id, file_dtype(manifest.dtype))
     for number, (shard, its_samples) in enumerate(sorted(by_shard.items()), start=1):
         progress(number, len(by_shard))
-        pieces = fetch_shard(manifest.shards[shard], shards)
-        in_order = sorted(its_samples, key=lambda one: one[0].start)
+        rows: list[tuple[list[TokenRange], int]] = []
+        for sample in its_samples:
+            with suppress(*([ShardCorrupt] if skips_corrupt else [])):
+                rows.append((table.ranges(sample), sample))
+        rows.sort(key=lambda row: row[0][0].start)
         try:
-            found = list(_hashes_of_ranges(pieces, [wanted for wanted, _ in in_order], file_dtype(manifest.dtype)))
+            found = list(_hashes_of_rows(fetch_shard(manifest.shards[shard], shards), [ranges for ranges, _ in rows], padding))
         except (ShardMissing, ShardCorrupt):
             if skips_corrupt:
                 continue
             raise
-        hashes |= zip((sample for _, sample in in_order), found, strict=True)
+        hashes |= zip((sample for _, sample in rows), found, strict=True)
     return hashes
 
 
-def _hashes_of_ranges(pieces: Iterable[bytes], ranges: Sequence[TokenRange], dtype: np.dtype) -> Iterator[int]:
-    """The `row_hash` of ranges of a shard, sorted by where they begin. What comes in pieces is held until they are through, and no longer.
+def _hashes_of_rows(pieces: Iterable[bytes], rows: Sequence[Sequence[TokenRange]], padding: NDArray[np.unsignedinteger]) -> Iterator[int]:
+    """The `row_hash` of rows of a shard, sorted by where they begin, each filled up with `padding`. What comes in pieces is held until the
+    rows with it are through, and no longer.
 
     Pieces are taken to the last one, so that their digest is checked; they consist of whole tokens.
     """
-    held, start, number = np.empty(0, dtype), 0, 0
+    held, start, number = np.empty(0, padding.dtype), 0, 0
     for piece in pieces:
-        held = np.concatenate([held, np.frombuffer(piece, dtype)])
-        while number < len(ranges) and ranges[number].start + ranges[number].count <= start + len(held):
-            first = ranges[number].start - start
-            yield row_hash(held[first : first + ranges[number].count])
+        held = np.concatenate([held, np.frombuffer(piece, padding.dtype)])
+        while number < len(rows) and rows[number][-1].start + rows[number][-1].count <= start + len(held):
+            parts = [held[one.start - start : one.start + one.count - start] for one in rows[number]]
+            yield row_hash(np.concatenate([*parts, padding[sum(map(len, parts)) :]]))
             number += 1
-        needed_from = ranges[number].start if number < len(ranges) else start + len(held)
+        needed_from = rows[number][0].start if number < len(rows) else start + len(held)
         dropped = min(max(0, needed_from - start), len(held))
         held, start = held[dropped:], start + dropped

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from data_pipeline.dataset.documents import ShardDocument, documents_in
 from data_pipeline.dataset.documents_beside import documents_beside
-from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, build_sample_table
+from data_pipeline.dataset.manifest import DatasetManifest, ShardRef
 from data_pipeline.dataset.pages import PAGE_BYTES
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import ShardStore
 from data_pipeline.dataset.tokenizer import tokenizer_from_json
 from data_pipeline.errors import DataError, DocumentsUnknown, ShardCorrupt, ShardMissing
-from data_pipeline.order.sample_table import TokenRange
+from data_pipeline.order.sample_table import RowTable, TokenRange
 from data_pipeline.order.samples import SampleRef
 from data_pipeline.read.page_index import StoredIndex
 from data_pipeline.read.page_reader import Block, PageReader
@@ -49,6 +49,8 @@ class Row:
     """In the shard."""
     end_token: int
     """The one after the row's last label."""
+    ranges: tuple[tuple[int, int], ...]
+    """The same of each run of tokens, of which packed rows have several."""
     documents: tuple[RowDocument, ...]
     """In order; () where it can't be read."""
     problem: str = ""
@@ -60,12 +62,16 @@ class Row:
 Decode = Callable[[NDArray[np.int64]], str]
 
 
-def read_rows(samples: Sequence[SampleRef], *, manifests: Sequence[DatasetManifest], seq_len: int, shards: ShardStore) -> list[Row]:
-    """Rows that can't be read say why. Raises TokenizerInvalid, DataError where a tokenizer is lost, or what the store raises."""
+def read_rows(
+    samples: Sequence[SampleRef], *, manifests: Sequence[DatasetManifest], tables: Sequence[RowTable], shards: ShardStore
+) -> list[Row]:
+    """Rows that can't be read say why. `tables` say where those of each dataset are.
+
+    Raises TokenizerInvalid, DataError where a tokenizer is lost, ShardCorrupt where a table is, or what the store raises.
+    """
     sources = {sample.source for sample in samples}
     decode = {source: _decoder(manifests[source], shards.store) for source in sources}
-    tables = {source: build_sample_table(manifests[source], seq_len) for source in sources}
-    return [_row(one, tables[one.source].locate(one.index), manifests[one.source], shards, decode[one.source]) for one in samples]
+    return [_row(one, tables[one.source].ranges(one.index), manifests[one.source], shards, decode[one.source]) for one in samples]
 
 
 def _decoder(manifest: DatasetManifest, store: ObjectStore) -> Decode:
@@ -80,13 +86,14 @@ def _decoder(manifest: DatasetManifest, store: ObjectStore) -> Decode:
     return lambda tokens: str(tokenizer.decode(tokens.tolist(), skip_special_tokens=False))
 
 
-def _row(sample: SampleRef, where: TokenRange, manifest: DatasetManifest, shards: ShardStore, text_of: Decode) -> Row:
-    ref, tokens = manifest.shards[where.shard], None
+def _row(sample: SampleRef, ranges: Sequence[TokenRange], manifest: DatasetManifest, shards: ShardStore, text_of: Decode) -> Row:
+    ref, parts = manifest.shards[ranges[0].shard], []
+    first, end = ranges[0].start, ranges[-1].start + ranges[-1].count
     known: list[ShardDocument] = []
     problem = unknown = ""
     try:
-        tokens = _tokens(where, manifest, shards)
-        known = _known(ref, range(where.start, where.start + where.count), shards)
+        parts = [(_tokens(one, manifest, shards), one.start) for one in ranges]
+        known = _known(ref, range(first, end), shards)
     except DocumentsUnknown as error:
         unknown = str(error)
     except (ShardMissing, ShardCorrupt) as error:
@@ -96,9 +103,10 @@ def _row(sample: SampleRef, where: TokenRange, manifest: DatasetManifest, shards
         epoch=sample.epoch,
         sample=sample.index,
         shard=shards.url(ref),
-        first_token=where.start,
-        end_token=where.start + where.count,
-        documents=() if tokens is None else tuple(_documents(tokens, where.start, known, manifest.eos_id, text_of)),
+        first_token=first,
+        end_token=end,
+        ranges=tuple((one.start, one.start + one.count) for one in ranges),
+        documents=tuple(one for tokens, start in parts for one in _documents(tokens, start, known, manifest.eos_id, text_of)),
         problem=problem,
         unknown=unknown,
     )

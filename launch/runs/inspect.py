@@ -28,7 +28,7 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
 
     Raises WrongMoment before any commit, DatasetMissing, ManifestInvalid, or what the store raises.
     """
-    from data_pipeline.dataset.plan import plan_of, planned_digest  # costs numpy
+    from data_pipeline.dataset.plan import load_plan, planned_digest  # costs numpy
 
     config = record.config
     entries = open_commit_log(record.run_store).entries
@@ -39,7 +39,7 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
         told = " and has ended; `braid status` says why" if record.has_ended else " yet, so there is nothing to verify; look again later"
         raise WrongMoment(f"run {record.name}: has not committed a checkpoint{told}")
     manifests = load_manifests(record.store, config.data)
-    plan = plan_of(manifests, config.data, batch_rows=config.train.batch_rows)
+    plan = load_plan(record.store, manifests, config.data, batch_rows=config.train.batch_rows)
     try:
         expected_token_digest = _tokens_by_step(record, records, manifests, reading) if reading else None
     except DataError as error:
@@ -58,7 +58,7 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
         expected_digest=expected_digest,
         expected_tokens=lambda step: stage_at(stages, step).tokens_per_step,
         num_steps_done=num_steps_done,
-        has_gaps=config.data.document_masking,
+        has_gaps=config.data.document_masking or config.data.packing == "best_fit",
         row_tokens=lambda step: stage_at(stages, step).seq_len,
         num_steps_planned=None if has_finished else config.train.num_steps,
         expected_token_digest=expected_token_digest,

@@ -20,6 +20,7 @@ from orchestrator.records.manifest import CheckpointManifest
 from orchestrator.records.origin import find_start, start_store, unusable_start
 
 if TYPE_CHECKING:
+    from data_pipeline.dataset.packing import Packings
     from data_pipeline.order.plan import Plan
 
 
@@ -81,27 +82,33 @@ def _check_objects(manifest: DatasetManifest, config: RunConfig, store: ObjectSt
 
 def _checked(config: RunConfig, manifests: Sequence[DatasetManifest], store: ObjectStore) -> list[str]:
     """How often a run will read each of its datasets, and what of it it never reads. Raises ConfigError, DataError, StoreError."""
-    plan, lacking = planned(config, manifests), []
+    from data_pipeline.dataset.packing import load_packings, refuse_lacking_tables  # costs numpy
+
+    packings, lines = load_packings(store, manifests, config.data), []
+    plan = planned(config, manifests, packings)
+    refuse_lacking_tables(packings, store)
     setting = "data.sources" if config.data.sources else "data.dataset"
     for manifest in manifests:
         if told := _check_objects(manifest, config, store, setting, may_lack=config.data.on_corrupt == "skip"):
-            lacking.append(f"warning: {told}")
+            lines.append(f"warning: {told}")
         _refuse_what_are_no_tokens(manifest, config, store, setting)
     longest = max(stage.seq_len for stage in config.stages)
-    return lacking + [
-        f"data: {one.tokens:,} tokens are {one.tokens / (manifest.num_samples(longest) * longest):.3g} epochs of {manifest.name}: "
-        f"{rows_in_words(manifest, longest)}"
-        for manifest, one in zip(manifests, plan.consumed(config.train.num_steps), strict=True)
-    ]
+    consumed = plan.consumed(config.train.num_steps)
+    for source, (manifest, one) in enumerate(zip(manifests, consumed, strict=True)):
+        packing = packings.get((manifest.name, longest))
+        epochs = one.tokens / (plan.table(source, longest).num_samples * longest)
+        words = packing.in_words() if packing else rows_in_words(manifest, longest)
+        lines.append(f"data: {one.tokens:,} tokens are {epochs:.3g} epochs of {manifest.name}: {words}")
+    return lines
 
 
-def planned(config: RunConfig, manifests: Sequence[DatasetManifest]) -> "Plan":
+def planned(config: RunConfig, manifests: Sequence[DatasetManifest], packings: "Packings") -> "Plan":
     """The order of a run that can be trained. Raises ConfigError where it can't, DataError."""
     from data_pipeline.dataset.plan import plan_of  # costs numpy
 
     if problem := problem_with(manifests, vocab_size=config.model.vocab_size):
         raise ConfigError(problem)
-    plan = plan_of(manifests, config.data, batch_rows=config.train.batch_rows)
+    plan = plan_of(manifests, config.data, batch_rows=config.train.batch_rows, packings=packings)
     if problem := exhaustion(plan, config.train.num_steps) or never_read(plan, config.train.num_steps):
         raise ConfigError(problem)
     return plan

@@ -74,6 +74,7 @@ def build_evaluation(config: RunConfig, world: World, store: ObjectStore, cache_
         sources=(),
         phases=(),
         seed=SEED,
+        packing="concat",
         shuffle="full",
         on_corrupt="fail",
         repetition_filter=False,

@@ -76,11 +76,11 @@ def test_files_of_another_bucket_and_of_a_directory_are_one_dataset(storage: Sto
     reader = loader.readers[500][0]
     with closing(loader):
         for shard, part in ((0, PARTS[1]), (2, PARTS[2])):
-            found = next(where for where in map(reader.table.locate, range(reader.table.num_samples)) if where.shard == shard)
-            assert reader.read_tokens(found).tolist() == part[found.start : found.start + 501].tolist()
-        changed = next(where for where in map(reader.table.locate, range(reader.table.num_samples)) if where.shard == 1)
+            first = next(sample for sample in range(reader.table.num_samples) if reader.table.locate(sample).shard == shard)
+            assert reader.row(first).tolist() == part[:501].tolist()
+        changed = next(sample for sample in range(reader.table.num_samples) if reader.table.locate(sample).shard == 1)
         with pytest.raises(ShardCorrupt, match=rf"^s3://their-bucket/{prefix}/deep/0\.npy: bytes 0 to "):
-            reader.read_tokens(changed)
+            reader.row(changed)
 
 
 def test_what_is_not_there_is_one_line(storage: StorageConfig) -> None:

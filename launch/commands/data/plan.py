@@ -20,7 +20,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What each phase of a run would read of each dataset, what of it again, and what runs out when; exit status 1 where data runs out."""
-    from data_pipeline.dataset.plan import plan_of
+    from data_pipeline.dataset.plan import load_plan
     from launch.runs.data_plan import as_json as plain
     from launch.runs.data_plan import reading_of
 
@@ -29,7 +29,7 @@ def plan(
     manifests = load_manifests(store, config.data)
     if problem := problem_with(manifests, vocab_size=config.model.vocab_size):
         raise ConfigError(problem)
-    reading = reading_of(config, plan_of(manifests, config.data, batch_rows=config.train.batch_rows))
+    reading = reading_of(config, load_plan(store, manifests, config.data, batch_rows=config.train.batch_rows))
     print_answer(plain(reading), reading_view, as_json=as_json)
     if reading.num_steps < config.train.num_steps:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_to_look_at
 from launch.runs.record import read_run
 from launch.show.answer_json import answer_json
+from launch.units import count
 
 if TYPE_CHECKING:
     from data_pipeline.read.rows import Row, RowDocument
@@ -46,7 +47,7 @@ def show(
         for number, row in enumerate(found.rows, start=found.first_row):
             typer.echo(
                 f"row {number}: {row.dataset}, epoch {row.epoch}, sample {row.sample:,}, {row.shard} "
-                f"tokens {row.first_token:,} to {row.end_token:,}, {len(row.documents)} document{'s' * (len(row.documents) != 1)}"
+                f"tokens {', '.join(f'{first:,} to {end:,}' for first, end in row.ranges)}, {count(len(row.documents), 'document')}"
             )
             for line in _lines(row, full=full):
                 typer.echo(f"    {line}")

@@ -17,7 +17,7 @@ import numpy as np
 from data_pipeline.config import DataConfig, StorageConfig
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, manifest_key, manifest_to_json
 from data_pipeline.dataset.mixture import load_manifests
-from data_pipeline.dataset.plan import plan_of, planned_digest
+from data_pipeline.dataset.plan import load_plan, planned_digest
 from data_pipeline.read.row_hash import token_digests
 from data_pipeline.store.open import open_beside, open_store
 from data_pipeline.store.protocol import ObjectStore, with_prefix
@@ -90,7 +90,7 @@ def run_store_of(config: RunConfig) -> ObjectStore:
 def proof_on(config: RunConfig) -> Proof:
     """What `braid verify --data` says."""
     manifests = load_manifests(open_store(config.storage), config.data)
-    plan = plan_of(manifests, config.data, batch_rows=BATCH_ROWS)
+    plan = load_plan(open_store(config.storage), manifests, config.data, batch_rows=BATCH_ROWS)
 
     def expected_digest(step: int, recorded: str) -> str:
         return planned_digest(plan, step, like=recorded)
@@ -111,6 +111,7 @@ def proof_on(config: RunConfig) -> Proof:
         num_steps_done=config.train.num_steps,
         expected_token_digest=lambda step: digests.get(step, ""),
         row_tokens=lambda step: config.stage_at(step).seq_len,
+        has_gaps=config.data.packing == "best_fit",
     )
 
 
