@@ -1,6 +1,7 @@
 """Looks into a dataset for a person: `braid data inspect`."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from tokenizers import Tokenizer
 
 from data_pipeline.dataset.documents import check_table
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest, manifest_key
+from data_pipeline.dataset.pages import DIGEST_BYTES, num_pages, page_digests
 from data_pipeline.dataset.progress import Progress
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere, remedy
@@ -40,21 +42,21 @@ class DatasetReport:
 
 
 def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = nowhere, reading: Progress | None = None) -> DatasetReport:
-    """Checks the size and the beginning of every shard, and with `reading` all of them: digests, every token, and the tables of documents.
+    """Checks the size of every shard, and with `reading` all of them: digests, those of pages too, every token, and tables of documents.
 
     Raises DatasetMissing, ManifestInvalid, or what the store raises.
     """
     manifest, shards = load_manifest(store, name), ShardStore(store, elsewhere)
     sizes = shards.sizes(manifest.shards)
-    count = TokenCount()
+    count, page = TokenCount(), 0
     problems: list[str] = [] if manifest.num_tokens else [f"{store.url(manifest_key(name))}: its shards hold no tokens; {_REBUILD}"]
     for number, ref in enumerate(manifest.shards, start=1):
         if reading:
             reading(number, len(manifest.shards))
         problem = _problem_of_size(ref, sizes.get((ref.root, ref.key)), shards)
         if reading and not problem:
-            num_eos = count.num_eos
-            problem = _problem_of_tokens(ref, manifest, shards, count) or _problem_of_documents(ref, store, count.num_eos - num_eos)
+            problem = _problem_of_content(ref, page, manifest, shards, count)
+        page += num_pages(ref.size_bytes)
         problems += filter(None, [problem])
     first_tokens, first_text = [], ""
     try:
@@ -82,9 +84,25 @@ def lacking_objects(manifest: DatasetManifest, store: ObjectStore, elsewhere: El
     shards = ShardStore(store, elsewhere)
     sizes = shards.sizes(manifest.shards)
     found = [told for ref in manifest.shards if (told := _problem_of_size(ref, sizes.get((ref.root, ref.key)), shards))]
-    if manifest.pages is not None and not any(info.key == manifest.pages.key for info in store.list(manifest.pages.key)):
-        found.append(f"{store.url(manifest.pages.key)}: is missing; {_REBUILD}")
-    return found
+    return found + _lacking_digests(manifest, store)
+
+
+def _lacking_digests(manifest: DatasetManifest, store: ObjectStore) -> list[str]:
+    """Those of pages, by one listing."""
+    wanted: dict[str, ShardRef] = {key: ref for ref in manifest.shards if (key := _pages_key(ref, manifest))}
+    if not wanted:
+        return []
+    there = {info.key for info in store.list(os.path.commonprefix(list(wanted)))}  # noqa: RUF071 — the beginning of a string
+    return [f"{store.url(key)}: is missing; {_remedy_of_digests(ref)}" for key, ref in wanted.items() if key not in there]
+
+
+def _pages_key(ref: ShardRef, manifest: DatasetManifest) -> str:
+    """The object that has the digests of a shard's pages; "" for a dataset of an earlier version."""
+    return manifest.pages.key if manifest.pages is not None else ref.pages_key
+
+
+def _remedy_of_digests(ref: ShardRef) -> str:
+    return f"restore this object, or {'register the files again under another name' if ref.pages_key else _REBUILD}"
 
 
 def odd_beginnings(manifest: DatasetManifest, store: ObjectStore, elsewhere: Elsewhere = nowhere) -> list[str]:
@@ -108,19 +126,40 @@ def _problem_of_size(ref: ShardRef, found: int | None, shards: ShardStore) -> st
     return f"{shards.url(ref)}: has {found} bytes, the manifest says {expected}; {remedy(ref)}" if found != expected else ""
 
 
-def _problem_of_tokens(ref: ShardRef, manifest: DatasetManifest, shards: ShardStore, count: TokenCount) -> str:
-    """Reads all tokens of a shard, and adds them to `count`."""
-    url = shards.url(ref)
+def _problem_of_content(ref: ShardRef, first_page: int, manifest: DatasetManifest, shards: ShardStore, count: TokenCount) -> str:
+    """Reads a shard and what lies beside it; its tokens are added to `count`."""
+    num_eos = count.num_eos
+    digests, problem = _problem_of_tokens(ref, manifest, shards, count)
+    problem = problem or _problem_of_pages(ref, first_page, digests, manifest, shards)
+    return problem or _problem_of_documents(ref, shards.store, count.num_eos - num_eos)
+
+
+def _problem_of_tokens(ref: ShardRef, manifest: DatasetManifest, shards: ShardStore, count: TokenCount) -> tuple[bytes, str]:
+    """Reads all tokens of a shard, and adds them to `count`. Gives the digests of its pages, too."""
+    url, pages = shards.url(ref), bytearray()
     digest, tokens, oddity = hashlib.sha256(), ShardTokens(form=manifest, count=count), ""
     for start in range(0, ref.size_bytes, _READ_SIZE_BYTES):
         chunk = shards.read(ref, start, _READ_SIZE_BYTES)
         oddity = oddity or ("" if start else oddity_of(chunk[:HEAD_BYTES], manifest))
         digest.update(chunk)
+        pages += page_digests(chunk)
         tokens.add(chunk)
     beyond = tokens.end()
     if digest.hexdigest() != ref.sha256:
-        return f"{url}: its SHA-256 is not the manifest's; {remedy(ref)}"
-    return _odd(ref, shards, oddity or beyond)
+        return bytes(pages), f"{url}: its SHA-256 is not the manifest's; {remedy(ref)}"
+    return bytes(pages), _odd(ref, shards, oddity or beyond)
+
+
+def _problem_of_pages(ref: ShardRef, first_page: int, digests: bytes, manifest: DatasetManifest, shards: ShardStore) -> str:
+    """Whether a shard, whose tokens are as they should be, has these digests of its pages where readers look for them."""
+    if not digests or not (key := _pages_key(ref, manifest)):
+        return ""
+    url = shards.store.url(key)
+    try:
+        found = shards.store.get_range(key, 0 if manifest.pages is None else first_page * DIGEST_BYTES, len(digests))
+    except KeyMissing:
+        return f"{url}: is missing; {_remedy_of_digests(ref)}"
+    return "" if found == digests else f"{url}: has not the digests of {shards.url(ref)}; {_remedy_of_digests(ref)}"
 
 
 def _problem_of_documents(ref: ShardRef, store: ObjectStore, num_eos: int) -> str:

@@ -130,8 +130,11 @@ class BlockCache:
 
 
 def open_cache(directory: Path, *, limit_bytes: int) -> BlockCache:
-    """On a full disk blocks make room. Raises CacheUnusable where nothing can be written, or where that is no disk of this machine."""
-    cache = BlockCache(directory=directory, limit_bytes=limit_bytes)
+    """On a full disk blocks make room. Raises CacheUnusable where nothing can be written, or where that is no disk of this machine.
+
+    Who writes for the first time looks at once: many short runs that each write little would never look.
+    """
+    cache = BlockCache(directory=directory, limit_bytes=limit_bytes, _written=limit_bytes)
     try:
         try:
             _probe(directory)

@@ -18,10 +18,13 @@ from launch.commands.data.name import refuse_bad_name
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of
+from launch.errors import UserError
 from launch.runs.connection import reachable
 from orchestrator.records.leftovers import remove_abandoned
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from data_pipeline.dataset.batches import Encode
     from data_pipeline.sources.corpus import Corpus
 
@@ -46,7 +49,9 @@ def build(
     name: Annotated[str, typer.Argument(help="The dataset's name, for data.dataset.")],
     corpus: CorpusPath = None,
     tokenizer: TokenizerPath = None,
-    vocab_size: Annotated[int, typer.Option(help="Of the BPE that is trained where no tokenizer is given.")] = 4096,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Of the BPE that is trained where no tokenizer is given; without it, 4096.")
+    ] = None,
     eos_token: Annotated[str, typer.Option(help="The token that ends documents; empty: the tokenizer's usual one.")] = "",
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one shard.")] = 2**26,
     workers: Workers = 0,
@@ -56,8 +61,6 @@ def build(
 ) -> None:
     """Tokenize a corpus into shards on the store. Interrupted or killed, the same command goes on."""
     from data_pipeline.dataset.build import build_dataset, refuse_existing
-    from data_pipeline.dataset.tokenizer import load_tokenizer
-    from data_pipeline.dataset.unfinished import trained_tokenizer
     from data_pipeline.sources.open import open_corpus
 
     refuse_bad_name(name)
@@ -66,7 +69,7 @@ def build(
     _tidy(store)
     opened = open_corpus(corpus)
     with _encoding(workers, address, opened) as encode, shown(f"{'reading the' if tokenizer else 'training a'} tokenizer") as progress:
-        made, file = load_tokenizer(tokenizer) if tokenizer else (trained_tokenizer(store, name, opened, vocab_size), b"")
+        made, file = _tokenizer(tokenizer, vocab_size, store, name, opened)
         build_dataset(
             store=store,
             name=name,
@@ -82,6 +85,19 @@ def build(
     tell_built(name, progress)
     if storage_hint(where):
         tell(f"look into it with `braid data inspect {name}{storage_hint(where)}`")
+
+
+def _tokenizer(path: Path | None, vocab_size: int | None, store: ObjectStore, name: str, corpus: Corpus) -> tuple[Tokenizer, bytes]:
+    """The one that is given, with its file, or one that is trained. Raises UserError where both are asked for, TokenizerInvalid."""
+    from data_pipeline.dataset.build import DEFAULT_VOCAB_SIZE
+    from data_pipeline.dataset.tokenizer import load_tokenizer
+    from data_pipeline.dataset.unfinished import trained_tokenizer
+
+    if path is None:
+        return trained_tokenizer(store, name, corpus, DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size), b""
+    if vocab_size is not None:
+        raise UserError("--tokenizer: has a vocabulary of its own; leave out --vocab-size")
+    return load_tokenizer(path)
 
 
 @contextmanager

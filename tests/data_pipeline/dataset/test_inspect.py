@@ -6,6 +6,7 @@ from tokenizers import Tokenizer
 
 from data_pipeline.dataset.inspect import inspect_dataset
 from data_pipeline.dataset.manifest import manifest_key, manifest_to_json
+from data_pipeline.dataset.pages import DIGEST_BYTES
 from data_pipeline.dataset.progress import unwatched
 from tests.data_pipeline.dataset.built import build
 from tests.data_pipeline.datasets import put_dataset
@@ -57,6 +58,22 @@ def test_a_table_of_documents_that_is_missing_damaged_or_another_shard_s_is_foun
     assert [problem.partition(": ")[0] for problem in found] == [store.url(tables[number].key) for number in (0, 1, 3, 2)]
     assert all("is missing, or not what the manifest says; rebuild" in problem for problem in found[:2])
     assert all(re.search(r"has \d+ documents of \d+ tokens, its shard \d+ of \d+; rebuild", problem) for problem in found[2:])
+
+
+def test_digests_of_pages_that_are_missing_or_others_are_found_where_the_shards_are_whole(tokenizer: Tokenizer) -> None:
+    store = MemoryStore()
+    manifest = build(store, tokenizer)
+    assert manifest.pages is not None
+    url, whole = store.url(manifest.pages.key), store.objects[manifest.pages.key]
+    spoilt = bytearray(whole)
+    spoilt[DIGEST_BYTES + 3] ^= 1  # of the second shard's only page
+    store.objects[manifest.pages.key] = bytes(spoilt)
+    found = inspect_dataset(store=store, name="tiny", reading=unwatched).problems
+    restore = "restore this object, or rebuild the dataset with `braid data build`"
+    assert found == (f"{url}: has not the digests of {store.url(manifest.shards[1].key)}; {restore}",)
+
+    store.delete(manifest.pages.key)
+    assert inspect_dataset(store=store, name="tiny", reading=unwatched).problems == (f"{url}: is missing; {restore}",)
 
 
 def test_inspecting_lists_the_store_once_however_many_shards() -> None:

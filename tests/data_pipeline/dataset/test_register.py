@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from data_pipeline.config import DataConfig
-from data_pipeline.dataset.inspect import inspect_dataset
+from data_pipeline.dataset.inspect import inspect_dataset, lacking_objects
 from data_pipeline.dataset.manifest import load_manifest, manifest_from_json, manifest_to_json
 from data_pipeline.dataset.npy import npy_header
 from data_pipeline.dataset.pages import PAGE_BYTES
@@ -87,6 +87,24 @@ def npy(array: NDArray, **options: bool) -> bytes:
     file = io.BytesIO()
     np.save(file, array, **options)
     return file.getvalue()
+
+
+def test_digests_of_a_file_s_pages_that_are_gone_or_damaged_are_told_before_they_are_needed() -> None:
+    world = World()
+    for number in range(3):
+        world.put(f"{number}.npy", tokens(PAGE_BYTES, seed=number).tobytes())
+    shards = world.register().manifest.shards
+    kept = [shard.pages_key for shard in shards]
+    world.store.delete(kept[0])
+    world.store.objects[kept[1]] = b"\0" + world.store.objects[kept[1]][1:]
+
+    elsewhere, remedy = world.others.__getitem__, "restore this object, or register the files again under another name"
+    missing = f"{world.store.url(kept[0])}: is missing; {remedy}"
+    assert lacking_objects(load_manifest(world.store, "mine"), world.store, elsewhere) == [missing]
+    assert inspect_dataset(store=world.store, name="mine", elsewhere=elsewhere, reading=unwatched).problems == (
+        missing,
+        f"{world.store.url(kept[1])}: has not the digests of {world.others[WEB].url(shards[1].key)}; {remedy}",
+    )
 
 
 def test_raw_files_and_npy_files_of_two_roots_are_one_dataset(tmp_path: Path) -> None:

@@ -233,6 +233,14 @@ def test_the_cache_stays_within_its_bound_and_drops_what_was_not_used_for_longes
     assert not {"abandoned.block.part", earlier.name} & left
 
 
+def test_many_short_runs_together_stay_within_the_bound_and_leave_no_litter(tmp_path: Path):
+    (tmp_path / "killed.block.part").write_bytes(b"half")
+    for run in range(200):
+        open_cache(tmp_path, limit_bytes=64 * 1000).fetched(f"of-run-{run}", lambda: bytes(900))
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 64 * 1000
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_a_disk_that_takes_nothing_more_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     cache = open_cache(tmp_path / "cache", limit_bytes=10**9)
     cache.directory.rmdir()

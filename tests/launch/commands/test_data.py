@@ -43,6 +43,15 @@ def test_data_is_built_and_looked_into(braid: Braid, tmp_path: Path) -> None:
     assert braid("data", "inspect", "mine", "--verify").status == 1
 
 
+def test_a_tokenizer_and_the_size_of_one_that_is_to_be_trained_do_not_go_together(braid: Braid, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("the quick brown fox\n" * 9)
+    train_tokenizer(["the quick brown fox"], 300).save(str(tmp_path / "tokenizer.json"))
+    at = ("data", "build", "mine", str(tmp_path / "corpus.txt"), "--tokenizer", str(tmp_path / "tokenizer.json"))
+    done = braid(*at, "--vocab-size", "300")
+    assert (done.status, done.err.strip()) == (2, "braid: --tokenizer: has a vocabulary of its own; leave out --vocab-size")
+    assert braid(*at).status == 0
+
+
 @pytest.mark.parametrize("command", ["build", "inspect"])
 def test_a_dataset_name_that_could_reach_outside_is_one_line(command: str, braid: Braid) -> None:
     done = braid("data", command, "../x")
