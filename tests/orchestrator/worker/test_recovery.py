@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,12 +15,13 @@ import torch.distributed.checkpoint as dcp
 from data_pipeline.store.protocol import ObjectStore
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
-from orchestrator.config import RunConfig
-from orchestrator.messages import Beat, Committed, Outcome, Phase
+from orchestrator.config import RunConfig, SnapshotConfig
+from orchestrator.messages import Beat, Committed, Outcome, Phase, Resumed
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
+from orchestrator.worker.image import new_memory
 from tests.orchestrator.worker.tiny_run import Attempt, Worker, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
 
 
@@ -82,6 +84,38 @@ def test_a_killed_run_ends_with_the_same_bits_as_one_that_was_left_alone(referen
     verdict = proof_on(config)
     assert verdict.ok, verdict.problems
     assert "VERIFIED run first: 8 steps, 512 tokens, 2 attempts" in verdict.line
+
+
+def test_a_killed_run_goes_on_from_memory_with_the_same_bits(reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Twice: before its first checkpoint, and from a snapshot that is newer than one."""
+    config = replace(tiny_config(tmp_path / "store", dp_shard=2, every_steps=5), snapshot=SnapshotConfig(every_s=0))
+    run_store, memory = create_run(config), [new_memory(["first", "second"]) for _ in range(2)]
+    module, starts = "tests.orchestrator.worker.standing_worker", []
+
+    for number, last_step in ((1, 3), (2, 7)):
+        monkeypatch.setenv("BRAID_TEST_LAST_STEP", str(last_step))
+        with start_attempt(config, number, tmp_path, module=module, memory=memory) as attempt:
+            wait_for_snapshot(attempt, run_store, number, last_step)
+            starts.append(attempt.resumed)
+    last = run_attempt(config, 3, tmp_path, memory=memory)
+    for fd in (fd for files in memory for fd in files):
+        os.close(fd)
+
+    assert [*starts, last.resumed] == [Resumed(step=0), Resumed(step=3, from_memory=True), Resumed(step=7, from_memory=True)]
+    assert final_digests(run_store) == final_digests(run_store_of(reference.config))
+    assert bits_by_step(run_store) == bits_by_step(run_store_of(reference.config))
+    verdict = proof_on(config)
+    assert verdict.ok, verdict.problems
+    assert "VERIFIED run first: 8 steps, 512 tokens, 3 attempts" in verdict.line
+
+
+def wait_for_snapshot(attempt: Attempt, run_store: ObjectStore, number: int, step: int) -> None:
+    """Until every rank has that of the step, and the step is recorded."""
+    while not (
+        all(f"snapshot of step {step}:" in worker.log.read_text() for worker in attempt.workers)
+        and any(record.step == step for record in read_ledger(run_store).get(number, ()))
+    ):
+        assert attempt.workers[0].listen(timeout_s=0.05), attempt.log
 
 
 def test_an_undisturbed_run_is_verified_and_leaves_the_last_two_checkpoints(reference: Reference):

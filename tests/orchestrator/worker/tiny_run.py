@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,28 +201,35 @@ class Attempt:
         return self.workers[0].log.read_text()
 
 
-def start_attempt(config: RunConfig, number: int, directory: Path, *, config_version: int = 1, module: str = WORKER) -> Attempt:
+Memory = Sequence[Sequence[int]]
+"""By rank, the files that an agent keeps its snapshots in."""
+
+
+def start_attempt(
+    config: RunConfig, number: int, directory: Path, *, config_version: int = 1, module: str = WORKER, memory: Memory = ()
+) -> Attempt:
     """Worker processes as an agent starts them."""
-    port = free_port()
-    return Attempt(
-        [_start_worker(module, config, number, rank, port, directory, config_version) for rank in range(config.parallel.world_size)]
-    )
+    port, ranks = free_port(), range(config.parallel.world_size)
+    kept = [tuple(memory[rank]) if memory else () for rank in ranks]
+    return Attempt([_start_worker(module, config, number, rank, port, directory, config_version, kept[rank]) for rank in ranks])
 
 
-def run_attempt(config: RunConfig, number: int, directory: Path, *, module: str = WORKER) -> Attempt:
+def run_attempt(config: RunConfig, number: int, directory: Path, *, module: str = WORKER, memory: Memory = ()) -> Attempt:
     """As `start_attempt`, until the end."""
-    with start_attempt(config, number, directory, module=module) as attempt:
+    with start_attempt(config, number, directory, module=module, memory=memory) as attempt:
         statuses = attempt.finish()
         assert statuses == [0] * len(statuses), attempt.log
     return attempt
 
 
-def _start_worker(module: str, config: RunConfig, attempt: int, rank: int, port: int, directory: Path, config_version: int) -> Worker:
+def _start_worker(
+    module: str, config: RunConfig, attempt: int, rank: int, port: int, directory: Path, config_version: int, memory: tuple[int, ...]
+) -> Worker:
     order_read, order_write = os.pipe()
     report_read, report_write = os.pipe()
     variables = {
         "BRAID_ORDER_FD": order_read, "BRAID_REPORT_FD": report_write, "BRAID_AGENT_PID": os.getpid(), "BRAID_HOME": directory / "home",
-        "OMP_NUM_THREADS": 1,
+        "OMP_NUM_THREADS": 1, "BRAID_MEMORY_FDS": ",".join(map(str, memory)),
     }  # fmt: skip
     log = directory / f"a{attempt}-rank{rank}.log"
     with log.open("wb") as output:
@@ -231,7 +238,7 @@ def _start_worker(module: str, config: RunConfig, attempt: int, rank: int, port:
             env=os.environ | {name: str(value) for name, value in variables.items()},
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=(order_read, report_write),
+            pass_fds=(order_read, report_write, *memory),
         )
     os.close(order_read)
     os.close(report_write)
