@@ -106,6 +106,31 @@ def test_a_new_attempt_starts_when_nothing_is_left_of_the_old_one(agent_of, run,
     assert agent.report()[1].stuck == ()
 
 
+def test_what_a_worker_left_in_its_memory_is_there_for_the_next_of_its_place_and_ends_with_the_agent(agent_of, run):
+    keeps = """
+kept = int(os.environ["BRAID_MEMORY_FDS"].split(",")[0])
+print("found", os.pread(kept, 100, 0).decode(), flush=True)
+os.pwrite(kept, f"rank {assign.rank} of attempt {assign.attempt}".encode(), 0)
+train()
+time.sleep(120)
+"""
+    agent = agent_of(HEARS + keeps)
+    agent.obey(run(1, num_workers=2))
+    send(report_when(agent, trains(1, num_workers=2)).workers[1].pid, signal.SIGKILL)
+    agent.obey(run(2, num_workers=2))
+    report_when(agent, trains(2, num_workers=2))
+
+    assert [log_when(agent, rank, bytes) for rank in (0, 1)] == [b"found rank 0 of attempt 1\n", b"found rank 1 of attempt 1\n"]
+    assert len(memory_of_this_process()) == 4
+    agent.close()
+    assert memory_of_this_process() == []
+
+
+def memory_of_this_process() -> list[str]:
+    names = (os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
+    return [name for name in names if "braid-snapshot" in name]
+
+
 def test_an_order_of_an_older_attempt_changes_nothing(agent_of, run):
     looks = Looks()
     agent = agent_of(TRAINS, clock=looks)
