@@ -64,8 +64,7 @@ class Held:
     attempt: int
     step: int
     terms: str
-    """What must be the same for a tensor of that name to be the same piece: run, training, layout and rank, digested."""
-    places: dict[str, Place]
+    """Digest of what must be the same for a tensor to be the same piece in the same place."""
     digests: dict[str, str]
     """SHA-256 of each span, by name; "" is the rest."""
 
@@ -117,7 +116,7 @@ class Image:
         """Says what the image holds from now on; None, that it is about to change."""
         text = b"" if held is None else codec.to_json(held)
         if len(text) + _DIGEST_BYTES + _LENGTH_BYTES > HEADER_BYTES:
-            raise ValueError(f"{len(self.places)} tensors are too many for a snapshot's header of {HEADER_BYTES} bytes")
+            raise ValueError(f"{len(self.spans)} files are too many for a snapshot's header of {HEADER_BYTES} bytes")
         header = hashlib.sha256(text).digest() + len(text).to_bytes(_LENGTH_BYTES, "little") + text
         self._bytes[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
 

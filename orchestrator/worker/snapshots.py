@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from orchestrator import codec
 from orchestrator.errors import CheckpointCorrupt
 from orchestrator.worker.dcp import FILE_SIZE_BYTES
 from orchestrator.worker.image import ALIGNMENT, Held, Image, build_image, files_of, new_memory
@@ -124,7 +125,7 @@ class Snapshots:
         if copied is not None:
             copied.synchronize()
         copied_s = time.monotonic()
-        held = Held(attempt=self._attempt, step=step, terms=self._terms, places=image.places, digests=image.digests(self.hands))
+        held = Held(attempt=self._attempt, step=step, terms=self._terms, digests=image.digests(self.hands))
         image.hold(held)
         self.sealed_after_s = time.monotonic() - started_s
         log.info("snapshot of step %d: copied in %.3f s, whole after %.3f", step, copied_s - started_s, self.sealed_after_s)
@@ -142,13 +143,16 @@ class Snapshots:
 def build_snapshots(
     memory: Sequence[int], state: Mapping[str, Tensor], *, rank: int, world_size: int, attempt: int, terms: str, device: torch.device
 ) -> Snapshots:
-    """In `memory`, files of an agent that may hold those of an earlier attempt; with none, in memory that ends with this process."""
+    """In `memory`, files of an agent that may hold those of an earlier attempt; with none, in memory that ends with this process.
+
+    Those of other `terms` are left alone: `state` is the same piece of the same training where they are the same.
+    """
     shards = shards_of(state)
     written = {name: shards[name].nbytes for name in written_here(state, rank=rank, world_size=world_size)}
     files = files_of(written, prefix=f"__{rank}_", file_size_bytes=FILE_SIZE_BYTES)
     images = [build_image(fd, shards, files=files) for fd in memory or new_memory([f"snapshot of rank {rank}"])]
     images.sort(key=lambda image: held.step if (held := image.held()) is not None else 0)
-    return Snapshots(images, attempt=attempt, terms=terms, device=device)
+    return Snapshots(images, attempt=attempt, terms=codec.digest((terms, images[0].places)), device=device)
 
 
 def newest_common(whole: Sequence[Sequence[tuple[int, int]]]) -> Iterator[tuple[int, int]]:

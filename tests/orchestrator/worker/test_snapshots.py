@@ -10,13 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.build import build_model
+from model.optim.build import build_optimizer
+from model.optim.config import OptimizerConfig
 from orchestrator.messages import Resumed
 from orchestrator.records.commit_log import Snapshot, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.image import build_image, files_of, new_memory
+from orchestrator.worker.pace import Pace
+from orchestrator.worker.training_state import training_state
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.worker.ranks import Training, begin, on_ranks, state_at
+from tests.orchestrator.worker.tiny_run import MODEL
 
 
 class Node:
@@ -186,6 +192,39 @@ def test_tensors_are_spread_over_files_of_about_the_size_that_is_asked_for():
         "__2_1.distcp": ["c", "d"],
         "__2_2.distcp": ["e"],
     }
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_no_update_is_made_before_the_last_snapshot_is_copied(name: str):
+    """A GPU copies beside what it computes: what the optimizer calls first is what waits for that."""
+    model = build_model(MODEL, None, device=torch.device("cpu"), seed=0)
+    optimizer = build_optimizer(model, model.declared, OptimizerConfig(lr=1e-2, warmup_steps=1, name=name))
+    before = {key: tensor.clone() for key, tensor in training_state(model, optimizer).items()}
+    seen: list[bool] = []
+
+    def wait(*_: object) -> None:
+        seen.append(all(torch.equal(tensor, before[key]) for key, tensor in training_state(model, optimizer).items()))
+
+    optimizer.register_step_pre_hook(wait)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+
+    assert seen == [True]
+    assert not torch.equal(training_state(model, optimizer)["model.embed.weight"], before["model.embed.weight"])
+
+
+def test_a_snapshot_is_due_as_often_as_it_is_cheap():
+    pace = Pace(every_s=None, last_s=100.0)
+
+    def is_due(now_s: float, *, cost_s: float = 0.0, sealed_after_s: float = 0.1, checkpoint_in_s: float = 60.0) -> bool:
+        return pace.wants(now_s, cost_s=cost_s, sealed_after_s=sealed_after_s, checkpoint_in_s=checkpoint_in_s)
+
+    assert [is_due(101.9), is_due(102.0)] == [False, True]
+    assert [is_due(104.9, cost_s=0.05), is_due(105.0, cost_s=0.05)] == [False, True]  # a hundredth of training's time
+    assert [is_due(117.0, sealed_after_s=4.5), is_due(118.0, sealed_after_s=4.5)] == [False, True]
+    assert not is_due(118.0, sealed_after_s=4.5, checkpoint_in_s=8.0)
+    assert Pace(every_s=0, last_s=100.0).wants(100.0, cost_s=9.0, sealed_after_s=0.0, checkpoint_in_s=1.0)
 
 
 def test_no_memory_is_left_when_its_owner_closes_it(exchange: Exchange):
