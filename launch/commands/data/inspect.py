@@ -18,7 +18,9 @@ ROW_LENGTHS = (1024, 4096, 8192)
 
 def inspect(
     name: Annotated[str, typer.Argument(help="The dataset's name.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything: digests, every token, tables of documents.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything: digests, every token, tables of documents and of packed rows.")
+    ] = False,
     seq_len: Annotated[
         int | None, typer.Option("--seq-len", min=1, help="The length of a row, data.seq_len: how many tokens do rows reach?")
     ] = None,
@@ -55,7 +57,8 @@ def inspect(
         raise typer.Exit(1)
     if verify:
         tables = ", and the table of each has its documents" * any(shard.documents for shard in manifest.shards)
-        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, every token is in the vocabulary{tables}")
+        packed = "".join(f", rows of {length:,} tokens are as they were packed" for length in report.packed)
+        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, every token is in the vocabulary{tables}{packed}")
 
 
 def _tokenizer_in_words(manifest: DatasetManifest) -> str:
