@@ -1,6 +1,8 @@
 """`braid data inspect`."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +13,9 @@ from launch.commands.data.name import refuse_bad_name
 from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_to_look_at
+
+if TYPE_CHECKING:
+    from data_pipeline.dataset.inspect import DatasetReport
 
 ROW_LENGTHS = (1024, 4096, 8192)
 """Usual ones, for a dataset that nobody has named a length for."""
@@ -56,9 +61,15 @@ def inspect(
     if report.problems:
         raise typer.Exit(1)
     if verify:
-        tables = ", and the table of each has its documents" * any(shard.documents for shard in manifest.shards)
-        packed = "".join(f", rows of {length:,} tokens are as they were packed" for length in report.packed)
-        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, every token is in the vocabulary{tables}{packed}")
+        typer.echo(_verified(report))
+
+
+def _verified(report: DatasetReport) -> str:
+    """What was found right, in words."""
+    shards = report.manifest.shards
+    tables = ", and the table of each has its documents" * any(shard.documents for shard in shards)
+    packed = "".join(f", rows of {length:,} tokens are as they were packed" for length in report.packed)
+    return f"verified: all {len(shards)} shards match their digests, every token is in the vocabulary{tables}{packed}"
 
 
 def _tokenizer_in_words(manifest: DatasetManifest) -> str:
