@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from orchestrator.records.manifest import FileDigest
 HEADER_BYTES = 2**20
 ALIGNMENT = 4096
 PIECE_BYTES = 2**27
-"""What is digested, or made ready for a GPU, at once: other threads share the processor and the device's lock meanwhile."""
+"""About what a GPU is told of at once: all at once would hold training up."""
 _FRAME_BYTES = 2**12
 """More than lies before a tensor's data in torch's format."""
 _LOCAL_HEADER_BYTES = 30
@@ -85,7 +86,12 @@ class Image:
         return self._bytes.numel()
 
     def pieces(self) -> tuple[Tensor, ...]:
-        return self._bytes.split(PIECE_BYTES)
+        """All of it, each tensor wholly in one of them: a GPU copies no more than what it was told of at once."""
+        bounds = [0]
+        for start in sorted(place.start for place in self.places.values()):
+            if start - bounds[-1] >= PIECE_BYTES:
+                bounds.append(start)
+        return self._bytes.split([end - start for start, end in pairwise([*bounds, self.size_bytes])])
 
     def data(self, span: Span) -> memoryview:
         return self._memory[span.start : span.start + span.size_bytes]

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from orchestrator.errors import CheckpointCorrupt
 from orchestrator.worker.dcp import FILE_SIZE_BYTES
-from orchestrator.worker.image import Held, Image, build_image, files_of, new_memory
+from orchestrator.worker.image import ALIGNMENT, Held, Image, build_image, files_of, new_memory
 from orchestrator.worker.training_state import shards_of, written_here
 
 NUM_HANDS = min(8, os.cpu_count() or 1)
 """Threads that digest, and write or read files."""
+TOUCHED_BYTES = 2**24
 log = logging.getLogger(__name__)
 
 
@@ -130,10 +131,10 @@ class Snapshots:
         return Snapshot(image, held)
 
     def _make_ready(self) -> None:
-        """Takes the memory, and tells the GPU of it, piece by piece: all at once would hold training up."""
+        """Takes the memory, and tells the GPU of it."""
         for image in self._images:
             for piece in image.pieces():
-                _touch(piece)
+                list(self.hands.map(_touch, piece.split(TOUCHED_BYTES)))
                 if self._stream is not None:
                     _pin(piece)
 
@@ -158,7 +159,7 @@ def newest_common(whole: Sequence[Sequence[tuple[int, int]]]) -> Iterator[tuple[
 
 def _touch(piece: Tensor) -> None:
     """Takes memory for every page without changing what is there."""
-    piece[::4096].add_(0)
+    piece[::ALIGNMENT].add_(0)
 
 
 def _pin(piece: Tensor) -> None:

@@ -18,7 +18,10 @@ from orchestrator.worker.feed import Feed
 from tests.data_pipeline.datasets import put_dataset
 from tests.fakes.memory_store import MemoryStore
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    pytest.mark.filterwarnings("default"),  # torch calls its look for waits a prototype
+]
 CUDA = torch.device("cuda")
 ABOUT_A_SECOND = 2 * 10**9
 """Cycles."""

@@ -77,6 +77,7 @@ BY_NAME = {
     "NoCheckpoint": "config",
     "Diverged": "diverged",
     "DatasetMissing": "config",
+    "PackingMissing": "config",
     "DatasetTooSmall": "config",
     "ManifestInvalid": "config",
     "ShardMissing": "config",
