@@ -12,7 +12,7 @@ from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manif
 from data_pipeline.dataset.packing import load_packing, packed_lengths, problem_of_table
 from data_pipeline.dataset.packing import remedy as pack_again
 from data_pipeline.dataset.pages import DIGEST_BYTES, num_pages, page_digests
-from data_pipeline.dataset.progress import Progress
+from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere, remedy
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, vocab_size_of
@@ -64,7 +64,7 @@ def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = now
         page += num_pages(ref.size_bytes)
         problems += filter(None, [problem])
     packed = packed_lengths(store, name) if reading else []
-    problems += [told for seq_len in packed for told in _problems_of_packing(manifest, seq_len, store)]
+    problems += [told for seq_len in packed for told in _problems_of_packing(manifest, seq_len, store, reading or unwatched)]
     first_tokens, first_text = [], ""
     try:
         first_tokens = _first_tokens(manifest, shards)
@@ -181,14 +181,17 @@ def _problem_of_documents(ref: ShardRef, store: ObjectStore, num_eos: int) -> st
     return ""
 
 
-def _problems_of_packing(manifest: DatasetManifest, seq_len: int, store: ObjectStore) -> Iterable[str]:
+def _problems_of_packing(manifest: DatasetManifest, seq_len: int, store: ObjectStore, reading: Progress) -> Iterable[str]:
     """Reads what `braid data pack` has made for rows of this length."""
     try:
         packing = load_packing(store, manifest, seq_len)
     except PackingMissing as error:
-        return [str(error)]
-    found = filter(None, (problem_of_table(store, shard, packing.window_rows) for shard in packing.shards))
-    return [f"{problem}; pack the dataset again with {pack_again(manifest.name, seq_len)}" for problem in found]
+        yield str(error)
+        return
+    for number, shard in enumerate(packing.shards, start=1):
+        reading(number, len(packing.shards))
+        if problem := problem_of_table(store, shard, packing.window_rows):
+            yield f"{problem}; pack the dataset again with {pack_again(manifest.name, seq_len)}"
 
 
 def _problem_of_head(ref: ShardRef, head: bytes, manifest: DatasetManifest, shards: ShardStore) -> str:

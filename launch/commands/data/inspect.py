@@ -40,10 +40,8 @@ def inspect(
     with bars() as begin:
         reading = begin("reading shards") if verify else None
         report = inspect_dataset(store=open_store(where), name=name, elsewhere=open_beside(where), reading=reading)
-    manifest, tokens = report.manifest, report.tokens
-    typer.echo(
-        f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
-    )
+    manifest, tokens, num_shards = report.manifest, report.tokens, len(report.manifest.shards)
+    typer.echo(f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {num_shards} shards of {manifest.dtype}")
     for root in sorted({shard.root for shard in manifest.shards} - {""}):
         typer.echo(f"registered where its files are: {root}")
     typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, {_tokenizer_in_words(manifest)}")
