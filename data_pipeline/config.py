@@ -91,8 +91,10 @@ class SourceConfig:
     """Its part of the rows, in any unit: 8 beside 2 is as 0.8 beside 0.2. Within a row in every window of 64 largest
     batches; what is rounded off in one is made up for in others, to a row in four million."""
     max_epochs: int | None = None
-    """How many epochs are read of it at most; the others take its part then. With `shuffle=full` a phase of another seq_len begins
-    an epoch of its own, and the rest of the one before is not read; `shuffle=blocks` goes on at the next window, but of packed rows."""
+    """How many epochs are read of it at most; the others take its part then. A phase of another seq_len breaks an epoch off: with
+    `shuffle=full` and of packed rows the next one begins, with `shuffle=blocks` the next window of blocks, which is `shuffle_window` blocks
+    of about a million tokens for each row of the largest batch. Where no such window is left, the next epoch begins too. What is broken
+    off is left unread and counts, so that with `max_epochs: 1` it may be all that is left; `braid data plan` says how much."""
 
     def __post_init__(self) -> None:
         check_name(self.dataset, key="data.sources.dataset")

@@ -9,13 +9,15 @@ from tokenizers import Tokenizer
 
 from data_pipeline.dataset.documents import check_table
 from data_pipeline.dataset.manifest import DatasetManifest, ShardRef, load_manifest, manifest_key
+from data_pipeline.dataset.packing import load_packing, packed_lengths, problem_of_table
+from data_pipeline.dataset.packing import remedy as pack_again
 from data_pipeline.dataset.pages import DIGEST_BYTES, num_pages, page_digests
-from data_pipeline.dataset.progress import Progress
+from data_pipeline.dataset.progress import Progress, unwatched
 from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere, remedy
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, vocab_size_of
 from data_pipeline.dataset.tokens import HEAD_BYTES, ShardTokens, TokenCount, oddity_of, whole_tokens
-from data_pipeline.errors import DataError, ShardCorrupt, ShardMissing
+from data_pipeline.errors import DataError, PackingMissing, ShardCorrupt, ShardMissing
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
 
 NUM_SHOWN_TOKENS = 64
@@ -39,10 +41,13 @@ class DatasetReport:
     """The same as numbers."""
     tokens: TokenCount | None = None
     """What the shards hold; None where they were not read."""
+    packed: tuple[int, ...] = ()
+    """The lengths of packed rows whose tables were read."""
 
 
 def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = nowhere, reading: Progress | None = None) -> DatasetReport:
-    """Checks the size of every shard, and with `reading` all of them: digests, those of pages too, every token, and tables of documents.
+    """Checks the size of every shard, and with `reading` all of them: digests, those of pages too, every token, tables of documents and of
+    packed rows.
 
     Raises DatasetMissing, ManifestInvalid, or what the store raises.
     """
@@ -58,6 +63,8 @@ def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = now
             problem = _problem_of_content(ref, page, manifest, shards, count)
         page += num_pages(ref.size_bytes)
         problems += filter(None, [problem])
+    packed = packed_lengths(store, name) if reading else []
+    problems += [told for seq_len in packed for told in _problems_of_packing(manifest, seq_len, store, reading or unwatched)]
     first_tokens, first_text = [], ""
     try:
         first_tokens = _first_tokens(manifest, shards)
@@ -76,6 +83,7 @@ def inspect_dataset(*, store: ObjectStore, name: str, elsewhere: Elsewhere = now
         problems=tuple(dict.fromkeys(problems)),
         warnings=tuple(warnings_of(manifest, count)),
         tokens=count if reading else None,
+        packed=tuple(packed),
     )
 
 
@@ -171,6 +179,19 @@ def _problem_of_documents(ref: ShardRef, store: ObjectStore, num_eos: int) -> st
     except ShardCorrupt as error:
         return str(error)
     return ""
+
+
+def _problems_of_packing(manifest: DatasetManifest, seq_len: int, store: ObjectStore, reading: Progress) -> Iterable[str]:
+    """Reads what `braid data pack` has made for rows of this length."""
+    try:
+        packing = load_packing(store, manifest, seq_len)
+    except PackingMissing as error:
+        yield str(error)
+        return
+    for number, shard in enumerate(packing.shards, start=1):
+        reading(number, len(packing.shards))
+        if problem := problem_of_table(store, shard, packing.window_rows):
+            yield f"{problem}; pack the dataset again with {pack_again(manifest.name, seq_len)}"
 
 
 def _problem_of_head(ref: ShardRef, head: bytes, manifest: DatasetManifest, shards: ShardStore) -> str:

@@ -128,14 +128,14 @@ def rows_in_words(manifest: DatasetManifest, seq_len: int) -> str:
     )
 
 
-def build_sample_table(manifest: DatasetManifest, seq_len: int) -> SampleTable:
-    """Finds the samples of `seq_len` inputs in the shards. Raises DatasetTooSmall where not one fits."""
+def build_sample_table(manifest: DatasetManifest, seq_len: int, *, setting: str = "data.seq_len") -> SampleTable:
+    """Finds the samples of `seq_len` inputs, as `setting` wants them, in the shards. Raises DatasetTooSmall where not one fits."""
     shard_tokens = [shard.num_tokens for shard in manifest.shards]
     table = cut_samples(shard_tokens, seq_len=seq_len)
     if table.num_samples == 0:
         longest = max(shard_tokens, default=0)
         raise DatasetTooSmall(
-            f"data.seq_len={seq_len}: the longest shard of dataset {manifest.name} has {longest} tokens; use less, or build from more text"
+            f"{setting}={seq_len}: the longest shard of dataset {manifest.name} has {longest} tokens; use less, or build from more text"
         )
     return table
 

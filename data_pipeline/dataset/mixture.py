@@ -38,10 +38,11 @@ def exhaustion(plan: "Plan", num_steps: int) -> str:
     """Why the datasets do not last for so many steps; "" where they do."""
     if plan.exhausted_at is None or plan.exhausted_at > num_steps:
         return ""
-    return (
+    told = (
         f"train.num_steps={num_steps}: at step {plan.exhausted_at} every source of data.sources has reached its max_epochs; "
-        f"use {plan.exhausted_at - 1} or less, add data, or raise max_epochs{_hint(plan)}"
+        f"use {plan.exhausted_at - 1} or less, add data, or raise max_epochs"
     )
+    return "; ".join([told, *(line for _, line in left_unread(plan, num_steps)[:1])])
 
 
 def never_read(plan: "Plan", num_steps: int) -> str:
@@ -59,10 +60,31 @@ def never_read(plan: "Plan", num_steps: int) -> str:
     return ""
 
 
-def _hint(plan: "Plan") -> str:
-    if len({phase.seq_len for phase in plan.phases}) == 1:
-        return ""
-    if any(source.packed for source in plan.sources):
-        return " (with data.packing=best_fit another seq_len begins another epoch)"
-    told = " (with data.shuffle=full another seq_len begins another epoch; data.shuffle=blocks goes on at the next window of blocks)"
-    return told if plan.order.shuffle == "full" else ""
+def left_unread(plan: "Plan", num_steps: int) -> list[tuple[int, str]]:
+    """(step, what a change of seq_len there leaves unread of a source and what helps), where it is of an epoch that is broken off or of a
+    source with a cap."""
+    from data_pipeline.order.broken_off import broken_off
+
+    found = []
+    for one in broken_off(plan, num_steps):
+        source = plan.sources[one.source]
+        then = f"goes on in its epoch {one.next_epoch}" if one.next_epoch else "goes on at its next window of blocks"
+        if one.is_over:
+            then = f"has nothing left within max_epochs={source.max_epochs}"
+        if one.next_epoch or source.max_epochs is not None:
+            lost = f"{one.tokens:,} tokens of it are {'never read' if source.max_epochs == 1 else 'left unread'}"
+            told = f"{source.name}: at step {one.step:,} seq_len changes, and it {then}: {lost}; {_remedy(plan, one.source)}"
+            found.append((one.step, told))
+    return found
+
+
+def _remedy(plan: "Plan", source: int) -> str:
+    """For a source that a change of seq_len costs tokens."""
+    ways = []
+    if plan.order.shuffle == "full" and not plan.sources[source].packed:
+        ways.append("data.shuffle=blocks, which goes on at the next window of blocks")
+    elif not plan.sources[source].packed:
+        ways.append("a smaller data.shuffle_window or batch_rows")
+    if plan.sources[source].max_epochs is not None:
+        ways.append("a larger max_epochs")
+    return f"use {''.join(f'{way}, ' for way in ways)}{'or ' if ways else ''}the same seq_len"

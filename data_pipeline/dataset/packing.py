@@ -227,6 +227,30 @@ def refuse_lacking_tables(packings: Packings, store: ObjectStore) -> None:
             )
 
 
+def packed_lengths(store: ObjectStore, name: str) -> list[int]:
+    """The lengths of rows that a dataset's documents are packed into."""
+    prefix, suffix = f"{dataset_prefix(name)}packed/", "/packing.json"
+    found = [info.key.removeprefix(prefix).removesuffix(suffix) for info in store.list(prefix) if info.key.endswith(suffix)]
+    return sorted(int(length) for length in found if length.isdecimal())
+
+
+def problem_of_table(store: ObjectStore, shard: PackedShard, window_rows: int) -> str:
+    """Reads all of a shard's object; "" where it is what was packed."""
+    url = store.url(shard.key)
+    try:
+        data = store.get(shard.key)
+    except KeyMissing:
+        return f"{url}: is missing"
+    head = data[: shard.head_bytes(window_rows)]
+    if len(data) != shard.size_bytes or hashlib.sha256(head).hexdigest() != shard.sha256:
+        return f"{url}: is not what was packed"
+    for window in range(shard.num_windows(window_rows)):
+        where = head_from_bytes(head).bytes_of(window)
+        if not head_from_bytes(head).is_right(window, data[where.start : where.stop]):
+            return f"{url}: bytes {where.start:,} to {where.stop:,} are not what was packed"
+    return ""
+
+
 def packed_rows(packings: Packings, name: str) -> dict[int, PackedRows]:
     """For the order of a dataset's rows, by their length."""
     return {

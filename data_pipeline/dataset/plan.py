@@ -21,9 +21,9 @@ def plan_of(manifests: Sequence[DatasetManifest], config: DataConfig, *, batch_r
     """
     stages = stages_of(config, batch_rows=batch_rows)
     for manifest in manifests:
-        for seq_len in {stage.seq_len for stage in stages}:
+        for seq_len, setting in _settings(config, stages).items():
             if config.packing == "concat":
-                build_sample_table(manifest, seq_len)
+                build_sample_table(manifest, seq_len, setting=setting)
             else:
                 assert (manifest.name, seq_len) in packings, "load_packings finds or raises"
     caps = [source.max_epochs for source in config.sources] or [None]
@@ -62,6 +62,15 @@ def planned_digest(plan: Plan, step: int, *, like: str) -> str:
     if is_sum(like):
         return digest_of_sums(sample_sums(enumerate(samples, plan.position(step))))
     return digest_of(samples)
+
+
+def _settings(config: DataConfig, stages: Sequence[Stage]) -> dict[int, str]:
+    """Which key of the recipe wants rows of each length, the first that does."""
+    found: dict[int, str] = {}
+    for number, stage in enumerate(stages):
+        is_its_own = config.phases and config.phases[number].seq_len is not None
+        found.setdefault(stage.seq_len, f"data.phases: phase {number + 1}: seq_len" if is_its_own else "data.seq_len")
+    return found
 
 
 def _order(config: DataConfig, stages: Sequence[Stage]) -> Order:

@@ -54,7 +54,7 @@ class Source:
     name: str
     shard_tokens: Sequence[int]
     max_epochs: int | None = None
-    """How many epochs are read of it at most; one that is broken off for another seq_len counts."""
+    """How many epochs are read of it at most; one that is broken off for another seq_len counts (`broken_off.py`)."""
     packed: Mapping[int, PackedRows] = field(default_factory=dict)
     """By seq_len; none where samples are cut from shards."""
 
@@ -167,7 +167,7 @@ class Plan:
             until = min([end, *(other.segment.start for other in following)])
             if until > stretch.segment.start:
                 sizes = np.array([shuffle.table.num_samples for shuffle in self.shuffles[stretch.seq_len]])
-                samples, repeated, epochs = _taken(stretch, until, sizes)
+                samples, repeated, epochs = taken(stretch, until, sizes)
                 totals[:2] += samples, samples * stretch.seq_len
                 totals[2] = np.maximum(totals[2], epochs)
                 totals[3] += repeated
@@ -300,7 +300,7 @@ def _check_phase(phase: Phase, name: str, order: Order, sources: Sequence[Source
             raise ValueError(f"{name}: source {source.name} would get none of {slots:,} rows; raise its ratio, or leave it out")
 
 
-def _taken(stretch: Stretch, until: int, sizes: Ints) -> tuple[Ints, Ints, Ints]:
+def taken(stretch: Stretch, until: int, sizes: Ints) -> tuple[Ints, Ints, Ints]:
     """(samples, those of later epochs, epochs begun) of each source, read from the stretch's beginning to the position `until`."""
     segment, firsts = stretch.segment, np.array(stretch.firsts)
     lanes = np.arange(segment.lanes)[:, None]

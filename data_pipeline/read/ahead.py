@@ -43,12 +43,13 @@ class Ahead:
         self._needed_at = {wanted: last for wanted, last in self._needed_at.items() if last >= step}
         self._fetching = {wanted: fetching for wanted, fetching in self._fetching.items() if not fetching.done()}
         while self._looked_to < step + NUM_STEPS and len(self._needed_at) < self._num_blocks:
-            for wanted in self._wanted_at(self._looked_to):
+            looked_at = self._looked_to
+            self._looked_to += 1  # whatever this step raises, the next call goes on behind it
+            for wanted in self._wanted_at(looked_at):
                 pages, block = wanted
                 if wanted not in self._needed_at and wanted not in self._fetching and not pages.has(block):
                     self._fetching[wanted] = self._executor.submit(pages.fetch, block)
-                self._needed_at[wanted] = self._looked_to
-            self._looked_to += 1
+                self._needed_at[wanted] = looked_at
 
     def close(self) -> None:
         """Returns when the reads in progress are through."""

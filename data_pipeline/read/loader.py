@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.packing import Packings, load_packings
 from data_pipeline.dataset.plan import plan_of, planned_samples
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
+from data_pipeline.errors import ShardCorrupt
 from data_pipeline.order.plan import Plan
 from data_pipeline.order.samples import rows_of_rank
 from data_pipeline.read.ahead import Ahead, Wanted, blocks_ahead
@@ -141,12 +143,13 @@ def _is_near_itself(manifests: Sequence[DatasetManifest], config: DataConfig) ->
 
 
 def _wanted_at(plan: Plan, readers: Readers, dp_rank: int, dp_size: int, step: int) -> Iterator[Wanted]:
-    """What a rank reads in a step; nothing behind the end of the data."""
+    """What a rank reads in a step, but for rows whose place can't be known; nothing behind the end of the data."""
     if plan.exhausted_at is not None and step >= plan.exhausted_at:
         return
     its = readers[plan.phase_at(step).seq_len]
     for sample in planned_samples(plan, step, _rank_rows(plan, step, dp_rank, dp_size)):
-        yield its[sample.source].wanted(sample.index)
+        with suppress(ShardCorrupt):  # of a table of packed rows: the batch that needs the row tells, or leaves it out
+            yield its[sample.source].wanted(sample.index)
 
 
 def _rank_rows(plan: Plan, step: int, dp_rank: int, dp_size: int) -> range:

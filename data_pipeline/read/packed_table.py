@@ -29,6 +29,8 @@ class PackedTable:
         self._rows = SampleTable(seq_len=packing.seq_len, ends=tuple(accumulate(shard.num_rows for shard in packing.shards)))
         self._heads: Recent[int] = Recent(make=self._read_head, size=_NUM_HEADS)
         self._windows: Recent[tuple[int, int]] = Recent(make=self._read_window, size=_NUM_WINDOWS)
+        self._lost: dict[tuple[str, int], str] = {}
+        """Why what begins at a byte of an object can't be read, so that not every row of it asks again."""
 
     @property
     def seq_len(self) -> int:
@@ -80,16 +82,28 @@ class PackedTable:
         return self._read(self.packing.shards[shard].key, head.bytes_of(window), lambda data: head.is_right(window, data))
 
     def _read(self, key: str, where: range, is_right: Callable[[bytes], bool]) -> bytes:
+        """Raises ShardCorrupt, for good, or what the store raises."""
+        place = (key, where.start)
+        if place not in self._lost:
+            try:
+                return self._got(key, where, is_right)
+            except ShardCorrupt as error:
+                self._lost[place] = str(error)
+        raise ShardCorrupt(self._lost[place])
+
+    def _got(self, key: str, where: range, is_right: Callable[[bytes], bool]) -> bytes:
         """Twice, where the first is not what was packed: a network may be to blame."""
         url, again = self._store.url(key), remedy(self._name, self.seq_len)
+        what = f"{url}: bytes {where.start:,} to {where.stop:,}"
         try:
-            for _ in range(2):
+            for attempt in range(2):
                 if is_right(data := self._store.get_range(key, where.start, len(where))):
+                    if attempt:
+                        log.warning("%s came otherwise than they were packed, and right when they were read again", what)
                     return data
-                log.warning("%s: bytes %d to %d are not what was packed, they are read again", url, where.start, where.stop)
         except KeyMissing as error:
             raise ShardCorrupt(f"{url}: is missing; pack the dataset again with {again}") from error
-        raise ShardCorrupt(f"{url}: bytes {where.start:,} to {where.stop:,} are not what was packed; pack the dataset again with {again}")
+        raise ShardCorrupt(f"{what} are not what was packed; pack the dataset again with {again}")
 
 
 def open_table(manifest: DatasetManifest, packings: Packings, store: ObjectStore, *, samples: BlockTable) -> RowTable:

@@ -45,9 +45,9 @@ class Row:
     sample: int
     shard: str
     """Where it is."""
-    first_token: int
-    """In the shard."""
-    end_token: int
+    first_token: int | None
+    """In the shard; None where the table that says it can't be read."""
+    end_token: int | None
     """The one after the row's last label."""
     ranges: tuple[tuple[int, int], ...]
     """The same of each run of tokens, of which packed rows have several."""
@@ -67,11 +67,11 @@ def read_rows(
 ) -> list[Row]:
     """Rows that can't be read say why. `tables` say where those of each dataset are.
 
-    Raises TokenizerInvalid, DataError where a tokenizer is lost, ShardCorrupt where a table is, or what the store raises.
+    Raises TokenizerInvalid, DataError where a tokenizer is lost, or what the store raises.
     """
     sources = {sample.source for sample in samples}
     decode = {source: _decoder(manifests[source], shards.store) for source in sources}
-    return [_row(one, tables[one.source].ranges(one.index), manifests[one.source], shards, decode[one.source]) for one in samples]
+    return [_row(one, tables[one.source], manifests[one.source], shards, decode[one.source]) for one in samples]
 
 
 def _decoder(manifest: DatasetManifest, store: ObjectStore) -> Decode:
@@ -86,14 +86,14 @@ def _decoder(manifest: DatasetManifest, store: ObjectStore) -> Decode:
     return lambda tokens: str(tokenizer.decode(tokens.tolist(), skip_special_tokens=False))
 
 
-def _row(sample: SampleRef, ranges: Sequence[TokenRange], manifest: DatasetManifest, shards: ShardStore, text_of: Decode) -> Row:
-    ref, parts = manifest.shards[ranges[0].shard], []
-    first, end = ranges[0].start, ranges[-1].start + ranges[-1].count
+def _row(sample: SampleRef, table: RowTable, manifest: DatasetManifest, shards: ShardStore, text_of: Decode) -> Row:
+    ref, ranges, parts = manifest.shards[table.shard_of(sample.index)], list[TokenRange](), []
     known: list[ShardDocument] = []
     problem = unknown = ""
     try:
+        ranges = table.ranges(sample.index)
         parts = [(_tokens(one, manifest, shards), one.start) for one in ranges]
-        known = _known(ref, range(first, end), shards)
+        known = _known(ref, range(ranges[0].start, ranges[-1].start + ranges[-1].count), shards)
     except DocumentsUnknown as error:
         unknown = str(error)
     except (ShardMissing, ShardCorrupt) as error:
@@ -103,8 +103,8 @@ def _row(sample: SampleRef, ranges: Sequence[TokenRange], manifest: DatasetManif
         epoch=sample.epoch,
         sample=sample.index,
         shard=shards.url(ref),
-        first_token=first,
-        end_token=end,
+        first_token=ranges[0].start if ranges else None,
+        end_token=ranges[-1].start + ranges[-1].count if ranges else None,
         ranges=tuple((one.start, one.start + one.count) for one in ranges),
         documents=tuple(one for tokens, start in parts for one in _documents(tokens, start, known, manifest.eos_id, text_of)),
         problem=problem,

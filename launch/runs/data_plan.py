@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from data_pipeline.dataset.mixture import left_unread
 from data_pipeline.order.plan import Consumed, Plan
 from orchestrator.config import RunConfig
 
@@ -89,7 +90,7 @@ def _sources(
 
 
 def _events(config: RunConfig, plan: Plan, last_step: int) -> tuple[str, ...]:
-    found = []
+    found = left_unread(plan, config.train.num_steps)
     for number, source in enumerate(plan.sources):
         read, capped_at = plan.consumed(last_step)[number], plan.capped_at(number)
         if read.epochs > 1:

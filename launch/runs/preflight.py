@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_pipeline.config import DATASET
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest, rows_in_words
-from data_pipeline.dataset.mixture import exhaustion, load_manifests, never_read, problem_with
+from data_pipeline.dataset.mixture import exhaustion, left_unread, load_manifests, never_read, problem_with
 from data_pipeline.errors import DatasetExists, DatasetMissing, ShardCorrupt, ShardMissing
 from data_pipeline.store.open import open_beside
 from data_pipeline.store.protocol import ObjectStore
@@ -99,7 +99,7 @@ def _checked(config: RunConfig, manifests: Sequence[DatasetManifest], store: Obj
         epochs = one.tokens / (plan.table(source, longest).num_samples * longest)
         words = packing.in_words() if packing else rows_in_words(manifest, longest)
         lines.append(f"data: {one.tokens:,} tokens are {epochs:.3g} epochs of {manifest.name}: {words}")
-    return lines
+    return lines + [f"warning: {line}" for _, line in left_unread(plan, config.train.num_steps)]
 
 
 def planned(config: RunConfig, manifests: Sequence[DatasetManifest], packings: "Packings") -> "Plan":

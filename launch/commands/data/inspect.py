@@ -1,6 +1,8 @@
 """`braid data inspect`."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +14,18 @@ from launch.commands.options import Endpoint, Storage
 from launch.commands.terminal import tell
 from launch.config.storage import DEFAULT_ROOT, storage_to_look_at
 
+if TYPE_CHECKING:
+    from data_pipeline.dataset.inspect import DatasetReport
+
 ROW_LENGTHS = (1024, 4096, 8192)
 """Usual ones, for a dataset that nobody has named a length for."""
 
 
 def inspect(
     name: Annotated[str, typer.Argument(help="The dataset's name.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything: digests, every token, tables of documents.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything: digests, every token, tables of documents and of packed rows.")
+    ] = False,
     seq_len: Annotated[
         int | None, typer.Option("--seq-len", min=1, help="The length of a row, data.seq_len: how many tokens do rows reach?")
     ] = None,
@@ -33,10 +40,8 @@ def inspect(
     with bars() as begin:
         reading = begin("reading shards") if verify else None
         report = inspect_dataset(store=open_store(where), name=name, elsewhere=open_beside(where), reading=reading)
-    manifest, tokens = report.manifest, report.tokens
-    typer.echo(
-        f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {len(manifest.shards)} shards of {manifest.dtype}"
-    )
+    manifest, tokens, num_shards = report.manifest, report.tokens, len(report.manifest.shards)
+    typer.echo(f"{name}: {manifest.num_tokens:,} tokens, {manifest.size_bytes:,} bytes in {num_shards} shards of {manifest.dtype}")
     for root in sorted({shard.root for shard in manifest.shards} - {""}):
         typer.echo(f"registered where its files are: {root}")
     typer.echo(f"vocabulary {manifest.vocab_size}, eos {manifest.eos_id}, {_tokenizer_in_words(manifest)}")
@@ -54,8 +59,15 @@ def inspect(
     if report.problems:
         raise typer.Exit(1)
     if verify:
-        tables = ", and the table of each has its documents" * any(shard.documents for shard in manifest.shards)
-        typer.echo(f"verified: all {len(manifest.shards)} shards match their digests, every token is in the vocabulary{tables}")
+        typer.echo(_verified(report))
+
+
+def _verified(report: DatasetReport) -> str:
+    """What was found right, in words."""
+    shards = report.manifest.shards
+    tables = ", and the table of each has its documents" * any(shard.documents for shard in shards)
+    packed = "".join(f", rows of {length:,} tokens are as they were packed" for length in report.packed)
+    return f"verified: all {len(shards)} shards match their digests, every token is in the vocabulary{tables}{packed}"
 
 
 def _tokenizer_in_words(manifest: DatasetManifest) -> str:

@@ -45,9 +45,10 @@ def show(
         typer.echo(answer_json({"run": run, "step": step, "was_trained": found.was_trained, "rows": numbered}, indent=1))
     else:
         for number, row in enumerate(found.rows, start=found.first_row):
+            where = ", ".join(f"{first:,} to {end:,}" for first, end in row.ranges) or "?"
             typer.echo(
                 f"row {number}: {row.dataset}, epoch {row.epoch}, sample {row.sample:,}, {row.shard} "
-                f"tokens {', '.join(f'{first:,} to {end:,}' for first, end in row.ranges)}, {count(len(row.documents), 'document')}"
+                f"tokens {where}, {count(len(row.documents), 'document')}"
             )
             for line in _lines(row, full=full):
                 typer.echo(f"    {line}")

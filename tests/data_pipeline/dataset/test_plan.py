@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipeline.config import DataConfig
+from data_pipeline.config import DataConfig, PhaseConfig
 from data_pipeline.dataset.plan import plan_of, planned_digest, planned_samples
 from data_pipeline.errors import DatasetTooSmall
 from data_pipeline.order.samples import digest_of, digest_of_sums, sample_at, sample_sums
@@ -38,5 +38,11 @@ def test_another_shuffle_or_window_is_another_order():
 
 
 def test_a_dataset_without_a_whole_row_is_refused():
-    with pytest.raises(DatasetTooSmall, match="the longest shard"):
-        plan_of((put_dataset(MemoryStore(), TOKENS),), DataConfig(seq_len=1000), batch_rows=2)
+    manifests = (put_dataset(MemoryStore(), TOKENS),)
+    with pytest.raises(DatasetTooSmall, match=r"^data\.seq_len=1000: the longest shard"):
+        plan_of(manifests, DataConfig(seq_len=1000), batch_rows=2)
+    phases = (PhaseConfig(steps=5), PhaseConfig(steps=5, seq_len=2000), PhaseConfig(seq_len=10))
+    with pytest.raises(DatasetTooSmall, match=r"^data\.phases: phase 2: seq_len=2000: the longest shard"):
+        plan_of(manifests, DataConfig(seq_len=10, phases=phases), batch_rows=2)
+    with pytest.raises(DatasetTooSmall, match=r"^data\.seq_len=1000: the longest shard"):
+        plan_of(manifests, DataConfig(seq_len=1000, phases=phases), batch_rows=2)

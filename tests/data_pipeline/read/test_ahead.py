@@ -118,6 +118,25 @@ def test_many_reads_are_in_flight_at_once_and_what_is_here_is_not_read_again():
     assert all(block.shard % 2 == 0 for block in pages.asked)
 
 
+def test_a_step_that_can_not_be_looked_at_keeps_no_other_from_being_fetched():
+    pages = Slow()
+    pages.may_answer.set()
+
+    def wanted_at(step: int) -> list[tuple[Slow, Block]]:
+        if step == 3:
+            raise StoreUnavailable("away")
+        return [(pages, Block(2 * step, range(1)))]
+
+    ahead = Ahead(wanted_at=wanted_at, num_blocks=4)
+    with pytest.raises(StoreUnavailable):
+        ahead.look_from(1)
+    ahead.look_from(1)
+    for _ in range(4):
+        assert pages.most.acquire(timeout=10)
+    ahead.close()
+    assert sorted(block.shard // 2 for block in pages.asked) == [1, 2, 4, 5]
+
+
 def test_the_network_is_no_disk_of_this_machine(tmp_path: Path):
     mounts = tmp_path / "mountinfo"
     mounts.write_text(

@@ -1,5 +1,6 @@
 """Rows that documents are packed into, as ranks read them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -162,6 +163,31 @@ def test_rows_whose_table_is_damaged_end_the_run_or_are_left_out(world: World):
     assert 0 < num_unread <= 24, "of its last window"
     steps = token_digests(range(1, len(batches) + 1), manifests=[world.manifest], config=skip, batch_rows=ROWS, store=world.store)
     assert steps.keys() == {step for step, batch in enumerate(batches, start=1) if not batch.num_unread}
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["from the store", "cached"])
+def test_a_damaged_head_costs_two_reads_and_one_warning_however_many_rows_it_has(
+    world: World, keeps: bool, caplog: pytest.LogCaptureFixture
+):
+    table = next(key for key in sorted(world.store.objects) if "/packed/64/00001-" in key)
+    world.store.objects[table] = b"no" + world.store.objects[table][2:]
+    asked = Counter[str]()
+    world.store.fault = lambda _, key: asked.update([key])
+    batches = list(world.batches(replace(CONFIG, on_corrupt="skip"), keeps=keeps))
+    assert sum(batch.num_unread for batch in batches) > 24
+    assert asked[table] == 2
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.endswith("are not what was packed; rows of this shard that can't be read are skipped")
+
+
+def test_rows_whose_place_is_not_known_keep_nobody_from_fetching_the_others_ahead(world: World):
+    table = next(key for key in sorted(world.store.objects) if "/packed/64/00001-" in key)
+    world.store.objects[table] = b"no" + world.store.objects[table][2:]
+    with closing(world.load(replace(CONFIG, on_corrupt="skip"), keeps=True)) as loader:
+        loader.ahead.look_from(1)
+        loader.batch(1)
+        ahead = list(loader.ahead._needed_at.values())
+    assert max(ahead) > 1, "which has rows of the other shards"
 
 
 def test_a_mixture_of_packed_datasets_keeps_its_ratios(world: World):

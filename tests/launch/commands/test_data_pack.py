@@ -67,3 +67,55 @@ def test_what_can_not_be_packed_is_one_line(built: Braid) -> None:
         done = built("data", "pack", *arguments)
         assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
         assert told in done.err
+
+
+def flip(path: Path, byte: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("byte", [0, 40, -1], ids=["head", "entry", "window"])
+def test_a_flipped_byte_of_a_table_is_found_by_who_verifies_the_dataset_and_packing_again_mends_it(built: Braid, byte: int) -> None:
+    at = ("--storage", str(built.root))
+    for seq_len in ("64", "128"):
+        built("data", "pack", "mine", "--seq-len", seq_len)
+    done = built("data", "inspect", "mine", "--verify", *at)
+    assert done.out.endswith(", rows of 64 tokens are as they were packed, rows of 128 tokens are as they were packed\n")
+    table = next(built.root.glob("datasets/mine/packed/128/0*"))
+    flip(table, byte)
+    done = built("data", "inspect", "mine", "--verify", *at)
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith(f"braid: {table}: ")
+    assert done.err.endswith("not what was packed; pack the dataset again with `braid data pack mine --seq-len 128`\n")
+    built("data", "pack", "mine", "--seq-len", "128")
+    assert built("data", "inspect", "mine", "--verify", *at).status == 0
+    table.unlink()
+    assert f"braid: {table}: is missing; " in built("data", "inspect", "mine", "--verify", *at).err
+
+
+def test_what_lists_the_tables_is_verified_too(built: Braid) -> None:
+    built("data", "pack", "mine", "--seq-len", "64")
+    (built.root / "datasets/mine/packed/64/packing.json").write_text("{")
+    done = built("data", "inspect", "mine", "--verify", "--storage", str(built.root))
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert done.err.endswith("packing.json: is not what was written there; run `braid data pack mine --seq-len 64`\n")
+
+
+def test_rows_of_a_damaged_window_say_why_and_the_others_are_shown(built: Braid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_pipeline.order.best_fit.MOST_ROWS", 4)
+    built("data", "pack", "mine", "--seq-len", "64")
+    stored_run(built.root, BEGUN, *PACKED, "train.batch_rows=8", "train.micro_rows=1", "train.num_steps=9")
+    table = next(built.root.glob("datasets/mine/packed/64/0*"))
+    flip(table, -1)
+    found = [built("data", "show", "first", "--step", str(step), "--json") for step in range(1, 6)]
+    rows = [row for done in found for row in json.loads(done.out)["rows"]]
+    lost = [row for row in rows if row["problem"]]
+    assert 0 < len(lost) < len(rows)
+    for row in lost:
+        assert (row["first_token"], row["ranges"], row["documents"]) == (None, [], [])
+        assert row["problem"].startswith(f"{table}: bytes ")
+    assert all(row["documents"] for row in rows if not row["problem"])
+    step = next(number for number, done in enumerate(found, start=1) if done.status)
+    done = built("data", "show", "first", "--step", str(step))
+    assert (done.status, done.err.count("braid: "), done.out.count("row ")) == (1, 1, 8)

@@ -132,4 +132,23 @@ def test_a_cap_that_another_length_of_rows_cuts_short_names_the_shuffle_that_goe
     phases = "data.phases=[{steps: 5}, {seq_len: 32}]"
     done = braid("submit", recipe, sources, phases, "train.num_steps=300", "--dry-run")
     assert done.status == 2
-    assert "data.shuffle=blocks goes on at the next window of blocks" in done.err
+    assert "use data.shuffle=blocks, which goes on at the next window of blocks, a larger max_epochs, or the same" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_what_another_length_of_rows_leaves_unread_of_a_source_is_told(braid: Braid, recipe: str) -> None:
+    """A window of blocks is more than all of these sources, so that they go on in another epoch, or not at all."""
+    sources = "data.sources=[{dataset: web, max_epochs: 1}, {dataset: code}]"
+    phases = ("data.phases=[{steps: 64}, {seq_len: 32}]", "data.shuffle=blocks", "train.num_steps=150")
+    over = "web: at step 65 seq_len changes, and it has nothing left within max_epochs=1: 35,872 tokens of it are never read; "
+    again = "code: at step 65 seq_len changes, and it goes on in its epoch 2: 3,888 tokens of it are left unread; "
+    for command in (("data", "plan"), ("submit", "--dry-run")):
+        told = " ".join(braid(*command, recipe, sources, *phases).out.split())
+        assert f"{over}use a smaller data.shuffle_window or batch_rows, a larger max_epochs, or the same seq_len" in told
+        assert f"{again}use a smaller data.shuffle_window or batch_rows, or the same seq_len" in told
+        assert "seq_len changes" not in braid(*command, recipe, sources, "data.phases=[{steps: 64}, {}]", *phases[1:]).out
+    alone = "data.sources=[{dataset: web, max_epochs: 1}]"
+    done = braid("submit", recipe, alone, *phases, "--dry-run")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "braid: train.num_steps=150: at step 65 every source" in done.err
+    assert over.replace("35,872", "31,776") in done.err
