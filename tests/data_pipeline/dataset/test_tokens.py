@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from data_pipeline.dataset.build import put_pages
 from data_pipeline.dataset.inspect import inspect_dataset, odd_beginnings
 from data_pipeline.dataset.manifest import BYTES_PER_TOKEN, DatasetManifest, manifest_key, manifest_to_json, rows_in_words
+from data_pipeline.dataset.pages import page_digests
 from data_pipeline.dataset.progress import unwatched
 from data_pipeline.dataset.tokens import oddity_of
 from tests.data_pipeline.dataset.built import build
@@ -37,7 +39,8 @@ def put_shard(store: MemoryStore, tokenizer: Tokenizer, data: bytes, *, dtype: s
         documents=None,
     )
     store.objects[shard.key] = data
-    manifest = replace(built, dtype=dtype, vocab_size=vocab_size, eos_id=0, shards=(shard,))
+    pages = put_pages(store, "tiny", page_digests(data))
+    manifest = replace(built, dtype=dtype, vocab_size=vocab_size, eos_id=0, shards=(shard,), pages=pages)
     store.objects[manifest_key("tiny")] = manifest_to_json(manifest)
     return manifest
 

@@ -247,10 +247,11 @@ def trained_run(root: Path) -> InMemory:
     """The run `first` with a checkpoint of step 3, and its dataset's tokenizer."""
     config = stored_run(root)
     source = random_weights(4, torch.float32)
-    training = begin(run_store_of(store_at(root), config.name), Exchange(dist.HashStore(), rank=0, world_size=1), 1)
+    state = {f"model.{name}": tensor for name, tensor in source.held.items()} | {"optimizer.norm.weight.step": torch.tensor(3.0)}
+    exchange = Exchange(dist.HashStore(), rank=0, world_size=1)
+    training = begin(run_store_of(store_at(root), config.name), exchange, 1, like=state)
     training.record(3)
-    state = {f"model.{name}": tensor for name, tensor in source.held.items()}
-    training.checkpointer.save(3, state | {"optimizer.norm.weight.step": torch.tensor(3.0)})
+    training.checkpointer.save(3, state)
     training.checkpointer.wait()
     tokenizer = train_tokenizer(["a text of few words"], 300)
     store_at(root).put(put_dataset(root).tokenizer_key, tokenizer.to_str().encode())
