@@ -6,34 +6,31 @@ import os
 import subprocess
 from contextlib import suppress
 
-from orchestrator.messages import Assign, WorkerOrder, encode
-from orchestrator.node.orders import ProcessSpec
+from orchestrator.messages import WorkerOrder, encode
+from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import ending_status
+from orchestrator.node.rotated_log import RotatedLog
 
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 20
-NO_RANK = -1
 
 
 class WorkerProcess:
     """Made by `start_process`. No method blocks."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, order_fd: int, report_fd: int, log_fd: int, pid_fd: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], *, rank: int, order_fd: int, report_fd: int, log_fd: int, pid_fd: int, logfile: RotatedLog
+    ) -> None:
         self.pid = process.pid
-        self.rank = NO_RANK
-        """Once it has one: see `assign`."""
+        self.rank = rank
         self.report_fd = report_fd
         self.log_fd = log_fd
         self.pid_fd = pid_fd
         """Readable when the process has ended."""
+        self.logfile = logfile
         self._process = process
         self._order_fd = order_fd
         self._unread = b""
-
-    def assign(self, order: Assign) -> None:
-        """Its first order: it is a rank's worker from now on."""
-        self.rank = order.rank
-        self.tell(order)
 
     def tell(self, order: WorkerOrder) -> None:
         """Orders are few and short, so that the pipe holds them all, read or not."""
@@ -66,9 +63,9 @@ class WorkerProcess:
         return self._process.wait()
 
 
-def start_process(spec: ProcessSpec) -> WorkerProcess:
+def start_process(spec: WorkerSpec) -> WorkerProcess:
     """In a session of its own, so that it and its children can be killed together. Its first order says who it is. Raises OSError."""
-    spec.directory.mkdir(parents=True, exist_ok=True)
+    spec.log_path.parent.mkdir(parents=True, exist_ok=True)
     order_read, order_write = os.pipe()
     report_read, report_write = os.pipe()
     log_read, log_write = os.pipe()
@@ -77,7 +74,7 @@ def start_process(spec: ProcessSpec) -> WorkerProcess:
     try:
         process = subprocess.Popen(
             spec.command,
-            cwd=spec.directory,
+            cwd=spec.log_path.parent,
             env=spec.environment | pipes | memory,
             stdin=subprocess.DEVNULL,
             stdout=log_write,
@@ -95,7 +92,17 @@ def start_process(spec: ProcessSpec) -> WorkerProcess:
     _undo_rays_priorities(process.pid)
     for fd in (order_write, report_read, log_read):
         os.set_blocking(fd, False)
-    return WorkerProcess(process, order_fd=order_write, report_fd=report_read, log_fd=log_read, pid_fd=os.pidfd_open(process.pid))
+    worker = WorkerProcess(
+        process,
+        rank=spec.assign.rank,
+        order_fd=order_write,
+        report_fd=report_read,
+        log_fd=log_read,
+        pid_fd=os.pidfd_open(process.pid),
+        logfile=RotatedLog(spec.log_path),
+    )
+    worker.tell(spec.assign)
+    return worker
 
 
 def _undo_rays_priorities(pid: int) -> None:
