@@ -44,12 +44,15 @@ def permute_many(indices: Ints, *, num_samples: int, keys: Words | int) -> Ints:
 
 
 def _walked(values: Ints, num_samples: int, network: Callable[[Ints, slice | Ints], Ints]) -> Ints:
-    """Values as often through a network of permutations as brings them into [0, num_samples); it is told which of them it has."""
-    images = network(values, slice(None))
-    outside = (images >= num_samples).nonzero()[0]
+    """Values as often through a network of permutations as brings them into [0, num_samples); it is told which of them it has.
+
+    What is still outside may have all its 64 bits: it is compared without a sign.
+    """
+    images, end = network(values, slice(None)), np.uint64(num_samples)
+    outside = (images.view(np.uint64) >= end).nonzero()[0]
     while len(outside):
         images[outside] = walked = network(images[outside], outside)
-        outside = outside[walked >= num_samples]
+        outside = outside[walked.view(np.uint64) >= end]
     return images
 
 

@@ -16,6 +16,12 @@ def test_many_are_permuted_as_each_alone(num_samples: int, key: int, data: st.Da
     assert images.tolist() == [permute(index, num_samples=num_samples, key=key) for index in indices]
 
 
+def test_an_image_on_the_way_may_have_all_its_64_bits() -> None:
+    num_samples = 2**62 + 1
+    images = permute_many(np.arange(50), num_samples=num_samples, keys=0)
+    assert images.tolist() == [permute(index, num_samples=num_samples, key=0) for index in range(50)]
+
+
 @given(num_samples=st.integers(1, 300), pairs=st.lists(st.tuples(st.integers(0, 299), words), min_size=1, max_size=30))
 def test_each_may_have_a_key_of_its_own(num_samples: int, pairs: list[tuple[int, int]]) -> None:
     indices = [index % num_samples for index, _ in pairs]
