@@ -15,7 +15,7 @@ from orchestrator.control.state import Ending, RunState, Stage, terms_of
 from orchestrator.errors import Superseded
 from orchestrator.fleet.cluster import build_agent_cluster
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
-from orchestrator.fleet.simulated_agent import Pace
+from orchestrator.fleet.simulated_training import Pace
 from orchestrator.fleet.transport import Ref
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.fleet.stories import RUN, A, B, C, FakeRegistry, run_config
