@@ -138,6 +138,12 @@ class SimulatedFleet:
             agent.fail(local_rank, error_type, text)
             self._lose_peers_of(agent)
 
+    def kill_worker(self, node: str, local_rank: int = 0) -> None:
+        """SIGKILL to one worker, as the kernel's out-of-memory killer does."""
+        for agent in self.agents_on(node):
+            agent.kill_worker(local_rank)
+            self._lose_peers_of(agent)
+
     def _lose_peers_of(self, agent: SimulatedAgent) -> None:
         training = agent.training
         if training is None or not agent.group_size:

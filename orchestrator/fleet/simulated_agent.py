@@ -65,7 +65,8 @@ class SimulatedAgent:
         self._group: SpawnOrder | None = None
         self._kept: tuple[int, int] | None = None
         """The first of the ranks whose state is in memory, and the step that it is of."""
-        self._failed: dict[int, Failed] = {}
+        self._failed: dict[int, Failed | None] = {}
+        """What workers said that ended by themselves; None for those that somebody killed."""
         self._outcome: Outcome | None = None
         self._is_ending = self._is_saving = False
         self._is_leaving = self._is_told = False
@@ -176,10 +177,14 @@ class SimulatedAgent:
         """A worker says why, and exits."""
         self._fail({local_rank}, Failed(error_type=error_type, text=text))
 
+    def kill_worker(self, local_rank: int) -> None:
+        """SIGKILL from outside."""
+        self._fail({local_rank}, None)
+
     def fail_all(self, error_type: str, text: str) -> None:
         self._fail(set(self.running), Failed(error_type=error_type, text=text))
 
-    def _fail(self, local_ranks: set[int], failed: Failed) -> None:
+    def _fail(self, local_ranks: set[int], failed: Failed | None) -> None:
         gone = local_ranks & self.running
         if self.training is None or not gone or self._is_gone:
             return
@@ -315,4 +320,4 @@ class SimulatedAgent:
         )
 
     def _exit_code(self, local_rank: int) -> int:
-        return 1 if local_rank in self._failed else 0 if self._outcome is not None else -9
+        return 1 if self._failed.get(local_rank) is not None else 0 if self._outcome is not None else -9
