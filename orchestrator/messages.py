@@ -43,6 +43,15 @@ class Mode(Enum):
     """Be gone, those of every older attempt too."""
 
 
+class Source(Enum):
+    """Where an attempt has the state from that it goes on with."""
+
+    STORE = "store"
+    """A checkpoint; with step 0 nothing at all, or another run's."""
+    MEMORY = "memory"
+    """A snapshot, which every rank's own agent kept, and which no store has."""
+
+
 class Outcome(Enum):
     FINISHED = "finished"
     """The last step is done and its checkpoint committed."""
@@ -98,8 +107,7 @@ class Resumed:
     """Rank 0 has chosen the checkpoint or snapshot that every rank loaded; step 0 is a fresh start."""
 
     step: int
-    from_memory: bool = False
-    """A snapshot that agents kept, which no store has."""
+    source: Source = Source.STORE
     rejected: tuple[str, ...] = ()
     """One line for each newer checkpoint that was refused or passed over, and why."""
 

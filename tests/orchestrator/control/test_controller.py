@@ -33,7 +33,7 @@ def test_a_killed_worker_costs_an_attempt_not_the_run():
     state = build(store, cluster).run()
     (incident,) = state.incidents
     assert (state.label, state.attempt, incident.at_step, incident.steps_replayed) == ("finished", 2, 5, 5)
-    assert [one.machine for one in state.placement] == ["m0", "m2"], "m1 was under suspicion"
+    assert [one.machine for one in state.placement] == ["m0", "m1"], "the spare is left alone"
     assert modes(cluster) == [(1, Mode.RUN), (1, Mode.KILL), (2, Mode.RUN), (2, Mode.KILL)]
 
 

@@ -130,7 +130,7 @@ def test_a_node_without_room_is_passed_over(fleet: SimulatedFleet):
 
     end = played(fleet)
 
-    assert (end.ending, nodes_of(end)) == (Ending.FINISHED, [B, C])
+    assert (end.ending, nodes_of(end)) == (Ending.FINISHED, [C, B])
 
 
 def test_a_controller_that_stands_still_for_minutes_blames_nobody(fleet: SimulatedFleet):

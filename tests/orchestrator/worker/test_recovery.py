@@ -16,7 +16,7 @@ from data_pipeline.store.protocol import ObjectStore
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, SnapshotConfig
-from orchestrator.messages import Beat, Committed, Outcome, Phase, Resumed
+from orchestrator.messages import Beat, Committed, Outcome, Phase, Resumed, Source
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import read_manifest
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_from_memory_with_the_same_bits(reference: Referenc
     for fd in (fd for files in memory for fd in files):
         os.close(fd)
 
-    assert [*starts, last.resumed] == [Resumed(step=0), Resumed(step=3, from_memory=True), Resumed(step=7, from_memory=True)]
+    assert [*starts, last.resumed] == [Resumed(step=0), Resumed(step=3, source=Source.MEMORY), Resumed(step=7, source=Source.MEMORY)]
     assert final_digests(run_store) == final_digests(run_store_of(reference.config))
     assert bits_by_step(run_store) == bits_by_step(run_store_of(reference.config))
     verdict = proof_on(config)
