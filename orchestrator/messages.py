@@ -225,6 +225,8 @@ class WorkerReport(Levels):
     pid: int
     silent_s: float = 0.0
     """Seconds since the worker's last message of any kind."""
+    is_stopped: bool = False
+    """The kernel says that the process is stopped (SIGSTOP): its silence is no slowness."""
     last_progress_s: float = 0.0
     """Seconds since the worker last got anywhere: to another phase, a step's end, through a batch of held-out text."""
     age_s: float = 0.0

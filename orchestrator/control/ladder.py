@@ -9,6 +9,7 @@ Where the state comes from is the next attempt's to find: the newest that every 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from orchestrator.control.causes import Cause
@@ -34,8 +35,8 @@ def to_leave(state: RunState, standings: Mapping[str, Standing]) -> frozenset[st
 
 def turn(state: RunState) -> int | None:
     """How often nodes have changed in turn for the present trouble; None where it points at a machine, or may be over with a restart."""
-    points_nowhere = all(_is_nowhere(fault) for incident in open_incidents(state) for fault in incident.faults)
-    return state.restarts_in_row - 2 if open_incidents(state) and points_nowhere and state.restarts_in_row > 1 else None
+    row = list(itertools.takewhile(_points_nowhere, reversed(_recent(state))))
+    return len(row) - 2 if len(row) > 1 and row[0].recovered_after_s is None else None
 
 
 def _accused(state: RunState, incident: Incident) -> dict[str, bool]:
@@ -51,10 +52,17 @@ def _accused(state: RunState, incident: Incident) -> dict[str, bool]:
 
 
 def _again(state: RunState, machine: str) -> bool:
-    """It was in trouble before: in this very recovery, or since the last checkpoint. A killer that comes back costs so much and no more."""
-    since = [one for one in state.incidents if one.attempt > state.resumed_after_attempt]
-    recent = [one for one in since if one.recovered_after_s is None or one.at_step >= state.committed_step]
-    return sum(machine in _accused(state, one) for one in recent) > 1
+    return sum(machine in _accused(state, one) for one in _recent(state)) > 1
+
+
+def _recent(state: RunState) -> list[Incident]:
+    """What has happened in this recovery, or since the last checkpoint: who only gets on from snapshot to snapshot has to try else."""
+    since = [one for one in state.incidents if one.attempt > state.resumed_after_attempt and VERDICTS[one.cause].counts]
+    return [one for one in since if one.recovered_after_s is None or one.at_step >= state.committed_step]
+
+
+def _points_nowhere(incident: Incident) -> bool:
+    return all(map(_is_nowhere, incident.faults))
 
 
 def _is_nowhere(fault: Fault) -> bool:

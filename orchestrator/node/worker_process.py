@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from orchestrator.messages import WorkerOrder, encode
 from orchestrator.node.orders import WorkerSpec
-from orchestrator.node.processes import ending_status
+from orchestrator.node.processes import ending_status, is_stopped
 from orchestrator.node.rotated_log import RotatedLog
 
 READ_BYTES = 1 << 16
@@ -55,6 +55,10 @@ class WorkerProcess:
     def ending_status(self) -> int | None:
         """Its exit status once it is ending: see `processes.ending_status`."""
         return ending_status(self.pid)
+
+    def is_stopped(self) -> bool:
+        """It does nothing until somebody has it go on: see `processes.is_stopped`."""
+        return is_stopped(self.pid)
 
     def reap(self) -> int:
         """The exit status of the process, which has ended; its descriptors are closed."""

@@ -124,11 +124,51 @@ def _frame(out: io.BufferedWriter, fd: int, file: str, shard: Tensor) -> Place:
     with skip_data():
         torch.save(torch.empty(shard.shape, dtype=shard.dtype), out)
     out.flush()
-    head = os.pread(fd, _FRAME_BYTES, start)
+    return Place(file=file, start=start, size_bytes=out.tell() - start, data=start + data_in_frame(os.pread(fd, _FRAME_BYTES, start)))
+
+
+def data_in_frame(head: bytes) -> int:
+    """Where a tensor's data begin in what torch.save wrote, of which `head` is the beginning."""
     name = head.index(b"archive/data/0")
     header = head[name - _LOCAL_HEADER_BYTES : name]
-    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    return Place(file=file, start=start, size_bytes=out.tell() - start, data=start + name + lengths)
+    return name + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+
+
+def tensor_in_frame(frame: memoryview) -> Tensor:
+    """What torch.save wrote, in the memory that it was given: no copy is made."""
+    with skip_data():
+        saved = torch.load(io.BufferedReader(_Frame(frame)), map_location="cpu", weights_only=True)
+    size_bytes = saved.untyped_storage().nbytes()
+    if size_bytes == 0:
+        return saved
+    data = torch.frombuffer(frame, dtype=torch.uint8, count=size_bytes, offset=data_in_frame(bytes(frame[:_FRAME_BYTES])))
+    if data.data_ptr() % saved.element_size():
+        data = data.clone()
+    return data.view(saved.dtype).as_strided(saved.size(), saved.stride(), saved.storage_offset())
+
+
+class _Frame(io.RawIOBase):
+    """A file over memory of others."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, into: memoryview) -> int:  # type: ignore[override]
+        piece = self._data[self._at : self._at + len(into)]
+        into[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
+        return self._at
 
 
 def _align(out: io.BufferedWriter) -> int:
