@@ -130,6 +130,8 @@ class SnapshotConfig:
     """Whether any are kept beside checkpoints; they take twice the size of a rank's state, one more than checkpoints take."""
     every_s: float | None = None
     """Time between two; none chooses itself, so that they take under 1 % of training's time."""
+    mirror: bool = field(default=True, metadata={"omit_default": True})
+    """Whether each is copied to another node of the run, from which one that replaces it goes on; they take as much memory there."""
 
     def __post_init__(self) -> None:
         if self.every_s is not None and not self.every_s >= 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import typing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -50,6 +50,8 @@ class Source(Enum):
     """A checkpoint; with step 0 nothing at all, or another run's."""
     MEMORY = "memory"
     """A snapshot, which every rank's own agent kept, and which no store has."""
+    OTHER_MEMORY = "another node's memory"
+    """The same, but some ranks' agents had it from others, which kept copies."""
 
 
 class Outcome(Enum):
@@ -154,6 +156,16 @@ class Rendezvous:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorPlace:
+    """Where an agent keeps copies of another node's snapshots."""
+
+    address: str
+    port: int
+    token: str = field(repr=False)
+    """Who shows it may write there and read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Assign:
     """A worker's first order: what it is to train, and as whom."""
 
@@ -250,6 +262,8 @@ class AgentReport:
     """Process ids that have survived SIGKILL for longer than `recovery.kill_timeout_s`: stuck in the kernel, maybe holding a GPU."""
     gpus: tuple[str, ...] = ()
     """UUIDs of the node's GPUs that it holds."""
+    mirror: MirrorPlace | None = None
+    """Where it keeps copies for the agent whose buddy it is."""
 
 
 def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:
