@@ -11,8 +11,8 @@ from orchestrator.records.ledger import StepRecord
 
 MAX_DETECTION_S = {Fault.WORKER: 1.0, Fault.NODE: 3.0, Fault.AGENTS: 3.0}
 """How late it may be noticed."""
-SOURCES = {Fault.WORKER: "memory", Fault.AGENTS: "store"}
-"""From where the run goes on; after the loss of one node from the newest that there is."""
+SOURCES = {Fault.WORKER: "memory", Fault.NODE: "another node's memory", Fault.AGENTS: "store"}
+"""From where the run goes on."""
 MAX_RECOVERY_S = {Fault.WORKER: 20.0, Fault.NODE: 20.0, Fault.AGENTS: 30.0}
 """How long it may take from there to the next step, on two cores with more to do; agents begin with Ray's processes for them."""
 MIN_LOSS_DROP = 0.1
@@ -97,7 +97,7 @@ def _shortcomings_of(wanted: Injected, incident: dict[str, Any]) -> list[str]:
 def _shortcomings_of_the_answer(fault: Fault, incident: dict[str, Any]) -> list[str]:
     """Where the run went on, and with the state from where."""
     found = []
-    if (source := incident["source"]) != (promised := SOURCES.get(fault, source)):
+    if (source := incident["source"]) != (promised := SOURCES[fault]):
         found.append(f"{fault.value} was recovered from by {source}; {promised} was promised")
     if fault is Fault.WORKER and incident["left"]:
         found.append(f"{fault.value} made the run leave {', '.join(incident['left'])}; its nodes were to be kept")
