@@ -138,6 +138,8 @@ class SnapshotConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryConfig:
+    standbys: bool = field(default=True, metadata={"omit_default": True})
+    """Whether a process stands by for each worker, with its imports done, so that the next attempt need not wait for them."""
     max_restarts: int = 10
     """Restarts in a row without progress (a newly committed checkpoint) before the run fails."""
     backoff_s: float = 1.0

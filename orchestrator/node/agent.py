@@ -28,9 +28,19 @@ from orchestrator.messages import AgentReport, Mode, Rendezvous
 from orchestrator.node.held_port import HeldPort, hold_port
 from orchestrator.node.home import prune_logs, run_directory
 from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
-from orchestrator.node.orders import WORKER_COMMAND, AgentOrder, SpawnOrder, WorkerSpec, assignments, merge, worker_environment
+from orchestrator.node.orders import (
+    WORKER_COMMAND,
+    AgentOrder,
+    ProcessSpec,
+    SpawnOrder,
+    WorkerSpec,
+    assignments,
+    merge,
+    worker_environment,
+)
 from orchestrator.node.own_python import own_python
 from orchestrator.node.rotated_log import RotatedLog
+from orchestrator.node.standbys import Standbys
 from orchestrator.node.worker_group import WorkerGroup
 from orchestrator.records.keys import log_key
 
@@ -84,6 +94,7 @@ class Agent:
         self._offered: HeldPort | None = None
         self._memory: list[tuple[int, ...]] = []
         """By local rank, files of memory in which workers keep snapshots: they outlive attempts, and end with this process."""
+        self._standbys = Standbys(self._selector)
         self._group = self._empty_group(0)
         """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
         self.thread = threading.Thread(target=self._serve, name="agent", daemon=True)
@@ -171,6 +182,8 @@ class Agent:
             self._spawn(order.spawn)
         if order.mode is Mode.SAVE and self._is_current:
             self._group.stop()
+        if order.mode is Mode.RUN and self._is_current and order.spawn is not None:
+            self._stand_by(order.spawn)
         if self._offered is None:
             self._offered = self._hold_port()
 
@@ -178,22 +191,35 @@ class Agent:
         if self._offered is not None and self._offered.rendezvous == order.rendezvous:
             used, self._offered = self._offered, self._hold_port()
             used.release()
-        run, inherited = self._identity.run, own_python(os.environ)
-        environment = worker_environment(inherited, order, run=run, gpu_ids=self._holding.gpu_ids, agent_pid=os.getpid())
+        run = self._identity.run
         self._group = self._empty_group(order.attempt)
         self._group.start(
             tuple(
                 WorkerSpec(
-                    command=self._identity.worker_command,
-                    environment=environment,
+                    process=self._process_of(assign.local_rank, order.device),
                     assign=assign,
                     log_path=run_directory(run) / log_key(order.attempt, assign.rank),
-                    memory_fds=self._memory_of(assign.local_rank),
                 )
                 for assign in assignments(order)
             )
         )
         prune_logs(run)
+
+    def _process_of(self, local_rank: int, device: str) -> ProcessSpec:
+        """The same for each attempt, so that it may stand by before there is one."""
+        run, gpu_ids = self._identity.run, self._holding.gpu_ids
+        return ProcessSpec(
+            command=self._identity.worker_command,
+            environment=worker_environment(own_python(os.environ), device=device, run=run, gpu_ids=gpu_ids, agent_pid=os.getpid()),
+            directory=run_directory(run),
+            memory_fds=self._memory_of(local_rank),
+        )
+
+    def _stand_by(self, order: SpawnOrder) -> None:
+        """Once the workers train: before, it would take their time."""
+        if self._recovery.standbys and self._group.trains:
+            for local_rank in range(order.num_workers):
+                self._standbys.prepare(local_rank, self._process_of(local_rank, order.device))
 
     def _memory_of(self, local_rank: int) -> tuple[int, ...]:
         while len(self._memory) <= local_rank:
@@ -210,6 +236,7 @@ class Agent:
     def _let_go(self) -> None:
         if self._offered is not None:
             self._offered.release()
+        self._standbys.dismiss_all()
         self._selector.close()
         for fd in (self._wake_read, *(fd for files in self._memory for fd in files)):
             os.close(fd)
@@ -256,6 +283,7 @@ class Agent:
             stack_dump_grace_s=self._recovery.stack_dump_grace_s,
             selector=self._selector,
             clock=self._clock,
+            standbys=self._standbys,
             on_exit=upload_log,
         )
 

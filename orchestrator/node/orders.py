@@ -44,15 +44,24 @@ class AgentOrder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerSpec:
-    """One process to start, and its first order. Its environment lacks only the descriptors of its pipes."""
+class ProcessSpec:
+    """One process to start. Its environment lacks only the descriptors of its pipes."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
-    assign: Assign
-    log_path: Path
+    directory: Path
+    """Where it runs."""
     memory_fds: tuple[int, ...] = ()
     """Files of memory that the worker keeps snapshots in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSpec:
+    """One worker: its process, and its first order."""
+
+    process: ProcessSpec
+    assign: Assign
+    log_path: Path
 
 
 def merge(known: AgentOrder, told: AgentOrder) -> AgentOrder:
@@ -90,21 +99,20 @@ def assignments(order: SpawnOrder) -> tuple[Assign, ...]:
 
 
 def worker_environment(
-    inherited: Mapping[str, str], order: SpawnOrder, *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
+    inherited: Mapping[str, str], *, device: str, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
 ) -> dict[str, str]:
     """What the agent inherited (credentials among it), without what Ray added, with what the workers of the node need: the same for each.
 
     As under torchrun, every worker of a node sees all of its GPUs and takes the one of its local rank: so they reach each other directly.
-    BRAID_RUN, BRAID_RUN_ID, BRAID_ATTEMPT and BRAID_AGENT_PID also mark every process that a worker starts.
+    BRAID_RUN, BRAID_RUN_ID and BRAID_AGENT_PID also mark every process that a worker starts.
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_") and name not in _RAYS_OWN}
-    if order.device == "cuda":
+    if device == "cuda":
         kept.pop("OMP_NUM_THREADS", None)
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
     return kept | {
         "BRAID_RUN": run.name,
         "BRAID_RUN_ID": run.id,
-        "BRAID_ATTEMPT": str(order.attempt),
         "BRAID_AGENT_PID": str(agent_pid),
         "PYTHONUNBUFFERED": "1",
     }

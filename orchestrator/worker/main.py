@@ -1,6 +1,7 @@
 """A worker process: `python -m orchestrator.worker.main`, started by a node agent, one for each rank.
 
-It learns who it is from its first order. Torch is imported only after that and the first sign of life: it takes seconds.
+It learns who it is from its first order. Torch, which takes seconds, is imported after the first sign of life and before that order: a
+process that stands by for the next attempt has done it.
 """
 
 from __future__ import annotations
@@ -102,13 +103,13 @@ def end_process(status: int) -> NoReturn:
 
 
 def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environment: WorkerEnvironment) -> Ended:
+    from orchestrator.worker.session import train_once  # imports torch: before its first order, so that who stands by has done it
+
     assign = wait_for_assign(orders)
     start_listening(orders, stop)
     os.environ.update(torch_variables(assign))
     store = open_store(assign.storage, holds=certain_of_run(assign.run))
     config = read_config(store_of_run(store, assign.run), assign.config_version)
-    from orchestrator.worker.session import train_once  # imports torch
-
     return train_once(
         config,
         store,
