@@ -94,6 +94,11 @@ class Beat(Levels):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """The process has imported all that training needs, and waits for its first order, or finds it there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed:
     """Rank 0 has chosen the checkpoint or snapshot that every rank loaded; step 0 is a fresh start."""
 
@@ -165,7 +170,7 @@ class Stop:
     """Checkpoint at the next step boundary, and end."""
 
 
-Message = Beat | Resumed | Committed | CheckpointLost | Ended | Failed
+Message = Beat | Ready | Resumed | Committed | CheckpointLost | Ended | Failed
 WorkerOrder = Assign | Stop
 _MESSAGES: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Message)}
 _ORDERS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(WorkerOrder)}
@@ -240,6 +245,8 @@ class AgentReport:
     """Process ids that have survived SIGKILL for longer than `recovery.kill_timeout_s`: stuck in the kernel, maybe holding a GPU."""
     gpus: tuple[str, ...] = ()
     """UUIDs of the node's GPUs that it holds."""
+    standbys: int = 0
+    """Processes that stand by for the next workers, and are ready."""
 
 
 def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:

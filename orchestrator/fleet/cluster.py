@@ -199,8 +199,15 @@ class AgentCluster:
 
     def _start(self, node: str) -> AgentLink:
         config = self._config
-        identity = AgentIdentity(run=self._run, node=node, storage=config.storage, worker_command=self._worker_command)
-        num_gpus = _workers_per_node(config) if config.resources.device == "cuda" else 0
+        num_workers = _workers_per_node(config)
+        identity = AgentIdentity(
+            run=self._run,
+            node=node,
+            storage=config.storage,
+            worker_command=self._worker_command,
+            num_standbys=num_workers if config.recovery.standbys else 0,
+        )
+        num_gpus = num_workers if config.resources.device == "cuda" else 0
         name = agent_name(self._run, node)
         agent = self._transport.start_agent(name, identity, config.recovery, epoch=self._epoch, num_gpus=num_gpus)
         return self._link(node, agent, is_adopted=False)

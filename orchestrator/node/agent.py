@@ -58,6 +58,8 @@ class AgentIdentity:
     node: str
     storage: StorageConfig
     worker_command: tuple[str, ...] = WORKER_COMMAND
+    num_standbys: int = 0
+    """Processes that stand by for the node's next workers, one for each that it may have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +128,7 @@ class Agent:
                 is_empty=self._group.is_gone,
                 stuck=self._stuck,
                 gpus=self._holding.gpus,
+                standbys=self._standbys.num_ready,
             )
 
     def wait_for_news(self, seen_version: int, timeout_s: float) -> None:
@@ -152,7 +155,7 @@ class Agent:
 
     def _serve(self) -> None:
         try:
-            while not (self._is_closing and self._group.is_gone):
+            while not (self._is_closing and self._group.is_gone and self._standbys.is_gone):
                 events = self._selector.select(self._patience_s())
                 with self._changed:
                     self._clock.look()
@@ -182,8 +185,7 @@ class Agent:
             self._spawn(order.spawn)
         if order.mode is Mode.SAVE and self._is_current:
             self._group.stop()
-        if order.mode is Mode.RUN and self._is_current and order.spawn is not None:
-            self._stand_by(order.spawn)
+        self._see_to_standbys()
         if self._offered is None:
             self._offered = self._hold_port()
 
@@ -192,11 +194,12 @@ class Agent:
             used, self._offered = self._offered, self._hold_port()
             used.release()
         run = self._identity.run
+        self._standbys.begin_anew()
         self._group = self._empty_group(order.attempt)
         self._group.start(
             tuple(
                 WorkerSpec(
-                    process=self._process_of(assign.local_rank, order.device),
+                    process=self._process_of(assign.local_rank),
                     assign=assign,
                     log_path=run_directory(run) / log_key(order.attempt, assign.rank),
                 )
@@ -205,21 +208,24 @@ class Agent:
         )
         prune_logs(run)
 
-    def _process_of(self, local_rank: int, device: str) -> ProcessSpec:
+    def _process_of(self, local_rank: int) -> ProcessSpec:
         """The same for each attempt, so that it may stand by before there is one."""
         run, gpu_ids = self._identity.run, self._holding.gpu_ids
+        environment = worker_environment(own_python(os.environ), local_rank, run=run, gpu_ids=gpu_ids, agent_pid=os.getpid())
         return ProcessSpec(
             command=self._identity.worker_command,
-            environment=worker_environment(own_python(os.environ), device=device, run=run, gpu_ids=gpu_ids, agent_pid=os.getpid()),
+            environment=environment,
             directory=run_directory(run),
             memory_fds=self._memory_of(local_rank),
         )
 
-    def _stand_by(self, order: SpawnOrder) -> None:
-        """Once the workers train: before, it would take their time."""
-        if self._recovery.standbys and self._group.trains:
-            for local_rank in range(order.num_workers):
-                self._standbys.prepare(local_rank, self._process_of(local_rank, order.device))
+    def _see_to_standbys(self) -> None:
+        """They come while nothing runs here, or once all workers train: while these start, it would take their time."""
+        if self._is_closing:
+            self._standbys.dismiss_all()
+        elif self._group.is_gone or self._group.trains:
+            for local_rank in range(self._identity.num_standbys):
+                self._standbys.prepare(local_rank, self._process_of(local_rank))
 
     def _memory_of(self, local_rank: int) -> tuple[int, ...]:
         while len(self._memory) <= local_rank:

@@ -18,7 +18,7 @@ from orchestrator.node.processes import members_of_session, processes, send, var
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.standbys import Standbys
 from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, track
-from orchestrator.node.worker_process import WorkerProcess, start_process
+from orchestrator.node.worker_process import WorkerProcess
 
 EXIT_NOT_STARTED = 127
 LAST_READS = 16
@@ -137,7 +137,7 @@ class WorkerGroup:
         rank, now_s = spec.assign.rank, self._clock.now()
         try:
             spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-            worker = self._standbys.take(spec.assign.local_rank, spec.process) or start_process(spec.process)
+            worker = self._standbys.start(spec.assign.local_rank, spec.process)
         except OSError as error:
             failed = Failed(error_type="SpawnFailed", text=f"{spec.process.command[0]}: {error}")
             self._tracked[rank] = exited(heard(track(rank, 0, now_s), failed, now_s), EXIT_NOT_STARTED, killed_by_agent=False)

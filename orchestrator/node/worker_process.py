@@ -51,6 +51,13 @@ class WorkerProcess:
         """What it printed; nothing at the end. Raises BlockingIOError when there is nothing to read for now."""
         return os.read(self.log_fd, READ_BYTES)
 
+    def last_words(self) -> str:
+        """The last line that it printed and nobody has read; "" for none."""
+        with suppress(BlockingIOError):
+            lines = self.read_output().decode(errors="replace").split("\n")
+            return next((line for line in reversed(lines) if line.strip()), "")
+        return ""
+
     def has_ended(self) -> bool:
         """It stays a zombie until `reap`: until then neither its pid nor its session's number can be taken by another."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -92,16 +99,6 @@ def start_process(spec: ProcessSpec) -> WorkerProcess:
     finally:
         for fd in (order_read, report_write, log_write):
             os.close(fd)
-    _undo_rays_priorities(process.pid)
     for fd in (order_write, report_read, log_read):
         os.set_blocking(fd, False)
     return WorkerProcess(process, order_fd=order_write, report_fd=report_read, log_fd=log_read, pid_fd=os.pidfd_open(process.pid))
-
-
-def _undo_rays_priorities(pid: int) -> None:
-    """Ray's actors are nice, and the first choice of the kernel's out-of-memory killer. Without the privilege to undo it, it stays."""
-    with suppress(PermissionError, ProcessLookupError, FileNotFoundError):
-        if os.getpriority(os.PRIO_PROCESS, pid) > 0:
-            os.setpriority(os.PRIO_PROCESS, pid, 0)
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-            file.write("0")

@@ -19,7 +19,7 @@ from typing import BinaryIO, NoReturn
 
 from data_pipeline.store.open import open_store
 from orchestrator.errors import is_expected
-from orchestrator.messages import Ended, Failed, Phase
+from orchestrator.messages import Ended, Failed, Phase, Ready
 from orchestrator.records.configs import read_config
 from orchestrator.records.keys import certain_of_run, store_of_run
 from orchestrator.worker.environment import WorkerEnvironment, read_environment, torch_variables
@@ -103,8 +103,10 @@ def end_process(status: int) -> NoReturn:
 
 
 def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environment: WorkerEnvironment) -> Ended:
-    from orchestrator.worker.session import train_once  # imports torch: before its first order, so that who stands by has done it
+    from orchestrator.worker.session import train_once, warm_up  # imports torch: before its first order, so that who stands by has done it
 
+    warm_up(environment.device)
+    reporter.send(Ready())
     assign = wait_for_assign(orders)
     start_listening(orders, stop)
     os.environ.update(torch_variables(assign))

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -47,6 +48,13 @@ def train_once(
     ended = trainer.run()
     world.leave()
     return ended
+
+
+def warm_up(device: str) -> None:
+    """What takes a process time before anything is known of its training. What can't be done yet is done, or refused, when it is needed."""
+    if device != "cpu":
+        with suppress(RuntimeError):
+            torch.zeros(1, device=device)  # makes the context
 
 
 def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device, *, is_packed: bool = True) -> None:

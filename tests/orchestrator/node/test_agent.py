@@ -75,7 +75,7 @@ def test_an_agent_without_orders_is_empty_and_says_where_workers_could_meet(agen
 
 
 def test_an_attempt_that_is_ordered_twice_starts_once(agent_of, run, tmp_path: Path):
-    agent = agent_of(TRAINS, standbys=False)
+    agent = agent_of(TRAINS)
 
     agent.obey(run(1, num_workers=2))
     agent.obey(run(1, num_workers=2))
@@ -124,41 +124,6 @@ time.sleep(120)
     assert len(memory_of_this_process()) == 4
     agent.close()
     assert memory_of_this_process() == []
-
-
-def test_a_process_that_stands_by_is_the_next_attempts_worker_and_outlives_the_one_before(agent_of, run, tmp_path: Path):
-    born = f"open({str(tmp_path)!r} + f'/{{__import__(\"os\").getpid()}}.pid', 'w').close()\n"
-    agent = agent_of(born + TRAINS)
-    agent.obey(run(1))
-    first = pid_of(report_when(agent, trains(1)))
-
-    def others() -> list[int]:
-        return [pid for pid in (int(path.stem) for path in tmp_path.glob("*.pid")) if pid != first]
-
-    [waiting] = wait_for(others, "a process that stands by")
-    agent.obey(kill(1))
-    report_when(agent, is_empty)
-    assert look_at(waiting) is not None
-    agent.obey(run(2))
-
-    assert pid_of(report_when(agent, trains(2))) == waiting
-    wait_for(lambda: len(others()) == 2, "the next that stands by")
-    agent.close()
-    assert [pid for pid in others() if look_at(pid)] == []
-
-
-def test_who_stood_by_and_died_is_no_loss(agent_of, run, tmp_path: Path):
-    born = f"open({str(tmp_path)!r} + f'/{{__import__(\"os\").getpid()}}.pid', 'w').close()\n"
-    agent = agent_of(born + TRAINS)
-    agent.obey(run(1))
-    first = pid_of(report_when(agent, trains(1)))
-    [waiting] = wait_for(lambda: [int(path.stem) for path in tmp_path.glob("*.pid") if int(path.stem) != first], "who stands by")
-    send(waiting, signal.SIGKILL)
-    wait_for(lambda: look_at(waiting) is None, "its death")
-
-    agent.obey(run(2))
-
-    assert pid_of(report_when(agent, trains(2))) not in (first, waiting)
 
 
 def memory_of_this_process() -> list[str]:
