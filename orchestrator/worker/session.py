@@ -21,6 +21,7 @@ from orchestrator.errors import KernelsWrong
 from orchestrator.messages import Ended
 from orchestrator.worker.build import build_trainer
 from orchestrator.worker.reporter import Reporter
+from orchestrator.worker.verdicts import is_known, keep, verdict_on
 from orchestrator.worker.world import build_world
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def train_once(
     `memory` are files for snapshots that outlive this process.
     """
     world = build_world(config, os.environ)
-    require_right_kernels(config.model, config.parallel, world.device, is_packed=config.data.document_masking)
+    require_right_kernels(config.model, config.parallel, world.device, cache_dir, is_packed=config.data.document_masking)
     trainer = build_trainer(
         config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir, memory=memory
     )
@@ -57,18 +58,28 @@ def warm_up(device: str) -> None:
             torch.zeros(1, device=device)  # makes the context
 
 
-def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device, *, is_packed: bool = True) -> None:
+def require_right_kernels(
+    model: ModelConfig, parallel: ParallelConfig, device: torch.device, cache_dir: Path, *, is_packed: bool = True
+) -> None:
     """Raises KernelsWrong where a kernel of this rank's layers computes something else than plain torch does, which is their definition.
+
+    What passed on this GPU before, by a verdict that is kept in the node's cache, is not checked again.
 
     The check compiles the kernels at the sizes of the training, several at once, so that the first step need not compile them one after the
     other; only AdamW's kernels for parameters of odd sizes are left to that step.
     """
     if not runs_kernels(model, device):
         return
+    verdict = verdict_on(device, model, parallel, is_packed=is_packed)
+    if verdict is not None and is_known(verdict, cache_dir):
+        log.info("the kernels of model.gdn_backend=%s were right on %s before (GPU %s)", model.backend_on(device.type), device, verdict.gpu)
+        return
     started_s = time.monotonic()
     wrong = find_wrong_kernel(model, parallel, device=device, is_packed=is_packed)
     if wrong:
         raise KernelsWrong(wrong)
+    if verdict is not None:
+        keep(verdict, cache_dir)
     log.info(
         "the kernels of model.gdn_backend=%s are right on %s (%.1f s)", model.backend_on(device.type), device, time.monotonic() - started_s
     )
