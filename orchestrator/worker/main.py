@@ -108,6 +108,7 @@ def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environm
     warm_up(environment.device)
     reporter.send(Ready())
     assign = wait_for_assign(orders)
+    log.info("this is rank %d of %s, attempt %d", assign.rank, assign.run, assign.attempt)
     start_listening(orders, stop)
     os.environ.update(torch_variables(assign))
     store = open_store(assign.storage, holds=certain_of_run(assign.run))

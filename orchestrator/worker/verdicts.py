@@ -79,7 +79,7 @@ def code_digest() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"torch": torch.__version__}
+    found: dict[str, str] = {"torch": torch.__version__}
     for name in COMPILERS:
         try:
             found[name] = importlib.metadata.version(name)
