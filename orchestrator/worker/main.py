@@ -23,7 +23,7 @@ from orchestrator.messages import Ended, Failed, Phase, Ready
 from orchestrator.records.configs import read_config
 from orchestrator.records.keys import certain_of_run, store_of_run
 from orchestrator.worker.environment import WorkerEnvironment, read_environment, torch_variables
-from orchestrator.worker.orders import start_listening, wait_for_assign
+from orchestrator.worker.orders import has_order, start_listening, wait_for_assign
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
 EXIT_FAILED = 1
@@ -105,7 +105,9 @@ def end_process(status: int) -> NoReturn:
 def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environment: WorkerEnvironment) -> Ended:
     from orchestrator.worker.session import train_once, warm_up  # imports torch: before its first order, so that who stands by has done it
 
-    warm_up(environment.device)
+    for _ in warm_up(environment.device):
+        if has_order(orders):
+            break
     reporter.send(Ready())
     assign = wait_for_assign(orders)
     log.info("this is rank %d of %s, attempt %d", assign.rank, assign.run, assign.attempt)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from data_pipeline.store.protocol import ObjectStore
+from model.build import shard_model
+from model.compute import ComputeConfig
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
+from model.presets import PRESETS
 from model.self_check import find_wrong_kernel, runs_kernels
 from orchestrator.config import RunConfig
 from orchestrator.errors import KernelsWrong
@@ -24,6 +28,9 @@ from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.verdicts import is_known, keep, verdict_on
 from orchestrator.worker.world import build_world
 
+IMPORTED_LATE = ("torch._inductor.config", "torch.distributed.checkpoint.filesystem", "data_pipeline.store.s3")
+"""What is imported only when a model is sharded, kernels are to be deterministic (with the compiler), or a store is on S3."""
+SMALLEST = PRESETS["tiny"]
 log = logging.getLogger(__name__)
 
 
@@ -51,8 +58,16 @@ def train_once(
     return ended
 
 
-def warm_up(device: str) -> None:
-    """What takes a process time before anything is known of its training. What can't be done yet is done, or refused, when it is needed."""
+def warm_up(device: str) -> Iterator[None]:
+    """Does piece by piece what takes a process time before anything is known of its training; whoever waits for it may stop.
+
+    What can't be done yet is done, or refused, when it is needed.
+    """
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
+        yield
+    shard_model(SMALLEST, None, device=torch.device("meta"), compute=ComputeConfig(), compute_dtype=torch.float32)  # imports its layers
+    yield
     if device != "cpu":
         with suppress(RuntimeError):
             torch.zeros(1, device=device)  # makes the context
