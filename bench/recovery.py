@@ -89,16 +89,22 @@ def answer(ours: Sequence[Recovery], torchruns: Recovery | None) -> dict[str, An
         "ratio": round(worker.next_step_s / torchruns.next_step_s, 3) if torchruns else None,
         "noticed_s": worker.hops["noticed"],
         "steps_lost": worker.steps_lost,
+        "source": worker.source,
         "hops": worker.hops,
     }
     if nodes:
-        found |= {"node_s": nodes[0].next_step_s, "node_steps_lost": nodes[0].steps_lost, "node_hops": nodes[0].hops}
+        found |= {
+            "node_s": nodes[0].next_step_s,
+            "node_steps_lost": nodes[0].steps_lost,
+            "node_source": nodes[0].source,
+            "node_hops": nodes[0].hops,
+        }
     return found | ({"torchrun_steps_lost": torchruns.steps_lost, "torchrun_hops": torchruns.hops} if torchruns else {})
 
 
 def line(name: str, found: Recovery) -> str:
     hops = "  ".join(f"{hop} {seconds:.2f}" for hop, seconds in found.hops.items())
-    return f"  {name:<16}{found.next_step_s:8.2f} s  {found.steps_lost:4} steps lost   {hops}"
+    return f"  {name:<16}{found.next_step_s:8.2f} s  {found.steps_lost:4} steps lost, from {found.source:<8} {hops}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

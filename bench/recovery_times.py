@@ -23,16 +23,18 @@ class Recovery:
     """To the end of the first step that was not trained before."""
     steps_lost: int
     """That were trained again before it."""
+    source: str
+    """Where the state came from."""
     hops: dict[str, float]
     """Seconds between moments, in their order, by the name of each one's end."""
 
 
-def recovery(killed_s: float, moments: Mapping[str, float], *, reached: int, from_step: int) -> Recovery:
+def recovery(killed_s: float, moments: Mapping[str, float], *, reached: int, from_step: int, source: str = "store") -> Recovery:
     """`moments` by seconds since the epoch; the last in time is the next step's end. `reached`: the last step that was done before."""
     hops, before_s = {}, killed_s
     for name, at_s in sorted(moments.items(), key=lambda moment: moment[1]):
         hops[name], before_s = round(at_s - before_s, 3), at_s
-    return Recovery(next_step_s=round(before_s - killed_s, 3), steps_lost=reached - from_step, hops=hops)
+    return Recovery(next_step_s=round(before_s - killed_s, 3), steps_lost=reached - from_step, source=source, hops=hops)
 
 
 def our_recovery(killed_s: float, events: Sequence[Event], before: Iterable[str], after: Iterable[str]) -> Recovery:
@@ -51,7 +53,7 @@ def our_recovery(killed_s: float, events: Sequence[Event], before: Iterable[str]
         "first_step": _last(own, StepReached).at_s,
         "next_step": next(at_s for at_s, step in _steps(lines) if step > reached),
     }
-    return recovery(killed_s, moments, reached=reached, from_step=resumed.from_step)
+    return recovery(killed_s, moments, reached=reached, from_step=resumed.from_step, source=resumed.source.value)
 
 
 def torchruns_recovery(killed_s: float, lines: Sequence[Mapping[str, float]]) -> Recovery | None:

@@ -130,6 +130,8 @@ class SnapshotConfig:
     """Whether any are kept beside checkpoints; they take twice the size of a rank's state, one more than checkpoints take."""
     every_s: float | None = None
     """Time between two; none chooses itself, so that they take under 1 % of training's time."""
+    mirror: bool = field(default=True, metadata={"omit_default": True})
+    """Whether each is copied to another node of the run, from which one that replaces it goes on; they take as much memory there."""
 
     def __post_init__(self) -> None:
         if self.every_s is not None and not self.every_s >= 0:
@@ -146,7 +148,10 @@ class RecoveryConfig:
     """Wait before the second restart in a row; doubles with each further one. The first is immediate."""
     backoff_limit_s: float = 300.0
     heartbeat_timeout_s: float = 30.0
-    """A worker process, or a node's agent, that is silent this long is frozen."""
+    """A worker process, or a node's agent, that is silent this long is frozen. Much less may be a busy machine, or a compiler that holds
+    Python's lock."""
+    stopped_timeout_s: float = field(default=1.5, metadata=SINCE_DESIRED)
+    """The same where the kernel says that the process is stopped (SIGSTOP)."""
     progress_timeout_s: float = 600.0
     """A worker that beats but has not finished a step or phase for this long hangs."""
     start_timeout_s: float = 1800.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import typing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -41,6 +41,15 @@ class Mode(Enum):
     """Checkpoint at the next step boundary, and end."""
     KILL = "kill"
     """Be gone, those of every older attempt too."""
+
+
+class Source(Enum):
+    """Where an attempt has the state from that it goes on with."""
+
+    STORE = "store"
+    """A checkpoint; with step 0 nothing at all, or another run's."""
+    MEMORY = "memory"
+    """A snapshot, which every rank's own agent kept, and which no store has."""
 
 
 class Outcome(Enum):
@@ -103,8 +112,7 @@ class Resumed:
     """Rank 0 has chosen the checkpoint or snapshot that every rank loaded; step 0 is a fresh start."""
 
     step: int
-    from_memory: bool = False
-    """A snapshot that agents kept, which no store has."""
+    source: Source = Source.STORE
     rejected: tuple[str, ...] = ()
     """One line for each newer checkpoint that was refused or passed over, and why."""
 
@@ -148,6 +156,16 @@ class Rendezvous:
 
     address: str
     port: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorPlace:
+    """Where an agent keeps copies of another node's snapshots."""
+
+    address: str
+    port: int
+    token: str = field(repr=False)
+    """Who shows it may write there and read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +228,8 @@ class WorkerReport(Levels):
     pid: int
     silent_s: float = 0.0
     """Seconds since the worker's last message of any kind."""
+    is_stopped: bool = False
+    """The kernel says that the process is stopped (SIGSTOP): its silence is no slowness."""
     last_progress_s: float = 0.0
     """Seconds since the worker last got anywhere: to another phase, a step's end, through a batch of held-out text."""
     age_s: float = 0.0
@@ -247,6 +267,8 @@ class AgentReport:
     """UUIDs of the node's GPUs that it holds."""
     standbys: int = 0
     """Processes that stand by for the next workers, and are ready."""
+    mirror: MirrorPlace | None = None
+    """Where it keeps copies for the agent whose buddy it is."""
 
 
 def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:

@@ -18,8 +18,9 @@ from orchestrator.errors import CheckpointCorrupt
 from orchestrator.records.commit_log import Commit, last_fence, open_commit_log
 from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
 from orchestrator.records.ledger import StepRecord, read_ledger, record_of_commit
-from orchestrator.records.manifest import read_manifest, read_verified
+from orchestrator.records.manifest import read_manifest
 from orchestrator.records.retention import still_there
+from orchestrator.records.verified import VerifiedFiles
 from orchestrator.verify import Proof, Records, committed_step, verify
 
 
@@ -135,7 +136,9 @@ def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int]
             "created_at_s": manifest.created_at_s,
         }
         for file in manifest.files:
-            _check_file(run_store, directory + file.name, sizes.get(directory + file.name), file.size_bytes, file.sha256 if verify else "")
+            _check_size(run_store, directory + file.name, sizes.get(directory + file.name), file.size_bytes)
+        if verify:
+            VerifiedFiles(run_store, manifest).read_each([file.name for file in manifest.files], lambda name, data: None)
     except CheckpointCorrupt as error:
         return row | {"state": "damaged", "problem": str(error)}
     record = record_of_commit(run_store, commit)
@@ -145,11 +148,9 @@ def checkpoint_row(run_store: ObjectStore, commit: Commit, sizes: dict[str, int]
     return row
 
 
-def _check_file(run_store: ObjectStore, key: str, found_bytes: int | None, expected_bytes: int, sha256: str) -> None:
-    """Presence and size, and the digest where one is given. Raises CheckpointCorrupt."""
+def _check_size(run_store: ObjectStore, key: str, found_bytes: int | None, expected_bytes: int) -> None:
+    """Raises CheckpointCorrupt, also where it is missing."""
     if found_bytes is None:
         raise CheckpointCorrupt(f"{run_store.url(key)} is missing")
     if found_bytes != expected_bytes:
         raise CheckpointCorrupt(f"{run_store.url(key)} has {found_bytes} bytes, committed were {expected_bytes}")
-    if sha256:
-        read_verified(run_store, key, sha256)

@@ -20,7 +20,7 @@ from orchestrator.fleet.orders import choose_rendezvous, orders_of
 from orchestrator.fleet.slots import NodeList
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Transport
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Mode, Rendezvous
+from orchestrator.messages import MirrorPlace, Mode, Rendezvous
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import WORKER_COMMAND, AgentOrder
 from orchestrator.records.nodes import GpusSeen, NodeEvent, Standing
@@ -80,7 +80,9 @@ class AgentCluster:
         """Nodes whose GPUs the registry was told of."""
         self._orders: Mapping[str, AgentOrder] = {}
         """By node."""
-        self._ordered: tuple[Desired, Rendezvous | None] | None = None
+        self._mirrors: Mapping[str, MirrorPlace] = {}
+        """By node of the desired attempt, where agents keep copies of snapshots; empty until all of them have spoken."""
+        self._ordered: tuple[Desired, Rendezvous | None, Mapping[str, MirrorPlace]] | None = None
         """What the orders were made of."""
         self._to_start: Sequence[str] = ()
         """Nodes whose agent is desired, and that no look has come to yet."""
@@ -178,14 +180,16 @@ class AgentCluster:
         self._to_start = missing[STARTS_IN_A_LOOK:]
         if desired.mode is Mode.RUN and self._rendezvous is None:
             self._rendezvous = self._find_rendezvous()
+        is_complete = self._find_mirrors()
         self._give_orders()
-        self._is_settled = not self._to_start and (desired.mode is not Mode.RUN or self._rendezvous is not None)
+        self._is_settled = not self._to_start and (desired.mode is not Mode.RUN or (self._rendezvous is not None and is_complete))
 
     def _give_orders(self) -> None:
         """They are made anew only where what they follow from has changed."""
-        decisive = replace(self._desired, may_start=False, findings=()), self._rendezvous
+        decisive = replace(self._desired, may_start=False, findings=()), self._rendezvous, self._mirrors
         if decisive != self._ordered:
-            self._orders, self._ordered = orders_of(*decisive, self._config), decisive
+            desired, rendezvous, mirrors = self._ordered = decisive
+            self._orders = orders_of(desired, rendezvous, self._config, mirrors=mirrors)
         for node, link in self._links.items():
             link.order(self._orders.get(node))
 
@@ -196,6 +200,14 @@ class AgentCluster:
             return None
         reports = {link.node: link.report for link in links if link.report is not None and not link.is_over}
         return choose_rendezvous(self._desired.attempt, self._desired.placement, reports)
+
+    def _find_mirrors(self) -> bool:
+        """Whether every agent of the attempt has spoken."""
+        links = [self._links[node] for node in self._desired.placement if node in self._links]
+        reports = [link.report for link in links if link.report is not None and not link.is_over]
+        is_complete = len(reports) == len(self._desired.placement)
+        self._mirrors = {report.node: report.mirror for report in reports if report.mirror is not None} if is_complete else {}
+        return is_complete
 
     def _start(self, node: str) -> AgentLink:
         config = self._config

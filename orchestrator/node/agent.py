@@ -28,6 +28,8 @@ from orchestrator.messages import AgentReport, Mode, Rendezvous
 from orchestrator.node.held_port import HeldPort, hold_port
 from orchestrator.node.home import prune_logs, run_directory
 from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
+from orchestrator.node.mirror import build_mirror
+from orchestrator.node.mirror_copies import new_files
 from orchestrator.node.orders import (
     WORKER_COMMAND,
     AgentOrder,
@@ -45,8 +47,6 @@ from orchestrator.node.worker_group import WorkerGroup
 from orchestrator.records.keys import log_key
 
 WAKE_BYTES = 1 << 10
-NUM_SNAPSHOTS = 2
-"""Of each rank: one is always whole."""
 log = logging.getLogger(__name__)
 
 
@@ -97,6 +97,7 @@ class Agent:
         self._memory: list[tuple[int, ...]] = []
         """By local rank, files of memory in which workers keep snapshots: they outlive attempts, and end with this process."""
         self._standbys = Standbys(self._selector)
+        self._mirror = build_mirror(holding.address)
         self._group = self._empty_group(0)
         """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
         self.thread = threading.Thread(target=self._serve, name="agent", daemon=True)
@@ -129,6 +130,7 @@ class Agent:
                 stuck=self._stuck,
                 gpus=self._holding.gpus,
                 standbys=self._standbys.num_ready,
+                mirror=self._mirror.place,
             )
 
     def wait_for_news(self, seen_version: int, timeout_s: float) -> None:
@@ -186,6 +188,8 @@ class Agent:
         if order.mode is Mode.SAVE and self._is_current:
             self._group.stop()
         self._see_to_standbys()
+        if self._is_current:
+            self._mirror.follow(order.buddy)
         if self._offered is None:
             self._offered = self._hold_port()
 
@@ -195,6 +199,7 @@ class Agent:
             used.release()
         run = self._identity.run
         self._standbys.begin_anew()
+        self._mirror.begin(order, [self._memory_of(local_rank) for local_rank in range(order.num_workers)])
         self._group = self._empty_group(order.attempt)
         self._group.start(
             tuple(
@@ -229,7 +234,7 @@ class Agent:
 
     def _memory_of(self, local_rank: int) -> tuple[int, ...]:
         while len(self._memory) <= local_rank:
-            self._memory.append(tuple(os.memfd_create(f"braid-snapshot-{number}", os.MFD_CLOEXEC) for number in range(NUM_SNAPSHOTS)))
+            self._memory.append(new_files())
         return self._memory[local_rank]
 
     def _hold_port(self) -> HeldPort | None:
@@ -243,6 +248,7 @@ class Agent:
         if self._offered is not None:
             self._offered.release()
         self._standbys.dismiss_all()
+        self._mirror.close()
         self._selector.close()
         for fd in (self._wake_read, *(fd for files in self._memory for fd in files)):
             os.close(fd)

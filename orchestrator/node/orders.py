@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_pipeline.config import StorageConfig
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Assign, Mode, Rendezvous
+from orchestrator.messages import Assign, MirrorPlace, Mode, Rendezvous
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "orchestrator.worker.main")
 _RAYS_OWN = ("PYTHONBREAKPOINT",)
@@ -27,6 +27,8 @@ class SpawnOrder:
     first_rank: int
     num_workers: int
     rendezvous: Rendezvous
+    mirrored_ranks: range = range(0)
+    """Of another node, which this one keeps copies of the snapshots of; none where no node does so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,8 @@ class AgentOrder:
     """The workers to start, once, after every process of older attempts is gone; given with Mode.RUN only."""
     wants_evidence: bool = False
     """With Mode.KILL: workers write down where they stand first."""
+    buddy: MirrorPlace | None = None
+    """Where this node's snapshots are copied to, and where copies of them are; None while that is not known, or for nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +79,7 @@ def merge(known: AgentOrder, told: AgentOrder) -> AgentOrder:
         mode=max(known.mode, told.mode, key=list(Mode).index),
         spawn=known.spawn or told.spawn,
         wants_evidence=known.wants_evidence or told.wants_evidence,
+        buddy=told.buddy or known.buddy,
     )
 
 

@@ -14,7 +14,7 @@ from orchestrator.codec import DecodeError
 from orchestrator.messages import Beat, Ready, decode
 from orchestrator.node.orders import ProcessSpec
 from orchestrator.node.priority import run_as_usual, run_when_idle
-from orchestrator.node.processes import is_stopped, members_of_session, send
+from orchestrator.node.processes import members_of_session, send
 from orchestrator.node.worker_process import WorkerProcess, start_process
 
 MAX_DEATHS = 3
@@ -99,7 +99,7 @@ class Standbys:
     def _take(self, local_rank: int, spec: ProcessSpec) -> WorkerProcess | None:
         """None where none stands by there that is like `spec` and can run."""
         known = self._waiting.get(local_rank)
-        if known is None or known.spec != spec or known.process.has_ended() or is_stopped(known.process.pid):
+        if known is None or known.spec != spec or known.process.has_ended() or known.process.is_stopped():
             self._dismiss(local_rank)
             return None
         del self._waiting[local_rank]

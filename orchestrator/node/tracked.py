@@ -57,6 +57,10 @@ def exited(tracked: Tracked, exit_code: int, *, killed_by_agent: bool) -> Tracke
     return replace(tracked, report=replace(tracked.report, exit_code=exit_code, killed_by_agent=killed_by_agent))
 
 
+def stopped(tracked: Tracked, *, is_stopped: bool) -> Tracked:
+    return replace(tracked, report=replace(tracked.report, is_stopped=is_stopped))
+
+
 def milestones(report: WorkerReport) -> tuple[object, ...]:
     """What a controller should learn of at once when it changes; steps and what they measured can wait for its next look."""
     return (
@@ -69,6 +73,7 @@ def milestones(report: WorkerReport) -> tuple[object, ...]:
         report.ended,
         report.failed,
         report.exit_code,
+        report.is_stopped,
         _has_stepped(report),
     )
 

@@ -17,7 +17,7 @@ from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import members_of_session, processes, send, variables_of
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.standbys import Standbys
-from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, track
+from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, stopped, track
 from orchestrator.node.worker_process import WorkerProcess
 
 EXIT_NOT_STARTED = 127
@@ -79,11 +79,16 @@ class WorkerGroup:
             self._start(spec)
 
     def look(self) -> None:
-        """Takes note of workers that are ending; their exit is news long before the kernel is done with their memory."""
+        """Takes note of workers that are stopped, or ending; their exit is news long before the kernel is done with their memory."""
         for worker in self._workers.values():
-            if self._tracked[worker.rank].report.exit_code is None and (status := worker.ending_status()) is not None:
+            tracked = self._tracked[worker.rank]
+            if tracked.report.exit_code is not None:
+                continue
+            if (status := worker.ending_status()) is not None:
                 self._read_last_words(worker)
                 self._note_exit(worker, status)
+            elif worker.is_stopped() != tracked.report.is_stopped:
+                self._tracked[worker.rank] = stopped(tracked, is_stopped=not tracked.report.is_stopped)
 
     def stop(self) -> None:
         """Tells every worker, once, to checkpoint and end."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from orchestrator.messages import Assign, WorkerOrder, encode
 from orchestrator.node.orders import ProcessSpec
-from orchestrator.node.processes import ending_status
+from orchestrator.node.processes import ending_status, is_stopped
 
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 20
@@ -65,6 +65,10 @@ class WorkerProcess:
     def ending_status(self) -> int | None:
         """Its exit status once it is ending: see `processes.ending_status`."""
         return ending_status(self.pid)
+
+    def is_stopped(self) -> bool:
+        """It does nothing until somebody has it go on: see `processes.is_stopped`."""
+        return is_stopped(self.pid)
 
     def reap(self) -> int:
         """The exit status of the process, which has ended; its descriptors are closed."""

@@ -8,6 +8,7 @@ The commit log holds the manifest's own digest, the manifest those of the files:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from data_pipeline.store.protocol import KeyMissing, ObjectStore
@@ -102,18 +103,30 @@ def find_checkpoint(run_store: ObjectStore, step: int, *, who: str) -> Checkpoin
 
 
 def read_verified(store: ObjectStore, key: str, sha256: str) -> bytes:
-    """The object, if it is what its digest says. Raises CheckpointCorrupt.
+    """The object, if it is what its digest says. Raises CheckpointCorrupt."""
+    data = b""
+
+    def read() -> str:
+        nonlocal data
+        data = store.get(key)
+        return hashlib.sha256(data).hexdigest()
+
+    require_digest(store, key, sha256, read)
+    return data
+
+
+def require_digest(store: ObjectStore, key: str, sha256: str, read: Callable[[], str]) -> None:
+    """Calls `read`, which returns the digest of what it read. Raises CheckpointCorrupt.
 
     A second read tells a transfer that went wrong from an object that did: refusing a checkpoint is for good.
     """
     found = ""
     for _ in range(2):
         try:
-            data = store.get(key)
+            found = read()
         except KeyMissing as error:
             raise CheckpointCorrupt(f"{store.url(key)} is missing", key=key, expected=sha256) from error
-        found = hashlib.sha256(data).hexdigest()
         if found == sha256:
-            return data
+            return
     text = f"{store.url(key)} is not what was written: SHA-256 {found[:12]}…, committed was {sha256[:12]}…"
     raise CheckpointCorrupt(text, key=key, expected=sha256, found=found)

@@ -2,7 +2,7 @@
 torch.distributed.checkpoint (DCP), of which planner and format are used, but not how it talks between ranks.
 
 Files of at most about half a gigabyte are made in memory, digested and uploaded whole; on the way back a file's digest is compared with the
-manifest before a byte of it is interpreted: `.metadata` is a pickle.
+manifest before a byte of it is interpreted (`verified.py`): `.metadata` is a pickle.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import io
 import os
 import pickle
 import queue
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from torch.distributed._shard._utils import narrow_tensor_by_index
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import (
     CURRENT_DCP_VERSION,
@@ -28,15 +30,16 @@ from torch.distributed.checkpoint.filesystem import (
     _StorageInfo,
 )
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import LoadPlanner, SavePlan, SavePlanner, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem, SavePlan, SavePlanner, WriteItem, WriteItemType
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from data_pipeline.store.protocol import ObjectStore
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch
+from orchestrator.errors import ConfigMismatch
 from orchestrator.records.keys import checkpoint_directory
-from orchestrator.records.manifest import CheckpointManifest, FileDigest, read_verified
-from orchestrator.worker.image import Image
+from orchestrator.records.manifest import CheckpointManifest, FileDigest
+from orchestrator.records.verified import VerifiedFiles
+from orchestrator.worker.image import Image, tensor_in_frame
 
 METADATA = ".metadata"
 FILE_SIZE_BYTES = 512 * 2**20
@@ -166,39 +169,37 @@ def _size_bytes(item: WriteItem) -> int:
     return 0 if item.type is WriteItemType.BYTE_IO else int(_item_size(item))
 
 
-class VerifiedFiles(FileSystem):
-    """Where DCP reads: the files that a manifest names, as they were written, and no others."""
-
-    def __init__(self, store: ObjectStore, manifest: CheckpointManifest) -> None:
-        self._store = store
-        self._directory = checkpoint_directory(manifest.step, manifest.attempt)
-        self._digests = {file.name: file for file in manifest.files}
-
-    def read(self, name: str) -> bytes:
-        """A file of the checkpoint, verified. Raises CheckpointCorrupt."""
-        key = self._directory + name
-        if name not in self._digests:
-            raise CheckpointCorrupt(f"{self._store.url(key)} is not in the checkpoint's manifest", key=key)
-        return read_verified(self._store, key, self._digests[name].sha256)
-
-    @contextmanager
-    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.IOBase]:
-        yield io.BytesIO(self.read(str(path)))
-
-    def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str:
-        return suffix
-
-
 class StoreReader(FileSystemReader):
-    """Reads one checkpoint. Make it with `open_checkpoint`. DCP opens each file of tensors once per load."""
+    """Reads one checkpoint: files of tensors side by side. Make it with `open_checkpoint`."""
 
     def __init__(self, files: VerifiedFiles, metadata: Metadata) -> None:
         super().__init__("")
-        self.fs: VerifiedFiles = files
+        self._verified = files
         self.metadata = metadata
 
     def read_metadata(self) -> Metadata:
         return self.metadata
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Of each file that the plan needs, in threads of their own; the planner hears of one tensor at a time."""
+        items: dict[str, list[ReadItem]] = {}
+        for item in plan.items:
+            items.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
+        turn = threading.Lock()
+
+        def fill(name: str, data: memoryview) -> None:
+            for item in items[name]:
+                place = self.storage_data[item.storage_index]
+                saved = tensor_in_frame(data[place.offset : place.offset + place.length])
+                target = planner.resolve_tensor(item).detach()
+                target.copy_(narrow_tensor_by_index(saved, item.storage_offsets, item.lengths))
+                with turn:
+                    planner.commit_tensor(item, target)
+
+        self._verified.read_each(items, fill)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
 
 def open_checkpoint(store: ObjectStore, manifest: CheckpointManifest) -> StoreReader:

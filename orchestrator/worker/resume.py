@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
-from orchestrator.messages import Resumed
+from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Commit, Snapshot
 from orchestrator.records.holds import hold_start
 from orchestrator.records.keys import CHECKPOINTS, manifest_key
@@ -55,7 +55,7 @@ class Resumer:
         exchange = self.witnesses.exchange
         rejected: list[str] = []
         if (step := self._load_snapshot(state, snapshots, rejected)) is not None:
-            return Resumed(step=step, rejected=tuple(rejected), from_memory=True)
+            return Resumed(step=step, rejected=tuple(rejected), source=Source.MEMORY)
         candidates = on_first_rank(exchange, self._candidates)
         if not candidates:
             return Resumed(step=0, rejected=tuple(rejected))

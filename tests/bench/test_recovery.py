@@ -10,6 +10,7 @@ from orchestrator.control.causes import Cause
 from orchestrator.control.events import AttemptStarted, Event, FaultsSeen, StepReached, TrainingResumed, WorkersGone
 from orchestrator.control.placement import Placed
 from orchestrator.control.state import Fault
+from orchestrator.messages import Source
 
 BEFORE = (
     "10:00:00,100 INFO step 41/90  loss 3",
@@ -44,7 +45,7 @@ def journal() -> list[Event]:
         FaultsSeen(at_s=at_s("10:00:00,500"), attempt=1, faults=(fault,), at_step=42, silent_s=0.1),
         WorkersGone(at_s=at_s("10:00:00,600"), attempt=1),
         AttemptStarted(at_s=at_s("10:00:00,700"), attempt=2, placement=placement),
-        TrainingResumed(at_s=at_s("10:00:02,000"), attempt=2, from_step=40, from_memory=True),
+        TrainingResumed(at_s=at_s("10:00:02,000"), attempt=2, from_step=40, source=Source.MEMORY),
         StepReached(at_s=at_s("10:00:02,600"), attempt=2, step=41),
     ]
 
@@ -52,7 +53,7 @@ def journal() -> list[Event]:
 def test_a_recovery_lasts_until_a_step_that_is_new_and_counts_what_was_trained_again():
     found = our_recovery(at_s("10:00:00,250"), journal(), dated(BEFORE), dated(AFTER))
 
-    assert (found.next_step_s, found.steps_lost) == (2.65, 2)
+    assert (found.next_step_s, found.steps_lost, found.source) == (2.65, 2, "memory")
     assert found.hops == {
         "noticed": 0.1,
         "others_gone": 0.25,
@@ -75,7 +76,7 @@ def torchrun_said(*, until_step: int) -> list[dict[str, float]]:
 def test_torchruns_recovery_is_over_with_its_first_new_step():
     found = torchruns_recovery(13.5, torchrun_said(until_step=14))
 
-    assert found == Recovery(next_step_s=9.5, steps_lost=2, hops={"loaded": 6.5, "first_step": 1.0, "next_step": 2.0})
+    assert found == Recovery(next_step_s=9.5, steps_lost=2, source="store", hops={"loaded": 6.5, "first_step": 1.0, "next_step": 2.0})
 
 
 @pytest.mark.parametrize("until_step", [10, 12])
@@ -84,9 +85,9 @@ def test_it_is_not_over_while_torchrun_repeats_what_it_had(until_step: int):
 
 
 def test_the_answer_compares_the_killed_worker_with_torchruns():
-    worker = Recovery(next_step_s=2.0, steps_lost=1, hops={"noticed": 0.1, "next_step": 1.9})
-    node = Recovery(next_step_s=3.0, steps_lost=4, hops={"noticed": 0.2, "next_step": 2.8})
-    peer = Recovery(next_step_s=8.0, steps_lost=9, hops={"next_step": 8.0})
+    worker = Recovery(next_step_s=2.0, steps_lost=1, source="memory", hops={"noticed": 0.1, "next_step": 1.9})
+    node = Recovery(next_step_s=3.0, steps_lost=4, source="memory", hops={"noticed": 0.2, "next_step": 2.8})
+    peer = Recovery(next_step_s=8.0, steps_lost=9, source="store", hops={"next_step": 8.0})
 
     found = answer([worker, node], peer)
 

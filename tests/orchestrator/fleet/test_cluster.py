@@ -13,7 +13,7 @@ from orchestrator.deadlines import POLL_S, REPORT_EVERY_S
 from orchestrator.errors import Superseded
 from orchestrator.fleet.cluster import MESSAGES_IN_A_LOOK, STARTS_IN_A_LOOK
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
-from orchestrator.fleet.simulated_agent import Pace
+from orchestrator.fleet.simulated_training import Pace
 from orchestrator.fleet.transport import Ref
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode

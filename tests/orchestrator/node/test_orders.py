@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from data_pipeline.config import StorageConfig
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Mode, Rendezvous
+from orchestrator.messages import MirrorPlace, Mode, Rendezvous
 from orchestrator.node.orders import AgentOrder, SpawnOrder, assignments, merge, worker_environment
 
 INHERITED = {
@@ -77,6 +78,14 @@ def test_a_node_that_waits_for_its_rendezvous_learns_later_what_to_start():
 
 def test_workers_are_named_once():
     assert after(run(2, port=20001), run(2, port=20002)).spawn == spawn(2, port=20001)
+
+
+def test_where_copies_are_may_come_later_and_is_not_forgotten():
+    buddy = MirrorPlace(address="10.0.0.2", port=1, token="")
+    told = replace(run(2), buddy=buddy)
+
+    assert after(run(2), told, run(2), save(2)).buddy == buddy
+    assert after(told, run(3)).buddy is None
 
 
 @pytest.mark.parametrize("orders", list(itertools.permutations([run(1), run(2), save(2), kill(2, wants_evidence=True)])))

@@ -228,6 +228,15 @@ def test_a_process_in_a_session_of_its_own_does_not_survive(served: Served):
     assert look_at(child) is None
 
 
+def test_a_stopped_worker_is_told_as_such_until_it_goes_on(served: Served):
+    served.start(TRAINS)
+    pid = served.when(is_training)[0].pid
+    os.kill(pid, signal.SIGSTOP)
+    served.when(lambda worker: worker.is_stopped)
+    os.kill(pid, signal.SIGCONT)
+    served.when(lambda worker: not worker.is_stopped)
+
+
 def test_a_stopped_worker_can_be_killed(served: Served):
     served.start(TRAINS)
     os.kill(served.when(is_training)[0].pid, signal.SIGSTOP)

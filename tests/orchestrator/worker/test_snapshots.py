@@ -13,7 +13,7 @@ from torch import Tensor
 from model.build import build_model
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
-from orchestrator.messages import Resumed
+from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Snapshot, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.worker.exchange import Exchange
@@ -68,7 +68,7 @@ def test_the_next_attempt_goes_on_from_the_newest_snapshot(exchange: Exchange, n
 
     resumed, state = node.begin(store, exchange, 2).load()
 
-    assert resumed == Resumed(step=3, from_memory=True)
+    assert resumed == Resumed(step=3, source=Source.MEMORY)
     assert torch.equal(state["model.weight"], torch.full((4, 3), 3.0))
     assert open_commit_log(store).entries[-1] == Snapshot(attempt=1, step=3)
 
@@ -86,7 +86,7 @@ def test_a_snapshot_that_was_uploaded_need_not_be_read_from_the_store(exchange: 
     store = MemoryStore()
     node.begin(store, exchange, 1).save(3)
 
-    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=3, from_memory=True)
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=3, source=Source.MEMORY)
 
 
 def test_steps_without_a_record_are_not_gone_on_from(exchange: Exchange, node: Node):
@@ -96,7 +96,7 @@ def test_steps_without_a_record_are_not_gone_on_from(exchange: Exchange, node: N
     trains(training, 1, 2)
     training.snapshots.take(3, state_at(3)).result()
 
-    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=2, from_memory=True)
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=2, source=Source.MEMORY)
 
 
 def test_what_only_some_ranks_have_is_gone_on_from_by_none():
@@ -117,7 +117,7 @@ def test_what_only_some_ranks_have_is_gone_on_from_by_none():
         assert on_ranks(2, train) == [None, None]
         loaded = on_ranks(2, lambda exchange: node.begin(store, exchange, 2).load()[0])
 
-    assert loaded == [Resumed(step=2, from_memory=True)] * 2
+    assert loaded == [Resumed(step=2, source=Source.MEMORY)] * 2
 
 
 def test_a_snapshot_of_which_a_byte_changed_is_passed_over_for_the_one_before(exchange: Exchange, node: Node):
@@ -129,7 +129,7 @@ def test_a_snapshot_of_which_a_byte_changed_is_passed_over_for_the_one_before(ex
 
     resumed, state = node.begin(store, exchange, 2).load()
 
-    assert (resumed.step, resumed.from_memory, state["model.weight"].max()) == (1, True, 1.0)
+    assert (resumed.step, resumed.source, state["model.weight"].max()) == (1, Source.MEMORY, 1.0)
     assert "snapshot of step 2 (attempt 1) passed over" in resumed.rejected[0]
     assert "look at its memory" in resumed.rejected[0]
 
@@ -157,7 +157,7 @@ def test_an_attempt_that_dies_before_its_first_snapshot_leaves_the_one_that_it_b
     assert second.attempt.ledger is not None
     second.attempt.ledger.flush(3)
 
-    assert node.begin(store, exchange, 3).load()[0] == Resumed(step=2, from_memory=True)
+    assert node.begin(store, exchange, 3).load()[0] == Resumed(step=2, source=Source.MEMORY)
 
 
 def test_a_snapshot_of_another_rank_or_run_is_none(exchange: Exchange, node: Node):

@@ -111,7 +111,7 @@ def test_every_file_is_fetched_once_however_many_tensors_are_read(tmp_path: Path
     store = MemoryStore()
     manifest = write(store, random_weights(1))
     fetched: list[str] = []
-    store.fault = lambda operation, key: fetched.append(key) if operation == "get" else None
+    store.fault = lambda operation, key: fetched.append(key) if operation.startswith("get") else None
 
     read(store, manifest, tmp_path)
 
@@ -182,11 +182,12 @@ def test_a_scratch_place_that_can_not_be_is_one_line(tmp_path: Path):
 
 
 BOUNDED = """
-import resource, sys
+import resource, sys, threading
 from pathlib import Path
 import torch
 from data_pipeline.store.local import LocalStore
 from model.weights.source import TensorInfo
+from orchestrator.records import verified
 from orchestrator.worker.weights import AverageWeights, open_weights, write_weights
 from tests.orchestrator.worker.tiny_run import MODEL
 
@@ -219,6 +220,8 @@ def data_bytes():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
 
 torch.set_num_threads(1)
+threading.stack_size(2**18)
+verified.IN_MEMORY_BYTES = 2 * file_bytes
 whole_way(root / "warm", 2)
 limit = data_bytes() + limit_bytes
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -235,6 +238,6 @@ def run_bounded(root: Path, *, limit_bytes: int, num_tensors: int) -> subprocess
 
 
 def test_no_more_memory_is_taken_for_a_larger_model(tmp_path: Path):
-    """Three files' worth; a model has five, and of two models the mean is taken."""
-    done = run_bounded(tmp_path, limit_bytes=24 * 2**20, num_tensors=10)
+    """Five files' worth, of which two are read at once; a model has twelve, and of two models the mean is taken."""
+    done = run_bounded(tmp_path, limit_bytes=40 * 2**20, num_tensors=24)
     assert done.returncode == 0, done.stderr[-2000:]
