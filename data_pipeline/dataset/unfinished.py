@@ -20,7 +20,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from data_pipeline.dataset.batches import Encoding
-from data_pipeline.dataset.manifest import ShardRef, shard_from_plain, shard_to_plain
+from data_pipeline.dataset.manifest import ShardRef, dataset_prefix, shard_from_plain, shard_to_plain
 from data_pipeline.dataset.progress import BuildProgress
 from data_pipeline.dataset.tokenizer import tokenizer_from_json, train_tokenizer
 from data_pipeline.errors import TokenizerInvalid
