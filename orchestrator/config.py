@@ -140,6 +140,10 @@ class SnapshotConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryConfig:
+    standbys: bool = field(default=True, metadata={"omit_default": True})
+    """Whether a process stands by for each worker, with its imports done, so that the next attempt need not wait for them."""
+    spares: int = field(default=0, metadata={"omit_default": True})
+    """Free nodes that the run holds, their GPUs too, so that processes stand by there for the ranks of a node that is lost."""
     max_restarts: int = 10
     """Restarts in a row without progress (a newly committed checkpoint) before the run fails."""
     backoff_s: float = 1.0
@@ -193,7 +197,7 @@ class RecoveryConfig:
     """Such steps in a row that skip goes on after."""
 
     def __post_init__(self) -> None:
-        for name in ("max_restarts", "max_cordons", "max_nonfinite"):
+        for name in ("max_restarts", "max_cordons", "max_nonfinite", "spares"):
             _at_least(f"recovery.{name}", getattr(self, name), 0)
         _at_least("recovery.max_lost_checkpoints", self.max_lost_checkpoints, 1)
         if self.on_nonfinite not in ("skip", "rollback", "fail"):

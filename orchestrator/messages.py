@@ -105,6 +105,11 @@ class Beat(Levels):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """The process has imported all that training needs, and waits for its first order, or finds it there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed:
     """Rank 0 has chosen the checkpoint or snapshot that every rank loaded; step 0 is a fresh start."""
 
@@ -185,7 +190,7 @@ class Stop:
     """Checkpoint at the next step boundary, and end."""
 
 
-Message = Beat | Resumed | Committed | CheckpointLost | Ended | Failed
+Message = Beat | Ready | Resumed | Committed | CheckpointLost | Ended | Failed
 WorkerOrder = Assign | Stop
 _MESSAGES: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Message)}
 _ORDERS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(WorkerOrder)}
@@ -262,6 +267,8 @@ class AgentReport:
     """Process ids that have survived SIGKILL for longer than `recovery.kill_timeout_s`: stuck in the kernel, maybe holding a GPU."""
     gpus: tuple[str, ...] = ()
     """UUIDs of the node's GPUs that it holds."""
+    standbys: int = 0
+    """Processes that stand by for the next workers, and are ready."""
     mirror: MirrorPlace | None = None
     """Where it keeps copies for the agent whose buddy it is."""
 

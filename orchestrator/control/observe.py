@@ -239,6 +239,7 @@ def next_placement(state: RunState, seen: Observation) -> tuple[Placed, ...]:
         slots=terms.workers_per_node,
         previous=state.placement,
         held={placed.node for placed in state.placement} if is_on_them else (),
+        ready={agent.node for agent in seen.agents if agent.report is not None and not agent.is_lost},
         turn=turn(state),
     )
 

@@ -42,13 +42,15 @@ def place(
     slots: int,
     previous: tuple[Placed, ...],
     held: Collection[str],
+    ready: Collection[str] = (),
     turn: int | None = None,
 ) -> tuple[Placed, ...]:
     """`num_nodes` nodes with `slots` each, ranks in their order; () where there are too few.
 
     Machines that are to be left (`leave`) come last. Before them come the nodes that the run holds, whose memory has the newest state, and
     those of a machine without strikes; then others, those with fewer strikes first. Of equals, those come first that the previous attempt
-    used (their caches are warm), then by name. A machine to be left is better than none; a cordoned one is not taken.
+    used (their caches are warm), then those whose agent is there (`ready`), then by name. A machine to be left is better than none; a
+    cordoned one is not taken.
 
     In a `turn`, free nodes take the places that are next: in turns 0, 1, … one place after the other is given to another node.
 
@@ -61,7 +63,14 @@ def place(
     resting = _next_in_turn(previous, turn, min(len(fresh), len(previous))) if turn is not None else set()
     ranked = sorted(
         fit,
-        key=lambda node: (node.machine in leave, strikes[node.node], node.node in resting, node.node not in before, node.node),
+        key=lambda node: (
+            node.machine in leave,
+            strikes[node.node],
+            node.node in resting,
+            node.node not in before,
+            node.node not in ready,
+            node.node,
+        ),
     )
     if len(ranked) < num_nodes:
         return ()

@@ -85,6 +85,7 @@ def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
     return {
         "nodes": [placed.machine for placed in state.placement],
         "spares": len(there - ours) if seen is not None else None,
+        "standbys": sum(agent.report.standbys for agent in seen.agents if agent.report is not None) if seen is not None else None,
         "strikes": {machine: standing.strikes for machine, standing in known.items() if standing.strikes},
         "cordoned": {machine: standing.cordoned for machine, standing in known.items() if standing.cordoned},
     }

@@ -18,6 +18,7 @@ from orchestrator.fleet.link import AgentLink, LinkState
 from orchestrator.fleet.names import agent_name, agent_prefix, node_of
 from orchestrator.fleet.orders import choose_rendezvous, orders_of
 from orchestrator.fleet.slots import NodeList
+from orchestrator.fleet.spares import Spares
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Transport
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import MirrorPlace, Mode, Rendezvous
@@ -84,6 +85,7 @@ class AgentCluster:
         """By node of the desired attempt, where agents keep copies of snapshots; empty until all of them have spoken."""
         self._ordered: tuple[Desired, Rendezvous | None, Mapping[str, MirrorPlace]] | None = None
         """What the orders were made of."""
+        self._spares = Spares(config.recovery.spares)
         self._to_start: Sequence[str] = ()
         """Nodes whose agent is desired, and that no look has come to yet."""
         self._is_settled = False
@@ -100,6 +102,7 @@ class AgentCluster:
                 self._links[node] = self._link(node, agent, is_adopted=True)
             elif agent is not None:
                 self._transport.kill(agent)
+        self._spares.adopt([node for node in self._links if node not in desired.held])
         if not desired.may_start:
             missing = [node for node in desired.held if node not in self._links]
             self._links |= {node: self._link(node, None, is_adopted=True) for node in missing}
@@ -116,6 +119,7 @@ class AgentCluster:
             self._settle()
         nodes = self._list_nodes()
         self._tell_gpus(nodes)
+        self._choose_spares(nodes)
         return Observation(
             at_s=self._wall_clock(),
             nodes=nodes,
@@ -164,17 +168,39 @@ class AgentCluster:
         is_newer = desired.attempt > self._desired.attempt
         if is_newer:
             self._rendezvous, self._mirrors = None, {}
+            self._spares.begin_attempt()
         self._desired = desired
-        held = set(desired.held)
+        self._let_go(is_newer=is_newer)
+        self._settle()
+
+    def _let_go(self, *, is_newer: bool = False) -> None:
+        """Of agents that are not desired, and in a newer attempt of those that are of no use to it."""
+        held = set(self._held())
         for link in self._links.values():
             if link.node not in held or (is_newer and link.is_over):
                 link.dismiss()
-        self._settle()
+
+    def _held(self) -> tuple[str, ...]:
+        """Nodes whose agent is to exist."""
+        held = self._desired.held
+        return (*held, *(node for node in self._spares.nodes if node not in held)) if held else ()
+
+    def _choose_spares(self, nodes: tuple[Node, ...]) -> None:
+        """While an attempt is under way: between two, what is held stays as it is, for the next to find."""
+        if self._desired.mode is Mode.RUN and self._spares.choose(
+            nodes,
+            standings=self._registry.standings,
+            slots=self._desired.workers_per_node,
+            placement=self._desired.placement,
+            over=[node for node, link in self._links.items() if link.is_over],
+        ):
+            self._let_go()
+            self._settle()
 
     def _settle(self) -> None:
         """Begins what can be begun now."""
         desired = self._desired
-        missing = [node for node in desired.held if node not in self._links]
+        missing = [node for node in self._held() if node not in self._links]
         for node in missing[:STARTS_IN_A_LOOK]:
             self._links[node] = self._start(node)
         self._to_start = missing[STARTS_IN_A_LOOK:]
@@ -211,8 +237,15 @@ class AgentCluster:
 
     def _start(self, node: str) -> AgentLink:
         config = self._config
-        identity = AgentIdentity(run=self._run, node=node, storage=config.storage, worker_command=self._worker_command)
-        num_gpus = _workers_per_node(config) if config.resources.device == "cuda" else 0
+        num_workers = _workers_per_node(config)
+        identity = AgentIdentity(
+            run=self._run,
+            node=node,
+            storage=config.storage,
+            worker_command=self._worker_command,
+            num_standbys=num_workers if config.recovery.standbys else 0,
+        )
+        num_gpus = num_workers if config.resources.device == "cuda" else 0
         name = agent_name(self._run, node)
         agent = self._transport.start_agent(name, identity, config.recovery, epoch=self._epoch, num_gpus=num_gpus)
         return self._link(node, agent, is_adopted=False)

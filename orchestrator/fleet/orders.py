@@ -60,7 +60,6 @@ def _run(desired: Desired, index: int, rendezvous: Rendezvous, config: RunConfig
         attempt=desired.attempt,
         config_version=desired.config_version,
         storage=config.storage,
-        device=config.resources.device,
         world_size=desired.world_size,
         first_rank=ranks.start,
         num_workers=len(ranks),

@@ -23,8 +23,6 @@ class SpawnOrder:
     attempt: int
     config_version: int
     storage: StorageConfig
-    device: str
-    """cuda or cpu."""
     world_size: int
     first_rank: int
     num_workers: int
@@ -48,15 +46,24 @@ class AgentOrder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerSpec:
-    """One process to start, and its first order. Its environment lacks only the descriptors of its pipes."""
+class ProcessSpec:
+    """One process to start. Its environment lacks only the descriptors of its pipes."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
-    assign: Assign
-    log_path: Path
+    directory: Path
+    """Where it runs."""
     memory_fds: tuple[int, ...] = ()
     """Files of memory that the worker keeps snapshots in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSpec:
+    """One worker: its process, and its first order."""
+
+    process: ProcessSpec
+    assign: Assign
+    log_path: Path
 
 
 def merge(known: AgentOrder, told: AgentOrder) -> AgentOrder:
@@ -95,21 +102,21 @@ def assignments(order: SpawnOrder) -> tuple[Assign, ...]:
 
 
 def worker_environment(
-    inherited: Mapping[str, str], order: SpawnOrder, *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
+    inherited: Mapping[str, str], local_rank: int, *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
 ) -> dict[str, str]:
-    """What the agent inherited (credentials among it), without what Ray added, with what the workers of the node need: the same for each.
+    """What the agent inherited (credentials among it), without what Ray added, with what a worker in this place of the node needs.
 
     As under torchrun, every worker of a node sees all of its GPUs and takes the one of its local rank: so they reach each other directly.
-    BRAID_RUN, BRAID_RUN_ID, BRAID_ATTEMPT and BRAID_AGENT_PID also mark every process that a worker starts.
+    BRAID_RUN, BRAID_RUN_ID and BRAID_AGENT_PID also mark every process that a worker starts.
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_") and name not in _RAYS_OWN}
-    if order.device == "cuda":
+    if gpu_ids:
         kept.pop("OMP_NUM_THREADS", None)
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
     return kept | {
         "BRAID_RUN": run.name,
         "BRAID_RUN_ID": run.id,
-        "BRAID_ATTEMPT": str(order.attempt),
         "BRAID_AGENT_PID": str(agent_pid),
+        "BRAID_DEVICE": f"cuda:{local_rank}" if gpu_ids else "cpu",  # to make ready before the first order
         "PYTHONUNBUFFERED": "1",
     }

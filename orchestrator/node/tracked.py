@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from orchestrator.messages import Beat, CheckpointLost, Committed, Ended, Failed, Levels, Message, Phase, Resumed, WorkerReport
+from orchestrator.messages import Beat, CheckpointLost, Committed, Ended, Failed, Levels, Message, Phase, Ready, Resumed, WorkerReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,8 @@ def _absorb(report: WorkerReport, message: Message) -> WorkerReport:
         case Beat():
             told = {level.name: getattr(message, level.name) for level in fields(Levels)}
             return replace(report, **{name: value for name, value in told.items() if value is not None})
+        case Ready():
+            return report
         case Resumed():
             return replace(report, resumed=message)
         case Committed(step=step):

@@ -26,7 +26,6 @@ def spawn(attempt: int, *, first_rank: int = 0, num_workers: int = 1, mirrored_r
         attempt=attempt,
         config_version=1,
         storage=StorageConfig(root="/data"),
-        device="cpu",
         world_size=2 * num_workers,
         first_rank=first_rank,
         num_workers=num_workers,
