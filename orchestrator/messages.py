@@ -50,6 +50,8 @@ class Source(Enum):
     """A checkpoint; with step 0 nothing at all, or another run's."""
     MEMORY = "memory"
     """A snapshot, which every rank's own agent kept, and which no store has."""
+    OTHER_MEMORY = "another node's memory"
+    """The same, but some ranks' agents had it from others, which kept copies."""
 
 
 class Outcome(Enum):

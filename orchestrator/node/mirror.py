@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.codec import DecodeError
@@ -63,8 +63,7 @@ class RankMirror:
         for image in self._images if is_another else ():
             image.hold(None)
         is_arriving = awaits_copy and not any(image.digest() for image in self._images)
-        for image in self._images:
-            self._say(task, image, is_arriving=is_arriving, is_mirrored=False, mirrored=Word().mirrored)
+        self._say_of_all(task, **asdict(Word(is_arriving=is_arriving)))
 
     def follow(self, buddy: MirrorPlace) -> None:
         """Where the copies of this attempt are."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from orchestrator.deadlines import ARRIVAL_LOOKS_EVERY_S, ARRIVAL_STALLS_S
-from orchestrator.image_header import ImageHeader
+from orchestrator.image_header import ImageHeader, Word
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,8 @@ def wait_for_arrivals(
 ) -> None:
     """Returns when nothing is on its way into these files, or does not get on: they are their worker's then."""
     headers = [ImageHeader(fd) for fd in memory]
-    seen, since_s = (), now()
+    seen: tuple[Word, ...] = ()
+    since_s = now()
     while words := tuple(word for header in headers if (word := header.word()).is_arriving):
         if words != seen:
             seen, since_s = words, now()

@@ -34,6 +34,11 @@ class Snapshot:
     image: Image
     held: Held
 
+    @property
+    def is_fetched(self) -> bool:
+        """Whether this node's agent had it from another."""
+        return self.image.header.is_fetched
+
 
 class Snapshots:
     """For one thread, which trains. Made by `build_snapshots`."""

@@ -33,7 +33,9 @@ def waits(node: Node) -> bool:
 
 
 def is_mirrored(node: Node) -> bool:
-    return all(ImageHeader(fd).word().is_mirrored for fd in node.memory[0])
+    """Its buddy has all that is whole, and its workers wait for that."""
+    headers = [ImageHeader(fd) for fd in node.memory[0]]
+    return all(header.word().is_mirrored and not header.is_awaited for header in headers)
 
 
 # --- there ----------------------------------------------------------------------------------------------------------------
@@ -151,6 +153,9 @@ def test_a_node_that_takes_the_place_of_a_lost_one_has_its_snapshots_back():
         assert image_bytes(newest_of(new)) == image_bytes(newest_of(lost))
         assert all(ImageHeader(fd).is_fetched for fd in new.memory[0])
         assert not any(ImageHeader(fd).is_fetched for fd in lost.memory[0])
+
+        new.begins(spawn(3), buddy)
+        assert not any(ImageHeader(fd).is_fetched for fd in new.memory[0]), "they are this node's own by now"
 
 
 def test_what_came_from_another_node_is_not_sent_back_there(monkeypatch: pytest.MonkeyPatch):
@@ -405,7 +410,7 @@ def test_a_buddy_that_is_killed_while_its_copies_are_fetched_leaves_workers_with
         lost.mirror.begin(spawn(1), lost.memory)
         lost.mirror.follow(buddy.place)
         lost.trains(1)
-        wait_for(lambda: not ImageHeader(newest_of(lost)).is_awaited and is_mirrored(lost), "the copy")
+        wait_for(lambda: is_mirrored(lost), "the copy")
         buddy.stand_still()
         new.mirror.begin(OF_A_LATER, new.memory)
         new.mirror.follow(buddy.place)

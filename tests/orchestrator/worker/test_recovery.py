@@ -136,7 +136,7 @@ def test_a_run_that_loses_a_node_goes_on_from_anothers_memory_and_one_that_loses
         wait_for(lambda: d.worker().ended, "the end of the run")
         resumed.append(d.worker().resumed)
 
-    assert resumed == [Resumed(step=0), Resumed(step=3, from_memory=True), Resumed(step=6)]
+    assert resumed == [Resumed(step=0), Resumed(step=3, source=Source.OTHER_MEMORY), Resumed(step=6)]
     assert final_digests(run_store) == final_digests(run_store_of(reference.config))
     assert bits_by_step(run_store) == bits_by_step(run_store_of(reference.config))
     assert proof_on(config).ok, proof_on(config).problems

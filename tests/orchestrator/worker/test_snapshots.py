@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,14 +13,17 @@ from torch import Tensor
 from model.build import build_model
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
+from orchestrator.image_header import ImageHeader, Word
 from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Snapshot, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
+from orchestrator.worker import snapshots
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.image import build_image, files_of, new_memory
 from orchestrator.worker.pace import Pace
 from orchestrator.worker.training_state import training_state
 from tests.fakes.memory_store import MemoryStore
+from tests.orchestrator.node.waiting import wait_for
 from tests.orchestrator.worker.ranks import Training, begin, on_ranks, state_at
 from tests.orchestrator.worker.tiny_run import MODEL
 
@@ -169,6 +172,52 @@ def test_a_snapshot_of_another_rank_or_run_is_none(exchange: Exchange, node: Nod
         image.hold(held and replace(held, terms="rank 7"))
 
     assert node.begin(store, exchange, 2).load()[0] == Resumed(step=0)
+
+
+def test_the_next_snapshot_waits_until_the_agent_has_copied_the_last_to_another_node(exchange: Exchange, node: Node):
+    headers = [ImageHeader(fd) for fd in node.memory[0]]
+    for header in headers:
+        header.say(Word(is_mirrored=True))
+    training = node.begin(MemoryStore(), exchange, 1)
+    wait_for(lambda: not training.snapshots.is_busy, "the memory")
+
+    trains(training, 1)
+    assert training.snapshots.is_busy
+
+    for header in headers:
+        header.say(replace(header.word(), mirrored=header.digest() or bytes(32)))
+    assert not training.snapshots.is_busy
+
+
+def test_a_snapshot_from_another_node_is_waited_for_and_gone_on_from(node: Node, exchange: Exchange, monkeypatch: pytest.MonkeyPatch):
+    store = MemoryStore()
+    with node_of(1) as lost:
+        trains(lost.begin(store, exchange, 1), 1, 2)
+
+        def arrive(memory: Sequence[int]) -> None:
+            for fd, of_lost in zip(memory, lost.memory[0], strict=True):
+                os.pwrite(fd, os.pread(of_lost, os.fstat(of_lost).st_size, 0), 0)
+                header = ImageHeader(fd)
+                header.say(Word(fetched=header.digest()))
+
+        monkeypatch.setattr(snapshots, "wait_for_arrivals", arrive)
+
+        resumed, state = node.begin(store, exchange, 2).load()
+
+    assert resumed == Resumed(step=2, source=Source.OTHER_MEMORY)
+    assert torch.equal(state["model.weight"], torch.full((4, 3), 2.0))
+
+
+def test_where_one_rank_has_its_snapshot_from_another_node_every_rank_knows():
+    store = MemoryStore()
+    with node_of(2) as node:
+        assert on_ranks(2, lambda exchange: trains(node.begin(store, exchange, 1), 1, 2)) == [None, None]
+        for header in map(ImageHeader, node.memory[1]):
+            header.say(Word(fetched=header.digest()))
+
+        loaded = on_ranks(2, lambda exchange: node.begin(store, exchange, 2).load()[0])
+
+    assert loaded == [Resumed(step=2, source=Source.OTHER_MEMORY)] * 2
 
 
 def test_files_of_an_image_are_torchs_own_and_the_same_bytes_when_laid_out_again(exchange: Exchange, node: Node):
