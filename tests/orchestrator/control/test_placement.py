@@ -27,6 +27,7 @@ def places(
     leave: str = "",
     previous: str = "",
     held: str | None = None,
+    ready: str = "",
     turn: int | None = None,
 ) -> str:
     """`held`: those of the previous attempt, unless told otherwise."""
@@ -34,7 +35,7 @@ def places(
     standings |= {name: Standing(cordoned="bad") for name in cordoned}
     before = tuple(Placed(node=name, machine=name.upper()) for name in previous)
     held = previous if held is None else held
-    placed = place(free, standings=standings, leave=leave, num_nodes=num_nodes, slots=8, previous=before, held=held, turn=turn)
+    placed = place(free, standings=standings, leave=leave, num_nodes=num_nodes, slots=8, previous=before, held=held, ready=ready, turn=turn)
     return "".join(one.node for one in placed)
 
 
@@ -50,6 +51,12 @@ def test_a_strike_moves_no_run_off_a_node_that_it_is_on_and_chooses_among_others
     free = known(a=8, b=8, c=8, d=8)
     assert places(free, strikes={"A": 5}, previous="ab") == "ab"
     assert places(free, strikes={"A": 5, "C": 1}, previous="ab", leave="B") == "ad"
+
+
+def test_of_free_nodes_those_come_first_on_which_processes_stand_by():
+    free = known(a=8, b=8, c=8, d=8)
+    assert places(free, previous="ab", leave="B", ready="abd") == "ad"
+    assert places(free, previous="ab", leave="B", ready="abd", strikes={"D": 1}) == "ac", "a good machine is worth more"
 
 
 def test_a_machine_that_is_to_be_left_comes_after_one_with_old_strikes():
