@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,11 @@ class Snapshots:
     def is_busy(self) -> bool:
         """Whether the next one would have to wait: the memory is being made ready, or the last one is not whole yet."""
         return not self._readier.done() or (self._sealing is not None and not self._sealing.done())
+
+    def are_ready_within(self, timeout_s: float) -> bool:
+        """Whether the next one would have nothing to wait for by then."""
+        awaited = [self._readier, *([] if self._sealing is None else [self._sealing])]
+        return not wait(awaited, timeout_s).not_done
 
     def take(self, step: int, state: Mapping[str, Tensor], *, is_uploaded: bool = False, spares_uploaded: bool = False) -> Future[Snapshot]:
         """Of the state after a step; `before_update` is to be called before the state changes. Waits for the one before to be whole.
