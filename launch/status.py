@@ -28,6 +28,7 @@ KEYS = frozenset(
         "seen_s_ago",
         "nodes",
         "spares",
+        "standbys",
         "strikes",
         "cordoned",
         "num_workers",

@@ -130,6 +130,8 @@ class SnapshotConfig:
     """Whether any are kept beside checkpoints; they take twice the size of a rank's state, one more than checkpoints take."""
     every_s: float | None = None
     """Time between two; none chooses itself, so that they take under 1 % of training's time."""
+    mirror: bool = field(default=True, metadata={"omit_default": True})
+    """Whether each is copied to another node of the run, from which one that replaces it goes on; they take as much memory there."""
 
     def __post_init__(self) -> None:
         if self.every_s is not None and not self.every_s >= 0:
@@ -138,13 +140,20 @@ class SnapshotConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryConfig:
+    standbys: bool = field(default=True, metadata={"omit_default": True})
+    """Whether a process stands by for each worker, with its imports done, so that the next attempt need not wait for them."""
+    spares: int = field(default=0, metadata={"omit_default": True})
+    """Free nodes that the run holds, their GPUs too, so that processes stand by there for the ranks of a node that is lost."""
     max_restarts: int = 10
     """Restarts in a row without progress (a newly committed checkpoint) before the run fails."""
     backoff_s: float = 1.0
     """Wait before the second restart in a row; doubles with each further one. The first is immediate."""
     backoff_limit_s: float = 300.0
     heartbeat_timeout_s: float = 30.0
-    """A worker process, or a node's agent, that is silent this long is frozen."""
+    """A worker process, or a node's agent, that is silent this long is frozen. Much less may be a busy machine, or a compiler that holds
+    Python's lock."""
+    stopped_timeout_s: float = field(default=1.5, metadata=SINCE_DESIRED)
+    """The same where the kernel says that the process is stopped (SIGSTOP)."""
     progress_timeout_s: float = 600.0
     """A worker that beats but has not finished a step or phase for this long hangs."""
     start_timeout_s: float = 1800.0
@@ -188,7 +197,7 @@ class RecoveryConfig:
     """Such steps in a row that skip goes on after."""
 
     def __post_init__(self) -> None:
-        for name in ("max_restarts", "max_cordons", "max_nonfinite"):
+        for name in ("max_restarts", "max_cordons", "max_nonfinite", "spares"):
             _at_least(f"recovery.{name}", getattr(self, name), 0)
         _at_least("recovery.max_lost_checkpoints", self.max_lost_checkpoints, 1)
         if self.on_nonfinite not in ("skip", "rollback", "fail"):

@@ -12,6 +12,10 @@ BEAT_EVERY_S = 0.5
 """Between two signs of life of a worker that has nothing new to say."""
 LEDGER_WRITTEN_EVERY_S = 1.0
 """Between two segments of the step ledger: what a killed worker may leave unrecorded."""
+ARRIVAL_LOOKS_EVERY_S = 0.02
+"""Between two looks of a worker that waits for a snapshot from another node."""
+ARRIVAL_STALLS_S = 30.0
+"""Without a byte of it: the worker does without. More than its agent waits, which gives up first, for a byte or for knowing whom to ask."""
 
 # --- an agent, and the controller's link to it --------------------------------------------------------------------------
 
@@ -27,6 +31,14 @@ REPORT_EVERY_S = 2.0
 """How old an agent's report without news may become, where workers may be silent for long."""
 ASK_AGAIN_AFTER_S = 0.2
 """Between two questions to an agent that can't be reached."""
+MIRROR_LOOKS_EVERY_S = 0.05
+"""Between two looks of an agent for snapshots that are to be copied to another node."""
+MIRROR_STALLS_S = 10.0
+"""Without a byte or a word of the other node: a copy is given up, and workers wait for it no longer."""
+MIRROR_TRIES_AGAIN_AFTER_S = 2.0
+"""Between two tries to reach an agent that copies of snapshots are kept by."""
+BUDDY_KNOWN_WITHIN_S = 20.0
+"""From the start of an attempt's workers on a node to its agent's knowing where copies of their snapshots are: all agents speak first."""
 FENCE_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether anybody is left to obey."""
 GPUS_ASKED_WITHIN_S = 10.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import typing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -41,6 +41,17 @@ class Mode(Enum):
     """Checkpoint at the next step boundary, and end."""
     KILL = "kill"
     """Be gone, those of every older attempt too."""
+
+
+class Source(Enum):
+    """Where an attempt has the state from that it goes on with."""
+
+    STORE = "store"
+    """A checkpoint; with step 0 nothing at all, or another run's."""
+    MEMORY = "memory"
+    """A snapshot, which every rank's own agent kept, and which no store has."""
+    OTHER_MEMORY = "another node's memory"
+    """The same, but some ranks' agents had it from others, which kept copies."""
 
 
 class Outcome(Enum):
@@ -94,12 +105,16 @@ class Beat(Levels):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """The process has imported all that training needs, and waits for its first order, or finds it there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed:
     """Rank 0 has chosen the checkpoint or snapshot that every rank loaded; step 0 is a fresh start."""
 
     step: int
-    from_memory: bool = False
-    """A snapshot that agents kept, which no store has."""
+    source: Source = Source.STORE
     rejected: tuple[str, ...] = ()
     """One line for each newer checkpoint that was refused or passed over, and why."""
 
@@ -146,6 +161,16 @@ class Rendezvous:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorPlace:
+    """Where an agent keeps copies of another node's snapshots."""
+
+    address: str
+    port: int
+    token: str = field(repr=False)
+    """Who shows it may write there and read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Assign:
     """A worker's first order: what it is to train, and as whom."""
 
@@ -165,7 +190,7 @@ class Stop:
     """Checkpoint at the next step boundary, and end."""
 
 
-Message = Beat | Resumed | Committed | CheckpointLost | Ended | Failed
+Message = Beat | Ready | Resumed | Committed | CheckpointLost | Ended | Failed
 WorkerOrder = Assign | Stop
 _MESSAGES: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(Message)}
 _ORDERS: dict[str, Any] = {cls.__name__: cls for cls in typing.get_args(WorkerOrder)}
@@ -205,6 +230,8 @@ class WorkerReport(Levels):
     pid: int
     silent_s: float = 0.0
     """Seconds since the worker's last message of any kind."""
+    is_stopped: bool = False
+    """The kernel says that the process is stopped (SIGSTOP): its silence is no slowness."""
     last_progress_s: float = 0.0
     """Seconds since the worker last got anywhere: to another phase, a step's end, through a batch of held-out text."""
     age_s: float = 0.0
@@ -240,6 +267,10 @@ class AgentReport:
     """Process ids that have survived SIGKILL for longer than `recovery.kill_timeout_s`: stuck in the kernel, maybe holding a GPU."""
     gpus: tuple[str, ...] = ()
     """UUIDs of the node's GPUs that it holds."""
+    standbys: int = 0
+    """Processes that stand by for the next workers, and are ready."""
+    mirror: MirrorPlace | None = None
+    """Where it keeps copies for the agent whose buddy it is."""
 
 
 def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:

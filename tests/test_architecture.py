@@ -55,6 +55,7 @@ SHARED = (
     "orchestrator.errors",
     "orchestrator.deadlines",
     "orchestrator.identity",
+    "orchestrator.image_header",
     "orchestrator.messages",
     "model.train.metrics",
 )
@@ -91,6 +92,7 @@ MAY_IMPORT = {
     "orchestrator/errors.py": (),
     "orchestrator/deadlines.py": (),
     "orchestrator/identity.py": ("data_pipeline.config",),
+    "orchestrator/image_header.py": ("orchestrator.codec",),
     "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics", "data_pipeline.config"),
     "orchestrator/verify.py": RECORDS,
     "orchestrator/records/": (
@@ -150,6 +152,7 @@ NO_TORCH = (
     "orchestrator/errors.py",
     "orchestrator/deadlines.py",
     "orchestrator/identity.py",
+    "orchestrator/image_header.py",
     "orchestrator/messages.py",
     "orchestrator/verify.py",
     "model/compute.py",

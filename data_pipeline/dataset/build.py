@@ -18,7 +18,7 @@ from data_pipeline.dataset.progress import ProgressCallback
 from data_pipeline.dataset.shard_format import smallest_dtype
 from data_pipeline.dataset.shard_writer import ShardWriter, build_shard_writer
 from data_pipeline.dataset.tokenizer import eos_id_of, train_tokenizer, vocab_size_of
-from data_pipeline.dataset.unfinished import Finished, records_of
+from data_pipeline.dataset.unfinished import Finished, records_of, records_prefix
 from data_pipeline.errors import CorpusInvalid, DatasetExists
 from data_pipeline.sources.corpus import Corpus
 from data_pipeline.sources.stdlib import stdlib_corpus
@@ -95,8 +95,11 @@ def dataset_exists(store: ObjectStore, name: str) -> bool:
 
 
 def refuse_existing(store: ObjectStore, name: str) -> None:
-    """Raises DatasetExists where there is a dataset `name`, before work is done in vain."""
-    if dataset_exists(store, name):
+    """Raises DatasetExists where there is a dataset `name`, before work is done in vain.
+
+    Not where its build was killed before it had put away its records: the same command comes to the same end.
+    """
+    if dataset_exists(store, name) and not store.list(records_prefix(name)):
         raise _exists(store, name)
 
 

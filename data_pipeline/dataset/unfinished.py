@@ -136,10 +136,11 @@ def records_of(*, store: ObjectStore, name: str, corpus: Corpus, encoding: Encod
     """The records of a build of dataset `name`."""
     settings = [_FORMAT, version("tokenizers"), encoding.tokenizer, encoding.eos_id, encoding.dtype, shard_size_tokens]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    return Records(store=store, prefix=_prefix(name), digest=digest, corpus=tuple(_digests_of(corpus)))
+    return Records(store=store, prefix=records_prefix(name), digest=digest, corpus=tuple(_digests_of(corpus)))
 
 
-def _prefix(name: str) -> str:
+def records_prefix(name: str) -> str:
+    """What the keys of all that an interrupted build left begin with."""
     return f"{dataset_prefix(name)}building/"
 
 
@@ -154,7 +155,7 @@ def trained_tokenizer(store: ObjectStore, name: str, corpus: Corpus, vocab_size:
     """`train_tokenizer` on the corpus of a build of dataset `name`, or what an interrupted build trained on it. Raises TokenizerInvalid."""
     *_, files = _digests_of(corpus)
     digest = hashlib.sha256(json.dumps([_FORMAT, version("tokenizers"), vocab_size, files]).encode()).hexdigest()[:16]
-    key = f"{_prefix(name)}{_TOKENIZER}{digest}"
+    key = f"{records_prefix(name)}{_TOKENIZER}{digest}"
     with suppress(KeyMissing, TokenizerInvalid):
         return tokenizer_from_json(store.get(key), where=store.url(key))
     content = train_tokenizer(corpus, vocab_size).to_str().encode()

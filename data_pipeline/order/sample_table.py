@@ -9,18 +9,17 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenRange:
+class TokenRange(NamedTuple):
     """Consecutive tokens of one shard."""
 
     shard: int
     """Index of the shard in its dataset."""
     start: int
     """The first token, counted from the beginning of the shard."""
-    count: int
+    length: int
     """How many tokens there are."""
 
 
@@ -64,7 +63,7 @@ class SampleTable:
     def locate(self, index: int) -> TokenRange:
         """The T + 1 tokens of the sample `index`, in [0, num_samples)."""
         shard, number = self.place(index)
-        return TokenRange(shard=shard, start=number * self.seq_len, count=self.seq_len + 1)
+        return TokenRange(shard=shard, start=number * self.seq_len, length=self.seq_len + 1)
 
     def shard_of(self, index: int) -> int:
         """The shard that the sample `index` lies in."""
@@ -79,7 +78,7 @@ class SampleTable:
         shard, number = self.place(index)
         first = number // self.block_samples * self.block_samples
         last = min(first + self.block_samples, self.ends[shard] - (self.ends[shard - 1] if shard else 0))
-        return TokenRange(shard=shard, start=first * self.seq_len, count=(last - first) * self.seq_len + 1)
+        return TokenRange(shard=shard, start=first * self.seq_len, length=(last - first) * self.seq_len + 1)
 
     def place(self, index: int) -> tuple[int, int]:
         """The shard of the sample `index`, and how many samples of that come before it."""

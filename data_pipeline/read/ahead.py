@@ -48,7 +48,7 @@ class Ahead:
             for wanted in self._wanted_at(looked_at):
                 pages, block = wanted
                 if wanted not in self._needed_at and wanted not in self._fetching and not pages.has(block):
-                    self._fetching[wanted] = self._executor.submit(pages.fetch, block)
+                    self._fetching[wanted] = self._executor.submit(pages.block, block)
                 self._needed_at[wanted] = looked_at
 
     def close(self) -> None:

@@ -53,8 +53,10 @@ class BlockCache:
             return None
         return data if len(data) == length else None
 
-    def fetched(self, name: str, fetch: Callable[[], bytes]) -> bytes:
-        """The whole block, which one of several processes fetches and the others wait for. Raises what `fetch` raises.
+    def fetched(self, name: str, fetch: Callable[[], bytes]) -> tuple[bytes, bool]:
+        """The whole block, and whether it is what `fetch` gave just now. One of several processes fetches it, the others wait for that.
+
+        Raises what `fetch` raises.
 
         A disk that takes nothing more costs a warning: training goes on without what it would have kept.
         """
@@ -70,10 +72,10 @@ class BlockCache:
             if _is_full(error):
                 self.halve()
             self._complain(error)
-            return made[0] if made else fetch()
+            return (made[0] if made else fetch()), True
         if made:
             self._count(len(data))
-        return data
+        return data, bool(made)
 
     def has(self, name: str, size_bytes: int) -> bool:
         """Whether a block is here in its size."""

@@ -11,11 +11,13 @@ from data_pipeline.config import DataConfig
 from data_pipeline.dataset.manifest import DatasetManifest
 from data_pipeline.dataset.packing import Packings, load_packings
 from data_pipeline.dataset.plan import plan_of, planned_samples
+from data_pipeline.dataset.shard_format import file_dtype
 from data_pipeline.dataset.shards import Elsewhere, ShardStore, nowhere
 from data_pipeline.errors import ShardCorrupt
+from data_pipeline.order.blocks import BLOCK_TOKENS
 from data_pipeline.order.plan import Plan
 from data_pipeline.order.samples import rows_of_rank
-from data_pipeline.read.ahead import Ahead, Wanted, blocks_ahead
+from data_pipeline.read.ahead import NUM_BLOCKS, Ahead, Wanted, blocks_ahead
 from data_pipeline.read.batch import TokenBatch, build_batch
 from data_pipeline.read.block_cache import BlockCache, open_cache
 from data_pipeline.read.buffers import Buffers
@@ -25,6 +27,8 @@ from data_pipeline.read.page_reader import PageReader, Traffic
 from data_pipeline.read.sample_reader import SampleReader
 from data_pipeline.store.protocol import ObjectStore
 
+HELD_BYTES = 2**30
+"""What a loader may hold of blocks in memory."""
 NUM_PREFETCHED_STEPS = 2
 """Steps that are read ahead of the one that was asked for."""
 Readers = Mapping[int, Sequence[SampleReader]]
@@ -106,18 +110,18 @@ def build_loader(
     """A loader for one of `dp_size` data-parallel ranks, of the datasets of `config.datasets`; `batch_rows` is that of `train`.
 
     `store` is at storage.root, `elsewhere` opens other roots, where registered shards are.
-    With `keeps_blocks`, for stores that are not on a disk of this machine, what comes from the store is kept in `cache_dir`, if it will be
-    read again before it has to go: not where a whole epoch of more than the cache lies in between.
+    With `keeps_blocks`, for stores not on a disk of this machine, what comes from the store is kept in `cache_dir` where that helps.
     Raises DatasetTooSmall, OrderImpossible, PackingMissing, CacheUnusable, or ValueError where `dp_rank` is none of the ranks.
     """
     if not 0 <= dp_rank < dp_size:
         raise ValueError(f"dp_rank={dp_rank}: not one of {dp_size} ranks")
     packings = load_packings(store, manifests, config)
-    plan, traffic = plan_of(manifests, config, batch_rows=batch_rows, packings=packings), Traffic()
+    plan, shards, traffic = plan_of(manifests, config, batch_rows=batch_rows, packings=packings), ShardStore(store, elsewhere), Traffic()
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and _is_near_itself(manifests, config) else None
-    shards = ShardStore(store, elsewhere)
+    held = _num_held(manifests, config, -(-max(phase.batch_rows for phase in plan.phases) // dp_size))
     pages = [
-        PageReader(manifest=one, shards=shards, index=open_index(one, shards, cache_dir), cache=cache, traffic=traffic) for one in manifests
+        PageReader(manifest=one, shards=shards, index=open_index(one, shards, cache_dir), cache=cache, num_held=held, traffic=traffic)
+        for one in manifests
     ]
     readers = _readers(plan, pages, packings, skips_corrupt=config.on_corrupt == "skip")
     return Loader(
@@ -140,6 +144,14 @@ def _ahead(wanted_at: Callable[[int], Iterator[Wanted]], cache: BlockCache | Non
 def _is_near_itself(manifests: Sequence[DatasetManifest], config: DataConfig) -> bool:
     """Whether what is read of a block is read before the block has to go."""
     return config.shuffle == "blocks" or 2 * sum(one.size_bytes for one in manifests) <= config.cache_limit
+
+
+def _num_held(manifests: Sequence[DatasetManifest], config: DataConfig, rows: int) -> int:
+    """Blocks of each dataset that so many rows read from at a time, and that are fetched ahead; 0 where they are too many to hold, or
+    where a row's neighbours come too late."""
+    num_blocks = rows * config.shuffle_window + NUM_BLOCKS
+    num_bytes = sum(num_blocks * BLOCK_TOKENS * file_dtype(one.dtype).itemsize for one in manifests)
+    return num_blocks if config.shuffle == "blocks" and num_bytes <= HELD_BYTES else 0
 
 
 def _wanted_at(plan: Plan, readers: Readers, dp_rank: int, dp_size: int, step: int) -> Iterator[Wanted]:

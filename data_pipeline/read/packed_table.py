@@ -55,13 +55,13 @@ class PackedTable:
             begin=self._head(shard).tokens(window).start,
             num_rows=min(size, num_rows - window * size),
         )
-        return [TokenRange(shard=shard, start=start, count=count) for start, count in pieces]
+        return [TokenRange(shard=shard, start=start, length=count) for start, count in pieces]
 
     def around(self, index: int) -> TokenRange:
         """The tokens of all rows of its window. Raises as `ranges`."""
         shard, window, _ = self._place(index)
         tokens = self._head(shard).tokens(window)
-        return TokenRange(shard=shard, start=tokens.start, count=len(tokens))
+        return TokenRange(shard=shard, start=tokens.start, length=len(tokens))
 
     def _place(self, index: int) -> tuple[int, int, int]:
         """(shard, window, row in it)."""

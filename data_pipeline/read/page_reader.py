@@ -11,7 +11,7 @@ from data_pipeline.dataset.shards import ShardStore, remedy
 from data_pipeline.errors import ShardCorrupt
 from data_pipeline.read.block_cache import BlockCache
 from data_pipeline.read.fetch import cut_short
-from data_pipeline.read.page_index import PageIndex
+from data_pipeline.read.page_index import PageIndex, Recent
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,17 @@ class PageReader:
     index: PageIndex
     cache: BlockCache | None
     """None where pages are read from the store as they are wanted."""
+    num_held: int = 0
+    """Blocks that are held in memory, those that were used last."""
     traffic: Traffic = field(default_factory=Traffic)
+    held: Recent[Block] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "held", Recent(make=self.fetch, size=self.num_held) if self.num_held else None)
+
+    def block(self, block: Block) -> bytes:
+        """A whole block, held in memory from now on where that is allowed. Raises as `read`."""
+        return self.held.get(block) if self.held else self.fetch(block)
 
     def read(self, block: Block, pages: range) -> bytes:
         """Some pages of a block: from the cache, into which the block is fetched where it is not there; each is what the dataset has.
@@ -71,8 +81,8 @@ class PageReader:
         if self.cache is None:
             return self.read_alone(*block)
         for _ in range(2):
-            data = self.cache.fetched(self._name(block), lambda: self.read_alone(*block))
-            if len(data) == self._size(*block) and first_wrong(data, self.index.digests(*block)) is None:
+            data, is_new = self.cache.fetched(self._name(block), lambda: self.read_alone(*block))
+            if is_new or (len(data) == self._size(*block) and first_wrong(data, self.index.digests(*block)) is None):
                 return data
             self.cache.drop(self._name(block))  # a disk has spoilt what was kept
         return self.read_alone(*block)
@@ -93,6 +103,7 @@ class PageReader:
         return data
 
     def has(self, block: Block) -> bool:
+        """Whether it need not be fetched."""
         return self.cache is not None and self.cache.has(self._name(block), self._size(*block))
 
     def _got(self, shard: int, pages: range) -> bytes:

@@ -114,8 +114,8 @@ def _hashes_of_rows(pieces: Iterable[bytes], rows: Sequence[Sequence[TokenRange]
     held, start, number = np.empty(0, padding.dtype), 0, 0
     for piece in pieces:
         held = np.concatenate([held, np.frombuffer(piece, padding.dtype)])
-        while number < len(rows) and rows[number][-1].start + rows[number][-1].count <= start + len(held):
-            parts = [held[one.start - start : one.start + one.count - start] for one in rows[number]]
+        while number < len(rows) and rows[number][-1].start + rows[number][-1].length <= start + len(held):
+            parts = [held[one.start - start : one.start + one.length - start] for one in rows[number]]
             yield row_hash(np.concatenate([*parts, padding[sum(map(len, parts)) :]]))
             number += 1
         needed_from = rows[number][0].start if number < len(rows) else start + len(held)

@@ -93,7 +93,7 @@ def _row(sample: SampleRef, table: RowTable, manifest: DatasetManifest, shards: 
     try:
         ranges = table.ranges(sample.index)
         parts = [(_tokens(one, manifest, shards), one.start) for one in ranges]
-        known = _known(ref, range(ranges[0].start, ranges[-1].start + ranges[-1].count), shards)
+        known = _known(ref, range(ranges[0].start, ranges[-1].start + ranges[-1].length), shards)
     except DocumentsUnknown as error:
         unknown = str(error)
     except (ShardMissing, ShardCorrupt) as error:
@@ -104,8 +104,8 @@ def _row(sample: SampleRef, table: RowTable, manifest: DatasetManifest, shards: 
         sample=sample.index,
         shard=shards.url(ref),
         first_token=ranges[0].start if ranges else None,
-        end_token=ranges[-1].start + ranges[-1].count if ranges else None,
-        ranges=tuple((one.start, one.start + one.count) for one in ranges),
+        end_token=ranges[-1].start + ranges[-1].length if ranges else None,
+        ranges=tuple((one.start, one.start + one.length) for one in ranges),
         documents=tuple(one for tokens, start in parts for one in _documents(tokens, start, known, manifest.eos_id, text_of)),
         problem=problem,
         unknown=unknown,
@@ -136,7 +136,7 @@ def _documents(
 def _tokens(where: TokenRange, manifest: DatasetManifest, shards: ShardStore) -> NDArray[np.int64]:
     """Checked where the dataset has digests of its pages. Raises ShardMissing, ShardCorrupt."""
     dtype, ref = file_dtype(manifest.dtype), manifest.shards[where.shard]
-    first, end = where.start * dtype.itemsize, (where.start + where.count) * dtype.itemsize
+    first, end = where.start * dtype.itemsize, (where.start + where.length) * dtype.itemsize
     if manifest.pages is None and not ref.pages_key:
         data = shards.read(ref, first, end - first)
     else:

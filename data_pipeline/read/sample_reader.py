@@ -40,7 +40,7 @@ class SampleReader:
         Raises ShardMissing, ShardCorrupt, or what the store raises.
         """
         try:
-            found = self._read(index, self.block_of(index) if self.pages.cache else None)
+            found = self._read_held(index) if self.pages.held else self._read(index, self.block_of(index) if self.pages.cache else None)
         except (ShardMissing, ShardCorrupt) as error:
             if not self.skips_corrupt:
                 raise type(error)(f"{error}, or leave its rows out with data.on_corrupt=skip") from error
@@ -71,6 +71,15 @@ class SampleReader:
         around = self.table.around(index)
         return Block(around.shard, self._pages_with(around))
 
+    def _read_held(self, index: int) -> list[Part]:
+        """Of its block, which was checked when it came into memory. Raises as `row`."""
+        block, dtype = self.block_of(index), file_dtype(self.manifest.dtype)
+        data, first = self.pages.block(block), block.pages.start * PAGE_BYTES
+        return [
+            (one, np.frombuffer(data, dtype, count=one.length, offset=one.start * dtype.itemsize - first))
+            for one in self.table.ranges(index)
+        ]
+
     def _read(self, index: int, block: Block | None) -> list[Part]:
         """Of a block, or alone. Raises as `row`."""
         found: list[Part] = []
@@ -79,7 +88,7 @@ class SampleReader:
             data = self.pages.read(block, pages) if block else self.pages.read_alone(ranges[0].shard, pages)
             for one in ranges:
                 offset = one.start * dtype.itemsize - pages.start * PAGE_BYTES
-                found.append((one, np.frombuffer(data, dtype, count=one.count, offset=offset)))
+                found.append((one, np.frombuffer(data, dtype, count=one.length, offset=offset)))
         return found
 
     def _runs(self, ranges: Sequence[TokenRange]) -> Iterable[tuple[range, Sequence[TokenRange]]]:
@@ -98,7 +107,7 @@ class SampleReader:
 
     def _pages_with(self, wanted: TokenRange) -> range:
         size = file_dtype(self.manifest.dtype).itemsize
-        return range(wanted.start * size // PAGE_BYTES, -(-(wanted.start + wanted.count) * size // PAGE_BYTES))
+        return range(wanted.start * size // PAGE_BYTES, -(-(wanted.start + wanted.length) * size // PAGE_BYTES))
 
     def _beyond(self, parts: Iterable[Part]) -> ShardCorrupt:
         wanted, tokens = next(part for part in parts if part[1].max() >= self.manifest.vocab_size)

@@ -6,6 +6,7 @@ that come at once. botocore's retries are off too: `retry.py` does them.
 """
 
 import asyncio
+import dataclasses
 import math
 import random
 import time
@@ -26,6 +27,7 @@ from data_pipeline.store.protocol import KeyExists, KeyMissing, ObjectInfo, Stor
 from data_pipeline.store.retry import TransientError, backoff_delays, with_retries
 from data_pipeline.store.s3_answers import is_answer, is_range
 from data_pipeline.store.s3_errors import RAISED_BY_S3, BucketExists, NoSuchRule, RangePastEnd, to_store_error
+from data_pipeline.store.s3_ranges import RangeReader, build_range_reader
 
 Result = TypeVar("Result")
 Parameters = dict[str, Any]
@@ -57,6 +59,8 @@ class S3Store:
     """What every key in the bucket begins with: empty, or ends with '/'."""
     endpoint: str
     """The server's URL without credentials, for messages."""
+    ranges: RangeReader
+    """What reads large ranges, as long as nothing goes wrong."""
     deadline_s: float
     """How long one operation is tried again."""
 
@@ -89,9 +93,14 @@ class S3Store:
         check_range(start, length)
         if length == 0:
             return b""
+        began_s = time.monotonic()
+        data = self.ranges.read(self.prefix + check_key(key), start, length, within_s=self.deadline_s / 2 + length / SLOWEST_BYTES_PER_S)
+        if data is not None:
+            return data
+        rest = dataclasses.replace(self, deadline_s=max(0.0, self.deadline_s - (time.monotonic() - began_s)))
         try:
             wanted = {"Range": f"bytes={start}-{start + length - 1}"}
-            return self._read(key, wanted, lambda answer: is_range(answer, start, length))
+            return rest._read(key, wanted, lambda answer: is_range(answer, start, length))
         except RangePastEnd:
             return b""
 
@@ -231,21 +240,8 @@ def open_s3(storage: StorageConfig) -> S3Store:
     Checksums beyond what S3 requires are off: older S3-compatible servers refuse them, and what matters here carries a SHA-256 of its own.
     """
     bucket, prefix = storage.bucket_and_prefix()
-    filesystem = S3FileSystem(
-        endpoint_url=storage.endpoint_url or None,
-        default_cache_type="none",
-        use_listings_cache=False,
-        skip_instance_cache=True,
-        config_kwargs={
-            "connect_timeout": min(CONNECT_TIMEOUT_S, storage.deadline_s / 2),  # there is time for another try
-            "read_timeout": min(READ_TIMEOUT_S, storage.deadline_s / 2),
-            "max_pool_connections": NUM_CONNECTIONS,
-            "user_agent": "braid",  # the long one is put together anew for each request
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        },
-    )
+    timeouts_s = min(CONNECT_TIMEOUT_S, storage.deadline_s / 2), min(READ_TIMEOUT_S, storage.deadline_s / 2)  # for another try
+    filesystem = _build_filesystem(storage, *timeouts_s)
 
     def connect() -> None:
         filesystem.connect(refresh=True)  # a client that was made without credentials never gets any
@@ -255,13 +251,42 @@ def open_s3(storage: StorageConfig) -> S3Store:
     _retried(connect, url=storage.root, endpoint=storage.endpoint_url or "AWS", deadline_s=storage.deadline_s)
     client = filesystem.s3
     endpoint = urlsplit(client.meta.endpoint_url)
+
+    ranges = build_range_reader(
+        client,
+        filesystem.loop,
+        bucket,
+        ca_bundle=filesystem.session.get_config_variable("ca_bundle"),
+        timeouts_s=timeouts_s,
+        num_connections=NUM_CONNECTIONS,
+    )
     return S3Store(
         filesystem=filesystem,
         client=client,
         bucket=bucket,
         prefix=f"{prefix}/" if prefix else "",
+        ranges=ranges,
         endpoint=f"{endpoint.scheme}://{endpoint.hostname}" + (f":{endpoint.port}" if endpoint.port else ""),
         deadline_s=storage.deadline_s,
+    )
+
+
+def _build_filesystem(storage: StorageConfig, connect_s: float, read_s: float) -> S3FileSystem:
+    return S3FileSystem(
+        endpoint_url=storage.endpoint_url or None,
+        default_cache_type="none",
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        config_kwargs={
+            "connect_timeout": connect_s,
+            "read_timeout": read_s,
+            "signature_version": "s3v4",
+            "max_pool_connections": NUM_CONNECTIONS,
+            "user_agent": "braid",  # the long one is put together anew for each request
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        },
     )
 
 

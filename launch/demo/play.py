@@ -1,4 +1,4 @@
-"""`braid demo`: a run is hurt twice on a cluster of three nodes, recovers and finishes; then it is told how that went."""
+"""`braid demo`: a run is hurt again and again on a cluster of three nodes, recovers and finishes; then it is told how that went."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from data_pipeline.store.open import open_store
 from launch.config.load import load_config
 from launch.demo.home import processes_of_home, temporary_home, workers_left
 from launch.demo.promises import Played, losses_of, shortcomings
-from launch.demo.script import Fault, Injected, next_fault
+from launch.demo.script import SCRIPT, Fault, Injected, next_fault
 from launch.demo.store import demo_store
 from launch.runs.connection import stop_local
 from launch.runs.inspect import proof_of
@@ -34,7 +34,7 @@ from launch.show.plot import plot, rolling_mean
 from launch.show.render import incidents_view, short_node
 from launch.status import Status
 from orchestrator.config import RunConfig
-from orchestrator.node.processes import send
+from orchestrator.node.processes import look_at, send
 from orchestrator.ray_backend.local.cluster import kill_node, local_nodes
 from orchestrator.records.ledger import read_ledger
 
@@ -43,14 +43,14 @@ TIME_LIMIT_S = 600.0
 SMOOTHED_STEPS = 8
 
 
-def run_demo(*, store_kind: str, corpus: Path | None, num_steps: int, keep: bool) -> int:
+def run_demo(*, store_kind: str, corpus: Path | None, num_steps: int, keep: bool, script: tuple[Fault, ...] = SCRIPT) -> int:
     """The exit status: 0 when everything went as promised. Raises UserError, StoreError, DataError."""
     began_s = time.monotonic()
     console = Console()
     signal.signal(signal.SIGTERM, _exit_on_signal)
     with temporary_home(keep=keep, console=console) as home:
         with demo_store(store_kind, home) as storage, _local_cluster():
-            played = _play(_prepare(storage, corpus, num_steps, console), home, console)
+            played = _play(_prepare(storage, corpus, num_steps, console), home, script, console)
         played = replace(played, left_behind=(*played.left_behind, *processes_of_home(home)))
     return _summarize(played, time.monotonic() - began_s, console)
 
@@ -83,17 +83,18 @@ def _prepare(storage: StorageConfig, corpus: Path | None, num_steps: int, consol
     return config
 
 
-def _play(config: RunConfig, home: Path, console: Console) -> Played:
+def _play(config: RunConfig, home: Path, script: tuple[Fault, ...], console: Console) -> Played:
     """Submits the run, hurts it, watches it to its end, and reads what it left before its store goes away."""
     submit(config, address="", tell=console.print)
     injected: list[Injected] = []
     with open_view(config.storage, config.name, "") as view:
         seen = _until_too_late(statuses(view.status, poll_s=POLL_S))
-        status = show(_hurting(seen, home, injected, console), console)
+        status = show(_hurting(seen, home, script, injected, console), console)
     record = read_run(config.storage, config.name)
     proof = proof_of(record) if record.state.committed_step else None
     return Played(
         status=status,
+        script=script,
         injected=tuple(injected),
         losses=losses_of(read_ledger(record.run_store)),
         verified=proof is not None and proof.ok,
@@ -111,10 +112,10 @@ def _until_too_late(seen: Iterator[Status]) -> Iterator[Status]:
             return
 
 
-def _hurting(seen: Iterator[Status], home: Path, injected: list[Injected], console: Console) -> Iterator[Status]:
+def _hurting(seen: Iterator[Status], home: Path, script: tuple[Fault, ...], injected: list[Injected], console: Console) -> Iterator[Status]:
     """Passes on what it sees, and injects the faults when their time has come."""
     for status in seen:
-        fault = next_fault(status, injected)
+        fault = next_fault(status, injected, script)
         if fault is not None:
             injected.append(_inject(fault, status, home, console))
         yield status
@@ -124,14 +125,20 @@ def _inject(fault: Fault, status: Status, home: Path, console: Console) -> Injec
     """Hurts a worker away from the head node, whose loss would take the whole cluster with it."""
     head = next(node.node for node in local_nodes(home) if node.is_head)
     victim = next(worker for worker in status["workers"] if worker["node"] != head)
-    node, rank, at_s = victim["node"], victim["rank"], time.time()
+    node, rank, at_s, committed_step = victim["node"], victim["rank"], time.time(), status["last_committed_step"]
+    if fault is Fault.AGENTS:
+        agents = sorted(process.parent for worker in status["workers"] if (process := look_at(worker["pid"])) is not None)
+        console.print(f"[bold red]kill -9[/] of every agent (processes {', '.join(map(str, agents))}) after step {status['step']}")
+        for agent in agents:
+            send(agent, signal.SIGKILL)
+        return Injected(fault=fault, node=None, rank=None, at_s=at_s, committed_step=committed_step)
     if fault is Fault.WORKER:
         console.print(f"[bold red]kill -9[/] of rank {rank} (process {victim['pid']}) after step {status['step']}")
         send(victim["pid"], signal.SIGKILL)
     else:
         console.print(f"[bold red]power cut[/] of node {short_node(node)} with rank {rank} after step {status['step']}")
         kill_node(home, node)
-    return Injected(fault=fault, node=node, rank=rank, at_s=at_s, committed_step=status["last_committed_step"])
+    return Injected(fault=fault, node=node, rank=rank, at_s=at_s, committed_step=committed_step)
 
 
 def _summarize(played: Played, took_s: float, console: Console) -> int:

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch.demo.script import SCRIPT, Injected
+from launch.demo.script import Fault, Injected
 from launch.show.render import short_node
 from launch.status import Status
 from orchestrator.records.ledger import StepRecord
 
-MAX_DETECTION_S = {"killed": 2.0, "node_lost": 5.0}
-"""By cause: how late it may be noticed."""
+MAX_DETECTION_S = {Fault.WORKER: 1.0, Fault.NODE: 3.0, Fault.AGENTS: 3.0}
+"""How late it may be noticed."""
+SOURCES = {Fault.WORKER: "memory", Fault.AGENTS: "store"}
+"""From where the run goes on; after the loss of one node from the newest that there is."""
 MAX_RECOVERY_S = 20.0
 MIN_LOSS_DROP = 0.1
 """By which part of itself the loss has to fall from the first tenth of the steps to the last."""
@@ -22,6 +24,8 @@ class Played:
 
     status: Status
     """The last one that was seen."""
+    script: tuple[Fault, ...]
+    """What was to be done to the run."""
     injected: tuple[Injected, ...]
     losses: tuple[float, ...]
     """The loss of every step, in order."""
@@ -42,7 +46,7 @@ def shortcomings(played: Played) -> list[str]:
         else [f"the run is {status.get('state', 'not there')}, not finished: {status.get('reason', '')}"]
     )
     incidents = status.get("incidents", [])
-    found.extend(f"fault {fault.value} was never injected: the run was over before" for fault in SCRIPT[len(played.injected) :])
+    found.extend(f"fault {fault.value} was never injected: the run was over before" for fault in played.script[len(played.injected) :])
     if len(incidents) != len(played.injected):
         found.append(f"{len(incidents)} incidents were found, {len(played.injected)} were caused")
     for wanted, incident in zip(played.injected, incidents, strict=False):
@@ -74,16 +78,28 @@ def _shortcomings_of(wanted: Injected, incident: dict[str, Any]) -> list[str]:
     cause, found = wanted.fault.value, []
     if incident["cause"] != cause:
         found.append(f"{cause} was taken for {incident['cause']}")
-    if incident["node"] != wanted.node or incident["rank"] != wanted.rank:
+    if wanted.node is not None and (incident["node"], incident["rank"]) != (wanted.node, wanted.rank):
         found.append(
             f"{cause} happened on node {short_node(wanted.node)} to rank {wanted.rank}, "
             f"not on {short_node(incident['node'])} to {incident['rank']}"
         )
-    noticed_after_s = max(incident["detected_after_s"], incident["at_s"] - wanted.at_s)
-    if noticed_after_s > MAX_DETECTION_S[cause]:
-        found.append(f"{cause} was noticed after {noticed_after_s:.1f} s; at most {MAX_DETECTION_S[cause]:g} s were promised")
+    noticed_after_s, limit_s = max(incident["detected_after_s"], incident["at_s"] - wanted.at_s), MAX_DETECTION_S[wanted.fault]
+    if noticed_after_s > limit_s:
+        found.append(f"{cause} was noticed after {noticed_after_s:.1f} s; at most {limit_s:g} s were promised")
     recovered = incident["recovered_after_s"]
     if recovered is None or recovered > MAX_RECOVERY_S:
         took = "was never recovered from" if recovered is None else f"took {recovered:.1f} s to recover from"
         found.append(f"{cause} {took}; at most {MAX_RECOVERY_S:g} s were promised")
+    return found if recovered is None else [*found, *_shortcomings_of_the_answer(wanted.fault, incident)]
+
+
+def _shortcomings_of_the_answer(fault: Fault, incident: dict[str, Any]) -> list[str]:
+    """Where the run went on, and with the state from where."""
+    found = []
+    if (source := incident["source"]) != (promised := SOURCES.get(fault, source)):
+        found.append(f"{fault.value} was recovered from by {source}; {promised} was promised")
+    if fault is Fault.WORKER and incident["left"]:
+        found.append(f"{fault.value} made the run leave {', '.join(incident['left'])}; its nodes were to be kept")
+    if fault is Fault.NODE and not incident["left"]:
+        found.append(f"{fault.value} was recovered from on the same nodes; the spare was to take a place")
     return found

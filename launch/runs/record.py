@@ -215,7 +215,7 @@ def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
         "restarts": 0,
     }
     nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "num_workers": 0, "workers": [], "num_incidents": 0, "incidents": []}
-    nowhere: dict[str, Any] = {"nodes": [], "spares": None, "strikes": {}, "cordoned": {}, "alerts": []}
+    nowhere: dict[str, Any] = {"nodes": [], "spares": None, "standbys": None, "strikes": {}, "cordoned": {}, "alerts": []}
     return {
         "run": weights.run,
         "state": "weights",

@@ -114,14 +114,19 @@ def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
     for one in incidents:
         table.add_row(
             str(one["attempt"]), one["cause"], short_node(one["node"]), _or_dash(one["rank"]), str(one["at_step"]),
-            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), _started_from(one),
+            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), _or_dash(one["resumed_from_step"]),
             _or_dash(one["steps_replayed"]),
         )  # fmt: skip
-    return Group(table, *(Text(f"attempt {one['attempt']}: {one['detail']}", style="dim") for one in incidents))
+    return Group(table, *(Text(f"attempt {one['attempt']}: {one['detail']}{_answer_to(one)}", style="dim") for one in incidents))
 
 
-def _started_from(incident: dict[str, Any]) -> str:
-    return _or_dash(incident["resumed_from_step"]) + (" in RAM" if incident.get("from_memory") else "")
+def _answer_to(incident: dict[str, Any]) -> str:
+    """Where the run went on, and with the state from where."""
+    if incident["recovered_after_s"] is None or incident["resumed_from_step"] is None:
+        return ""
+    left = incident.get("left")
+    where = f"without {', '.join(left)}" if left else "on the same nodes"
+    return f"; went on from {incident.get('source', 'store')}, {where}"
 
 
 def runs_table(runs: Sequence[Status]) -> Table:

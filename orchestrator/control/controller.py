@@ -57,6 +57,8 @@ class Controller:
         self._poll_s = poll_s
         self._since_s = 0.0
         self._is_attached = False
+        self._has_moved = False
+        """The last look led to another stage: what follows from that waits for no news."""
         self._requests: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.view = View(state=history.state, seen=None)
 
@@ -114,7 +116,8 @@ class Controller:
 
     def _tick(self) -> None:
         self._cluster.reconcile(desired(self._run, self._history.state))
-        seen = self._cluster.poll(timeout_s=self._poll_s)
+        seen = self._cluster.poll(timeout_s=0.0 if self._has_moved else self._poll_s)
+        self._has_moved = False
         in_stage_s = self._attended.look() - self._since_s
         self.view = View(state=self._history.state, seen=seen, in_stage_s=in_stage_s)
         for event in events_of(self._history.state, seen, in_stage_s):
@@ -130,6 +133,7 @@ class Controller:
         state = self._history.state
         if (state.stage, state.attempt) != (before.stage, before.attempt):
             self._since_s = self._attended.look()
+            self._has_moved = True
         self.view = View(state=state, seen=self.view.seen, in_stage_s=self._attended.now() - self._since_s)
 
     def _patiently(self, act: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
-"""Journals of versions that wrote events only, and decided anew whenever they read them. Pure.
+"""Journals of earlier versions. Pure.
 
-Such a run goes on with a new attempt from its newest checkpoint, unless it has ended, or may have. What failed before is left to its logs.
+Those that wrote events only decided anew whenever they read them. Such a run goes on with a new attempt from its newest checkpoint, unless
+it has ended, or may have. What failed before is left to its logs.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 
 from orchestrator.control import events
 from orchestrator.control.causes import Cause
+from orchestrator.control.changes import Plain
 from orchestrator.control.events import Event
 from orchestrator.control.state import Ending, RunState, Stage, Terms
-from orchestrator.messages import Outcome
+from orchestrator.messages import Outcome, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,3 +110,22 @@ def _goes_on(stretch: Sequence[Event | WorkerFailed], terms: Terms) -> bool:
     num_failures = sum(isinstance(event, events.WorkersGone) for event in stretch)
     is_wrong = any(isinstance(event, WorkerFailed) and event.cause == Cause.CONFIG.value for event in stretch)
     return not is_wrong and num_failures <= min(RESTARTS_IN_ANY_CASE, terms.recovery.max_restarts)
+
+
+def as_now(decided: Plain) -> Plain:
+    """What was decided in this version's words: what an attempt began with was `from_memory`, yes or no, and is a `source` now."""
+    known = {name: change for name, change in decided.items() if name != "from_memory"}
+    if "from_memory" in decided:
+        known["source"] = {"is": _source(decided["from_memory"]["is"])}
+    if "add" in (incidents := decided.get("incidents", {})):
+        known["incidents"] = incidents | {"add": [_incident_as_now(one) for one in incidents["add"]]}
+    return known
+
+
+def _incident_as_now(incident: Plain) -> Plain:
+    known = {name: value for name, value in incident.items() if name != "from_memory"}
+    return known | {"source": _source(incident["from_memory"])} if "from_memory" in incident else known
+
+
+def _source(from_memory: bool) -> str:
+    return (Source.MEMORY if from_memory else Source.STORE).value

@@ -10,8 +10,8 @@ import typing
 from dataclasses import dataclass, field
 
 from orchestrator.control.placement import Placed
-from orchestrator.control.state import SINCE_IDENTITY, SINCE_SNAPSHOTS, Fault, Terms
-from orchestrator.messages import Outcome
+from orchestrator.control.state import SINCE_IDENTITY, SINCE_LADDER, Fault, Terms
+from orchestrator.messages import Outcome, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +91,7 @@ class TrainingResumed:
     attempt: int
     from_step: int
     rejected: tuple[str, ...] = ()
-    from_memory: bool = field(default=False, metadata=SINCE_SNAPSHOTS)
-    """From a snapshot, which no store has."""
+    source: Source = field(default=Source.STORE, metadata=SINCE_LADDER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

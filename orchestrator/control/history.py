@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator import codec
 from orchestrator.control.changes import Plain, apply, changes
-from orchestrator.control.earlier import EARLIER_KINDS, state_after
+from orchestrator.control.earlier import EARLIER_KINDS, as_now, state_after
 from orchestrator.control.events import EVENT_KINDS, Event
 from orchestrator.control.state import RunState
 from orchestrator.control.transition import transition
@@ -58,11 +58,6 @@ def new_history(store: ObjectStore) -> History:
     return History(new_journal(store, KINDS), RunState())
 
 
-def historyhistory_over(journal: Journal[Event]) -> History:
-    """The run whose journal this is."""
-    return History(journal, fold(journal.entries))
-
-
 def history_over(journal: Journal[Event]) -> History:
     """The run whose journal this is."""
     return History(journal, fold(journal.entries))
@@ -88,7 +83,7 @@ def fold(entries: Iterable[Entry[Event]]) -> RunState:
                 )
             undecided.append(entry.event)
             continue
-        plain = apply(plain if plain is not None else codec.to_plain(state_after(undecided)), entry.decided)
+        plain = apply(plain if plain is not None else codec.to_plain(state_after(undecided)), as_now(entry.decided))
     return state_after(undecided) if plain is None else _decode(plain)
 
 

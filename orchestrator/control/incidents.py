@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import FaultsSeen
+from orchestrator.control.placement import Placed
 from orchestrator.control.state import Fault, Incident, RunState, Stage, Terms
 from orchestrator.control.verdicts import STRIKES_WITHOUT_CORDON, VERDICTS
 
@@ -106,21 +107,6 @@ def speaks_of_all(fault: Fault, terms: Terms) -> bool:
     return fault.num_ranks >= terms.world_size and fault.cause not in (*NEVER_A_CONSEQUENCE, *NOT_OF_ANOTHER_NODE)
 
 
-def suspects(state: RunState) -> frozenset[str]:
-    """Machines that the present trouble was seen on, as far as their ranks are not merely its victims."""
-    return frozenset(
-        fault.machine
-        for incident in open_incidents(state)
-        for fault in incident.faults
-        if fault.machine is not None and not _is_victim(fault)
-    )
-
-
-def _is_victim(fault: Fault) -> bool:
-    """Where a peer vanishes, its peers on every node lose it, or are aborted by their watchdogs."""
-    return fault.cause is Cause.PEER_LOST or (fault.cause is Cause.ABORTED and fault.num_nodes > 1)
-
-
 def open_incidents(state: RunState) -> Sequence[Incident]:
     """Those that the run has not recovered from, since a person last resumed it."""
     return [one for one in state.incidents if one.recovered_after_s is None and one.attempt > state.resumed_after_attempt]
@@ -137,7 +123,7 @@ def close_incidents(state: RunState, at_s: float) -> RunState:
             incident,
             recovered_after_s=recovered_after_s,
             resumed_from_step=resumed_from,
-            from_memory=state.from_memory,
+            source=state.source,
             steps_replayed=replayed,
         )
 
@@ -154,3 +140,12 @@ def in_a_row(state: RunState) -> Sequence[Incident]:
             break
         row.append(incident)
     return row
+
+
+def moved(state: RunState, placement: Sequence[Placed]) -> RunState:
+    """The next attempt runs on these nodes: what was left for it is left because of the open incidents."""
+    kept = {placed.node for placed in placement}
+    left = [placed.machine for placed in state.placement if placed.node not in kept]
+    still_open = open_incidents(state)
+    told = [replace(one, left=tuple(dict.fromkeys((*one.left, *left)))) if one in still_open else one for one in state.incidents]
+    return replace(state, incidents=tuple(told))

@@ -8,7 +8,7 @@ from orchestrator.control import events
 from orchestrator.control.causes import Cause
 from orchestrator.control.cluster import AgentSeen, Observation, last_step
 from orchestrator.control.events import Event
-from orchestrator.control.incidents import open_incidents, suspects
+from orchestrator.control.ladder import to_leave, turn
 from orchestrator.control.placement import GOOD_STANDING, Placed, place, usable
 from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
@@ -55,9 +55,7 @@ def _progress(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -
     at_s, attempt = seen.at_s, state.attempt
     resumed, committed, lost = leader.resumed, leader.committed_step, leader.lost_checkpoint
     if resumed is not None and state.resumed_from is None:
-        yield events.TrainingResumed(
-            at_s=at_s, attempt=attempt, from_step=resumed.step, rejected=resumed.rejected, from_memory=resumed.from_memory
-        )
+        yield events.TrainingResumed(at_s=at_s, attempt=attempt, from_step=resumed.step, rejected=resumed.rejected, source=resumed.source)
     if resumed is not None and state.stage is Stage.STARTING and (step := last_step(agents)) > resumed.step:
         yield events.StepReached(at_s=at_s, attempt=attempt, step=step)
     if committed is not None and committed > state.committed_step:
@@ -231,16 +229,18 @@ def _next_attempt(state: RunState, seen: Observation) -> Iterator[Event]:
 
 
 def next_placement(state: RunState, seen: Observation) -> tuple[Placed, ...]:
-    """The nodes that the next attempt would get now; () for none. Where failure after failure points at no node, it may be any of them."""
-    terms, suspected = terms_in(state), suspects(state)
+    """The nodes that the next attempt would get now; () for none. A run that was resumed since its last attempt holds none any more."""
+    terms, is_on_them = terms_in(state), state.attempt > state.resumed_after_attempt
     return place(
         seen.nodes,
         standings=seen.standings,
-        suspects=suspected,
+        leave=to_leave(state, seen.standings),
         num_nodes=terms.num_nodes,
         slots=terms.workers_per_node,
         previous=state.placement,
-        rotates=bool(open_incidents(state)) and not suspected and state.restarts_in_row > 1,
+        held={placed.node for placed in state.placement} if is_on_them else (),
+        ready={agent.node for agent in seen.agents if agent.report is not None and not agent.is_lost},
+        turn=turn(state),
     )
 
 

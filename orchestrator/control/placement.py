@@ -37,30 +37,38 @@ def place(
     nodes: Iterable[Node],
     *,
     standings: Mapping[str, Standing],
-    suspects: Collection[str],
+    leave: Collection[str],
     num_nodes: int,
     slots: int,
     previous: tuple[Placed, ...],
-    rotates: bool = False,
+    held: Collection[str],
+    ready: Collection[str] = (),
+    turn: int | None = None,
 ) -> tuple[Placed, ...]:
     """`num_nodes` nodes with `slots` each, ranks in their order; () where there are too few.
 
-    Machines that the present trouble was seen on (`suspects`) come last, and before them those with more strikes. Of equals, those come
-    first that the previous attempt used (their caches are warm), then by name. A suspect is better than none; a cordoned machine is not.
+    Machines that are to be left (`leave`) come last. Before them come the nodes that the run holds, whose memory has the newest state, and
+    those of a machine without strikes; then others, those with fewer strikes first. Of equals, those come first that the previous attempt
+    used (their caches are warm), then those whose agent is there (`ready`), then by name. A machine to be left is better than none; a
+    cordoned one is not taken.
 
-    Where it `rotates`, those come first that the previous attempt did not use, and those last that the run has used for longest: they have
-    the lowest ranks. So one by one, every node is left out.
+    In a `turn`, free nodes take the places that are next: in turns 0, 1, … one place after the other is given to another node.
 
     A machine twice comes after all others: as a rule one of the two is a raylet that is gone, and not yet taken off the list.
     """
-    before = {placed.node: index for index, placed in enumerate(previous)}
+    fit = usable(nodes, standings=standings, slots=slots)
+    before = {placed.node for placed in previous}
+    strikes = {node.node: 0 if node.node in held else standings.get(node.machine, GOOD_STANDING).strikes for node in fit}
+    fresh = [node for node in fit if node.node not in before and not strikes[node.node]]
+    resting = _next_in_turn(previous, turn, min(len(fresh), len(previous))) if turn is not None else set()
     ranked = sorted(
-        usable(nodes, standings=standings, slots=slots),
+        fit,
         key=lambda node: (
-            node.machine in suspects,
-            standings.get(node.machine, GOOD_STANDING).strikes,
-            (node.node in before) is rotates,
-            -before.get(node.node, 0) if rotates else 0,
+            node.machine in leave,
+            strikes[node.node],
+            node.node in resting,
+            node.node not in before,
+            node.node not in ready,
             node.node,
         ),
     )
@@ -68,5 +76,17 @@ def place(
         return ()
     first = {node.machine: node for node in reversed(ranked)}
     ranked.sort(key=lambda node: first[node.machine] is not node)
-    chosen = sorted(ranked[:num_nodes], key=lambda node: (before.get(node.node, len(before)), node.node))
-    return tuple(Placed(node=node.node, machine=node.machine) for node in chosen)
+    return _in_their_places(ranked[:num_nodes], previous)
+
+
+def _next_in_turn(previous: tuple[Placed, ...], turn: int, number: int) -> set[str]:
+    return {previous[(turn * number + index) % len(previous)].node for index in range(number)}
+
+
+def _in_their_places(chosen: Collection[Node], previous: tuple[Placed, ...]) -> tuple[Placed, ...]:
+    """A node that stays keeps its place, since its memory holds the state of the ranks there; new ones take the places that are free."""
+    chosen_nodes = {node.node: node for node in chosen}
+    places = [chosen_nodes.pop(placed.node, None) for placed in previous[: len(chosen)]]
+    places += [None] * (len(chosen) - len(places))
+    new = iter(sorted(chosen_nodes.values(), key=lambda node: node.node))
+    return tuple(Placed(node=node.node, machine=node.machine) for node in (place or next(new) for place in places))

@@ -33,9 +33,8 @@ def find_stalled(agents: Sequence[AgentSeen], limits: RecoveryConfig) -> Stall |
     silent = [(agent, worker) for agent in agents for worker in _silent(agent, limits)]
     if silent:
         agent, worker = max(silent, key=lambda one: one[1].silent_s)
-        return Stall(
-            cause=Cause.FROZEN, agent=agent, worker=worker, detail=f"no sign of life for {worker.silent_s:.1f} s in {_where(worker)}"
-        )
+        told = f"no sign of life for {worker.silent_s:.1f} s in {_where(worker)}{', stopped (SIGSTOP)' if worker.is_stopped else ''}"
+        return Stall(cause=Cause.FROZEN, agent=agent, worker=worker, detail=told)
     behind = [(agent, agent.summary.behind) for agent in agents if agent.summary is not None and agent.summary.behind is not None]
     if not any(worker.last_progress_s + agent.age_s > pause_allowed_s(worker, limits) for agent, worker in behind):
         return None
@@ -56,7 +55,9 @@ def _silent(agent: AgentSeen, limits: RecoveryConfig) -> list[WorkerReport]:
 
 
 def silence_allowed_s(worker: WorkerReport, limits: RecoveryConfig) -> float:
-    """How long the worker may send nothing. While it imports, a process may hold Python's lock for long."""
+    """How long the worker may send nothing. While it imports, a process may hold Python's lock for long; a stopped one sends no more."""
+    if worker.is_stopped:
+        return limits.stopped_timeout_s
     return limits.start_timeout_s if worker.phase is Phase.STARTING else limits.heartbeat_timeout_s
 
 

@@ -8,10 +8,12 @@ from enum import Enum
 from orchestrator.config import PREEMPTION_GRACE_S, SINCE_DESIRED, RecoveryConfig, RunConfig
 from orchestrator.control.causes import Cause
 from orchestrator.control.placement import Placed
+from orchestrator.messages import Source
 
 SINCE_IDENTITY = {"omit_default": True}
 """Runs of earlier versions have none; what they stored stays as it was."""
 SINCE_SNAPSHOTS = {"omit_default": True}
+SINCE_LADDER = {"omit_default": True}
 
 
 class Stage(Enum):
@@ -101,8 +103,10 @@ class Incident(Fault):
     recovered_after_s: float | None = None
     """From the detection to the first finished step of a later attempt."""
     resumed_from_step: int | None = None
-    from_memory: bool = field(default=False, metadata=SINCE_SNAPSHOTS)
-    """It went on from a snapshot in memory, not from a checkpoint."""
+    source: Source = field(default=Source.STORE, metadata=SINCE_LADDER)
+    """Where the state came from that it went on with."""
+    left: tuple[str, ...] = field(default=(), metadata=SINCE_LADDER)
+    """Machines whose places were given to others since, until it was recovered from; () where it was answered on the same nodes."""
     steps_replayed: int | None = None
 
     @property
@@ -126,9 +130,11 @@ class LostCheckpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
+    """Every field is always stored, at its default too: one that returns to it would not be told else."""
+
     stage: Stage = Stage.WAITING
     terms: Terms | None = None
-    run_id: str = field(default="", metadata=SINCE_IDENTITY)
+    run_id: str = ""
     """See `RunIdentity.id`."""
     epoch: int = 0
     """Incarnation of the controller."""
@@ -140,9 +146,9 @@ class RunState:
     committed_step: int = 0
     resumed_from: int | None = None
     """Step that the current attempt started from, once known."""
-    from_memory: bool = field(default=False, metadata=SINCE_SNAPSHOTS)
-    """It was a snapshot in memory, which no store has."""
-    kept_step: int = field(default=0, metadata=SINCE_SNAPSHOTS)
+    source: Source = Source.STORE
+    """Where it had the state of that step from."""
+    kept_step: int = 0
     """The furthest step that an attempt has started from."""
     restarts: int = 0
     restarts_in_row: int = 0

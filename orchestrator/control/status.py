@@ -11,7 +11,7 @@ from orchestrator.control.alerts import alerts, not_finite
 from orchestrator.control.cluster import AgentSeen, Observation, WorkerOnNode, last_step, workers_on
 from orchestrator.control.observe import next_placement, shortage
 from orchestrator.control.placement import GOOD_STANDING
-from orchestrator.control.state import RunState, Stage
+from orchestrator.control.state import Incident, RunState, Stage
 from orchestrator.control.summary import sum_of
 from orchestrator.messages import WorkerReport
 from orchestrator.records.ledger import StepRecord
@@ -85,6 +85,7 @@ def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
     return {
         "nodes": [placed.machine for placed in state.placement],
         "spares": len(there - ours) if seen is not None else None,
+        "standbys": sum(agent.report.standbys for agent in seen.agents if agent.report is not None) if seen is not None else None,
         "strikes": {machine: standing.strikes for machine, standing in known.items() if standing.strikes},
         "cordoned": {machine: standing.cordoned for machine, standing in known.items() if standing.cordoned},
     }
@@ -101,8 +102,13 @@ def _incidents(state: RunState) -> dict[str, Any]:
     return {
         "restarts": state.restarts,
         "num_incidents": len(state.incidents),
-        "incidents": [codec.to_plain(incident) for incident in state.incidents[-INCIDENTS_SHOWN:]],
+        "incidents": [_incident(incident) for incident in state.incidents[-INCIDENTS_SHOWN:]],
     }
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    """With what a journal leaves out: where it went on from, and which machines were left."""
+    return {**codec.to_plain(incident), "source": incident.source.value, "left": list(incident.left)}
 
 
 def _on_page(agents: list[AgentSeen], page: int) -> list[WorkerOnNode]:

@@ -14,7 +14,7 @@ STANDING = attrgetter("phase", "step", "begun", "evaluated")
 STEP = attrgetter("step")
 SKIPPED = attrgetter("num_skipped")
 PAUSE = attrgetter("last_progress_s")
-SILENCE = attrgetter("silent_s")
+SILENCE = attrgetter("is_stopped", "silent_s")
 TOLD = attrgetter("told_to_leave")
 DATA = attrgetter("data")
 FETCHED, USED, WAIT = attrgetter("fetched_bytes"), attrgetter("used_bytes"), attrgetter("wait_share")
@@ -47,7 +47,7 @@ class Summary:
     behind: WorkerReport | None
     """Of those that run, the one furthest behind (phase, step, step begun, held-out batches), then the one without progress for longest."""
     silent: WorkerReport | None
-    """Of those that run, the one that was silent for the longest; where some still start, of the others."""
+    """Of those that run, the one that was silent for the longest, a stopped one before others; where some still start, of the others."""
     is_level: bool
     """All that run stand at the same step of the same phase, have begun the same, and are as far in held-out text."""
     failed: tuple[FailedRanks, ...]
@@ -73,7 +73,7 @@ def summarise(workers: Sequence[WorkerReport]) -> Summary | None:
         num_skipped=max(map(SKIPPED, workers)),
         leader=workers[0],
         behind=max(running, key=PAUSE, default=None) if is_level else min(running, key=lambda one: (*standing_of(one), -PAUSE(one))),
-        silent=max([one for one in running if one.phase is not Phase.STARTING] or running, key=SILENCE, default=None),
+        silent=max([one for one in running if one.is_stopped or one.phase is not Phase.STARTING] or running, key=SILENCE, default=None),
         is_level=is_level,
         failed=_by_cause(filter(failed_by_itself, stopped)) if stopped else (),
         ended=tuple(worker.ended for worker in workers if worker.ended is not None),

@@ -9,10 +9,10 @@ from typing import Any
 from orchestrator.control import events
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import Event
-from orchestrator.control.incidents import close_incidents, explained, incident_of
+from orchestrator.control.incidents import close_incidents, explained, incident_of, moved
 from orchestrator.control.judge import judge
 from orchestrator.control.state import ACTIVE, Ending, Fault, LostCheckpoint, RunState, Stage, Terms
-from orchestrator.messages import Outcome
+from orchestrator.messages import Outcome, Source
 
 
 def transition(state: RunState, event: Event) -> RunState:
@@ -94,13 +94,13 @@ def _attempt_started(state: RunState, event: events.AttemptStarted) -> RunState:
     if state.stage is not Stage.WAITING or state.terms is None:
         return state
     return replace(
-        state,
+        moved(state, event.placement),
         stage=Stage.STARTING,
         attempt=event.attempt,
         placement=event.placement,
         given_back=(),
         resumed_from=None,
-        from_memory=False,
+        source=Source.STORE,
         wait_s=0.0,
         wants_nodes=False,
         save_within_s=None,
@@ -173,9 +173,9 @@ def _training_resumed(state: RunState, event: events.TrainingResumed) -> RunStat
     return replace(
         _progressed(state) if is_further else state,
         resumed_from=event.from_step,
-        from_memory=event.from_memory,
+        source=event.source,
         kept_step=max(state.kept_step, event.from_step),
-        committed_step=state.committed_step if event.from_memory else event.from_step,
+        committed_step=event.from_step if event.source is Source.STORE else state.committed_step,
         rejected=event.rejected,
     )
 

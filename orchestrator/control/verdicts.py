@@ -16,6 +16,8 @@ class Verdict:
     deterministic, and end the run; None for no limit."""
     ends_if_agreed: bool = False
     """No restart can help when all ranks say it, or ranks of different nodes."""
+    leaves: bool = False
+    """It is the machine's own: the next attempt is to be without it. Any other is answered on the same nodes first: see `ladder`."""
     strikes: int = 0
     """How much is held against the machine: machines with fewer strikes are preferred to it."""
     cordons: bool = False
@@ -25,23 +27,23 @@ class Verdict:
 
 
 VERDICTS: dict[Cause, Verdict] = {
-    Cause.LEAVING: Verdict(counts=False),
-    Cause.NODE_LOST: Verdict(strikes=1),
-    Cause.HARDWARE: Verdict(same_step_limit=3, cordons=True),
-    Cause.DISK_FULL: Verdict(strikes=1),
-    Cause.KERNELS: Verdict(same_step_limit=3, strikes=3),
-    Cause.CUT_OFF: Verdict(strikes=1),
-    Cause.AGENT_LOST: Verdict(strikes=1),
+    Cause.LEAVING: Verdict(leaves=True, counts=False),
+    Cause.NODE_LOST: Verdict(leaves=True, strikes=1),
+    Cause.HARDWARE: Verdict(leaves=True, same_step_limit=3, cordons=True),
+    Cause.DISK_FULL: Verdict(leaves=True, strikes=1),
+    Cause.KERNELS: Verdict(leaves=True, same_step_limit=3, strikes=3),
+    Cause.CUT_OFF: Verdict(leaves=True, strikes=1),
+    Cause.AGENT_LOST: Verdict(leaves=True, strikes=1),
     Cause.KILLED: Verdict(same_step_limit=3, strikes=1),
-    Cause.FROZEN: Verdict(strikes=2),
+    Cause.FROZEN: Verdict(leaves=True, strikes=2),
     Cause.FENCED: Verdict(),
-    Cause.CONFIG: Verdict(ends_if_agreed=True, same_step_limit=2, strikes=1),
+    Cause.CONFIG: Verdict(leaves=True, ends_if_agreed=True, same_step_limit=2, strikes=1),
     Cause.DIVERGED: Verdict(same_step_limit=2),
-    Cause.ACCESS: Verdict(counts=False),
+    Cause.ACCESS: Verdict(leaves=True, counts=False),
     Cause.STORE: Verdict(),
     Cause.GPU_OUT_OF_MEMORY: Verdict(same_step_limit=3, strikes=1),
     Cause.CRASHED: Verdict(same_step_limit=3, strikes=1),
-    Cause.HUNG: Verdict(strikes=1),
+    Cause.HUNG: Verdict(leaves=True, strikes=1),
     Cause.ABORTED: Verdict(same_step_limit=5),
     Cause.PEER_LOST: Verdict(),
 }

@@ -18,9 +18,10 @@ from orchestrator.fleet.link import AgentLink, LinkState
 from orchestrator.fleet.names import agent_name, agent_prefix, node_of
 from orchestrator.fleet.orders import choose_rendezvous, orders_of
 from orchestrator.fleet.slots import NodeList
+from orchestrator.fleet.spares import Spares
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, Ref, Transport
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Mode, Rendezvous
+from orchestrator.messages import MirrorPlace, Mode, Rendezvous
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import WORKER_COMMAND, AgentOrder
 from orchestrator.records.nodes import GpusSeen, NodeEvent, Standing
@@ -80,8 +81,11 @@ class AgentCluster:
         """Nodes whose GPUs the registry was told of."""
         self._orders: Mapping[str, AgentOrder] = {}
         """By node."""
-        self._ordered: tuple[Desired, Rendezvous | None] | None = None
+        self._mirrors: Mapping[str, MirrorPlace] = {}
+        """By node of the desired attempt, where agents keep copies of snapshots; empty until all of them have spoken."""
+        self._ordered: tuple[Desired, Rendezvous | None, Mapping[str, MirrorPlace]] | None = None
         """What the orders were made of."""
+        self._spares = Spares(config.recovery.spares)
         self._to_start: Sequence[str] = ()
         """Nodes whose agent is desired, and that no look has come to yet."""
         self._is_settled = False
@@ -98,6 +102,7 @@ class AgentCluster:
                 self._links[node] = self._link(node, agent, is_adopted=True)
             elif agent is not None:
                 self._transport.kill(agent)
+        self._spares.adopt([node for node in self._links if node not in desired.held])
         if not desired.may_start:
             missing = [node for node in desired.held if node not in self._links]
             self._links |= {node: self._link(node, None, is_adopted=True) for node in missing}
@@ -114,6 +119,7 @@ class AgentCluster:
             self._settle()
         nodes = self._list_nodes()
         self._tell_gpus(nodes)
+        self._choose_spares(nodes)
         return Observation(
             at_s=self._wall_clock(),
             nodes=nodes,
@@ -162,30 +168,54 @@ class AgentCluster:
         is_newer = desired.attempt > self._desired.attempt
         if is_newer:
             self._rendezvous = None
+            self._spares.begin_attempt()
         self._desired = desired
-        held = set(desired.held)
+        self._let_go(is_newer=is_newer)
+        self._settle()
+
+    def _let_go(self, *, is_newer: bool = False) -> None:
+        """Of agents that are not desired, and in a newer attempt of those that are of no use to it."""
+        held = set(self._held())
         for link in self._links.values():
             if link.node not in held or (is_newer and link.is_over):
                 link.dismiss()
-        self._settle()
+
+    def _held(self) -> tuple[str, ...]:
+        """Nodes whose agent is to exist."""
+        held = self._desired.held
+        return (*held, *(node for node in self._spares.nodes if node not in held)) if held else ()
+
+    def _choose_spares(self, nodes: tuple[Node, ...]) -> None:
+        """While an attempt is under way: between two, what is held stays as it is, for the next to find."""
+        if self._desired.mode is Mode.RUN and self._spares.choose(
+            nodes,
+            standings=self._registry.standings,
+            slots=self._desired.workers_per_node,
+            placement=self._desired.placement,
+            over=[node for node, link in self._links.items() if link.is_over],
+        ):
+            self._let_go()
+            self._settle()
 
     def _settle(self) -> None:
         """Begins what can be begun now."""
         desired = self._desired
-        missing = [node for node in desired.held if node not in self._links]
+        missing = [node for node in self._held() if node not in self._links]
         for node in missing[:STARTS_IN_A_LOOK]:
             self._links[node] = self._start(node)
         self._to_start = missing[STARTS_IN_A_LOOK:]
         if desired.mode is Mode.RUN and self._rendezvous is None:
             self._rendezvous = self._find_rendezvous()
+        is_complete = self._find_mirrors()
         self._give_orders()
-        self._is_settled = not self._to_start and (desired.mode is not Mode.RUN or self._rendezvous is not None)
+        self._is_settled = not self._to_start and (desired.mode is not Mode.RUN or (self._rendezvous is not None and is_complete))
 
     def _give_orders(self) -> None:
         """They are made anew only where what they follow from has changed."""
-        decisive = replace(self._desired, may_start=False, findings=()), self._rendezvous
+        decisive = replace(self._desired, may_start=False, findings=()), self._rendezvous, self._mirrors
         if decisive != self._ordered:
-            self._orders, self._ordered = orders_of(*decisive, self._config), decisive
+            desired, rendezvous, mirrors = self._ordered = decisive
+            self._orders = orders_of(desired, rendezvous, self._config, mirrors=mirrors)
         for node, link in self._links.items():
             link.order(self._orders.get(node))
 
@@ -197,10 +227,25 @@ class AgentCluster:
         reports = {link.node: link.report for link in links if link.report is not None and not link.is_over}
         return choose_rendezvous(self._desired.attempt, self._desired.placement, reports)
 
+    def _find_mirrors(self) -> bool:
+        """Whether every agent of the attempt has spoken."""
+        links = [self._links[node] for node in self._desired.placement if node in self._links]
+        reports = [link.report for link in links if link.report is not None and not link.is_over]
+        is_complete = len(reports) == len(self._desired.placement)
+        self._mirrors = {report.node: report.mirror for report in reports if report.mirror is not None} if is_complete else {}
+        return is_complete
+
     def _start(self, node: str) -> AgentLink:
         config = self._config
-        identity = AgentIdentity(run=self._run, node=node, storage=config.storage, worker_command=self._worker_command)
-        num_gpus = _workers_per_node(config) if config.resources.device == "cuda" else 0
+        num_workers = _workers_per_node(config)
+        identity = AgentIdentity(
+            run=self._run,
+            node=node,
+            storage=config.storage,
+            worker_command=self._worker_command,
+            num_standbys=num_workers if config.recovery.standbys else 0,
+        )
+        num_gpus = num_workers if config.resources.device == "cuda" else 0
         name = agent_name(self._run, node)
         agent = self._transport.start_agent(name, identity, config.recovery, epoch=self._epoch, num_gpus=num_gpus)
         return self._link(node, agent, is_adopted=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from orchestrator.config import RunConfig
 from orchestrator.control.desired import Desired
-from orchestrator.messages import AgentReport, Mode, Rendezvous
+from orchestrator.messages import AgentReport, MirrorPlace, Mode, Rendezvous
 from orchestrator.node.orders import AgentOrder, SpawnOrder
 
 
@@ -22,8 +23,20 @@ def choose_rendezvous(attempt: int, placement: tuple[str, ...], reports: Mapping
     return first.offer if first is not None else None
 
 
-def orders_of(desired: Desired, rendezvous: Rendezvous | None, config: RunConfig) -> dict[str, AgentOrder]:
-    """By node, for each that is to have an order now. Workers start only once it is known where they meet."""
+def buddy_of(index: int, num_nodes: int) -> int:
+    """Of the node in this place of an attempt, the place of the node that has copies of its snapshots: half of all away, since nodes
+    with names next to each other often share what fails. Each is one node's buddy.
+    """
+    return (index + num_nodes // 2) % num_nodes
+
+
+def orders_of(
+    desired: Desired, rendezvous: Rendezvous | None, config: RunConfig, *, mirrors: Mapping[str, MirrorPlace] = MappingProxyType({})
+) -> dict[str, AgentOrder]:
+    """By node, for each that is to have an order now. Workers start only once it is known where they meet.
+
+    `mirrors`: by node, where agents keep copies of others' snapshots, as far as that is known.
+    """
     if desired.attempt == 0:
         return {}
     kill = AgentOrder(attempt=desired.attempt, mode=Mode.KILL, wants_evidence=desired.wants_evidence)
@@ -33,21 +46,30 @@ def orders_of(desired: Desired, rendezvous: Rendezvous | None, config: RunConfig
         save = AgentOrder(attempt=desired.attempt, mode=Mode.SAVE)
         orders |= {node: save for node in desired.placement}
     if desired.mode is Mode.RUN and rendezvous is not None:
-        orders |= {node: _run(desired, index, rendezvous, config) for index, node in enumerate(desired.placement)}
+        orders |= {node: _run(desired, index, rendezvous, config, mirrors) for index, node in enumerate(desired.placement)}
     return orders
 
 
-def _run(desired: Desired, index: int, rendezvous: Rendezvous, config: RunConfig) -> AgentOrder:
-    first_rank = index * desired.workers_per_node
+def _run(desired: Desired, index: int, rendezvous: Rendezvous, config: RunConfig, mirrors: Mapping[str, MirrorPlace]) -> AgentOrder:
+    placement, num_nodes = desired.placement, len(desired.placement)
+    buddy = buddy_of(index, num_nodes)
+    is_mirrored = buddy != index and config.snapshot.enabled and config.snapshot.mirror
+    ranks = _ranks_on(index, desired)
     spawn = SpawnOrder(
         run=config.name,
         attempt=desired.attempt,
         config_version=desired.config_version,
         storage=config.storage,
-        device=config.resources.device,
         world_size=desired.world_size,
-        first_rank=first_rank,
-        num_workers=min(desired.workers_per_node, desired.world_size - first_rank),
+        first_rank=ranks.start,
+        num_workers=len(ranks),
         rendezvous=rendezvous,
+        mirrored_ranks=_ranks_on((index - num_nodes // 2) % num_nodes, desired) if is_mirrored else range(0),
     )
-    return AgentOrder(attempt=desired.attempt, mode=Mode.RUN, spawn=spawn)
+    return AgentOrder(attempt=desired.attempt, mode=Mode.RUN, spawn=spawn, buddy=mirrors.get(placement[buddy]) if is_mirrored else None)
+
+
+def _ranks_on(index: int, desired: Desired) -> range:
+    """Of the node in this place."""
+    first = index * desired.workers_per_node
+    return range(first, min(first + desired.workers_per_node, desired.world_size))

@@ -15,7 +15,8 @@ from typing import Any
 
 from orchestrator.config import RecoveryConfig
 from orchestrator.fleet.names import agent_name
-from orchestrator.fleet.simulated_agent import Pace, SimulatedAgent, Training
+from orchestrator.fleet.simulated_agent import SimulatedAgent
+from orchestrator.fleet.simulated_training import Pace, Training
 from orchestrator.fleet.transport import AgentGone, AgentUnreachable, ClusterNode, Ref, StaleController
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import SpawnOrder
@@ -137,6 +138,12 @@ class SimulatedFleet:
             agent.fail(local_rank, error_type, text)
             self._lose_peers_of(agent)
 
+    def kill_worker(self, node: str, local_rank: int = 0) -> None:
+        """SIGKILL to one worker, as the kernel's out-of-memory killer does."""
+        for agent in self.agents_on(node):
+            agent.kill_worker(local_rank)
+            self._lose_peers_of(agent)
+
     def _lose_peers_of(self, agent: SimulatedAgent) -> None:
         training = agent.training
         if training is None or not agent.group_size:
@@ -155,18 +162,18 @@ class SimulatedFleet:
     # --- for agents ----------------------------------------------------------------------------------------------------
 
     def training(self, order: SpawnOrder) -> Training:
-        """What the workers of the attempt have in common; it goes on from the newest checkpoint of the run."""
+        """What the workers of the attempt have in common; it goes on from the run's newest checkpoint, or from memory."""
         key = (order.run, order.attempt, order.rendezvous)
         known = next((one for one in self.trainings if (one.run, one.attempt, one.rendezvous) == key), None)
         if known is not None:
             return known
-        from_step = max((one.committed(self.now_s) for one in self.trainings if one.run == order.run), default=0)
+        stored_step = max((one.committed(self.now_s) for one in self.trainings if one.run == order.run), default=0)
         new = Training(
             run=order.run,
             attempt=order.attempt,
             rendezvous=order.rendezvous,
             world_size=order.world_size,
-            from_step=from_step,
+            stored_step=stored_step,
             num_steps=self.num_steps,
             commit_every=self.commit_every,
             step_s=self.pace.step_s,

@@ -4,69 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.attended import AttendedClock
 from orchestrator.config import RecoveryConfig
 from orchestrator.deadlines import FENCE_LOOK_EVERY_S
 from orchestrator.fleet.fence import Fence
+from orchestrator.fleet.simulated_training import Pace, Training
 from orchestrator.fleet.transport import AgentGone, StaleController
 from orchestrator.messages import AgentReport, Ended, Failed, Mode, Outcome, Phase, Rendezvous, Resumed, WorkerReport
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.node.orders import AgentOrder, SpawnOrder, merge
 
-ROUNDING = 1e-6
-"""Of a step: a step that ends at this very moment has ended."""
 Answer = Callable[[Any], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
-    """How long things take, in seconds."""
-
-    latency_s: float = 0.001
-    """From a call to its arrival, and from the answer to its own."""
-    agent_start_s: float = 0.5
-    worker_start_s: float = 5.0
-    """From the order to the first step; a fifth more or less by chance."""
-    step_s: float = 0.5
-    save_s: float = 0.5
-    kill_s: float = 0.05
-    detection_s: float = 1.5
-    """Until the cluster notices that a node is dead."""
-    peers_notice_s: float = 0.04
-    """Until the other workers of an attempt notice that one is gone."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Training:
-    """One attempt: its workers make steps together, once all of them are up, until one is missing."""
-
-    run: str
-    attempt: int
-    rendezvous: Rendezvous
-    """Workers that are sent elsewhere never meet these."""
-    world_size: int
-    from_step: int
-    num_steps: int
-    commit_every: int
-    step_s: float
-    num_started: int = 0
-    since_s: float | None = None
-    until_s: float = float("inf")
-    saved: int = 0  # its last step, once its workers have saved and ended
-
-    def step(self, now_s: float) -> int:
-        if self.since_s is None:
-            return self.from_step
-        return min(self.num_steps, self.from_step + int((min(now_s, self.until_s) - self.since_s) / self.step_s + ROUNDING))
-
-    def committed(self, now_s: float) -> int:
-        return max(self.from_step, self.saved, self.step(now_s) // self.commit_every * self.commit_every)
-
-    def stop(self, now_s: float) -> None:
-        self.until_s = min(self.until_s, now_s)
 
 
 class World(Protocol):
@@ -113,7 +63,10 @@ class SimulatedAgent:
         """Of these, the ones that wait for news, and their epoch."""
         self._order = AgentOrder(attempt=0, mode=Mode.KILL)
         self._group: SpawnOrder | None = None
-        self._failed: dict[int, Failed] = {}
+        self._kept: tuple[int, int] | None = None
+        """The first of the ranks whose state is in memory, and the step that it is of."""
+        self._failed: dict[int, Failed | None] = {}
+        """What workers said that ended by themselves; None for those that somebody killed."""
         self._outcome: Outcome | None = None
         self._is_ending = self._is_saving = False
         self._is_leaving = self._is_told = False
@@ -224,14 +177,18 @@ class SimulatedAgent:
         """A worker says why, and exits."""
         self._fail({local_rank}, Failed(error_type=error_type, text=text))
 
+    def kill_worker(self, local_rank: int) -> None:
+        """SIGKILL from outside."""
+        self._fail({local_rank}, None)
+
     def fail_all(self, error_type: str, text: str) -> None:
         self._fail(set(self.running), Failed(error_type=error_type, text=text))
 
-    def _fail(self, local_ranks: set[int], failed: Failed) -> None:
+    def _fail(self, local_ranks: set[int], failed: Failed | None) -> None:
         gone = local_ranks & self.running
         if self.training is None or not gone or self._is_gone:
             return
-        self.training.stop(self._world.now_s)
+        self._stop_training()
         self._failed |= dict.fromkeys(gone, failed)
         self.running -= gone
         self._tell_news()
@@ -251,7 +208,7 @@ class SimulatedAgent:
         if self.running and (not is_current or order.mode is Mode.KILL) and not self._is_ending:
             self._is_ending = True
             grace_s = self._recovery.stack_dump_grace_s if order.wants_evidence else 0.0
-            self._world.on_node(node, grace_s + pace.kill_s, self._have_killed)
+            self._world.on_node(node, grace_s + pace.kill_s, lambda group=self._group: self._have_killed(group))  # type: ignore[misc]
         if order.spawn is not None and order.mode is not Mode.KILL and not is_current and not self.running:
             self._spawn(order.spawn)
         elif order.mode is Mode.SAVE and is_current and self.running and not self._is_saving:
@@ -259,7 +216,8 @@ class SimulatedAgent:
             self._world.on_node(node, pace.save_s, self._have_saved)
 
     def _spawn(self, order: SpawnOrder) -> None:
-        self._group, self._failed, self._outcome, self._is_saving, self._is_told = order, {}, None, False, False
+        self._group, self._failed, self._outcome = order, {}, None
+        self._is_saving = self._is_told = self._is_ending = False
         self.running = set(range(order.num_workers))
         self.training = training = self._world.training(order)
         self._offer = Rendezvous(address=self.identity.node, port=self._world.new_port())
@@ -274,7 +232,7 @@ class SimulatedAgent:
         training.num_started += len(self.running)
         if training.num_started < training.world_size:
             return
-        training.since_s = self._world.now_s
+        training.begin(self._world.now_s, [peer.kept_step for peer in self._world.peers(training)])
         duration_s = (training.num_steps - training.from_step) * training.step_s
         for peer in self._world.peers(training):
             peer._tell_news()
@@ -286,20 +244,36 @@ class SimulatedAgent:
 
     def _have_saved(self) -> None:
         if self.training is not None and self.running and self._order.mode is Mode.SAVE:
-            self.training.stop(self._world.now_s)
+            self._stop_training()
             self.training.saved = self.training.step(self._world.now_s)
             self.finish(Outcome.STOPPED)
 
-    def _have_killed(self) -> None:
+    def _have_killed(self, group: SpawnOrder | None) -> None:
+        if group is not self._group:
+            return  # its workers had ended by themselves, and others were started since
         self._is_ending = False
         self._kill_workers()
         self._see_to_it()
         self._tell_news()
 
     def _kill_workers(self) -> None:
-        if self.training is not None and self.running:
-            self.training.stop(self._world.now_s)
+        if self.running:
+            self._stop_training()
         self.running = set()
+
+    def _stop_training(self) -> None:
+        training, group = self.training, self._group
+        assert training is not None, "workers train"
+        assert group is not None, "workers were started"
+        training.stop(self._world.now_s)
+        if training.since_s is not None:
+            self._kept = group.first_rank, training.step(self._world.now_s)
+
+    @property
+    def kept_step(self) -> int | None:
+        """The step whose state is in memory, if it is that of the present ranks."""
+        kept, group = self._kept, self._group
+        return kept[1] if kept is not None and group is not None and kept[0] == group.first_rank else None
 
     # --- reports -------------------------------------------------------------------------------------------------------
 
@@ -334,8 +308,8 @@ class SimulatedAgent:
                 pid=1000 + local_rank,
                 phase=Phase.DONE if ended else Phase.TRAINING if has_begun else Phase.STARTING,
                 step=step,
-                resumed=Resumed(step=training.from_step) if is_first and local_rank == 0 else None,
-                committed_step=committed if is_first and local_rank == 0 and committed > training.from_step else None,
+                resumed=Resumed(step=training.from_step, source=training.source) if is_first and local_rank == 0 else None,
+                committed_step=committed if is_first and local_rank == 0 and committed > training.stored_step else None,
                 failed=self._failed.get(local_rank),
                 ended=ended,
                 told_to_leave=self._is_told,
@@ -346,4 +320,4 @@ class SimulatedAgent:
         )
 
     def _exit_code(self, local_rank: int) -> int:
-        return 1 if local_rank in self._failed else 0 if self._outcome is not None else -9
+        return 1 if self._failed.get(local_rank) is not None else 0 if self._outcome is not None else -9

@@ -28,15 +28,25 @@ from orchestrator.messages import AgentReport, Mode, Rendezvous
 from orchestrator.node.held_port import HeldPort, hold_port
 from orchestrator.node.home import prune_logs, run_directory
 from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
-from orchestrator.node.orders import WORKER_COMMAND, AgentOrder, SpawnOrder, WorkerSpec, assignments, merge, worker_environment
+from orchestrator.node.mirror import build_mirror
+from orchestrator.node.mirror_copies import new_files
+from orchestrator.node.orders import (
+    WORKER_COMMAND,
+    AgentOrder,
+    ProcessSpec,
+    SpawnOrder,
+    WorkerSpec,
+    assignments,
+    merge,
+    worker_environment,
+)
 from orchestrator.node.own_python import own_python
 from orchestrator.node.rotated_log import RotatedLog
+from orchestrator.node.standbys import Standbys
 from orchestrator.node.worker_group import WorkerGroup
 from orchestrator.records.keys import log_key
 
 WAKE_BYTES = 1 << 10
-NUM_SNAPSHOTS = 2
-"""Of each rank: one is always whole."""
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +58,8 @@ class AgentIdentity:
     node: str
     storage: StorageConfig
     worker_command: tuple[str, ...] = WORKER_COMMAND
+    num_standbys: int = 0
+    """Processes that stand by for the node's next workers, one for each that it may have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +96,8 @@ class Agent:
         self._offered: HeldPort | None = None
         self._memory: list[tuple[int, ...]] = []
         """By local rank, files of memory in which workers keep snapshots: they outlive attempts, and end with this process."""
+        self._standbys = Standbys(self._selector)
+        self._mirror = build_mirror(holding.address)
         self._group = self._empty_group(0)
         """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
         self.thread = threading.Thread(target=self._serve, name="agent", daemon=True)
@@ -115,6 +129,8 @@ class Agent:
                 is_empty=self._group.is_gone,
                 stuck=self._stuck,
                 gpus=self._holding.gpus,
+                standbys=self._standbys.num_ready,
+                mirror=self._mirror.place,
             )
 
     def wait_for_news(self, seen_version: int, timeout_s: float) -> None:
@@ -141,7 +157,7 @@ class Agent:
 
     def _serve(self) -> None:
         try:
-            while not (self._is_closing and self._group.is_gone):
+            while not (self._is_closing and self._group.is_gone and self._standbys.is_gone):
                 events = self._selector.select(self._patience_s())
                 with self._changed:
                     self._clock.look()
@@ -171,6 +187,9 @@ class Agent:
             self._spawn(order.spawn)
         if order.mode is Mode.SAVE and self._is_current:
             self._group.stop()
+        self._see_to_standbys()
+        if self._is_current:
+            self._mirror.follow(order.buddy)
         if self._offered is None:
             self._offered = self._hold_port()
 
@@ -178,26 +197,44 @@ class Agent:
         if self._offered is not None and self._offered.rendezvous == order.rendezvous:
             used, self._offered = self._offered, self._hold_port()
             used.release()
-        run, inherited = self._identity.run, own_python(os.environ)
-        environment = worker_environment(inherited, order, run=run, gpu_ids=self._holding.gpu_ids, agent_pid=os.getpid())
+        run = self._identity.run
+        self._standbys.begin_anew()
+        self._mirror.begin(order, [self._memory_of(local_rank) for local_rank in range(order.num_workers)])
         self._group = self._empty_group(order.attempt)
         self._group.start(
             tuple(
                 WorkerSpec(
-                    command=self._identity.worker_command,
-                    environment=environment,
+                    process=self._process_of(assign.local_rank),
                     assign=assign,
                     log_path=run_directory(run) / log_key(order.attempt, assign.rank),
-                    memory_fds=self._memory_of(assign.local_rank),
                 )
                 for assign in assignments(order)
             )
         )
         prune_logs(run)
 
+    def _process_of(self, local_rank: int) -> ProcessSpec:
+        """The same for each attempt, so that it may stand by before there is one."""
+        run, gpu_ids = self._identity.run, self._holding.gpu_ids
+        environment = worker_environment(own_python(os.environ), local_rank, run=run, gpu_ids=gpu_ids, agent_pid=os.getpid())
+        return ProcessSpec(
+            command=self._identity.worker_command,
+            environment=environment,
+            directory=run_directory(run),
+            memory_fds=self._memory_of(local_rank),
+        )
+
+    def _see_to_standbys(self) -> None:
+        """They come while nothing runs here, or once all workers train: while these start, it would take their time."""
+        if self._is_closing:
+            self._standbys.dismiss_all()
+        elif self._group.is_gone or self._group.trains:
+            for local_rank in range(self._identity.num_standbys):
+                self._standbys.prepare(local_rank, self._process_of(local_rank))
+
     def _memory_of(self, local_rank: int) -> tuple[int, ...]:
         while len(self._memory) <= local_rank:
-            self._memory.append(tuple(os.memfd_create(f"braid-snapshot-{number}", os.MFD_CLOEXEC) for number in range(NUM_SNAPSHOTS)))
+            self._memory.append(new_files())
         return self._memory[local_rank]
 
     def _hold_port(self) -> HeldPort | None:
@@ -210,6 +247,8 @@ class Agent:
     def _let_go(self) -> None:
         if self._offered is not None:
             self._offered.release()
+        self._standbys.dismiss_all()
+        self._mirror.close()
         self._selector.close()
         for fd in (self._wake_read, *(fd for files in self._memory for fd in files)):
             os.close(fd)
@@ -256,6 +295,7 @@ class Agent:
             stack_dump_grace_s=self._recovery.stack_dump_grace_s,
             selector=self._selector,
             clock=self._clock,
+            standbys=self._standbys,
             on_exit=upload_log,
         )
 

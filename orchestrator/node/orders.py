@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_pipeline.config import StorageConfig
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Assign, Mode, Rendezvous
+from orchestrator.messages import Assign, MirrorPlace, Mode, Rendezvous
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "orchestrator.worker.main")
 _RAYS_OWN = ("PYTHONBREAKPOINT",)
@@ -23,12 +23,12 @@ class SpawnOrder:
     attempt: int
     config_version: int
     storage: StorageConfig
-    device: str
-    """cuda or cpu."""
     world_size: int
     first_rank: int
     num_workers: int
     rendezvous: Rendezvous
+    mirrored_ranks: range = range(0)
+    """Of another node, which this one keeps copies of the snapshots of; none where no node does so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,18 +41,29 @@ class AgentOrder:
     """The workers to start, once, after every process of older attempts is gone; given with Mode.RUN only."""
     wants_evidence: bool = False
     """With Mode.KILL: workers write down where they stand first."""
+    buddy: MirrorPlace | None = None
+    """Where this node's snapshots are copied to, and where copies of them are; None while that is not known, or for nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessSpec:
+    """One process to start. Its environment lacks only the descriptors of its pipes."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    directory: Path
+    """Where it runs."""
+    memory_fds: tuple[int, ...] = ()
+    """Files of memory that the worker keeps snapshots in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSpec:
-    """One process to start, and its first order. Its environment lacks only the descriptors of its pipes."""
+    """One worker: its process, and its first order."""
 
-    command: tuple[str, ...]
-    environment: dict[str, str]
+    process: ProcessSpec
     assign: Assign
     log_path: Path
-    memory_fds: tuple[int, ...] = ()
-    """Files of memory that the worker keeps snapshots in."""
 
 
 def merge(known: AgentOrder, told: AgentOrder) -> AgentOrder:
@@ -68,6 +79,7 @@ def merge(known: AgentOrder, told: AgentOrder) -> AgentOrder:
         mode=max(known.mode, told.mode, key=list(Mode).index),
         spawn=known.spawn or told.spawn,
         wants_evidence=known.wants_evidence or told.wants_evidence,
+        buddy=told.buddy or known.buddy,
     )
 
 
@@ -90,21 +102,21 @@ def assignments(order: SpawnOrder) -> tuple[Assign, ...]:
 
 
 def worker_environment(
-    inherited: Mapping[str, str], order: SpawnOrder, *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
+    inherited: Mapping[str, str], local_rank: int, *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
 ) -> dict[str, str]:
-    """What the agent inherited (credentials among it), without what Ray added, with what the workers of the node need: the same for each.
+    """What the agent inherited (credentials among it), without what Ray added, with what a worker in this place of the node needs.
 
     As under torchrun, every worker of a node sees all of its GPUs and takes the one of its local rank: so they reach each other directly.
-    BRAID_RUN, BRAID_RUN_ID, BRAID_ATTEMPT and BRAID_AGENT_PID also mark every process that a worker starts.
+    BRAID_RUN, BRAID_RUN_ID and BRAID_AGENT_PID also mark every process that a worker starts.
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_") and name not in _RAYS_OWN}
-    if order.device == "cuda":
+    if gpu_ids:
         kept.pop("OMP_NUM_THREADS", None)
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids)
     return kept | {
         "BRAID_RUN": run.name,
         "BRAID_RUN_ID": run.id,
-        "BRAID_ATTEMPT": str(order.attempt),
         "BRAID_AGENT_PID": str(agent_pid),
+        "BRAID_DEVICE": f"cuda:{local_rank}" if gpu_ids else "cpu",  # to make ready before the first order
         "PYTHONUNBUFFERED": "1",
     }

@@ -44,6 +44,14 @@ def look_at(pid: int) -> Process | None:
     return Process(pid=pid, parent=int(parent), session=int(session), start_ticks=int(rest[15]))
 
 
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP or a debugger: it does nothing until somebody has it go on."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def ending_status(pid: int) -> int | None:
     """The exit status, −n for signal n, of a process that is ending: known seconds before its end where much memory is to be torn down.
 

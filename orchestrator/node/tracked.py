@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from orchestrator.messages import Beat, CheckpointLost, Committed, Ended, Failed, Levels, Message, Phase, Resumed, WorkerReport
+from orchestrator.messages import Beat, CheckpointLost, Committed, Ended, Failed, Levels, Message, Phase, Ready, Resumed, WorkerReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,8 @@ def _absorb(report: WorkerReport, message: Message) -> WorkerReport:
         case Beat():
             told = {level.name: getattr(message, level.name) for level in fields(Levels)}
             return replace(report, **{name: value for name, value in told.items() if value is not None})
+        case Ready():
+            return report
         case Resumed():
             return replace(report, resumed=message)
         case Committed(step=step):
@@ -55,6 +57,10 @@ def exited(tracked: Tracked, exit_code: int, *, killed_by_agent: bool) -> Tracke
     return replace(tracked, report=replace(tracked.report, exit_code=exit_code, killed_by_agent=killed_by_agent))
 
 
+def stopped(tracked: Tracked, *, is_stopped: bool) -> Tracked:
+    return replace(tracked, report=replace(tracked.report, is_stopped=is_stopped))
+
+
 def milestones(report: WorkerReport) -> tuple[object, ...]:
     """What a controller should learn of at once when it changes; steps and what they measured can wait for its next look."""
     return (
@@ -67,6 +73,7 @@ def milestones(report: WorkerReport) -> tuple[object, ...]:
         report.ended,
         report.failed,
         report.exit_code,
+        report.is_stopped,
         _has_stepped(report),
     )
 

@@ -12,12 +12,13 @@ from contextlib import suppress
 from orchestrator.attended import AttendedClock
 from orchestrator.codec import DecodeError
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Failed, Stop, WorkerReport, decode
+from orchestrator.messages import Failed, Phase, Stop, WorkerReport, decode
 from orchestrator.node.orders import WorkerSpec
 from orchestrator.node.processes import members_of_session, processes, send, variables_of
 from orchestrator.node.rotated_log import RotatedLog
-from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, track
-from orchestrator.node.worker_process import WorkerProcess, start_process
+from orchestrator.node.standbys import Standbys
+from orchestrator.node.tracked import Tracked, aged, exited, heard, milestones, stopped, track
+from orchestrator.node.worker_process import WorkerProcess
 
 EXIT_NOT_STARTED = 127
 LAST_READS = 16
@@ -40,6 +41,7 @@ class WorkerGroup:
         stack_dump_grace_s: float,
         selector: selectors.BaseSelector,
         clock: AttendedClock,
+        standbys: Standbys,
         on_exit: Callable[[int, RotatedLog], None],
     ) -> None:
         self.attempt = attempt
@@ -49,6 +51,7 @@ class WorkerGroup:
         self._stack_dump_grace_s = stack_dump_grace_s
         self._selector = selector
         self._clock = clock
+        self._standbys = standbys
         self._on_exit = on_exit
         self._tracked: dict[int, Tracked] = {}
         self._workers: dict[int, WorkerProcess] = {}
@@ -64,17 +67,28 @@ class WorkerGroup:
         """A worker is still there."""
         return bool(self._workers)
 
+    @property
+    def trains(self) -> bool:
+        """Every worker has finished a step, and none has ended."""
+        reports = [one.report for one in self._tracked.values()]
+        return bool(reports) and all(report.phase is Phase.TRAINING and report.exit_code is None for report in reports)
+
     def start(self, specs: tuple[WorkerSpec, ...]) -> None:
         """What can't be started shows as a failed report."""
         for spec in specs:
             self._start(spec)
 
     def look(self) -> None:
-        """Takes note of workers that are ending; their exit is news long before the kernel is done with their memory."""
+        """Takes note of workers that are stopped, or ending; their exit is news long before the kernel is done with their memory."""
         for worker in self._workers.values():
-            if self._tracked[worker.rank].report.exit_code is None and (status := worker.ending_status()) is not None:
+            tracked = self._tracked[worker.rank]
+            if tracked.report.exit_code is not None:
+                continue
+            if (status := worker.ending_status()) is not None:
                 self._read_last_words(worker)
                 self._note_exit(worker, status)
+            elif worker.is_stopped() != tracked.report.is_stopped:
+                self._tracked[worker.rank] = stopped(tracked, is_stopped=not tracked.report.is_stopped)
 
     def stop(self) -> None:
         """Tells every worker, once, to checkpoint and end."""
@@ -127,13 +141,15 @@ class WorkerGroup:
     def _start(self, spec: WorkerSpec) -> None:
         rank, now_s = spec.assign.rank, self._clock.now()
         try:
-            worker = start_process(spec)
+            spec.log_path.parent.mkdir(parents=True, exist_ok=True)
+            worker = self._standbys.start(spec.assign.local_rank, spec.process)
         except OSError as error:
-            failed = Failed(error_type="SpawnFailed", text=f"{spec.command[0]}: {error}")
+            failed = Failed(error_type="SpawnFailed", text=f"{spec.process.command[0]}: {error}")
             self._tracked[rank] = exited(heard(track(rank, 0, now_s), failed, now_s), EXIT_NOT_STARTED, killed_by_agent=False)
             return
+        worker.assign(spec.assign)
         self._workers[rank] = worker
-        self._logs[rank] = worker.logfile
+        self._logs[rank] = RotatedLog(spec.log_path)
         self._tracked[rank] = track(rank, worker.pid, now_s)
         for fd, handler in ((worker.report_fd, self._read_reports), (worker.log_fd, self._read_log), (worker.pid_fd, self._reap)):
             self._selector.register(fd, selectors.EVENT_READ, lambda handler=handler: self._is_here(worker) and handler(worker))
@@ -173,7 +189,7 @@ class WorkerGroup:
             self._unregister(worker.log_fd)
             return False
         try:
-            worker.logfile.write(data)
+            self._logs[worker.rank].write(data)
         except OSError as error:
             if worker.rank not in self._unlogged:
                 log.warning("rank %d: its log is incomplete from here on: %s", worker.rank, error)
@@ -195,7 +211,7 @@ class WorkerGroup:
             self._unregister(fd)
         del self._workers[worker.rank]
         self._note_exit(worker, worker.reap())
-        self._on_exit(worker.rank, worker.logfile)
+        self._on_exit(worker.rank, self._logs[worker.rank])
 
     def _note_exit(self, worker: WorkerProcess, status: int) -> None:
         """Once: who was ending before the group was to end did so by itself, however long it took."""
@@ -223,7 +239,12 @@ class WorkerGroup:
         found = processes()
         alive = {process.pid for process in found}
         leaders = {worker.pid for worker in self._workers.values()}
-        followers = {process.pid for process in found if process.session in leaders or self._is_marked(process.pid, alive)}
+        waiting = self._standbys.sessions
+        followers = {
+            process.pid
+            for process in found
+            if process.session in leaders or (process.session not in waiting and self._is_marked(process.pid, alive))
+        }
         return sorted(leaders | followers)
 
     def _is_marked(self, pid: int, alive: set[int]) -> bool:

@@ -6,31 +6,34 @@ import os
 import subprocess
 from contextlib import suppress
 
-from orchestrator.messages import WorkerOrder, encode
-from orchestrator.node.orders import WorkerSpec
-from orchestrator.node.processes import ending_status
-from orchestrator.node.rotated_log import RotatedLog
+from orchestrator.messages import Assign, WorkerOrder, encode
+from orchestrator.node.orders import ProcessSpec
+from orchestrator.node.processes import ending_status, is_stopped
 
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 20
+NO_RANK = -1
 
 
 class WorkerProcess:
     """Made by `start_process`. No method blocks."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], *, rank: int, order_fd: int, report_fd: int, log_fd: int, pid_fd: int, logfile: RotatedLog
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, order_fd: int, report_fd: int, log_fd: int, pid_fd: int) -> None:
         self.pid = process.pid
-        self.rank = rank
+        self.rank = NO_RANK
+        """Once it has one: see `assign`."""
         self.report_fd = report_fd
         self.log_fd = log_fd
         self.pid_fd = pid_fd
         """Readable when the process has ended."""
-        self.logfile = logfile
         self._process = process
         self._order_fd = order_fd
         self._unread = b""
+
+    def assign(self, order: Assign) -> None:
+        """Its first order: it is a rank's worker from now on."""
+        self.rank = order.rank
+        self.tell(order)
 
     def tell(self, order: WorkerOrder) -> None:
         """Orders are few and short, so that the pipe holds them all, read or not."""
@@ -48,6 +51,13 @@ class WorkerProcess:
         """What it printed; nothing at the end. Raises BlockingIOError when there is nothing to read for now."""
         return os.read(self.log_fd, READ_BYTES)
 
+    def last_words(self) -> str:
+        """The last line that it printed and nobody has read; "" for none."""
+        with suppress(BlockingIOError):
+            lines = self.read_output().decode(errors="replace").split("\n")
+            return next((line for line in reversed(lines) if line.strip()), "")
+        return ""
+
     def has_ended(self) -> bool:
         """It stays a zombie until `reap`: until then neither its pid nor its session's number can be taken by another."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -56,6 +66,10 @@ class WorkerProcess:
         """Its exit status once it is ending: see `processes.ending_status`."""
         return ending_status(self.pid)
 
+    def is_stopped(self) -> bool:
+        """It does nothing until somebody has it go on: see `processes.is_stopped`."""
+        return is_stopped(self.pid)
+
     def reap(self) -> int:
         """The exit status of the process, which has ended; its descriptors are closed."""
         for fd in (self._order_fd, self.report_fd, self.log_fd, self.pid_fd):
@@ -63,9 +77,9 @@ class WorkerProcess:
         return self._process.wait()
 
 
-def start_process(spec: WorkerSpec) -> WorkerProcess:
+def start_process(spec: ProcessSpec) -> WorkerProcess:
     """In a session of its own, so that it and its children can be killed together. Its first order says who it is. Raises OSError."""
-    spec.log_path.parent.mkdir(parents=True, exist_ok=True)
+    spec.directory.mkdir(parents=True, exist_ok=True)
     order_read, order_write = os.pipe()
     report_read, report_write = os.pipe()
     log_read, log_write = os.pipe()
@@ -74,7 +88,7 @@ def start_process(spec: WorkerSpec) -> WorkerProcess:
     try:
         process = subprocess.Popen(
             spec.command,
-            cwd=spec.log_path.parent,
+            cwd=spec.directory,
             env=spec.environment | pipes | memory,
             stdin=subprocess.DEVNULL,
             stdout=log_write,
@@ -89,26 +103,6 @@ def start_process(spec: WorkerSpec) -> WorkerProcess:
     finally:
         for fd in (order_read, report_write, log_write):
             os.close(fd)
-    _undo_rays_priorities(process.pid)
     for fd in (order_write, report_read, log_read):
         os.set_blocking(fd, False)
-    worker = WorkerProcess(
-        process,
-        rank=spec.assign.rank,
-        order_fd=order_write,
-        report_fd=report_read,
-        log_fd=log_read,
-        pid_fd=os.pidfd_open(process.pid),
-        logfile=RotatedLog(spec.log_path),
-    )
-    worker.tell(spec.assign)
-    return worker
-
-
-def _undo_rays_priorities(pid: int) -> None:
-    """Ray's actors are nice, and the first choice of the kernel's out-of-memory killer. Without the privilege to undo it, it stays."""
-    with suppress(PermissionError, ProcessLookupError, FileNotFoundError):
-        if os.getpriority(os.PRIO_PROCESS, pid) > 0:
-            os.setpriority(os.PRIO_PROCESS, pid, 0)
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-            file.write("0")
+    return WorkerProcess(process, order_fd=order_write, report_fd=report_read, log_fd=log_read, pid_fd=os.pidfd_open(process.pid))

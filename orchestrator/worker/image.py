@@ -1,6 +1,6 @@
 """A rank's training state in a file of memory: laid out once, copied into again and again. What lies there are a checkpoint's files.
 
-    0            what is held, once it is whole: see `Held`
+    0            what is held, once it is whole: see `image_header`
     1 MiB …      files in torch's distributed format, in which only the tensors' data is left open
     …            tensors that another rank writes into checkpoints, as they are
 
@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 from torch.serialization import skip_data
 
-from orchestrator import codec
+from orchestrator.image_header import HEADER_BYTES, Held, ImageHeader, Span
 from orchestrator.records.manifest import FileDigest
 
-HEADER_BYTES = 2**20
 ALIGNMENT = 4096
 PIECE_BYTES = 2**27
 """About what a GPU is told of at once: all at once would hold training up."""
@@ -33,16 +32,6 @@ _FRAME_BYTES = 2**12
 """More than lies before a tensor's data in torch's format."""
 _LOCAL_HEADER_BYTES = 30
 """Of a zip archive's member, before its name."""
-_DIGEST_BYTES, _LENGTH_BYTES = 32, 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
-    """Bytes of an image."""
-
-    name: str
-    start: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,22 +46,11 @@ class Place:
     data: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Held:
-    """What an image holds: the state after a step."""
-
-    attempt: int
-    step: int
-    terms: str
-    """Digest of what must be the same for a tensor to be the same piece in the same place."""
-    digests: dict[str, str]
-    """SHA-256 of each span, by name; "" is the rest."""
-
-
 class Image:
     """Made by `build_image`. For one thread at a time, except reading."""
 
     def __init__(self, fd: int, *, spans: Sequence[Span], places: Mapping[str, Place], shards: Mapping[str, Tensor]) -> None:
+        self.header = ImageHeader(fd)
         self._memory = memoryview(mmap.mmap(fd, os.fstat(fd).st_size))
         self._bytes = torch.frombuffer(self._memory, dtype=torch.uint8)
         self.spans = tuple(spans)
@@ -106,19 +84,11 @@ class Image:
 
     def held(self) -> Held | None:
         """None where nothing is held, or not wholly."""
-        header = bytes(self._bytes[:HEADER_BYTES].numpy())
-        length = int.from_bytes(header[_DIGEST_BYTES : _DIGEST_BYTES + _LENGTH_BYTES], "little")
-        text = header[_DIGEST_BYTES + _LENGTH_BYTES :][:length]
-        is_whole = length > 0 and hashlib.sha256(text).digest() == header[:_DIGEST_BYTES]
-        return codec.from_json(Held, text, "a snapshot") if is_whole else None
+        return self.header.held()
 
     def hold(self, held: Held | None) -> None:
         """Says what the image holds from now on; None, that it is about to change."""
-        text = b"" if held is None else codec.to_json(held)
-        if len(text) + _DIGEST_BYTES + _LENGTH_BYTES > HEADER_BYTES:
-            raise ValueError(f"{len(self.spans)} files are too many for a snapshot's header of {HEADER_BYTES} bytes")
-        header = hashlib.sha256(text).digest() + len(text).to_bytes(_LENGTH_BYTES, "little") + text
-        self._bytes[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
+        self.header.hold(held)
 
     def _view(self, start: int, shard: Tensor) -> Tensor:
         return self._bytes[start : start + shard.nbytes].view(shard.dtype).view(shard.shape)

@@ -1,6 +1,7 @@
 """A worker process: `python -m orchestrator.worker.main`, started by a node agent, one for each rank.
 
-It learns who it is from its first order. Torch is imported only after that and the first sign of life: it takes seconds.
+It learns who it is from its first order. Torch, which takes seconds, is imported after the first sign of life and before that order: a
+process that stands by for the next attempt has done it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import BinaryIO, NoReturn
 
 from data_pipeline.store.open import open_store
 from orchestrator.errors import is_expected
-from orchestrator.messages import Ended, Failed, Phase
+from orchestrator.messages import Ended, Failed, Phase, Ready
 from orchestrator.records.configs import read_config
 from orchestrator.records.keys import certain_of_run, store_of_run
 from orchestrator.worker.environment import WorkerEnvironment, read_environment, torch_variables
-from orchestrator.worker.orders import start_listening, wait_for_assign
+from orchestrator.worker.orders import has_order, start_listening, wait_for_assign
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
 EXIT_FAILED = 1
@@ -102,13 +103,18 @@ def end_process(status: int) -> NoReturn:
 
 
 def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environment: WorkerEnvironment) -> Ended:
+    from orchestrator.worker.session import train_once, warm_up  # imports torch: before its first order, so that who stands by has done it
+
+    for _ in warm_up(environment.device):
+        if has_order(orders):
+            break
+    reporter.send(Ready())
     assign = wait_for_assign(orders)
+    log.info("this is rank %d of %s, attempt %d", assign.rank, assign.run, assign.attempt)
     start_listening(orders, stop)
     os.environ.update(torch_variables(assign))
     store = open_store(assign.storage, holds=certain_of_run(assign.run))
     config = read_config(store_of_run(store, assign.run), assign.config_version)
-    from orchestrator.worker.session import train_once  # imports torch
-
     return train_once(
         config,
         store,

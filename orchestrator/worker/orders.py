@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 from typing import BinaryIO, NoReturn
 
@@ -15,6 +16,11 @@ from orchestrator.messages import Assign, Stop, decode_order
 from orchestrator.worker.reporter import EXIT_ORPHANED
 
 log = logging.getLogger(__name__)
+
+
+def has_order(orders: BinaryIO) -> bool:
+    """Whether there is something to read, the end among it. To be asked before the first order is read."""
+    return bool(select.select([orders], [], [], 0)[0])
 
 
 def wait_for_assign(orders: BinaryIO) -> Assign:

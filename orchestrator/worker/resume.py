@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
 from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
-from orchestrator.messages import Resumed
+from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Commit, Snapshot
 from orchestrator.records.holds import hold_start
 from orchestrator.records.keys import CHECKPOINTS, manifest_key
@@ -54,8 +54,9 @@ class Resumer:
         """
         exchange = self.witnesses.exchange
         rejected: list[str] = []
-        if (step := self._load_snapshot(state, snapshots, rejected)) is not None:
-            return Resumed(step=step, rejected=tuple(rejected), from_memory=True)
+        if (found := self._load_snapshot(state, snapshots, rejected)) is not None:
+            step, source = found
+            return Resumed(step=step, rejected=tuple(rejected), source=source)
         candidates = on_first_rank(exchange, self._candidates)
         if not candidates:
             return Resumed(step=0, rejected=tuple(rejected))
@@ -70,32 +71,36 @@ class Resumer:
             log.error("%s", rejected[-1])
         raise NoCheckpoint(_none_left(self.run, rejected[-1]))
 
-    def _load_snapshot(self, state: dict[str, Tensor], snapshots: Snapshots, rejected: list[str]) -> int | None:
-        """The step of the newest snapshot that every rank has, that may be gone on from, and that loads."""
+    def _load_snapshot(self, state: dict[str, Tensor], snapshots: Snapshots, rejected: list[str]) -> tuple[int, Source] | None:
+        """The step of the newest snapshot that every rank has, that may be gone on from, and that loads; and where it was."""
         exchange = self.witnesses.exchange
-        whole = {(one.held.attempt, one.held.step): one for one in snapshots.whole()}
-        everyones = exchange.gather(tuple(whole))
-        for name in on_first_rank(exchange, lambda: self._usable(everyones or [])):
+        whole = {one.held.name: one for one in snapshots.whole()}
+        everyones = exchange.gather({name: one.is_fetched for name, one in whole.items()})
+        for name, source in on_first_rank(exchange, lambda: self._usable(everyones or [])):
             failure = try_on_every_rank(exchange, partial(snapshots.load, whole[name], state))
             attempt, step = name
             if failure is None:
                 on_first_rank(exchange, partial(self._go_on, Snapshot(attempt=attempt, step=step)))
-                log.info("resumed from the snapshot of step %d (attempt %d) in memory", step, attempt)
-                return step
+                log.info("resumed from the snapshot of step %d (attempt %d) in %s", step, attempt, source.value)
+                return step, source
             rejected.append(f"snapshot of step {step} (attempt {attempt}) passed over, rank {failure.rank}: {failure.error}")
             log.error("%s", rejected[-1])
         return None
 
-    def _usable(self, everyones: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
-        """The snapshots, by attempt and step, that every rank has and that lie on the run's history behind its last checkpoint."""
+    def _usable(self, everyones: Sequence[Mapping[tuple[int, int], bool]]) -> list[tuple[tuple[int, int], Source]]:
+        """The snapshots, by attempt and step, that every rank has and that lie on the run's history behind its last checkpoint.
+
+        Each rank tells which it has, and whether from another node.
+        """
         commit_log = self.attempt.commit_log
         assert commit_log is not None, "only the first rank reads it"
-        common = list(newest_common(everyones))
+        common = list(newest_common([tuple(whole) for whole in everyones]))
         committed = max((commit.step for commit in commit_log.trusted()), default=0)
         if not common:
             return []
         recorded = newest_recorded(self.store, before=self.attempt.number, since_step=max(0, committed - 1))
-        return [name for name in common if name[1] >= committed and may_go_on_from(name, recorded, commit_log.entries)]
+        usable = [name for name in common if name[1] >= committed and may_go_on_from(name, recorded, commit_log.entries)]
+        return [(name, Source.OTHER_MEMORY if any(whole[name] for whole in everyones) else Source.MEMORY) for name in usable]
 
     def _go_on(self, snapshot: Snapshot) -> None:
         commit_log = self.attempt.commit_log

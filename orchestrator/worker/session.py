@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from data_pipeline.store.protocol import ObjectStore
+from model.build import shard_model
+from model.compute import ComputeConfig
 from model.config import ModelConfig
 from model.parallel.config import ParallelConfig
+from model.presets import PRESETS
 from model.self_check import find_wrong_kernel, runs_kernels
 from orchestrator.config import RunConfig
 from orchestrator.errors import KernelsWrong
 from orchestrator.messages import Ended
 from orchestrator.worker.build import build_trainer
 from orchestrator.worker.reporter import Reporter
+from orchestrator.worker.verdicts import is_known, keep, verdict_on
 from orchestrator.worker.world import build_world
 
+IMPORTED_LATE = ("torch._inductor.config", "torch.distributed.checkpoint.filesystem", "data_pipeline.store.s3")
+"""What is imported only when a model is sharded, kernels are to be deterministic (with the compiler), or a store is on S3."""
+SMALLEST = PRESETS["tiny"]
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +49,7 @@ def train_once(
     `memory` are files for snapshots that outlive this process.
     """
     world = build_world(config, os.environ)
-    require_right_kernels(config.model, config.parallel, world.device, is_packed=config.data.document_masking)
+    require_right_kernels(config.model, config.parallel, world.device, cache_dir, is_packed=config.data.document_masking)
     trainer = build_trainer(
         config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir, memory=memory
     )
@@ -49,18 +58,43 @@ def train_once(
     return ended
 
 
-def require_right_kernels(model: ModelConfig, parallel: ParallelConfig, device: torch.device, *, is_packed: bool = True) -> None:
+def warm_up(device: str) -> Iterator[None]:
+    """Does piece by piece what takes a process time before anything is known of its training; whoever waits for it may stop.
+
+    What can't be done yet is done, or refused, when it is needed.
+    """
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
+        yield
+    shard_model(SMALLEST, None, device=torch.device("meta"), compute=ComputeConfig(), compute_dtype=torch.float32)  # imports its layers
+    yield
+    if device != "cpu":
+        with suppress(RuntimeError):
+            torch.zeros(1, device=device)  # makes the context
+
+
+def require_right_kernels(
+    model: ModelConfig, parallel: ParallelConfig, device: torch.device, cache_dir: Path, *, is_packed: bool = True
+) -> None:
     """Raises KernelsWrong where a kernel of this rank's layers computes something else than plain torch does, which is their definition.
+
+    What passed on this GPU before, by a verdict that is kept in the node's cache, is not checked again.
 
     The check compiles the kernels at the sizes of the training, several at once, so that the first step need not compile them one after the
     other; only AdamW's kernels for parameters of odd sizes are left to that step.
     """
     if not runs_kernels(model, device):
         return
+    verdict = verdict_on(device, model, parallel, is_packed=is_packed)
+    if verdict is not None and is_known(verdict, cache_dir):
+        log.info("the kernels of model.gdn_backend=%s were right on %s before (GPU %s)", model.backend_on(device.type), device, verdict.gpu)
+        return
     started_s = time.monotonic()
     wrong = find_wrong_kernel(model, parallel, device=device, is_packed=is_packed)
     if wrong:
         raise KernelsWrong(wrong)
+    if verdict is not None:
+        keep(verdict, cache_dir)
     log.info(
         "the kernels of model.gdn_backend=%s are right on %s (%.1f s)", model.backend_on(device.type), device, time.monotonic() - started_s
     )

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from orchestrator import codec
 from orchestrator.errors import CheckpointCorrupt
+from orchestrator.image_header import Held
+from orchestrator.worker.arrivals import wait_for_arrivals
 from orchestrator.worker.dcp import FILE_SIZE_BYTES
-from orchestrator.worker.image import ALIGNMENT, Held, Image, build_image, files_of, new_memory
+from orchestrator.worker.image import ALIGNMENT, Image, build_image, files_of, new_memory
 from orchestrator.worker.training_state import shards_of, written_here
 
 NUM_HANDS = min(8, os.cpu_count() or 1)
@@ -31,6 +33,11 @@ class Snapshot:
 
     image: Image
     held: Held
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether this node's agent had it from another."""
+        return self.image.header.is_fetched
 
 
 class Snapshots:
@@ -57,8 +64,11 @@ class Snapshots:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the next one would have to wait: the memory is being made ready, or the last one is not whole yet."""
-        return not self._readier.done() or (self._sealing is not None and not self._sealing.done())
+        """Whether the next one would have to wait: the memory is being made ready, or the last one is not whole yet, or still to be copied
+        to another node. So of two, one is always whole on both.
+        """
+        is_sealing = self._sealing is not None and not self._sealing.done()
+        return is_sealing or not self._readier.done() or any(image.header.is_awaited for image in self._images)
 
     def are_ready_within(self, timeout_s: float) -> bool:
         """Whether the next one would have nothing to wait for by then."""
@@ -130,7 +140,7 @@ class Snapshots:
         if copied is not None:
             copied.synchronize()
         copied_s = time.monotonic()
-        held = Held(attempt=self._attempt, step=step, terms=self._terms, digests=image.digests(self.hands))
+        held = Held(attempt=self._attempt, step=step, terms=self._terms, spans=image.spans, digests=image.digests(self.hands))
         image.hold(held)
         self.sealed_after_s = time.monotonic() - started_s
         log.info("snapshot of step %d: copied in %.3f s, whole after %.3f", step, copied_s - started_s, self.sealed_after_s)
@@ -150,13 +160,15 @@ def build_snapshots(
 ) -> Snapshots:
     """In `memory`, files of an agent that may hold those of an earlier attempt; with none, in memory that ends with this process.
 
-    Those of other `terms` are left alone: `state` is the same piece of the same training where they are the same.
+    What still arrives there from another node is waited for. Those of other `terms` are left alone: `state` is the same piece of the same
+    training where they are the same.
     """
+    wait_for_arrivals(memory)
     shards = shards_of(state)
     written = {name: shards[name].nbytes for name in written_here(state, rank=rank, world_size=world_size)}
     files = files_of(written, prefix=f"__{rank}_", file_size_bytes=FILE_SIZE_BYTES)
     images = [build_image(fd, shards, files=files) for fd in memory or new_memory([f"snapshot of rank {rank}"])]
-    images.sort(key=lambda image: held.step if (held := image.held()) is not None else 0)
+    images.sort(key=lambda image: held.name if (held := image.held()) is not None else (0, 0))
     return Snapshots(images, attempt=attempt, terms=codec.digest((terms, images[0].places)), device=device)
 
 

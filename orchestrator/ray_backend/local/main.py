@@ -18,11 +18,14 @@ from orchestrator.ray_backend.machines import LABEL
 OBJECT_STORE_BYTES = 75 * 2**20
 HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
+    "health_check_period_ms": 200,
     "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 3,
 }
-"""A killed node is noticed after 1.5 s, a frozen one after 7.5 s; with Ray's defaults it takes 14 and 64."""
+"""A killed node is noticed after 0.6 s, a frozen one after 6.6 s; with Ray's defaults it takes 14 and 64.
+
+How often Ray asks is cheap, and a node that only is slow to answer has the same time; to give it less would end it for being busy.
+"""
 
 
 def main(directory: Path, num_nodes: int) -> None:

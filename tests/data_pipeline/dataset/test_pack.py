@@ -40,7 +40,7 @@ def rows_of(store: MemoryStore, manifest: DatasetManifest, packing: Packing) -> 
     """The tokens of each row."""
     table = PackedTable(manifest.name, packing, store)
     return [
-        [token for one in table.ranges(index) for token in SHARDS[one.shard][one.start : one.start + one.count]]
+        [token for one in table.ranges(index) for token in SHARDS[one.shard][one.start : one.start + one.length]]
         for index in range(table.num_samples)
     ]
 

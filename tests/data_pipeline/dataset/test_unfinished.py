@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 from data_pipeline.config import StorageConfig
 from data_pipeline.dataset import unfinished
 from data_pipeline.dataset.batches import EncodedBatch, Encoding, encode_here
+from data_pipeline.dataset.manifest import load_manifest
 from data_pipeline.dataset.tokenizer import train_tokenizer
 from data_pipeline.dataset.unfinished import trained_tokenizer
-from data_pipeline.errors import CorpusInvalid
+from data_pipeline.errors import CorpusInvalid, DatasetExists
 from data_pipeline.sources.corpus import Batch, Corpus
 from data_pipeline.sources.open import open_corpus
 from data_pipeline.store.open import open_store
@@ -225,6 +226,29 @@ def test_a_build_in_a_directory_leaves_no_directory_behind(tokenizer: Tokenizer,
     stopped(store, tokenizer, open_corpus(corpus), after=2)
     build(store, tokenizer, open_corpus(corpus))
     assert {path.name for path in (tmp_path / "store/datasets/tiny").iterdir() if path.is_dir()} == {"shards", "documents"}
+
+
+@pytest.mark.parametrize("num_removed", [0, 1])
+def test_a_build_that_is_killed_while_it_puts_its_records_away_is_through_when_it_is_run_again(
+    num_removed: int, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    store, corpus, removed = MemoryStore(), two_files(tmp_path), []
+
+    def killed(operation: str, key: str) -> None:
+        if operation == "delete":
+            if len(removed) == num_removed:
+                raise StoreUnavailable("the store is away")
+            removed.append(key)
+
+    store.fault = killed
+    with pytest.raises(StoreUnavailable):
+        build(store, tokenizer, open_corpus(corpus))
+    made = load_manifest(store, "tiny")
+    store.fault = lambda operation, key: None
+    assert build(store, tokenizer, open_corpus(corpus)) == made
+    assert store.objects == built_alone(tokenizer, corpus)
+    with pytest.raises(DatasetExists):
+        build(store, tokenizer, open_corpus(corpus))
 
 
 def test_shards_of_others_stay(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_no_shards_and_short_ones_hold_no_sample() -> None:
 def test_samples_cover_each_shard_once_but_for_its_last_tokens(shard_tokens: list[int], seq_len: int) -> None:
     table = cut_samples(shard_tokens, seq_len=seq_len)
     expected = [
-        TokenRange(shard=shard, start=start, count=seq_len + 1)
+        TokenRange(shard=shard, start=start, length=seq_len + 1)
         for shard, num_tokens in enumerate(shard_tokens)
         for start in range(0, num_tokens - seq_len, seq_len)
     ]

@@ -98,7 +98,7 @@ class Slow:
     def has(self, block: Block) -> bool:
         return block.shard % 2 == 1
 
-    def fetch(self, block: Block) -> bytes:
+    def block(self, block: Block) -> bytes:
         self.asked.append(block)
         self.most.release()
         assert self.may_answer.wait(10)

@@ -39,7 +39,7 @@ def test_rows_are_the_planned_samples_and_labels_the_next_tokens(tmp_path: Path)
         samples = planned_samples(loader.plan, 5)
         for row, sample in enumerate(samples):
             found = table_of(loader).locate(sample.index)
-            assert found.count == SEQ_LEN + 1
+            assert found.length == SEQ_LEN + 1
             expected = SHARDS[found.shard][found.start : found.start + SEQ_LEN + 1]
             assert batch.tokens_BT[row].tolist() == expected[:-1]
             assert batch.labels_BT[row].tolist() == expected[1:]

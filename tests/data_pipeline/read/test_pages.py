@@ -246,7 +246,7 @@ def test_a_disk_that_takes_nothing_more_costs_a_warning(tmp_path: Path, caplog: 
     cache.directory.rmdir()
     cache.directory.write_bytes(b"")
     with caplog.at_level(logging.WARNING):
-        assert [cache.fetched("a", lambda: b"data") for _ in range(2)] == [b"data"] * 2
+        assert [cache.fetched("a", lambda: b"data") for _ in range(2)] == [(b"data", True)] * 2
     assert caplog.text.count("blocks can't be kept here (Not a directory), every one is fetched anew; free space") == 1
 
 
@@ -277,7 +277,7 @@ def test_on_a_full_disk_blocks_make_room_long_before_the_bound(
     cache = open_cache(tmp_path, limit_bytes=10**9)
     fill_disk(tmp_path, 10_500, monkeypatch)
     for number in range(40):
-        assert cache.fetched(f"{number}", lambda: bytes(1000)) == bytes(1000)
+        assert cache.fetched(f"{number}", lambda: bytes(1000)) == (bytes(1000), True)
         if (tmp_path / f"{number}.block").exists():
             os.utime(tmp_path / f"{number}.block", (number, number))
     left = {path.name for path in tmp_path.iterdir()}

@@ -159,5 +159,5 @@ def test_every_node_is_started_under_its_machines_name_and_without_rays_memory_m
     head, other = sorted((call for call in job.calls if call.startswith("ray ")), key=lambda call: "--head" not in call)
 
     assert head.startswith("ray 0 start --labels=braid-machine=gpu01 --block --head --port=6379 --node-ip-address=gpu01 ")
-    assert '--system-config={"health_check_period_ms": 1000' in head
+    assert '--system-config={"health_check_period_ms": 500' in head
     assert other == "ray 0 start --labels=braid-machine=gpu02 --block --address=gpu01:6379"

@@ -1,5 +1,6 @@
 """The demo's run: its data is made, and it is hurt when its time has come."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from launch.demo import play
-from launch.demo.script import Fault, Injected
+from launch.demo.script import SCRIPT, Fault, Injected
 from launch.demo.store import demo_store
+from orchestrator.node.processes import look_at, send
 from orchestrator.ray_backend.local.cluster import LocalNode
 
 
@@ -45,7 +47,7 @@ def test_the_run_is_hurt_away_from_the_head_node(monkeypatch: pytest.MonkeyPatch
             running | {"step": 65, "last_committed_step": 60, "incidents": [incident, incident]},
         ]
         injected: list[Injected] = []
-        assert list(play._hurting(iter(story), tmp_path, injected, Console(quiet=True))) == story
+        assert list(play._hurting(iter(story), tmp_path, SCRIPT, injected, Console(quiet=True))) == story
         is_unharmed = bystander.poll() is None
         bystander.kill()
         assert is_unharmed
@@ -55,3 +57,25 @@ def test_the_run_is_hurt_away_from_the_head_node(monkeypatch: pytest.MonkeyPatch
         (Fault.NODE, "b", 1, 40),
     ]
     assert cut == ["b"]
+
+
+def test_of_every_worker_the_agent_is_killed_and_not_the_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(play, "local_nodes", lambda home: (LocalNode(node="head", raylet_pid=1, is_head=True),))
+    agent_code = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.read()"
+    agents = [
+        subprocess.Popen([sys.executable, "-c", agent_code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    pids = [int(agent.stdout.readline()) for agent in agents if agent.stdout]
+    workers = [{"rank": rank, "node": node, "pid": pid} for rank, (node, pid) in enumerate(zip(("head", "b"), pids, strict=True))]
+    status: dict[str, Any] = {"step": 65, "last_committed_step": 60, "workers": workers}
+    try:
+        done = play._inject(Fault.AGENTS, status, tmp_path, Console(quiet=True))
+        assert [agent.wait(10) for agent in agents] == [-9, -9]
+        assert (done.node, done.rank, done.committed_step) == (None, None, 60)
+        assert all(look_at(pid) is not None for pid in pids)
+    finally:
+        for pid in pids:
+            send(pid, signal.SIGKILL)
+        for agent in agents:
+            agent.kill()
+            agent.communicate()

@@ -1,6 +1,6 @@
 """When the demo may hurt its run."""
 
-from launch.demo.script import Fault, next_fault
+from launch.demo.script import WHOLE_SCRIPT, Fault, next_fault
 from tests.launch.demo.test_promises import NODE, WORKER, incident, status
 
 
@@ -18,3 +18,9 @@ def test_a_node_is_killed_after_the_first_recovery_and_a_further_checkpoint() ->
     assert next_fault(status(step=25, committed=20, incidents=(incident(),)), [WORKER]) is None, "no checkpoint since"
     assert next_fault(recovered, [WORKER]) is Fault.NODE
     assert next_fault(recovered, [WORKER, NODE]) is None
+
+
+def test_every_agent_is_killed_last_and_only_where_all_is_to_be_seen() -> None:
+    recovered = status(step=65, committed=62, incidents=(incident(), incident("node_lost"))) | {"step": 68}
+    assert next_fault(recovered, [WORKER, NODE]) is None
+    assert next_fault(recovered, [WORKER, NODE], WHOLE_SCRIPT) is Fault.AGENTS

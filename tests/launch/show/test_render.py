@@ -118,6 +118,17 @@ def test_incidents_fit_a_narrow_terminal() -> None:
     assert len(text_of(incidents_view([incident])).splitlines()) == 3, "headers, one row, one detail"
 
 
+def test_an_incident_tells_from_where_the_run_went_on_and_on_which_nodes() -> None:
+    killed = {
+        "attempt": 1, "cause": "killed", "node": "a", "rank": 1, "at_step": 33, "detected_after_s": 0.5, "recovered_after_s": 2.0,
+        "resumed_from_step": 32, "steps_replayed": 1, "detail": "killed by SIGKILL", "source": "memory", "left": [],
+    }  # fmt: skip
+    lost = killed | {"cause": "node_lost", "detail": "the node left the cluster", "source": "store", "left": ["gpu07"]}
+    assert "attempt 1: killed by SIGKILL; went on from memory, on the same nodes" in text_of(incidents_view([killed]))
+    assert "attempt 1: the node left the cluster; went on from store, without gpu07" in text_of(incidents_view([lost]))
+    assert "went on" not in text_of(incidents_view([lost | {"recovered_after_s": None}]))
+
+
 def test_of_many_incidents_the_newest_are_shown_and_the_others_counted(tmp_path: Path) -> None:
     stored_run(tmp_path, RUNNING)
     incident = {

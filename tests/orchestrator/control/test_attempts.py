@@ -68,4 +68,4 @@ def test_a_run_that_hangs_again_and_again_where_no_node_is_behind_leaves_out_one
     hung = fault(Cause.HUNG, None, rank=None)
     state = play(*running(), failed(1, hung, at_step=1), gone(1))
     assert next_on(state) == "ab"
-    assert next_on(play(placed(2, "ab"), failed(2, hung, at_step=2), gone(2), state=state)) == "bc"
+    assert next_on(play(placed(2, "ab"), failed(2, hung, at_step=2), gone(2), state=state)) == "cb"

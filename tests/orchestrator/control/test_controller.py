@@ -33,8 +33,16 @@ def test_a_killed_worker_costs_an_attempt_not_the_run():
     state = build(store, cluster).run()
     (incident,) = state.incidents
     assert (state.label, state.attempt, incident.at_step, incident.steps_replayed) == ("finished", 2, 5, 5)
-    assert [one.machine for one in state.placement] == ["m0", "m2"], "m1 was under suspicion"
+    assert [one.machine for one in state.placement] == ["m0", "m1"], "the spare is left alone"
     assert modes(cluster) == [(1, Mode.RUN), (1, Mode.KILL), (2, Mode.RUN), (2, Mode.KILL)]
+
+
+def test_what_follows_from_a_decision_waits_for_no_news():
+    cluster = FakeCluster(store := MemoryStore())
+    cluster.exits.append(-9)
+    build(store, cluster).run()
+    at_s = {type(entry.event).__name__: entry.event.at_s for entry in read_journal(store, KINDS)[:-2]}
+    assert at_s["WorkersGone"] == at_s["AttemptStarted"], "the next attempt, once the one before is gone"
 
 
 def test_nothing_is_asked_of_the_cluster_before_it_is_in_the_journal():

@@ -1,6 +1,5 @@
 """One failure shows in several places: what explains what."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -16,10 +15,8 @@ from tests.orchestrator.control.stories import (
     fault,
     gone,
     next_on,
-    placed,
     play,
     running,
-    submitted,
 )
 
 
@@ -63,13 +60,6 @@ def test_a_power_cut_is_not_held_against_the_survivors_whose_watchdog_aborts_the
     (incident,) = state.incidents
     assert (incident.cause, incident.node, incident.strikes) == (Cause.NODE_LOST, "b", {"B": 1})
     assert next_on(state, "acd") == "ac"
-
-
-def test_survivors_of_several_nodes_whose_watchdogs_abort_them_are_under_no_suspicion():
-    large = play(submitted(replace(TERMS, num_nodes=3, world_size=3)), placed(1, "abc"))
-    assert next_on(play(failed(1, fault(Cause.ABORTED, "a", ranks=2, nodes=2)), gone(1), state=large), "abcd") == "abc"
-    assert next_on(play(failed(1, fault(Cause.ABORTED, "a")), gone(1), state=large), "abcd") == "bcd"
-    assert next_on(play(failed(1, fault(Cause.CRASHED, "a", ranks=2, nodes=2)), gone(1), state=large), "abcd") == "bcd"
 
 
 def test_an_abort_after_a_lost_peer_explains_nothing_more():

@@ -1,6 +1,9 @@
-"""Which nodes an attempt gets."""
+"""Which nodes an attempt gets, and in which order."""
 
 from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.control.placement import Node, Placed, place
 from orchestrator.records.nodes import Standing
@@ -18,14 +21,17 @@ def places(
     num_nodes: int = 2,
     strikes: Mapping[str, int] = NO_STRIKES,
     cordoned: str = "",
-    suspects: str = "",
+    leave: str = "",
     previous: str = "",
-    rotates: bool = False,
+    held: str | None = None,
+    turn: int | None = None,
 ) -> str:
+    """`held`: those of the previous attempt, unless told otherwise."""
     standings = {name: Standing(strikes=number) for name, number in strikes.items()}
     standings |= {name: Standing(cordoned="bad") for name in cordoned}
     before = tuple(Placed(node=name, machine=name.upper()) for name in previous)
-    placed = place(free, standings=standings, suspects=suspects, num_nodes=num_nodes, slots=8, previous=before, rotates=rotates)
+    held = previous if held is None else held
+    placed = place(free, standings=standings, leave=leave, num_nodes=num_nodes, slots=8, previous=before, held=held, turn=turn)
     return "".join(one.node for one in placed)
 
 
@@ -33,28 +39,64 @@ def test_placement_prefers_clean_machines_then_warm_ones():
     free = known(d=8, b=8, c=8, a=8)
     assert places(free) == "ab"
     assert places(free, previous="db") == "db", "ranks stay where they were"
-    assert places(free, strikes={"D": 1}, previous="db") == "ba"
-    assert places(free, previous="cd", suspects="C") == "da"
+    assert places(free, strikes={"D": 1}, previous="db", held="") == "ab"
+    assert places(free, previous="cd", leave="C") == "ad"
 
 
-def test_a_machine_of_the_present_trouble_comes_after_one_with_old_strikes():
-    assert places(known(a=8, b=8, c=8), strikes={"C": 5}, suspects="A", previous="ab") == "bc"
+def test_a_strike_moves_no_run_off_a_node_that_it_is_on_and_chooses_among_others():
+    free = known(a=8, b=8, c=8, d=8)
+    assert places(free, strikes={"A": 5}, previous="ab") == "ab"
+    assert places(free, strikes={"A": 5, "C": 1}, previous="ab", leave="B") == "ad"
+
+
+def test_a_machine_that_is_to_be_left_comes_after_one_with_old_strikes():
+    assert places(known(a=8, b=8, c=8), strikes={"C": 5}, leave="A", previous="ab") == "cb"
 
 
 def test_placement_takes_a_struck_machine_when_it_must_and_a_cordoned_one_never():
     free = known(a=8, b=8)
-    assert places(free, strikes={"A": 99}, suspects="AB") == "ab"
+    assert places(free, strikes={"A": 99}, leave="AB") == "ab"
     assert places(free, cordoned="A") == ""
+
+
+def test_a_new_node_takes_the_place_that_another_left():
+    """The memory of those that stay holds the state of their own ranks."""
+    assert places(known(a=8, c=8, d=8, e=8), num_nodes=4, previous="abcd") == "aecd"
+    assert places(known(z=8, c=8, b=8), num_nodes=3, previous="abc") == "zbc"
+    assert places(known(a=8, b=8, c=8), num_nodes=3, previous="ba") == "bac", "a run that grew"
+    assert places(known(c=8, b=8), num_nodes=2, previous="abc") == "cb", "a run that shrank"
+
+
+NAMES = st.permutations("abcdefgh")
+
+
+@given(NAMES, NAMES, st.integers(1, 6), st.integers(1, 8), st.sets(st.sampled_from("ABCDEFGH")), st.none() | st.integers(0, 9))
+def test_whatever_is_left_who_stays_keeps_its_place(before, listed, num_nodes: int, alive: int, leave: set[str], turn: int | None):
+    previous, free = "".join(before[:num_nodes]), known(**dict.fromkeys(listed[:alive], 8))
+    placed = places(free, num_nodes=num_nodes, previous=previous, leave="".join(leave), turn=turn)
+    assert len(placed) == len({*placed}) == (num_nodes if alive >= num_nodes else 0)
+    for index, node in enumerate(placed):
+        assert previous[index] == node or node not in previous, "it is another rank's"
+    others = [node for node in free if node.node not in placed and node.machine not in leave]
+    assert not placed or not others or turn is not None or all(node.upper() not in leave for node in placed), "it was to be left"
 
 
 def test_where_any_node_may_be_the_bad_one_each_is_left_out_in_its_turn():
     free, placement, left_out = known(a=8, b=8, c=8, d=8), "abc", []
-    for _ in range(4):
-        placement = places(free, num_nodes=3, previous=placement, rotates=True)
+    for turn in range(4):
+        placement = places(free, num_nodes=3, previous=placement, turn=turn)
         left_out += {*"abcd"} - {*placement}
     assert left_out == ["a", "b", "c", "d"]
-    assert places(known(a=8, b=8), previous="ba", rotates=True) == "ba"
-    assert places(free, strikes={"C": 1, "D": 1}, previous="ab", rotates=True) == "ab", "what has strikes is no better"
+    assert places(known(a=8, b=8), previous="ba", turn=0) == "ba"
+    assert places(free, strikes={"C": 1, "D": 1}, previous="ab", turn=0) == "ab", "what has strikes is no better"
+
+
+def test_two_free_nodes_take_two_places_at_a_time():
+    free, placement, left_out = known(a=8, b=8, c=8, d=8, e=8), "abc", []
+    for turn in range(2):
+        placement = places(free, num_nodes=3, previous=placement, turn=turn)
+        left_out.append("".join(sorted({*"abcde"} - {*placement})))
+    assert left_out == ["ab", "cd"]
 
 
 def test_nodes_with_too_few_slots_do_not_count():
@@ -62,7 +104,7 @@ def test_nodes_with_too_few_slots_do_not_count():
 
 
 def test_a_placement_tells_the_machines():
-    placed = place(known(a=8), standings={}, suspects=(), num_nodes=1, slots=8, previous=())
+    placed = place(known(a=8), standings={}, leave=(), num_nodes=1, slots=8, previous=(), held=())
     assert placed == (Placed(node="a", machine="A"),)
 
 

@@ -16,7 +16,7 @@ from orchestrator.control.observe import events_of
 from orchestrator.control.placement import Node
 from orchestrator.control.state import ACTIVE, RunState, Stage
 from orchestrator.control.summary import summarise
-from orchestrator.messages import AgentReport, CheckpointLost, Ended, Failed, Mode, Outcome, Phase, Resumed, WorkerReport
+from orchestrator.messages import AgentReport, CheckpointLost, Ended, Failed, Mode, Outcome, Phase, Resumed, Source, WorkerReport
 from orchestrator.records.journal import read_journal
 from orchestrator.records.nodes import Standing
 from tests.fakes.memory_store import MemoryStore
@@ -69,7 +69,8 @@ class World:
             return
         for node, one in self.workers.items():
             if one.resumed is None and one.rank == 0:
-                one = replace(one, resumed=Resumed(step=self.committed), step=self.committed)
+                source = self.chance.choice([*Source])
+                one = replace(one, resumed=Resumed(step=self.committed, source=source), step=self.committed)
             elif one.step < self.committed:
                 one = replace(one, step=self.committed)
             elif self.mode is Mode.SAVE or one.step >= LAST_STEP:

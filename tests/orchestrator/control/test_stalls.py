@@ -9,7 +9,7 @@ from orchestrator.control.stalls import Stall, find_stalled
 from orchestrator.messages import Ended, Outcome, Phase
 from tests.orchestrator.control.stories import agent, rank
 
-LIMITS = RecoveryConfig(heartbeat_timeout_s=5.0, progress_timeout_s=60.0, start_timeout_s=300.0)
+LIMITS = RecoveryConfig(heartbeat_timeout_s=5.0, stopped_timeout_s=1.5, progress_timeout_s=60.0, start_timeout_s=300.0)
 
 
 def stalled(*agents: AgentSeen) -> Stall:
@@ -28,6 +28,16 @@ def test_of_a_standstill_the_silent_worker_is_the_culprit():
 def test_of_several_silent_ones_the_longest_silent_is():
     agents = agent("a", rank(0, silent_s=6.0), rank(1, silent_s=7.0)), agent("b", rank(2, silent_s=9.0), rank(3))
     assert stalled(*agents).worker.rank == 2
+
+
+def test_a_worker_that_the_kernel_says_is_stopped_is_frozen_long_before_a_silent_one():
+    busy = rank(1, silent_s=4.0)
+    for phase in (Phase.STARTING, Phase.TRAINING):
+        stopped = rank(0, silent_s=1.0, is_stopped=True, phase=phase)
+        stall = stalled(agent("a", stopped, busy, age_s=0.6))
+        assert (stall.cause, stall.worker.rank) == (Cause.FROZEN, 0)
+        assert stall.detail == f"no sign of life for 1.6 s in phase {phase.value} after step 7, stopped (SIGSTOP)"
+        assert find_stalled([agent("a", stopped, busy, age_s=0.4)], LIMITS) is None
 
 
 def test_a_report_that_is_not_renewed_ages():

@@ -120,6 +120,12 @@ def test_of_workers_on_other_pages_no_report_is_looked_into(config: RunConfig):
     assert [worker["rank"] for worker in status["workers"]] == [*range(64, 74)]
 
 
+def test_an_incident_tells_from_where_the_run_went_on_and_without_which_machines(config: RunConfig):
+    state = play(*running(), failed(1, fault(Cause.NODE_LOST, "b"), at_step=9), gone(1), *running(2, "ac"))
+    (incident,) = build_status("r", config, state, None, now_s=0.0)["incidents"]
+    assert (incident["source"], incident["left"], incident["resumed_from_step"]) == ("store", ["B"], 0)
+
+
 def test_only_the_newest_incidents_are_shown_and_their_number(config: RunConfig):
     state = play(submitted(replace(TERMS, recovery=replace(TERMS.recovery, max_restarts=99))))
     for attempt in range(1, 61):

@@ -62,9 +62,9 @@ def test_a_killed_worker_restarts_every_worker_from_the_newest_checkpoint():
     assert (state.label, state.stage) == ("recovering", Stage.DRAINING)
     state = play(gone(1, at_s=101.0), state=state)
     assert (state.label, state.reason, state.wait_s) == ("recovering", "recovering from killed: it broke", 0.0)
-    assert next_on(state) == "ac", "the trouble was seen on b, so the spare is preferred"
+    assert next_on(state) == "ab", "the memory of a and b has the newest state"
 
-    state = play(placed(2, "ac"), resumed(2, 500), stepped(2, 501, at_s=110.0), state=state)
+    state = play(placed(2, "ab"), resumed(2, 500), stepped(2, 501, at_s=110.0), state=state)
     (incident,) = state.incidents
     assert state.label == "running"
     assert (incident.cause, incident.rank, incident.node, incident.machine, incident.detected_after_s) == (Cause.KILLED, 1, "b", "B", 0.2)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+import pytest
+
 from data_pipeline.config import DataConfig, StorageConfig
 from model.config import ModelConfig
 from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
 from orchestrator.config import RecoveryConfig, ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.control.cluster import AgentSeen, Observation
+from orchestrator.control.controller import Controller
 from orchestrator.control.desired import Desired
+from orchestrator.control.events import RunSubmitted
+from orchestrator.control.history import new_history, open_history
+from orchestrator.control.state import RunState, terms_of
 from orchestrator.deadlines import POLL_S
 from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
 from orchestrator.fleet.names import agent_name
@@ -20,10 +26,13 @@ from orchestrator.fleet.simulated_agent import SimulatedAgent
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Phase
 from orchestrator.records.nodes import Finding, GpusSeen, NodeEvent, Standing
+from tests.fakes.memory_store import MemoryStore
 
 RUN = "story"
 A, B, C, D = (f"node-{index:05d}" for index in range(4))
 WORKERS_PER_NODE = 2
+TOO_LONG_S = 900.0
+CONTROLLER_RESTARTS_S = 2.0
 
 
 class FakeRegistry:
@@ -150,3 +159,51 @@ def is_gone(agent: AgentSeen, attempt: int) -> bool:
 
 def all_gone(attempt: int) -> Callable[[Observation], bool]:
     return lambda seen: bool(seen.agents) and all(is_gone(agent, attempt) for agent in seen.agents)
+
+
+class ControllerDied(Exception):
+    """The process of a controller is gone, at this very moment."""
+
+
+def played(
+    fleet: SimulatedFleet,
+    *faults: tuple[float, Callable[[], None]],
+    config: RunConfig | None = None,
+    transport: SimulatedTransport | None = None,
+    store: MemoryStore | None = None,
+) -> RunState:
+    """The end of a run in which things break at these moments, in seconds. A controller that dies is followed by another, as by Ray's."""
+    config = config or run_config()
+    store = store or MemoryStore()
+    new_history(store).append(RunSubmitted(at_s=0.0, terms=terms_of(config, 1)))
+    for at_s, fault in (*faults, (TOO_LONG_S, lambda: pytest.fail(f"the run has not ended within {TOO_LONG_S:g} s"))):
+        fleet.after(at_s, fault)
+    while True:
+        try:
+            end = controller_of(fleet, store, config, transport).run()
+        except ControllerDied:
+            transport = None
+            fleet.let_pass(CONTROLLER_RESTARTS_S)
+            continue
+        assert fleet.agents == {}
+        return end
+
+
+def controller_of(
+    fleet: SimulatedFleet, store: MemoryStore, config: RunConfig | None = None, transport: SimulatedTransport | None = None
+) -> Controller:
+    """One more controller of the run, in a process of its own."""
+    transport = transport or SimulatedTransport(fleet)
+    cluster = build_agent_cluster(config or run_config(), transport, registry=FakeRegistry(), wall_clock=lambda: fleet.now_s)
+    return Controller(
+        run=RUN,
+        history=open_history(store),
+        cluster=cluster,
+        wall_clock=lambda: fleet.now_s,
+        clock=transport.now,
+        sleep=fleet.let_pass,
+    )
+
+
+def nodes_of(state: RunState) -> list[str]:
+    return [placed.node for placed in state.placement]

@@ -7,16 +7,17 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.config import RecoveryConfig
-from orchestrator.control.cluster import Observation
+from orchestrator.control.cluster import AgentSeen, Observation
 from orchestrator.control.desired import Desired
 from orchestrator.deadlines import POLL_S, REPORT_EVERY_S
 from orchestrator.errors import Superseded
 from orchestrator.fleet.cluster import MESSAGES_IN_A_LOOK, STARTS_IN_A_LOOK
 from orchestrator.fleet.simulated import SimulatedFleet, SimulatedTransport
-from orchestrator.fleet.simulated_agent import Pace
+from orchestrator.fleet.simulated_agent import SimulatedAgent
+from orchestrator.fleet.simulated_training import Pace
 from orchestrator.fleet.transport import Ref
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Mode
+from orchestrator.messages import AgentReport, MirrorPlace, Mode
 from orchestrator.node.agent import AgentIdentity
 from orchestrator.records.nodes import Finding
 from tests.orchestrator.fleet.stories import A, B, C, Watch, agent_on, all_gone, is_gone, run_config, seen_on, wanted
@@ -590,3 +591,51 @@ def test_the_agents_of_a_run_of_the_same_name_in_another_store_are_left_alone(id
     second.cluster.close()
 
     assert first.trains(first.watch_for(10.0))
+
+
+# --- copies of snapshots --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents that keep copies of each other's snapshots."""
+    report = SimulatedAgent._report
+
+    def report_with_mirror(self: SimulatedAgent) -> tuple[int, AgentReport]:
+        version, told = report(self)
+        return version, replace(told, mirror=MirrorPlace(address=told.node, port=1, token=""))
+
+    monkeypatch.setattr(SimulatedAgent, "_report", report_with_mirror)
+
+
+def buddies(fleet: SimulatedFleet, *nodes: str) -> list[str | None]:
+    agents = [agent for node in nodes if (agent := agent_on(fleet, node)) is not None]
+    return [agent._order.buddy.address if agent._order.buddy else None for agent in agents]
+
+
+def has_workers(seen: AgentSeen) -> bool:
+    return seen.report is not None and bool(seen.report.workers)
+
+
+@pytest.mark.usefixtures("with_mirrors")
+def test_agents_learn_where_copies_are_once_all_have_spoken():
+    fleet = SimulatedFleet(num_nodes=3)
+    fleet.nodes[B].answers_late_by_s = 3.0
+    watch = Watch(fleet).want(wanted(1, A, B))
+
+    watch.until(lambda seen: has_workers(seen_on(seen, A)))
+    assert buddies(fleet, A) == [None]
+
+    watch.until_trains()
+    assert buddies(fleet, A, B) == [B, A]
+
+
+@pytest.mark.usefixtures("with_mirrors")
+def test_a_new_node_and_those_that_stay_learn_of_each_other():
+    fleet = SimulatedFleet(num_nodes=3)
+    watch = Watch(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    watch.want(wanted(2, C, B)).until_trains()
+
+    assert buddies(fleet, C, B) == [B, C]

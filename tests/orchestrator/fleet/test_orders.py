@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from orchestrator.config import SnapshotConfig
 from orchestrator.control.desired import Desired
-from orchestrator.fleet.orders import choose_rendezvous, orders_of
-from orchestrator.messages import AgentReport, Mode, Rendezvous
+from orchestrator.fleet.orders import buddy_of, choose_rendezvous, orders_of
+from orchestrator.messages import AgentReport, MirrorPlace, Mode, Rendezvous
 from orchestrator.node.orders import AgentOrder
 from tests.orchestrator.fleet.stories import A, B, C, run_config, wanted
 
@@ -55,3 +58,48 @@ def test_where_some_workers_wait_already_the_others_go():
 
     assert choose_rendezvous(2, (A, B), reports) == OTHER_PLACE
     assert choose_rendezvous(3, (A, B), reports) == PLACE
+
+
+# --- copies of snapshots --------------------------------------------------------------------------------------------------
+
+
+def mirror_of(node: str) -> MirrorPlace:
+    return MirrorPlace(address=node, port=1, token="")
+
+
+@pytest.mark.parametrize("num_nodes", [2, 3, 4, 7, 128])
+def test_every_node_is_one_others_buddy_and_never_its_neighbours_where_there_are_more(num_nodes: int):
+    buddies = [buddy_of(index, num_nodes) for index in range(num_nodes)]
+
+    assert sorted(buddies) == list(range(num_nodes))
+    assert all(min((index - buddy) % num_nodes, (buddy - index) % num_nodes) == num_nodes // 2 for index, buddy in enumerate(buddies))
+
+
+def test_agents_are_told_whose_copies_they_keep_and_where_their_own_are():
+    mirrors = {node: mirror_of(node) for node in (A, B, C)}
+    desired = replace(wanted(1, A, B, C), world_size=6)
+
+    orders = orders_of(desired, PLACE, run_config(), mirrors=mirrors)
+
+    assert [order.buddy.address if order.buddy else None for order in orders.values()] == [B, C, A]
+    assert [order.spawn.mirrored_ranks for order in orders.values() if order.spawn] == [range(4, 6), range(2), range(2, 4)]
+
+
+def test_workers_start_before_it_is_known_where_copies_are():
+    order = orders_of(wanted(1, A, B), PLACE, run_config())[A]
+
+    assert order.spawn is not None
+    assert (order.spawn.mirrored_ranks, order.buddy) == (range(2, 4), None)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "snapshot"),
+    [((A,), SnapshotConfig()), ((A, B), SnapshotConfig(mirror=False)), ((A, B), SnapshotConfig(enabled=False))],
+    ids=["one node", "no mirror", "no snapshots"],
+)
+def test_nothing_is_copied_where_there_is_no_other_node_or_nobody_wants_it(nodes: tuple[str, ...], snapshot: SnapshotConfig):
+    orders = orders_of(
+        wanted(1, *nodes), PLACE, replace(run_config(), snapshot=snapshot), mirrors={node: mirror_of(node) for node in nodes}
+    )
+
+    assert [(order.buddy, order.spawn and order.spawn.mirrored_ranks) for order in orders.values()] == [(None, range(0))] * len(nodes)

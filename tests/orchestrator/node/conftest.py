@@ -32,8 +32,14 @@ def agent_of(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
     open_store(storage(tmp_path)).put(f"{certain_of_run(tmp_path.name)}0001.json", b"submitted")
     agents: list[Agent] = []
 
-    def agent_of(code: str, *, clock: Callable[[], float] = time.monotonic, **recovery: float) -> Agent:
-        identity = AgentIdentity(run=RunIdentity(name=tmp_path.name), node="a", storage=storage(tmp_path), worker_command=command(code))
+    def agent_of(code: str, *, num_standbys: int = 0, clock: Callable[[], float] = time.monotonic, **recovery: float) -> Agent:
+        identity = AgentIdentity(
+            run=RunIdentity(name=tmp_path.name),
+            node="a",
+            storage=storage(tmp_path),
+            worker_command=command(code),
+            num_standbys=num_standbys,
+        )
         holding = Holding(address="127.0.0.1", gpus=("GPU-1",))
         agents.append(build_agent(identity, holding, RecoveryConfig(**recovery), clock=clock))
         return agents[-1]
@@ -55,7 +61,6 @@ def run(tmp_path: Path) -> Callable[..., AgentOrder]:
             attempt=attempt,
             config_version=1,
             storage=storage(tmp_path),
-            device="cpu",
             world_size=num_workers,
             first_rank=0,
             num_workers=num_workers,

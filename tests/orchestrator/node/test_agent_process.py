@@ -23,17 +23,21 @@ from orchestrator.identity import RunIdentity
 from orchestrator.messages import Mode, Rendezvous
 from orchestrator.node.agent import AgentIdentity, Holding, build_agent
 from orchestrator.node.orders import AgentOrder, SpawnOrder
-run, root, code = sys.argv[1:]
+run, root, code, num_standbys = sys.argv[1:]
 storage = StorageConfig(root=root)
-identity = AgentIdentity(run=RunIdentity(name=run), node="a", storage=storage, worker_command=(sys.executable, "-c", code))
+identity = AgentIdentity(run=RunIdentity(name=run), node="a", storage=storage, worker_command=(sys.executable, "-c", code),
+                         num_standbys=int(num_standbys))
 agent = build_agent(identity, Holding(address="127.0.0.1"), RecoveryConfig(kill_timeout_s=3.0))
-spawn = SpawnOrder(run=run, attempt=1, config_version=1, storage=storage, device="cpu", world_size=1, first_rank=0, num_workers=1,
+spawn = SpawnOrder(run=run, attempt=1, config_version=1, storage=storage, world_size=1, first_rank=0, num_workers=1,
                    rendezvous=Rendezvous(address="127.0.0.1", port=20001))
 agent.obey(AgentOrder(attempt=1, mode=Mode.RUN, spawn=spawn))
 for _ in sys.stdin:
     [*workers] = agent.report()[1].workers
     print(json.dumps([[worker.pid, worker.phase.value, worker.age_s] for worker in workers]), flush=True)
 """
+
+
+DIES_WITH_PARENT = "import ctypes; ctypes.CDLL(None).prctl(1, 9)"
 
 
 class AgentProcess:
@@ -57,8 +61,8 @@ class AgentProcess:
 
 
 @contextmanager
-def agent_process(tmp_path: Path, code: str) -> Iterator[AgentProcess]:
-    arguments = (tmp_path.name, str(tmp_path / "store"), code)
+def agent_process(tmp_path: Path, code: str, *, num_standbys: int = 0) -> Iterator[AgentProcess]:
+    arguments = (tmp_path.name, str(tmp_path / "store"), code, str(num_standbys))
     with subprocess.Popen([sys.executable, "-c", AGENT, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield AgentProcess(process)
@@ -80,8 +84,7 @@ def test_an_agent_that_was_stopped_does_not_count_the_time(tmp_path: Path):
 
 
 def test_workers_die_with_their_agent(tmp_path: Path):
-    dies_with_parent = "import ctypes; ctypes.CDLL(None).prctl(1, 9);"
-    with agent_process(tmp_path, HEARS + dies_with_parent + "train(); time.sleep(120)") as agent:
+    with agent_process(tmp_path, HEARS + f"{DIES_WITH_PARENT}; train(); time.sleep(120)") as agent:
         worker = agent.worker()[0]
         time.sleep(0.2)
         assert look_at(worker) is not None, "it must outlive the moment of its start"
@@ -89,6 +92,22 @@ def test_workers_die_with_their_agent(tmp_path: Path):
         agent.process.kill()
 
     wait_for(lambda: look_at(worker) is None, "the worker's end", timeout_s=10)
+
+
+def test_who_stands_by_dies_with_the_agent(tmp_path: Path):
+    trains_file, waits = tmp_path / "trains", tmp_path / "waits"
+    stands_by = (
+        f"{DIES_WITH_PARENT}\nif Path({str(trains_file)!r}).exists(): Path({str(waits)!r}).write_text(str(os.getpid())); time.sleep(120)\n"
+    )
+    code = HEARS.replace("orders =", f"{stands_by}orders =") + f"Path({str(trains_file)!r}).touch(); train(); time.sleep(120)"
+    with agent_process(tmp_path, code, num_standbys=1) as agent:
+        worker = agent.worker()[0]
+        waiting = int(wait_for(lambda: waits.exists() and waits.read_text(), "one that stands by"))
+        assert worker != waiting
+
+        agent.process.kill()
+
+    wait_for(lambda: look_at(worker) is None and look_at(waiting) is None, "their end", timeout_s=10)
 
 
 def test_a_worker_sees_the_end_of_its_pipe_when_its_agent_dies(tmp_path: Path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from data_pipeline.config import StorageConfig
 from orchestrator.identity import RunIdentity
-from orchestrator.messages import Mode, Rendezvous
+from orchestrator.messages import MirrorPlace, Mode, Rendezvous
 from orchestrator.node.orders import AgentOrder, SpawnOrder, assignments, merge, worker_environment
 
 INHERITED = {
@@ -22,13 +23,12 @@ INHERITED = {
 }
 
 
-def spawn(attempt: int, *, device: str = "cpu", port: int = 20001) -> SpawnOrder:
+def spawn(attempt: int, *, port: int = 20001) -> SpawnOrder:
     return SpawnOrder(
         run="first",
         attempt=attempt,
         config_version=1,
         storage=StorageConfig(root="s3://bucket/prefix"),
-        device=device,
         world_size=16,
         first_rank=8,
         num_workers=8,
@@ -80,6 +80,14 @@ def test_workers_are_named_once():
     assert after(run(2, port=20001), run(2, port=20002)).spawn == spawn(2, port=20001)
 
 
+def test_where_copies_are_may_come_later_and_is_not_forgotten():
+    buddy = MirrorPlace(address="10.0.0.2", port=1, token="")
+    told = replace(run(2), buddy=buddy)
+
+    assert after(run(2), told, run(2), save(2)).buddy == buddy
+    assert after(told, run(3)).buddy is None
+
+
 @pytest.mark.parametrize("orders", list(itertools.permutations([run(1), run(2), save(2), kill(2, wants_evidence=True)])))
 def test_however_orders_overtake_each_other_the_last_wish_stands(orders: tuple[AgentOrder, ...]):
     assert after(*orders) == AgentOrder(attempt=2, mode=Mode.KILL, spawn=spawn(2), wants_evidence=True)
@@ -93,31 +101,27 @@ def test_each_worker_learns_its_place_and_its_run_from_its_first_order():
     assert (last.run, last.attempt, last.config_version, last.storage) == ("first", 2, 1, StorageConfig(root="s3://bucket/prefix"))
 
 
-def environment(device: str) -> dict[str, str]:
-    run = RunIdentity(name="first", id="5eed")
-    return worker_environment(INHERITED, spawn(2, device=device), run=run, gpu_ids=("0", "1", "4", "5"), agent_pid=77)
+def environment(*gpu_ids: str) -> dict[str, str]:
+    return worker_environment(INHERITED, 1, run=RunIdentity(name="first", id="5eed"), gpu_ids=gpu_ids, agent_pid=77)
 
 
 def test_a_worker_is_marked_and_does_not_know_its_rank_yet():
-    found = environment("cpu")
+    found = environment()
 
-    assert [found[name] for name in ("BRAID_RUN", "BRAID_RUN_ID", "BRAID_ATTEMPT", "BRAID_AGENT_PID")] == [
-        "first",
-        "5eed",
-        "2",
-        "77",
-    ]
+    assert [found[name] for name in ("BRAID_RUN", "BRAID_RUN_ID", "BRAID_AGENT_PID")] == ["first", "5eed", "77"]
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT"} & set(found)
 
 
 def test_credentials_pass_and_what_ray_added_does_not():
-    found = environment("cpu")
+    found = environment()
 
     assert found["AWS_SECRET_ACCESS_KEY"] == "secret"
     assert not [name for name in found if name.startswith("RAY_") or name == "PYTHONBREAKPOINT"]
 
 
 def test_on_the_cpu_each_worker_keeps_to_one_thread_and_on_gpus_it_sees_those_of_its_node():
-    assert environment("cpu")["OMP_NUM_THREADS"] == "1"
-    assert "OMP_NUM_THREADS" not in environment("cuda")
-    assert environment("cuda")["CUDA_VISIBLE_DEVICES"] == "0,1,4,5"
+    assert environment()["OMP_NUM_THREADS"] == "1"
+    assert (environment()["CUDA_VISIBLE_DEVICES"], environment()["BRAID_DEVICE"]) == ("", "cpu")
+    on_gpus = environment("0", "1", "4", "5")
+    assert "OMP_NUM_THREADS" not in on_gpus
+    assert (on_gpus["CUDA_VISIBLE_DEVICES"], on_gpus["BRAID_DEVICE"]) == ("0,1,4,5", "cuda:1")

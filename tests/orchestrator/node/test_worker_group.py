@@ -16,9 +16,10 @@ from orchestrator.attended import AttendedClock
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import Failed, Phase, WorkerReport
 from orchestrator.node import worker_group
-from orchestrator.node.orders import WorkerSpec
+from orchestrator.node.orders import ProcessSpec, WorkerSpec
 from orchestrator.node.processes import look_at, members_of_session, send
 from orchestrator.node.rotated_log import RotatedLog
+from orchestrator.node.standbys import Standbys
 from orchestrator.node.worker_group import EXIT_NOT_STARTED, WorkerGroup
 from orchestrator.node.worker_process import WorkerProcess
 from tests.orchestrator.node.scripted import HEARS, TRAINS, assign
@@ -40,6 +41,7 @@ class Served:
             stack_dump_grace_s=stack_dump_grace_s,
             selector=self._selector,
             clock=self._clock,
+            standbys=Standbys(self._selector),
             on_exit=self._on_exit,
         )
 
@@ -49,8 +51,7 @@ class Served:
         self.group.start(
             tuple(
                 WorkerSpec(
-                    command=(python, "-c", code),
-                    environment=os.environ | marks,
+                    process=ProcessSpec(command=(python, "-c", code), environment=os.environ | marks, directory=self._directory),
                     assign=assign(rank),
                     log_path=self._directory / f"logs/{rank}.log",
                 )
@@ -225,6 +226,15 @@ def test_a_process_in_a_session_of_its_own_does_not_survive(served: Served):
     served.end()
 
     assert look_at(child) is None
+
+
+def test_a_stopped_worker_is_told_as_such_until_it_goes_on(served: Served):
+    served.start(TRAINS)
+    pid = served.when(is_training)[0].pid
+    os.kill(pid, signal.SIGSTOP)
+    served.when(lambda worker: worker.is_stopped)
+    os.kill(pid, signal.SIGCONT)
+    served.when(lambda worker: not worker.is_stopped)
 
 
 def test_a_stopped_worker_can_be_killed(served: Served):

@@ -13,9 +13,10 @@ import pytest
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.errors import NoCheckpoint
-from orchestrator.messages import Assign, Beat, Ended, Failed, Message, Outcome, Rendezvous, Stop, decode, encode
+from orchestrator.messages import Assign, Beat, Ended, Failed, Message, Outcome, Ready, Rendezvous, Stop, decode, encode
 from orchestrator.worker.environment import read_environment, torch_variables
 from orchestrator.worker.main import EXIT_FAILED, EXIT_USAGE, run_reported
+from orchestrator.worker.orders import has_order
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter
 
 VARIABLES = {"BRAID_ORDER_FD": "5", "BRAID_REPORT_FD": "7", "BRAID_AGENT_PID": "77", "BRAID_HOME": "/home/me/.braid"}
@@ -200,6 +201,28 @@ def test_a_worker_beats_before_it_knows_who_it_is_and_learns_it_from_its_first_o
         assert failed.error_type == "StoreUnavailable", "a run's worker takes a store without its run for one that is not mounted"
         assert "runs/first/config" in failed.text
         assert worker.process.wait(timeout=50) == EXIT_FAILED
+
+
+def test_who_waits_for_its_order_says_so_once_all_is_imported_and_then_does_as_any_worker(tmp_path: Path):
+    with started() as worker:
+        worker.hear(Ready)
+        assert "libtorch_python" in Path(f"/proc/{worker.process.pid}/maps").read_text()
+
+        worker.tell(encode(assign(tmp_path)))
+
+        failed = worker.hear(Failed)
+        assert isinstance(failed, Failed)
+        assert failed.error_type == "StoreUnavailable"
+        assert "this is rank 11 of first, attempt 3" in worker.output()
+
+
+def test_who_has_an_order_does_not_warm_up_first():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as orders:
+        assert not has_order(orders)
+        os.write(writing, encode(Stop()))
+        assert has_order(orders)
+        os.close(writing)
 
 
 @pytest.mark.parametrize("line", [b"what?\n", encode(Stop())])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from data_pipeline.store.protocol import ObjectStore
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, SnapshotConfig
-from orchestrator.messages import Beat, Committed, Outcome, Phase, Resumed
+from orchestrator.messages import Beat, Committed, Outcome, Phase, Resumed, Source
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import read_manifest
 from orchestrator.worker.dcp import open_checkpoint
 from orchestrator.worker.image import new_memory
+from tests.orchestrator.node.waiting import wait_for
+from tests.orchestrator.worker.agents import AgentProcess, agents, begin
 from tests.orchestrator.worker.tiny_run import Attempt, Worker, create_run, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
 
 
@@ -101,7 +103,7 @@ def test_a_killed_run_goes_on_from_memory_with_the_same_bits(reference: Referenc
     for fd in (fd for files in memory for fd in files):
         os.close(fd)
 
-    assert [*starts, last.resumed] == [Resumed(step=0), Resumed(step=3, from_memory=True), Resumed(step=7, from_memory=True)]
+    assert [*starts, last.resumed] == [Resumed(step=0), Resumed(step=3, source=Source.MEMORY), Resumed(step=7, source=Source.MEMORY)]
     assert final_digests(run_store) == final_digests(run_store_of(reference.config))
     assert bits_by_step(run_store) == bits_by_step(run_store_of(reference.config))
     verdict = proof_on(config)
@@ -116,6 +118,39 @@ def wait_for_snapshot(attempt: Attempt, run_store: ObjectStore, number: int, ste
         and any(record.step == step for record in read_ledger(run_store).get(number, ()))
     ):
         assert attempt.workers[0].listen(timeout_s=0.05), attempt.log
+
+
+def test_a_run_that_loses_a_node_goes_on_from_anothers_memory_and_one_that_loses_all_from_the_store(reference: Reference, tmp_path: Path):
+    """With the same bits."""
+    config = replace(tiny_config(tmp_path / "store", dp_shard=2, every_steps=6), snapshot=SnapshotConfig(every_s=0))
+    run_store, resumed = create_run(config), []
+
+    with agents(config, tmp_path, "abcde") as (a, b, c, d, e):
+        for number, placed, step, newest, lost in ((1, (a, b), 3, 3, (a,)), (2, (c, b), 7, 6, (b, c))):
+            begin(config, number, placed, BRAID_TEST_LAST_STEP=str(step))
+            wait_for_copies(run_store, placed, number=number, step=step, newest=newest)
+            resumed.append(placed[0].worker().resumed)
+            for agent in lost:
+                agent.kill()
+        begin(config, 3, (d, e), BRAID_TEST_LAST_STEP="8")
+        wait_for(lambda: d.worker().ended, "the end of the run")
+        resumed.append(d.worker().resumed)
+
+    assert resumed == [Resumed(step=0), Resumed(step=3, source=Source.OTHER_MEMORY), Resumed(step=6)]
+    assert final_digests(run_store) == final_digests(run_store_of(reference.config))
+    assert bits_by_step(run_store) == bits_by_step(run_store_of(reference.config))
+    assert proof_on(config).ok, proof_on(config).problems
+
+
+def wait_for_copies(run_store: ObjectStore, placed: Sequence[AgentProcess], *, number: int, step: int, newest: int) -> None:
+    """Until the attempt has recorded the step, and both nodes have the other's newest snapshot."""
+
+    def are_there() -> bool:
+        copied = [buddy.copies_of(rank) for rank, buddy in enumerate(reversed(placed))]
+        recorded = [record.step for record in read_ledger(run_store).get(number, ())]
+        return all(newest in steps for steps in copied) and step in recorded
+
+    wait_for(are_there, f"step {step}, its record and its copies")
 
 
 def test_an_undisturbed_run_is_verified_and_leaves_the_last_two_checkpoints(reference: Reference):

@@ -1,7 +1,9 @@
 """A worker does not train on kernels that compute something else than they should."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
 from orchestrator.errors import KernelsWrong
+from orchestrator.worker import verdicts
 from orchestrator.worker.session import require_right_kernels
 from tests.model.kernels.delta_rule import fake_fla
 
@@ -16,16 +19,16 @@ MODEL = replace(PRESETS["tiny"], gdn_backend="fla")
 CPU = torch.device("cpu")
 
 
-def test_right_kernels_are_told_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_right_kernels_are_told_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path):
     fake_fla.install(monkeypatch)
 
     with caplog.at_level("INFO"):
-        require_right_kernels(MODEL, ParallelConfig(tp=2), CPU)
+        require_right_kernels(MODEL, ParallelConfig(tp=2), CPU, tmp_path)
 
     assert caplog.messages[0].startswith("the kernels of model.gdn_backend=fla are right on cpu (")
 
 
-def test_wrong_ones_end_the_worker_with_their_name(monkeypatch: pytest.MonkeyPatch):
+def test_wrong_ones_end_the_worker_with_their_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     fla = fake_fla.install(monkeypatch)
     monkeypatch.setattr(
         sys.modules["fla.ops.gated_delta_rule.chunk"],
@@ -34,8 +37,79 @@ def test_wrong_ones_end_the_worker_with_their_name(monkeypatch: pytest.MonkeyPat
     )
 
     with pytest.raises(KernelsWrong, match=r"^cpu: delta rule, gradient of q: 1 off, 0\.02 allowed; gdn_backend fla, 2 heads × \(32, 64\)"):
-        require_right_kernels(MODEL, ParallelConfig(tp=2), CPU)
+        require_right_kernels(MODEL, ParallelConfig(tp=2), CPU, tmp_path)
 
 
-def test_a_model_without_gdn_layers_needs_none():
-    require_right_kernels(replace(MODEL, layer_pattern="attn"), ParallelConfig(), CPU)
+def test_a_model_without_gdn_layers_needs_none(tmp_path: Path):
+    require_right_kernels(replace(MODEL, layer_pattern="attn"), ParallelConfig(), CPU, tmp_path)
+
+
+@pytest.fixture
+def fla(monkeypatch: pytest.MonkeyPatch) -> fake_fla.FakeFla:
+    """On a device that is taken for a GPU, and counts how often its kernels run."""
+    monkeypatch.setattr(verdicts, "uuid_of", lambda device: "GPU-1")
+    return fake_fla.install(monkeypatch)
+
+
+CHECKED = 2
+"""Forwards of one check."""
+
+
+def test_kernels_that_were_right_on_a_gpu_are_not_checked_there_again(fla: fake_fla.FakeFla, tmp_path: Path):
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+
+    assert fla.num_forwards == CHECKED
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("uuid_of", lambda device: "GPU-2"),
+        ("code_digest", lambda: "other code"),
+        ("_versions", lambda: {"torch": "3.0"}),
+    ],
+)
+def test_another_gpu_code_or_compiler_is_another_check(
+    fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, changed: Callable[..., object]
+):
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+    monkeypatch.setattr(verdicts, name, changed)
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+
+    assert fla.num_forwards == 2 * CHECKED
+
+
+def test_other_heads_of_a_rank_are_another_check(fla: fake_fla.FakeFla, tmp_path: Path):
+    for parallel in (ParallelConfig(), ParallelConfig(tp=2)):
+        require_right_kernels(MODEL, parallel, CPU, tmp_path)
+
+    assert fla.num_forwards == 2 * CHECKED
+
+
+def test_a_verdict_that_is_damaged_is_a_check_again(fla: fake_fla.FakeFla, tmp_path: Path):
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+    [kept] = tmp_path.glob("kernels/*")
+    kept.write_bytes(kept.read_bytes()[:-7])
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+
+    assert fla.num_forwards == 2 * CHECKED
+
+
+def test_a_wrong_kernel_is_never_kept(fla: fake_fla.FakeFla, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with monkeypatch.context() as broken:
+        broken.setattr("orchestrator.worker.session.find_wrong_kernel", lambda *_, **__: "delta rule: wrong")
+        for _ in range(2):
+            with pytest.raises(KernelsWrong):
+                require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+
+    assert list(tmp_path.glob("kernels/*")) == []
+
+
+def test_a_verdict_that_can_not_be_written_is_no_loss(fla: fake_fla.FakeFla, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "kernels").write_text("not a directory")
+
+    require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
+
+    assert "the next attempt checks its kernels again" in caplog.text

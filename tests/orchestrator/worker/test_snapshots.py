@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +15,11 @@ from model.build import build_model
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
 from orchestrator.config import CheckpointConfig
-from orchestrator.messages import Resumed
+from orchestrator.image_header import ImageHeader, Word
+from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Snapshot, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
+from orchestrator.worker import snapshots
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.image import build_image, files_of, new_memory
 from orchestrator.worker.pace import Pace
@@ -25,6 +27,7 @@ from orchestrator.worker.reporter import build_reporter
 from orchestrator.worker.saver import Saver
 from orchestrator.worker.training_state import training_state
 from tests.fakes.memory_store import MemoryStore
+from tests.orchestrator.node.waiting import wait_for
 from tests.orchestrator.worker.ranks import Training, begin, on_ranks, state_at
 from tests.orchestrator.worker.tiny_run import MODEL
 
@@ -72,7 +75,7 @@ def test_the_next_attempt_goes_on_from_the_newest_snapshot(exchange: Exchange, n
 
     resumed, state = node.begin(store, exchange, 2).load()
 
-    assert resumed == Resumed(step=3, from_memory=True)
+    assert resumed == Resumed(step=3, source=Source.MEMORY)
     assert torch.equal(state["model.weight"], torch.full((4, 3), 3.0))
     assert open_commit_log(store).entries[-1] == Snapshot(attempt=1, step=3)
 
@@ -90,7 +93,7 @@ def test_a_snapshot_that_was_uploaded_need_not_be_read_from_the_store(exchange: 
     store = MemoryStore()
     node.begin(store, exchange, 1).save(3)
 
-    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=3, from_memory=True)
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=3, source=Source.MEMORY)
 
 
 def test_steps_without_a_record_are_not_gone_on_from(exchange: Exchange, node: Node):
@@ -100,7 +103,7 @@ def test_steps_without_a_record_are_not_gone_on_from(exchange: Exchange, node: N
     trains(training, 1, 2)
     training.snapshots.take(3, state_at(3)).result()
 
-    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=2, from_memory=True)
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=2, source=Source.MEMORY)
 
 
 def test_what_only_some_ranks_have_is_gone_on_from_by_none():
@@ -121,7 +124,7 @@ def test_what_only_some_ranks_have_is_gone_on_from_by_none():
         assert on_ranks(2, train) == [None, None]
         loaded = on_ranks(2, lambda exchange: node.begin(store, exchange, 2).load()[0])
 
-    assert loaded == [Resumed(step=2, from_memory=True)] * 2
+    assert loaded == [Resumed(step=2, source=Source.MEMORY)] * 2
 
 
 def test_a_snapshot_of_which_a_byte_changed_is_passed_over_for_the_one_before(exchange: Exchange, node: Node):
@@ -133,7 +136,7 @@ def test_a_snapshot_of_which_a_byte_changed_is_passed_over_for_the_one_before(ex
 
     resumed, state = node.begin(store, exchange, 2).load()
 
-    assert (resumed.step, resumed.from_memory, state["model.weight"].max()) == (1, True, 1.0)
+    assert (resumed.step, resumed.source, state["model.weight"].max()) == (1, Source.MEMORY, 1.0)
     assert "snapshot of step 2 (attempt 1) passed over" in resumed.rejected[0]
     assert "look at its memory" in resumed.rejected[0]
 
@@ -161,7 +164,7 @@ def test_an_attempt_that_dies_before_its_first_snapshot_leaves_the_one_that_it_b
     assert second.attempt.ledger is not None
     second.attempt.ledger.flush(3)
 
-    assert node.begin(store, exchange, 3).load()[0] == Resumed(step=2, from_memory=True)
+    assert node.begin(store, exchange, 3).load()[0] == Resumed(step=2, source=Source.MEMORY)
 
 
 def test_a_snapshot_of_another_rank_or_run_is_none(exchange: Exchange, node: Node):
@@ -173,6 +176,52 @@ def test_a_snapshot_of_another_rank_or_run_is_none(exchange: Exchange, node: Nod
         image.hold(held and replace(held, terms="rank 7"))
 
     assert node.begin(store, exchange, 2).load()[0] == Resumed(step=0)
+
+
+def test_the_next_snapshot_waits_until_the_agent_has_copied_the_last_to_another_node(exchange: Exchange, node: Node):
+    headers = [ImageHeader(fd) for fd in node.memory[0]]
+    for header in headers:
+        header.say(Word(is_mirrored=True))
+    training = node.begin(MemoryStore(), exchange, 1)
+    wait_for(lambda: not training.snapshots.is_busy, "the memory")
+
+    trains(training, 1)
+    assert training.snapshots.is_busy
+
+    for header in headers:
+        header.say(replace(header.word(), mirrored=header.digest() or bytes(32)))
+    assert not training.snapshots.is_busy
+
+
+def test_a_snapshot_from_another_node_is_waited_for_and_gone_on_from(node: Node, exchange: Exchange, monkeypatch: pytest.MonkeyPatch):
+    store = MemoryStore()
+    with node_of(1) as lost:
+        trains(lost.begin(store, exchange, 1), 1, 2)
+
+        def arrive(memory: Sequence[int]) -> None:
+            for fd, of_lost in zip(memory, lost.memory[0], strict=True):
+                os.pwrite(fd, os.pread(of_lost, os.fstat(of_lost).st_size, 0), 0)
+                header = ImageHeader(fd)
+                header.say(Word(fetched=header.digest()))
+
+        monkeypatch.setattr(snapshots, "wait_for_arrivals", arrive)
+
+        resumed, state = node.begin(store, exchange, 2).load()
+
+    assert resumed == Resumed(step=2, source=Source.OTHER_MEMORY)
+    assert torch.equal(state["model.weight"], torch.full((4, 3), 2.0))
+
+
+def test_where_one_rank_has_its_snapshot_from_another_node_every_rank_knows():
+    store = MemoryStore()
+    with node_of(2) as node:
+        assert on_ranks(2, lambda exchange: trains(node.begin(store, exchange, 1), 1, 2)) == [None, None]
+        for header in map(ImageHeader, node.memory[1]):
+            header.say(Word(fetched=header.digest()))
+
+        loaded = on_ranks(2, lambda exchange: node.begin(store, exchange, 2).load()[0])
+
+    assert loaded == [Resumed(step=2, source=Source.OTHER_MEMORY)] * 2
 
 
 def test_files_of_an_image_are_torchs_own_and_the_same_bytes_when_laid_out_again(exchange: Exchange, node: Node):
