@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ class Snapshots:
 
     def are_ready_within(self, timeout_s: float) -> bool:
         """Whether the next one would have nothing to wait for by then."""
-        awaited = [self._readier, *([] if self._sealing is None else [self._sealing])]
+        awaited: list[Future[Any]] = [future for future in (self._readier, self._sealing) if future is not None]
         return not wait(awaited, timeout_s).not_done
 
     def take(self, step: int, state: Mapping[str, Tensor], *, is_uploaded: bool = False, spares_uploaded: bool = False) -> Future[Snapshot]:
