@@ -30,7 +30,8 @@ def incident(
 ) -> dict[str, Any]:
     """`answer`: `source` and `left`, unless they are as promised."""
     at_s = (100.0 if cause == "killed" else 200.0) + detected
-    promised = {"source": "memory" if cause == "killed" else "store", "left": ["B"] if cause == "node_lost" else []}
+    sources = {"killed": "memory", "node_lost": "another node's memory"}
+    promised = {"source": sources.get(cause, "store"), "left": ["B"] if cause == "node_lost" else []}
     seen = {"cause": cause, "node": node, "rank": rank, "at_s": at_s, "detected_after_s": 0.1, "recovered_after_s": recovered}
     return seen | promised | answer
 
@@ -82,6 +83,10 @@ def test_a_demo_that_kept_every_promise_has_no_shortcomings() -> None:
         (
             {"status": status("finished", incidents=(incident(source="store"), incident("node_lost")))},
             "killed was recovered from by store; memory",
+        ),
+        (
+            {"status": status("finished", incidents=(incident(), incident("node_lost", source="store")))},
+            "node_lost was recovered from by store; another node's memory was promised",
         ),
         ({"status": status("finished", incidents=(incident(left=["B"]), incident("node_lost")))}, "killed made the run leave B"),
         (
