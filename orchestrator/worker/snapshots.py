@@ -22,7 +22,7 @@ from orchestrator.worker.dcp import FILE_SIZE_BYTES
 from orchestrator.worker.image import ALIGNMENT, Image, build_image, files_of, new_memory
 from orchestrator.worker.training_state import shards_of, written_here
 
-NUM_HANDS = min(8, os.cpu_count() or 1)
+NUM_HANDS = min(16, os.cpu_count() or 1)
 """Threads that digest, and write or read files."""
 TOUCHED_BYTES = 2**24
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class Snapshots:
         self.hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="snapshot")
         """For digests and files."""
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
-        self._readier = self._sealer.submit(self._make_ready)
+        self._ready = {image: self._sealer.submit(self._make_ready, image) for image in reversed(self._images)}
+        """The newest first: it is the one that may be loaded."""
         self._sealing: Future[Snapshot] | None = None
         self._uploaded: Image | None = None
         """Taken last for a checkpoint."""
@@ -69,11 +70,12 @@ class Snapshots:
         to another node. So of two, one is always whole on both.
         """
         is_sealing = self._sealing is not None and not self._sealing.done()
-        return is_sealing or not self._readier.done() or any(image.header.is_awaited for image in self._images)
+        is_readying = not all(readying.done() for readying in self._ready.values())
+        return is_sealing or is_readying or any(image.header.is_awaited for image in self._images)
 
     def are_ready_within(self, timeout_s: float) -> bool:
         """Whether the next one would have nothing to wait for by then."""
-        awaited: list[Future[Any]] = [future for future in (self._readier, self._sealing) if future is not None]
+        awaited: list[Future[Any]] = [*self._ready.values(), *([self._sealing] if self._sealing else [])]
         return not wait(awaited, timeout_s).not_done
 
     def take(self, step: int, state: Mapping[str, Tensor], *, is_uploaded: bool = False, spares_uploaded: bool = False) -> Future[Snapshot]:
@@ -83,9 +85,9 @@ class Snapshots:
         """
         if self._sealing is not None:
             self._sealing.result()
-        self._readier.result()
         spared = self._uploaded if spares_uploaded else None
         image = next(image for image in self._images if image is not spared)
+        self._ready[image].result()
         self._uploaded = image if is_uploaded else self._uploaded
         self._images = [*(other for other in self._images if other is not image), image]
         started_s = time.monotonic()
@@ -117,7 +119,7 @@ class Snapshots:
         if found != snapshot.held.digests:
             what = f"host {socket.gethostname()}: the snapshot of step {snapshot.held.step} changed in its memory"
             raise CheckpointCorrupt(f"{what}; look at its memory's errors", key="")
-        self._readier.result()
+        self._ready[snapshot.image].result()
         for name, shard in shards_of(state).items():
             shard.copy_(snapshot.image.tensors[name], non_blocking=True)
         if self._stream is not None:
@@ -147,13 +149,12 @@ class Snapshots:
         log.info("snapshot of step %d: copied in %.3f s, whole after %.3f", step, copied_s - started_s, self.sealed_after_s)
         return Snapshot(image, held)
 
-    def _make_ready(self) -> None:
-        """Takes the memory, and tells the GPU of it."""
-        for image in self._images:
-            for piece in image.pieces():
-                list(self.hands.map(_touch, piece.split(TOUCHED_BYTES)))
-                if self._stream is not None:
-                    _pin(piece)
+    def _make_ready(self, image: Image) -> None:
+        """Takes its memory, and tells the GPU of it."""
+        for piece in image.pieces():
+            list(self.hands.map(_touch, piece.split(TOUCHED_BYTES)))
+            if self._stream is not None:
+                _pin(piece)
 
 
 def build_snapshots(

@@ -295,11 +295,11 @@ def test_a_checkpoint_whose_memory_is_not_ready_is_late_and_holds_nobody_up(
         exchange=exchange,
         reporter=build_reporter(None),
     )
-    training.snapshots._readier, is_ready = Future(), training.snapshots._readier
+    training.snapshots._ready, are_ready = dict.fromkeys(training.snapshots._ready, Future()), training.snapshots._ready
 
     assert saver.votes(4, step_s=1.0)[1] == 1.0
     assert not saver.after(4, (1.0, 1.0, 0.0), is_end=False, is_finite=True)
-    training.snapshots._readier = is_ready
+    training.snapshots._ready = are_ready
     training.snapshots.take(4, state_at(4)).result()
     assert saver.after(5, (1.0, 0.0, 0.0), is_end=False, is_finite=True)
     training.checkpointer.wait()
