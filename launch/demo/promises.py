@@ -13,8 +13,8 @@ MAX_DETECTION_S = {Fault.WORKER: 1.0, Fault.NODE: 3.0, Fault.AGENTS: 3.0}
 """How late it may be noticed."""
 SOURCES = {Fault.WORKER: "memory", Fault.NODE: "another node's memory", Fault.AGENTS: "store"}
 """From where the run goes on."""
-MAX_RECOVERY_S = {Fault.WORKER: 20.0, Fault.NODE: 20.0, Fault.AGENTS: 30.0}
-"""How long it may take from there to the next step, on two cores with more to do; agents begin with Ray's processes for them."""
+MAX_RECOVERY_S = {Fault.WORKER: 15.0, Fault.NODE: 15.0, Fault.AGENTS: 60.0}
+"""How long it may take from there to the next step, on two cores that have more to do. After the loss of every agent nobody stands by."""
 MIN_LOSS_DROP = 0.1
 """By which part of itself the loss has to fall from the first tenth of the steps to the last."""
 

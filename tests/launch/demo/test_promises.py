@@ -75,7 +75,7 @@ def test_a_demo_that_kept_every_promise_has_no_shortcomings() -> None:
             {"status": status("finished", incidents=(incident(), incident("node_lost", detected=3.5)))},
             "node_lost was noticed after 3.5 s; at most 3 s",
         ),
-        ({"status": status("finished", incidents=(incident(recovered=21.0), incident("node_lost")))}, "killed took 21.0 s to recover from"),
+        ({"status": status("finished", incidents=(incident(recovered=16.0), incident("node_lost")))}, "killed took 16.0 s to recover from"),
         (
             {"status": status("finished", incidents=(incident(), incident("node_lost", recovered=None)))},
             "node_lost was never recovered from",
