@@ -64,8 +64,8 @@ class Keeper(Protocol):
     def read(self) -> float:
         """Seconds that it takes to load it."""
 
-    def rates(self, read_s: float) -> dict[str, float]:
-        """Written is from the moment when the state is taken until the checkpoint counts."""
+    def rates(self) -> dict[str, float]:
+        """Bytes of the last checkpoint, and a second from the moment when its state is taken until it counts, of the fastest."""
 
 
 class Ours:
@@ -89,12 +89,12 @@ class Ours:
 
     def after(self, step: int, metrics: StepMetrics, asked: Taken, votes: Sequence[float]) -> Taken:
         self._record(step, metrics)
-        self._saver.is_due = asked == "checkpoint"
-        if asked == "checkpoint":
-            self._begun_at_s.append(time.monotonic())
+        self._saver.is_due, begun_at_s = asked == "checkpoint", time.monotonic()
+        is_saved = self._saver.after(step, (float(asked == "snapshot"), *votes), is_end=False, is_finite=True)
+        if is_saved:
+            self._begun_at_s.append(begun_at_s)
         self._has_taken |= asked != ""
-        self._saver.after(step, (float(asked == "snapshot"), *votes), is_end=False, is_finite=True)
-        return asked
+        return "" if asked == "checkpoint" and not is_saved else asked
 
     def _record(self, step: int, metrics: StepMetrics) -> None:
         if self._attempt.ledger is None:
@@ -122,10 +122,10 @@ class Ours:
         self._rank.together()
         return time.monotonic() - started_s
 
-    def rates(self, read_s: float) -> dict[str, float]:
+    def rates(self) -> dict[str, float]:
         size_bytes = sum(info.size_bytes for info in self._store.list(CHECKPOINTS))
         written_s = min(end - begin for begin, end in zip(self._begun_at_s, self._committed_at_s, strict=True))
-        return {"write_bytes_per_s": size_bytes / written_s, "read_bytes_per_s": size_bytes / read_s, "bytes": size_bytes}
+        return {"write_bytes_per_s": size_bytes / written_s, "bytes": size_bytes}
 
     def finish(self) -> None:
         self._saver.checkpointer.wait()
@@ -234,6 +234,6 @@ class Torchs:
         self._rank.together()
         return time.monotonic() - started_s
 
-    def rates(self, read_s: float) -> dict[str, float]:
+    def rates(self) -> dict[str, float]:
         size_bytes = sum(path.stat().st_size for path in self._directory.iterdir())
-        return {"write_bytes_per_s": size_bytes / min(self._written_s), "read_bytes_per_s": size_bytes / read_s, "bytes": size_bytes}
+        return {"write_bytes_per_s": size_bytes / min(self._written_s), "bytes": size_bytes}

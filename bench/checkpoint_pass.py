@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from orchestrator.worker.training_state import shards_of
 
 BEGAN_S = time.monotonic()
 Tell = Callable[[str, dict[str, Any]], None]
-"""Hears what was measured at a place as soon as it is known."""
+"""Hears what was measured at a place as soon as it is known, on the first rank."""
+MOST_READ_BYTES = 4e9
+"""That torch is asked to read: it would take minutes for more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,23 +65,25 @@ def train(rank: Rank, keeper: Keeper, script: Script) -> list[Step]:
         steps.append(Step(seconds=time.perf_counter() - started_s, taken=taken, meanwhile=keeper.meanwhile(votes)))
 
 
-def measured(rank: Rank, keeper: Keeper, script: Script) -> dict[str, Any]:
-    """What steps, stalls and transfers took; for the first rank."""
+def measure(rank: Rank, keeper: Keeper, script: Script, tell: Callable[[dict[str, Any]], None], *, reads: bool = True) -> None:
+    """What steps, stalls and transfers took; what is read is told later, for where time runs out."""
     steps = train(rank, keeper, script)
     keeper.finish()
-    rank.say(f"  {time.monotonic() - BEGAN_S:5.1f} s: reads the last checkpoint")
-    read_s = keeper.read()
-    return {
+    figures = {
         "steps": len(steps),
         "step_s": usual_s(steps),
-        "stall_s": {"snapshot": told(stalls_s(steps, "snapshot")), "checkpoint": told(stalls_s(steps, "checkpoint"))},
-        "slowdown": {
-            "readying": slowdown(steps, "readying"),
-            "sealing": slowdown(steps, "sealing"),
-            "uploading": slowdown(steps, "uploading"),
-        },
-        **(keeper.rates(read_s) if rank.number == 0 else {}),
+        "stall_s": {kind: told(stalls_s(steps, kind)) for kind in ("snapshot", "checkpoint")},
+        "slowdown": {beside: slowdown(steps, beside) for beside in ("readying", "sealing", "uploading")},
     }
+    if rank.number == 0:
+        figures |= keeper.rates()
+        tell(figures | {"read_bytes_per_s": None})
+    if reads:
+        rank.say(f"  {time.monotonic() - BEGAN_S:5.1f} s: reads the last checkpoint")
+        read_s = keeper.read()
+        if rank.number == 0:
+            tell(figures | {"read_bytes_per_s": keeper.rates()["bytes"] / read_s})
+    rank.say(f"  {time.monotonic() - BEGAN_S:5.1f} s: done")
 
 
 def measure_ours(rank: Rank, settings: Settings, tell: Tell) -> None:
@@ -105,28 +110,33 @@ def measure_ours(rank: Rank, settings: Settings, tell: Tell) -> None:
             num_checkpoints=settings.num_checkpoints,
             last_start_s=settings.last_start_s,
         )
-        tell(place, measured(rank, build_ours(rank, snapshots, storage, place), script))
+        measure(rank, build_ours(rank, snapshots, storage, place), script, partial(tell, place))
         is_first = False
 
 
 def measure_torchs(rank: Rank, settings: Settings, tell: Tell) -> None:
     rank.say(f"torch's async_save: {settings.directory}")
     script = Script(num_snapshots=0, num_checkpoints=settings.num_checkpoints, last_start_s=settings.last_start_s)
-    tell("directory", measured(rank, Torchs(rank, Path(settings.directory), settings.num_threads), script))
+    keeper, size_bytes = Torchs(rank, Path(settings.directory), settings.num_threads), rank.world_size * bytes_of(rank)
+    measure(rank, keeper, script, partial(tell, "directory"), reads=size_bytes <= MOST_READ_BYTES)
+
+
+def bytes_of(rank: Rank) -> int:
+    return sum(shard.nbytes for shard in shards_of(rank.state).values())
 
 
 def main() -> None:
     """Ends the process itself: threads of gloo may abort an ordinary exit."""
     settings = codec.from_json(Settings, Path(sys.argv[1]).read_bytes(), sys.argv[1])
     rank = join(settings.preset, settings.num_layers)
-    state_bytes = sum(shard.nbytes for shard in shards_of(rank.state).values())
-    rank.say(f"  {time.monotonic() - BEGAN_S:5.1f} s: {rank.world_size} × {state_bytes / 1e9:.2f} GB of state on {rank.device.type}")
-    found: dict[str, Any] = {"state_bytes_per_rank": state_bytes}
+    rank.say(f"  {time.monotonic() - BEGAN_S:5.1f} s: {rank.world_size} × {bytes_of(rank) / 1e9:.2f} GB of state on {rank.device.type}")
+    found: dict[str, Any] = {"state_bytes_per_rank": bytes_of(rank)}
 
     def tell(place: str, figures: dict[str, Any]) -> None:
         found[place] = figures
-        if rank.number == 0:
-            Path(sys.argv[2]).write_text(json.dumps(found))
+        half = Path(sys.argv[2] + ".half")
+        half.write_text(json.dumps(found))
+        half.replace(sys.argv[2])
 
     (measure_ours if settings.candidate == "ours" else measure_torchs)(rank, settings, tell)
     rank.together()

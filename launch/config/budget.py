@@ -1,6 +1,7 @@
 """What a configuration amounts to: layout, tokens, schedule, parameters, compute, memory. Pure."""
 
 from data_pipeline.stages import Stage
+from launch.config.node_memory import NodeMemory, node_memory
 from launch.units import count, human, memory_unit
 from model.config import ModelConfig
 from model.costs.flops import flops_per_token
@@ -30,6 +31,7 @@ def budget_lines(config: RunConfig) -> list[str]:
         f"model: {params:,} parameters, {_layers(config.model)}",
         f"compute: {human(_flops(config))}FLOP in all",
         _memory_line(config),
+        _node_memory_line(config),
         f"checkpoints: up to {human(params * CHECKPOINT_BYTES_PER_PARAM)}B each, every {count(config.checkpoint.every_steps, 'step')}; "
         f"the newest {config.checkpoint.keep_latest} are kept",
     ]
@@ -116,6 +118,25 @@ def _memory_line(config: RunConfig) -> str:
         f"memory: {memory.total / its_bytes:,.2f} {unit} a worker, {state / its_bytes:,.2f} {unit} of it for weights, gradients "
         "and optimizer, the rest for activations"
     )
+
+
+def memory_of_each_node(config: RunConfig) -> NodeMemory:
+    """What the run's state takes of it."""
+    return node_memory(
+        _memory_of(config, config.stages[0]).state,
+        num_ranks=min(config.resources.workers_per_node, config.parallel.world_size),
+        num_nodes=config.num_nodes,
+        snapshots=config.snapshot.enabled,
+        mirror=config.snapshot.mirror,
+    )
+
+
+def _node_memory_line(config: RunConfig) -> str:
+    needed = memory_of_each_node(config)
+    if not config.snapshot.enabled:
+        return f"checkpoints pass through {human(needed.own)}B of each node's memory; there are no snapshots (snapshot.enabled)"
+    copies = f", and {human(needed.mirrored)}B for another node's (snapshot.mirror)" if needed.mirrored else ""
+    return f"snapshots: {human(needed.own)}B of each node's memory for its own ranks{copies}"
 
 
 def _memory_of(config: RunConfig, stage: Stage) -> MemoryPrediction:

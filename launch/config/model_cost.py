@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from launch.config.node_memory import node_memory
 from model.compute import ComputeConfig
 from model.config import ModelConfig, validate_layout
 from model.costs.flops import flops_per_token
@@ -53,10 +54,12 @@ class ModelPlan:
 
 
 def cost_of(plan: ModelPlan) -> dict[str, Any]:
-    """JSON-ready: parameters by part, FLOPs per token, and bytes of each GPU by part and by activation checkpointing."""
+    """JSON-ready: parameters by part, FLOPs per token, bytes of each GPU by part and activation checkpointing, and of its node's memory."""
     parts = params_by_part(plan.model)
     chosen = plan.compute.activation_checkpointing
     by_mode = {mode: _bytes_per_gpu(plan, mode) for mode in dict.fromkeys((*COMPARED, chosen))}
+    state_bytes = by_mode[chosen]["parameters"] + by_mode[chosen]["optimizer"]
+    kept = node_memory(state_bytes, num_ranks=1, num_nodes=2, snapshots=True, mirror=True)
     return {
         "parameters": parts | {"total": sum(parts.values())},
         "flops_per_token": flops_per_token(plan.model, plan.data.seq_len),
@@ -68,6 +71,7 @@ def cost_of(plan: ModelPlan) -> dict[str, Any]:
         "activation_checkpointing": chosen,
         "bytes_per_gpu": by_mode[chosen],
         "bytes_per_gpu_by_checkpointing": by_mode,
+        "node_bytes_per_gpu": {"snapshots": kept.own, "mirror": kept.mirrored},
     }
 
 

@@ -33,6 +33,7 @@ from launch.machine.checks import (
 from launch.runs.connection import reachable
 from model.config import ParallelConfig
 from model.presets import PRESETS
+from orchestrator.host_memory import host_memory
 from orchestrator.records.keys import PROBES
 from orchestrator.records.leftovers import remove_abandoned
 
@@ -51,7 +52,7 @@ def examine(storage: StorageConfig, *, home: Path, cache: Path, cluster: Callabl
     yield from _kernels()
     yield _disk(home)
     yield _disk(cache, name="cache", variable="BRAID_CACHE", network=network_file_system(cache) if storage.is_s3 else "")
-    yield judge_memory(_available_bytes())
+    yield judge_memory(host_memory().available)
     yield from check_store(storage)
     if storage.is_s3:
         yield check_upload_rule(storage)
@@ -178,10 +179,3 @@ def _kernels() -> Iterator[Check]:
 
 def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
-
-
-def _available_bytes() -> int:
-    """Memory that Linux could give to a new process without swapping."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    available = next(line for line in lines if line.startswith("MemAvailable:"))
-    return int(available.split()[1]) * 1024

@@ -108,6 +108,8 @@ class ClusterNode:
     is_alive: bool
     num_cpus: float
     num_gpus: float
+    memory_bytes: float = 0.0
+    """For tasks and objects, as it had them free when Ray began; 0 where it does not say."""
 
 
 class Connection:
@@ -236,6 +238,7 @@ def _node(plain: dict[str, Any]) -> ClusterNode:
         is_alive=plain["Alive"],
         num_cpus=resources.get("CPU", 0.0),
         num_gpus=resources.get("GPU", 0.0),
+        memory_bytes=resources.get("memory", 0.0) + resources.get("object_store_memory", 0.0),
     )
 
 

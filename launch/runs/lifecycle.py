@@ -13,6 +13,7 @@ from launch.config.storage import as_command, storage_hint
 from launch.errors import NotOpen, NotReachable, NotStarted, WrongMoment
 from launch.runs.changes import can_be_withdrawn, changed
 from launch.runs.connection import Connection, RunHandle, connected, is_there
+from launch.runs.node_memory import lack_of_memory
 from launch.runs.preflight import prepare_dataset, settle_start
 from launch.runs.record import (
     RunRecord,
@@ -54,6 +55,8 @@ def submit(config: RunConfig, *, address: str, tell: Tell) -> None:
         config = settle_start(config, store)
         prepare_dataset(config, store, tell=tell)
         with connected(address, config, tell=tell) as connection:
+            if warning := lack_of_memory(config, connection.nodes()):
+                tell(f"warning: {warning}")
             run = create_run(store, config, at_s=time.time())
             _begin(connection, store, config, run, address)
     except BaseException:

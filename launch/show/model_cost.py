@@ -39,7 +39,13 @@ def cost_view(cost: dict[str, Any]) -> RenderableType:
         f"in {unit}, by activation checkpointing:\n",
         memory,
         f"\nchoose with compute.activation_checkpointing=…; here: {cost['activation_checkpointing']}",
+        _of_nodes(cost["node_bytes_per_gpu"]),
     )
+
+
+def _of_nodes(kept: dict[str, int]) -> str:
+    snapshots, mirror = human(kept["snapshots"]), human(kept["mirror"])
+    return f"its node's memory keeps two snapshots of it: {snapshots}B, and {mirror}B for a GPU of another node (snapshot.mirror)"
 
 
 def _table(title: str, numbers: Sequence[str]) -> Table:

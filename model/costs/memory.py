@@ -41,6 +41,11 @@ class MemoryPrediction:
     def total(self) -> int:
         return sum(getattr(self, field.name) for field in fields(self))
 
+    @property
+    def state(self) -> int:
+        """What is kept of training: in checkpoints, and in snapshots."""
+        return self.parameters + self.optimizer
+
 
 def predict_memory(
     model: ModelConfig,

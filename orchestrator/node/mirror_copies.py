@@ -6,16 +6,14 @@ import os
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from orchestrator.deadlines import MIRROR_STALLS_S
+from orchestrator.host_memory import host_memory
 from orchestrator.image_header import Held, ImageHeader
 from orchestrator.node.mirror_wire import CopyRefused
 
 NUM_SNAPSHOTS = 2
 """Of each rank: one is always whole."""
-LEFT_FREE_SHARE = 0.05
-"""Of a node's memory, what no copy takes."""
 
 
 def new_files() -> tuple[int, ...]:
@@ -107,10 +105,9 @@ def _name(image: ImageHeader) -> tuple[int, int]:
 
 def _require_memory(size_bytes: int) -> None:
     """Raises CopyRefused where the machine would be short of it: the kernel would end a process for it."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    available, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-    if size_bytes > available - LEFT_FREE_SHARE * total:
+    memory = host_memory()
+    if size_bytes > memory.room:
         raise CopyRefused(
-            f"it has {available / 1e9:.1f} GB of memory left, and the copy takes {size_bytes / 1e9:.1f}; "
+            f"it has {memory.available / 1e9:.1f} GB of memory left, and the copy takes {size_bytes / 1e9:.1f}; "
             "use nodes with more memory, or set snapshot.mirror=false"
         )

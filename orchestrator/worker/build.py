@@ -36,6 +36,7 @@ from orchestrator.worker.checkpoint import CheckpointTerms, Committer, build_che
 from orchestrator.worker.evaluation import build_evaluation
 from orchestrator.worker.feed import build_feed
 from orchestrator.worker.fenced import FencedAttempt, begin_attempt
+from orchestrator.worker.memory_room import memory_that_fits
 from orchestrator.worker.pace import Pace
 from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.resume import Resumer, load_start
@@ -228,8 +229,10 @@ def _build_snapshots(
 ) -> Snapshots:
     """Those of other terms are not this rank's. Updates wait until they are copied."""
     terms = (config.name, training_digest(config), _digest_of(loader.manifests), config.parallel, world.rank, torch.__version__)
+    wanted = memory if config.snapshot.enabled else ()
+    ranks_per_node = min(world.ranks_per_node, config.parallel.world_size)
     snapshots = build_snapshots(
-        memory if config.snapshot.enabled else (),
+        memory_that_fits(wanted, state, exchange=world.exchange, ranks_per_node=ranks_per_node),
         state,
         rank=world.rank,
         world_size=config.parallel.world_size,

@@ -19,7 +19,7 @@ from orchestrator.worker.reporter import Reporter
 from orchestrator.worker.snapshots import Snapshots
 
 CHECKPOINT_AWAITED_S = 1.0
-"""How long training waits at most for the checkpoint before to be written."""
+"""How long training waits at most for what is in a checkpoint's way: the one before, or memory that is not ready."""
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +62,7 @@ class Saver:
         self.is_due |= is_end or step % self.config.every_steps == 0
         if not is_finite:
             return False
-        if self.is_due and (is_end or num_saving == 0 or self._ends_soon(step)):
+        if self.is_due and (is_end or num_busy + num_saving == 0 or self._ends_soon(step)):
             self._save(step, is_end=is_end)
             return True
         if is_wanted and not num_busy:
@@ -71,13 +71,19 @@ class Saver:
         return False
 
     def _ends_soon(self, step: int) -> bool:
-        """Whether no rank writes the checkpoint before any more. A slow store is waited for once, for a moment; then this one is late."""
+        """Whether nothing is in a checkpoint's way any more. It is waited for once, for a moment; then this one is late."""
         if step % self.config.every_steps:
             return False
-        if on_first_rank(self.exchange, lambda: self.checkpointer.ends_within(CHECKPOINT_AWAITED_S)):
+        if on_first_rank(self.exchange, self._is_free_soon):
             return True
-        log.warning("the checkpoint of step %d is late: the one before is still being written; raise checkpoint.every_steps", step)
+        if self.checkpointer.is_saving:
+            log.warning("the checkpoint of step %d is late: the one before is still being written; raise checkpoint.every_steps", step)
+        else:
+            log.info("the checkpoint of step %d is late: the memory for it is not ready yet", step)
         return False
+
+    def _is_free_soon(self) -> bool:
+        return self.checkpointer.ends_within(CHECKPOINT_AWAITED_S) and self.snapshots.are_ready_within(CHECKPOINT_AWAITED_S)
 
     def _save(self, step: int, *, is_end: bool) -> None:
         """Returns when training may go on; it waits for a save under way."""

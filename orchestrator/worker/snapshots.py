@@ -7,8 +7,9 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,11 @@ class Snapshots:
         """
         is_sealing = self._sealing is not None and not self._sealing.done()
         return is_sealing or not self._readier.done() or any(image.header.is_awaited for image in self._images)
+
+    def are_ready_within(self, timeout_s: float) -> bool:
+        """Whether the next one would have nothing to wait for by then."""
+        awaited: list[Future[Any]] = [future for future in (self._readier, self._sealing) if future is not None]
+        return not wait(awaited, timeout_s).not_done
 
     def take(self, step: int, state: Mapping[str, Tensor], *, is_uploaded: bool = False, spares_uploaded: bool = False) -> Future[Snapshot]:
         """Of the state after a step; `before_update` is to be called before the state changes. Waits for the one before to be whole.

@@ -17,6 +17,8 @@ def test_a_models_cost_for_scripts(braid: Braid) -> None:
     assert cost["flops_per_token"] == pytest.approx(44.2e9, rel=1e-3)
     assert (cost["layout"], cost["num_gpus"], cost["seq_len"], cost["micro_rows"]) == ("dp_shard 128", 128, 8192, 1)
     assert sum(cost["bytes_per_gpu"].values()) == 2 * cost["bytes_per_gpu"]["total"]
+    state = cost["bytes_per_gpu"]["parameters"] + cost["bytes_per_gpu"]["optimizer"]
+    assert cost["node_bytes_per_gpu"] == {"snapshots": 2 * state, "mirror": 2 * state}
 
 
 def test_a_models_cost_for_people(braid: Braid) -> None:
@@ -29,6 +31,7 @@ def test_a_models_cost_for_people(braid: Braid) -> None:
     assert none > selective > full
     assert "adamw, bf16\nin GiB, by activation checkpointing:" in out
     assert "choose with compute.activation_checkpointing=…; here: none" in out
+    assert "its node's memory keeps two snapshots of it: 21.9 GB" in " ".join(out.split())
 
 
 def test_a_small_models_memory_is_told_in_a_smaller_unit(braid: Braid) -> None:

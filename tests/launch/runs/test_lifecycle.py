@@ -15,6 +15,7 @@ from data_pipeline.config import StorageConfig
 from launch.config.storage import storage_of
 from launch.errors import NotReachable, NotStarted
 from launch.runs import lifecycle
+from launch.runs.connection import ClusterNode
 from launch.runs.record import read_run, run_names, run_store_of
 from launch.runs.unseen import what_may_run
 from orchestrator.config import RunConfig
@@ -71,6 +72,11 @@ class FakeCluster:
         self.num_started = 0
         self.patience_s = 0.0
         self.failure: NotReachable | None = None
+        self.memory_bytes = 0.0
+
+    def nodes(self) -> list[ClusterNode]:
+        where = {"node": "f", "machine": "gpu07", "address": "10.0.0.7"}
+        return [ClusterNode(**where, is_alive=True, num_cpus=8, num_gpus=0, memory_bytes=self.memory_bytes)]
 
     def find_controller(self, run: RunIdentity, storage: StorageConfig) -> LeavingController | Controller | None:
         return self.controller
@@ -156,6 +162,16 @@ def test_a_run_whose_controller_may_begin_yet_keeps_its_name(tmp_path: Path, mon
     with pytest.raises(NotReachable, match=r"^run first: is submitted, but nothing controls it: .* `braid resume first"):
         lifecycle.submit(config_at(tmp_path), address="head:6379", tell=print)
     assert read_run(config_at(tmp_path).storage, "first").state.label == "queued"
+
+
+def test_nodes_without_memory_for_snapshots_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_dataset(tmp_path)
+    connect_to(None, monkeypatch).memory_bytes = 1e6
+    told: list[str] = []
+
+    lifecycle.submit(config_at(tmp_path), address="head:6379", tell=told.append)
+
+    assert any(line.startswith("warning: snapshots take ") and "too much for 1 of 1 node" in line for line in told)
 
 
 def test_what_a_run_is_to_begin_from_is_held_before_anything_that_takes_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.control.causes import Cause
+from orchestrator.control.observe import next_placement
 from orchestrator.control.placement import Node, Placed, place
 from orchestrator.records.nodes import Standing
+from tests.orchestrator.control.stories import agent, failed, fault, gone, play, running, seen
 
 NO_STRIKES: Mapping[str, int] = {}
 
@@ -119,3 +122,10 @@ def test_a_machine_whose_old_raylet_is_still_listed_is_used_twice_only_where_not
     twice = [Node(node="a", machine="A", slots=8), Node(node="b", machine="A", slots=8), Node(node="c", machine="C", slots=8)]
     assert places(twice) == "ac"
     assert places(twice, num_nodes=3) == "abc"
+
+
+def test_of_free_nodes_one_whose_agent_was_heard_of_lately_comes_first():
+    state = play(*running(), failed(1, fault(Cause.NODE_LOST, "b")), gone(1))
+    for silent_s, expected in ((0.5, "c"), (9.0, "d")):
+        look = seen(agent("c", attempt=0, age_s=silent_s), agent("d", attempt=0), alive="acde")
+        assert [one.node for one in next_placement(state, look)] == ["a", expected]

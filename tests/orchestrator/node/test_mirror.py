@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import host_memory
 from orchestrator.image_header import HEADER_BYTES, ImageHeader
 from orchestrator.messages import MirrorPlace
-from orchestrator.node import mirror, mirror_copies
+from orchestrator.node import mirror
 from orchestrator.node.mirror_wire import Answer, Ask, Connection, Verb, connect
 from tests.orchestrator.node.mirrored import Node, image_bytes, nodes, spawn, write_image
 from tests.orchestrator.node.waiting import wait_for
@@ -308,7 +309,7 @@ def test_a_buddy_that_comes_back_has_the_newest(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_node_without_memory_for_copies_says_so_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(mirror_copies, "LEFT_FREE_SHARE", 1.0)
+    monkeypatch.setattr(host_memory, "LEFT_FREE_SHARE", 1.0)
     with nodes(2) as (first, second):
         first.begins(spawn(1), second)
         for step in (1, 2, 3):

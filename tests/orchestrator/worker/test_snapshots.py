@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from model.build import build_model
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
+from orchestrator.config import CheckpointConfig
 from orchestrator.image_header import ImageHeader, Word
 from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Snapshot, open_commit_log
@@ -21,6 +23,8 @@ from orchestrator.worker import snapshots
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.image import build_image, files_of, new_memory
 from orchestrator.worker.pace import Pace
+from orchestrator.worker.reporter import build_reporter
+from orchestrator.worker.saver import Saver
 from orchestrator.worker.training_state import training_state
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.node.waiting import wait_for
@@ -274,6 +278,33 @@ def test_a_snapshot_is_due_as_often_as_it_is_cheap():
     assert [is_due(117.0, sealed_after_s=4.5), is_due(118.0, sealed_after_s=4.5)] == [False, True]
     assert not is_due(118.0, sealed_after_s=4.5, checkpoint_in_s=8.0)
     assert Pace(every_s=0, last_s=100.0).wants(100.0, cost_s=9.0, sealed_after_s=0.0, checkpoint_in_s=1.0)
+
+
+def test_a_checkpoint_whose_memory_is_not_ready_is_late_and_holds_nobody_up(
+    exchange: Exchange, node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("orchestrator.worker.saver.CHECKPOINT_AWAITED_S", 0.0)
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    saver = Saver(
+        config=CheckpointConfig(every_steps=2),
+        state=state_at(4),
+        snapshots=training.snapshots,
+        checkpointer=training.checkpointer,
+        pace=Pace(every_s=0, last_s=0.0),
+        exchange=exchange,
+        reporter=build_reporter(None),
+    )
+    training.snapshots._readier, is_ready = Future(), training.snapshots._readier
+
+    assert saver.votes(4, step_s=1.0)[1] == 1.0
+    assert not saver.after(4, (1.0, 1.0, 0.0), is_end=False, is_finite=True)
+    training.snapshots._readier = is_ready
+    training.snapshots.take(4, state_at(4)).result()
+    assert saver.after(5, (1.0, 0.0, 0.0), is_end=False, is_finite=True)
+    training.checkpointer.wait()
+
+    assert training.committed == [5]
 
 
 def test_no_memory_is_left_when_its_owner_closes_it(exchange: Exchange):
