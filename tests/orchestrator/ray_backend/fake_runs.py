@@ -83,7 +83,7 @@ class FakeRun:
 def submit(
     root: Path, name: str, *, run_id: str | None = None, num_steps: int = 100_000, num_workers: int = 2, **recovery: float
 ) -> FakeRun:
-    """A run in the store, without a controller. One worker on each node."""
+    """A run in the store, without a controller. One worker on each node, and nobody stands by, unless told otherwise."""
     config = RunConfig(
         name=name,
         model=ModelConfig(vocab_size=64, d_model=8, num_layers=1, num_heads=1, head_dim=8, gdn_key_dim=8, gdn_value_dim=8, ffn_width=8),
@@ -92,7 +92,7 @@ def submit(
         optimizer=OptimizerConfig(),
         train=TrainConfig(num_steps=num_steps, batch_rows=num_workers, micro_rows=1),
         parallel=ParallelConfig(dp_shard=num_workers),
-        recovery=RecoveryConfig(**recovery),
+        recovery=RecoveryConfig(**{"standbys": False, **recovery}),
         resources=ResourcesConfig(device="cpu", workers_per_node=1),
     )
     store = with_prefix(LocalStore(root), f"runs/{name}")

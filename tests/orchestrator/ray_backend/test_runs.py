@@ -191,17 +191,19 @@ def test_a_killed_agent_takes_its_workers_along_and_is_replaced(tmp_path: Path):
     assert_nothing_is_left_of(run)
 
 
-def test_a_killed_node_is_replaced_by_the_spare(tmp_path: Path, home: Path):
-    run = submit(tmp_path, "node-killed")
+def test_a_killed_node_is_replaced_by_the_spare_and_its_workers_by_who_stands_by_there(tmp_path: Path, home: Path):
+    run = submit(tmp_path, "node-killed", standbys=True, spares=1)
     run.start()
     head = local_cluster.local_nodes(home)[0].node
     workers = run.wait_for_step(11)["workers"]
     victim = next(worker for worker in workers if worker["node"] != head)
+    stand_by = wait_for(lambda: len(pids := set(run.pids()) - {worker["pid"] for worker in workers}) == 3 and pids, "all that stand by")
 
     local_cluster.kill_node(home, victim["node"])
-    run.wait_for_step(1, attempt=2)
+    after = run.wait_for_step(1, attempt=2)
     end = run.let_finish()
 
+    assert {worker["pid"] for worker in after["workers"]} < stand_by
     [incident] = end.incidents
     assert (incident.cause, incident.node) == (Cause.NODE_LOST, victim["node"])
     assert incident.detected_after_s < 5.0
