@@ -14,6 +14,7 @@ from orchestrator.control.stalls import find_stalled
 from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
 from orchestrator.control.summary import FailedRanks
 from orchestrator.control.transition import fault_at, fault_on, save_within_s, terms_in
+from orchestrator.deadlines import REPORT_EVERY_S
 
 NODE_WIDE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS, Cause.KILLED, Cause.LEAVING)
 """Causes that each node has for itself; of any other, however many nodes it shows on, there is one fault."""
@@ -239,9 +240,14 @@ def next_placement(state: RunState, seen: Observation) -> tuple[Placed, ...]:
         slots=terms.workers_per_node,
         previous=state.placement,
         held={placed.node for placed in state.placement} if is_on_them else (),
-        ready={agent.node for agent in seen.agents if agent.report is not None and not agent.is_lost},
+        ready={agent.node for agent in seen.agents if _is_ready(agent)},
         turn=turn(state),
     )
+
+
+def _is_ready(agent: AgentSeen) -> bool:
+    """It is there, and was heard of lately: one that stands still is not known for it yet."""
+    return agent.report is not None and not agent.is_lost and agent.age_s <= 2 * REPORT_EVERY_S
 
 
 def shortage(state: RunState, seen: Observation) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.records.nodes import Standing
@@ -53,8 +53,6 @@ def place(
     cordoned one is not taken.
 
     In a `turn`, free nodes take the places that are next: in turns 0, 1, … one place after the other is given to another node.
-
-    A machine twice comes after all others: as a rule one of the two is a raylet that is gone, and not yet taken off the list.
     """
     fit = usable(nodes, standings=standings, slots=slots)
     before = {placed.node for placed in previous}
@@ -72,11 +70,13 @@ def place(
             node.node,
         ),
     )
-    if len(ranked) < num_nodes:
-        return ()
+    return _in_their_places(_twins_last(ranked)[:num_nodes], previous) if len(ranked) >= num_nodes else ()
+
+
+def _twins_last(ranked: Sequence[Node]) -> list[Node]:
+    """A machine twice comes after all others: as a rule one of the two is a raylet that is gone, and not yet taken off the list."""
     first = {node.machine: node for node in reversed(ranked)}
-    ranked.sort(key=lambda node: first[node.machine] is not node)
-    return _in_their_places(ranked[:num_nodes], previous)
+    return sorted(ranked, key=lambda node: first[node.machine] is not node)
 
 
 def _next_in_turn(previous: tuple[Placed, ...], turn: int, number: int) -> set[str]:

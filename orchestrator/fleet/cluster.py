@@ -167,7 +167,7 @@ class AgentCluster:
             self._registry.record(desired.findings)
         is_newer = desired.attempt > self._desired.attempt
         if is_newer:
-            self._rendezvous = None
+            self._rendezvous, self._mirrors = None, {}
             self._spares.begin_attempt()
         self._desired = desired
         self._let_go(is_newer=is_newer)
@@ -231,8 +231,8 @@ class AgentCluster:
         """Whether every agent of the attempt has spoken."""
         links = [self._links[node] for node in self._desired.placement if node in self._links]
         reports = [link.report for link in links if link.report is not None and not link.is_over]
-        is_complete = len(reports) == len(self._desired.placement)
-        self._mirrors = {report.node: report.mirror for report in reports if report.mirror is not None} if is_complete else {}
+        if is_complete := len(reports) == len(self._desired.placement):
+            self._mirrors = {report.node: report.mirror for report in reports if report.mirror is not None}
         return is_complete
 
     def _start(self, node: str) -> AgentLink:

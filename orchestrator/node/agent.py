@@ -216,7 +216,7 @@ class Agent:
     def _process_of(self, local_rank: int) -> ProcessSpec:
         """The same for each attempt, so that it may stand by before there is one."""
         run, gpu_ids = self._identity.run, self._holding.gpu_ids
-        environment = worker_environment(own_python(os.environ), local_rank, run=run, gpu_ids=gpu_ids, agent_pid=os.getpid())
+        environment = worker_environment(own_python(os.environ), run=run, gpu_ids=gpu_ids, agent_pid=os.getpid())
         return ProcessSpec(
             command=self._identity.worker_command,
             environment=environment,

@@ -85,22 +85,33 @@ class RankMirror:
     # --- the thread ----------------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        while not self._is_over:
-            self._changed.clear()
-            task, pause_s = self._task, MIRROR_LOOKS_EVERY_S
-            try:
-                self._see_to(task)
-            except (OSError, DecodeError, CopyRefused) as error:
-                self._give_up(task, f"its copies on {task.buddy.address if task.buddy else 'no node'} are behind: {error}")
-                pause_s = MIRROR_TRIES_AGAIN_AFTER_S
-            self._changed.wait(pause_s)
-        for image in self._images:
-            os.close(image.fd)
+        try:
+            while not self._is_over:
+                self._look()
+        except Exception:
+            log.exception("rank %d: no more copies are made of its snapshots", self._task.rank)
+            self._say_of_all(self._task, is_mirrored=False, is_arriving=False)
+            raise
+        finally:
+            with self._lock:
+                images, self._images = self._images, []
+            for image in images:
+                os.close(image.fd)
+
+    def _look(self) -> None:
+        self._changed.clear()
+        task, pause_s = self._task, MIRROR_LOOKS_EVERY_S
+        try:
+            self._see_to(task)
+        except (OSError, DecodeError, CopyRefused) as error:
+            self._give_up(task, str(error))
+            pause_s = MIRROR_TRIES_AGAIN_AFTER_S
+        self._changed.wait(pause_s)
 
     def _see_to(self, task: Task) -> None:
         if task.buddy is None:
             if self._awaits_copy() and time.monotonic() > task.buddy_known_by_s:
-                self._give_up(task, "nobody says where copies of its snapshots are")
+                self._give_up(task, "nobody says where they are")
             return
         if self._awaits_copy():
             self._fetch(task, task.buddy)
@@ -166,7 +177,8 @@ class RankMirror:
     def _give_up(self, task: Task, why: str) -> None:
         """For now: workers wait for nothing meanwhile."""
         if task is self._task and not self._is_behind:
-            log.warning("rank %d: %s", task.rank, why)
+            where = task.buddy.address if task.buddy is not None else "another node"
+            log.warning("rank %d: copies on %s are behind: %s", task.rank, where, why)
             self._is_behind = True
         self._say_of_all(task, is_mirrored=False, is_arriving=False)
 
@@ -228,7 +240,6 @@ class Mirror:
             self._server.close()
         for rank in self._ranks:
             rank.end()
-        self._hands.shutdown(wait=False, cancel_futures=True)
         self._copies.close()
 
 

@@ -101,10 +101,8 @@ def assignments(order: SpawnOrder) -> tuple[Assign, ...]:
     )
 
 
-def worker_environment(
-    inherited: Mapping[str, str], local_rank: int, *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int
-) -> dict[str, str]:
-    """What the agent inherited (credentials among it), without what Ray added, with what a worker in this place of the node needs.
+def worker_environment(inherited: Mapping[str, str], *, run: RunIdentity, gpu_ids: tuple[str, ...], agent_pid: int) -> dict[str, str]:
+    """What the agent inherited (credentials among it), without what Ray added, with what the workers of the node need: the same for each.
 
     As under torchrun, every worker of a node sees all of its GPUs and takes the one of its local rank: so they reach each other directly.
     BRAID_RUN, BRAID_RUN_ID and BRAID_AGENT_PID also mark every process that a worker starts.
@@ -117,6 +115,5 @@ def worker_environment(
         "BRAID_RUN": run.name,
         "BRAID_RUN_ID": run.id,
         "BRAID_AGENT_PID": str(agent_pid),
-        "BRAID_DEVICE": f"cuda:{local_rank}" if gpu_ids else "cpu",  # to make ready before the first order
         "PYTHONUNBUFFERED": "1",
     }

@@ -22,8 +22,6 @@ class WorkerEnvironment:
     """Process id of the agent, which must be our parent."""
     memory_fds: tuple[int, ...]
     """Files of the agent's memory for snapshots, of this worker's place on its node."""
-    device: str
-    """What it is to train on, such as cuda:3, which may be made ready before anything else is known; cpu needs nothing."""
     cache_dir: Path
     """Where blocks of tokens are kept; shared by the workers of a node."""
 
@@ -35,7 +33,6 @@ def read_environment(variables: Mapping[str, str]) -> WorkerEnvironment:
         report_fd=_number(variables, "BRAID_REPORT_FD"),
         agent_pid=_number(variables, "BRAID_AGENT_PID"),
         memory_fds=tuple(int(number) for number in variables.get("BRAID_MEMORY_FDS", "").split(",") if number.isdecimal()),
-        device=variables.get("BRAID_DEVICE", "cpu"),
         cache_dir=cache_dir(variables),
     )
 

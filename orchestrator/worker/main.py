@@ -105,7 +105,7 @@ def end_process(status: int) -> NoReturn:
 def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environment: WorkerEnvironment) -> Ended:
     from orchestrator.worker.session import train_once, warm_up  # imports torch: before its first order, so that who stands by has done it
 
-    for _ in warm_up(environment.device):
+    for _ in warm_up():
         if has_order(orders):
             break
     reporter.send(Ready())

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.control.causes import Cause
+from orchestrator.control.observe import next_placement
 from orchestrator.control.placement import Node, Placed, place
 from orchestrator.records.nodes import Standing
+from tests.orchestrator.control.stories import agent, failed, fault, gone, play, running, seen
 
 NO_STRIKES: Mapping[str, int] = {}
 
@@ -24,6 +27,7 @@ def places(
     leave: str = "",
     previous: str = "",
     held: str | None = None,
+    ready: str = "",
     turn: int | None = None,
 ) -> str:
     """`held`: those of the previous attempt, unless told otherwise."""
@@ -31,7 +35,7 @@ def places(
     standings |= {name: Standing(cordoned="bad") for name in cordoned}
     before = tuple(Placed(node=name, machine=name.upper()) for name in previous)
     held = previous if held is None else held
-    placed = place(free, standings=standings, leave=leave, num_nodes=num_nodes, slots=8, previous=before, held=held, turn=turn)
+    placed = place(free, standings=standings, leave=leave, num_nodes=num_nodes, slots=8, previous=before, held=held, ready=ready, turn=turn)
     return "".join(one.node for one in placed)
 
 
@@ -47,6 +51,12 @@ def test_a_strike_moves_no_run_off_a_node_that_it_is_on_and_chooses_among_others
     free = known(a=8, b=8, c=8, d=8)
     assert places(free, strikes={"A": 5}, previous="ab") == "ab"
     assert places(free, strikes={"A": 5, "C": 1}, previous="ab", leave="B") == "ad"
+
+
+def test_of_free_nodes_those_come_first_on_which_processes_stand_by():
+    free = known(a=8, b=8, c=8, d=8)
+    assert places(free, previous="ab", leave="B", ready="abd") == "ad"
+    assert places(free, previous="ab", leave="B", ready="abd", strikes={"D": 1}) == "ac", "a good machine is worth more"
 
 
 def test_a_machine_that_is_to_be_left_comes_after_one_with_old_strikes():
@@ -112,3 +122,10 @@ def test_a_machine_whose_old_raylet_is_still_listed_is_used_twice_only_where_not
     twice = [Node(node="a", machine="A", slots=8), Node(node="b", machine="A", slots=8), Node(node="c", machine="C", slots=8)]
     assert places(twice) == "ac"
     assert places(twice, num_nodes=3) == "abc"
+
+
+def test_of_free_nodes_one_whose_agent_was_heard_of_lately_comes_first():
+    state = play(*running(), failed(1, fault(Cause.NODE_LOST, "b")), gone(1))
+    for silent_s, expected in ((0.5, "c"), (9.0, "d")):
+        look = seen(agent("c", attempt=0, age_s=silent_s), agent("d", attempt=0), alive="acde")
+        assert [one.node for one in next_placement(state, look)] == ["a", expected]

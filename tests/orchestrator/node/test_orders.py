@@ -102,7 +102,7 @@ def test_each_worker_learns_its_place_and_its_run_from_its_first_order():
 
 
 def environment(*gpu_ids: str) -> dict[str, str]:
-    return worker_environment(INHERITED, 1, run=RunIdentity(name="first", id="5eed"), gpu_ids=gpu_ids, agent_pid=77)
+    return worker_environment(INHERITED, run=RunIdentity(name="first", id="5eed"), gpu_ids=gpu_ids, agent_pid=77)
 
 
 def test_a_worker_is_marked_and_does_not_know_its_rank_yet():
@@ -121,7 +121,7 @@ def test_credentials_pass_and_what_ray_added_does_not():
 
 def test_on_the_cpu_each_worker_keeps_to_one_thread_and_on_gpus_it_sees_those_of_its_node():
     assert environment()["OMP_NUM_THREADS"] == "1"
-    assert (environment()["CUDA_VISIBLE_DEVICES"], environment()["BRAID_DEVICE"]) == ("", "cpu")
+    assert environment()["CUDA_VISIBLE_DEVICES"] == ""
     on_gpus = environment("0", "1", "4", "5")
     assert "OMP_NUM_THREADS" not in on_gpus
-    assert (on_gpus["CUDA_VISIBLE_DEVICES"], on_gpus["BRAID_DEVICE"]) == ("0,1,4,5", "cuda:1")
+    assert on_gpus["CUDA_VISIBLE_DEVICES"] == "0,1,4,5"
