@@ -238,6 +238,7 @@ def open_s3(storage: StorageConfig) -> S3Store:
     """The store at an `s3://` root. Credentials and region are the environment's or the AWS chain's.
 
     Checksums beyond what S3 requires are off: older S3-compatible servers refuse them, and what matters here carries a SHA-256 of its own.
+    Bodies are signed only where TLS does not guard them: signing digests each once more, in the thread that all requests share.
     """
     bucket, prefix = storage.bucket_and_prefix()
     timeouts_s = min(CONNECT_TIMEOUT_S, storage.deadline_s / 2), min(READ_TIMEOUT_S, storage.deadline_s / 2)  # for another try
@@ -286,6 +287,7 @@ def _build_filesystem(storage: StorageConfig, connect_s: float, read_s: float) -
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
+            "s3": {"payload_signing_enabled": storage.endpoint_url.startswith("http://")},
         },
     )
 

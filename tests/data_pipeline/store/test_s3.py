@@ -217,3 +217,13 @@ def test_a_bucket_tells_whether_it_aborts_incomplete_uploads_itself(s3_world: S3
         put_rule(prefix, status)
         assert aborts_uploads_itself(storage) is is_ours
     s3_store._request("delete_bucket_lifecycle", "bucket", {"Bucket": s3_store.bucket})
+
+
+@pytest.mark.parametrize(("endpoint_url", "is_signed"), [("http://127.0.0.1:9", True), ("https://s3.example.com", False), ("", False)])
+def test_what_is_written_is_digested_for_its_signature_only_where_tls_does_not_guard_it(
+    monkeypatch: pytest.MonkeyPatch, endpoint_url: str, is_signed: bool
+) -> None:
+    set_credentials(monkeypatch, ACCESS_KEY, SECRET_KEY)
+    store = open_s3(StorageConfig(root="s3://bucket", endpoint_url=endpoint_url))
+
+    assert store.client.meta.config.s3["payload_signing_enabled"] is is_signed
