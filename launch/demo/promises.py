@@ -9,8 +9,8 @@ from launch.show.render import short_node
 from launch.status import Status
 from orchestrator.records.ledger import StepRecord
 
-MAX_DETECTION_S = {Fault.WORKER: 1.0, Fault.NODE: 3.0, Fault.AGENTS: 3.0}
-"""How late it may be noticed."""
+MAX_DETECTION_S = {Fault.WORKER: 1.0, Fault.NODE: 5.0, Fault.AGENTS: 3.0}
+"""How late it may be noticed. The node may have the controller on it, which Ray starts anew elsewhere first."""
 SOURCES = {Fault.WORKER: "memory", Fault.NODE: "another node's memory", Fault.AGENTS: "store"}
 """From where the run goes on."""
 MAX_RECOVERY_S = {Fault.WORKER: 15.0, Fault.NODE: 15.0, Fault.AGENTS: 60.0}

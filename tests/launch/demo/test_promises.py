@@ -72,8 +72,8 @@ def test_a_demo_that_kept_every_promise_has_no_shortcomings() -> None:
             "killed was noticed after 1.5 s; at most 1 s",
         ),
         (
-            {"status": status("finished", incidents=(incident(), incident("node_lost", detected=3.5)))},
-            "node_lost was noticed after 3.5 s; at most 3 s",
+            {"status": status("finished", incidents=(incident(), incident("node_lost", detected=5.5)))},
+            "node_lost was noticed after 5.5 s; at most 5 s",
         ),
         ({"status": status("finished", incidents=(incident(recovered=16.0), incident("node_lost")))}, "killed took 16.0 s to recover from"),
         (
