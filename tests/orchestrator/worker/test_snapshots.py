@@ -275,8 +275,8 @@ def test_a_snapshot_is_due_as_often_as_it_is_cheap():
 
     assert [is_due(101.9), is_due(102.0)] == [False, True]
     assert [is_due(104.9, cost_s=0.05), is_due(105.0, cost_s=0.05)] == [False, True]  # a hundredth of training's time
-    assert [is_due(117.0, sealed_after_s=4.5), is_due(118.0, sealed_after_s=4.5)] == [False, True]
-    assert not is_due(118.0, sealed_after_s=4.5, checkpoint_in_s=8.0)
+    assert [is_due(108.0, sealed_after_s=4.5), is_due(109.0, sealed_after_s=4.5)] == [False, True]
+    assert not is_due(109.0, sealed_after_s=4.5, checkpoint_in_s=8.0)
     assert Pace(every_s=0, last_s=100.0).wants(100.0, cost_s=9.0, sealed_after_s=0.0, checkpoint_in_s=1.0)
 
 
