@@ -30,6 +30,8 @@ from orchestrator.worker.parts import Part, PartWriter
 from orchestrator.worker.snapshots import Snapshot, Snapshots
 from orchestrator.worker.training_state import not_finite_in
 
+NUM_UPLOADS = 8
+"""Files of a rank that are written at once."""
 NUM_PARALLEL_DELETES = 16
 log = logging.getLogger(__name__)
 
@@ -253,5 +255,6 @@ def build_checkpointer(
     snapshots: Snapshots,
 ) -> Checkpointer:
     """For checkpoints of `state`; `exchange` is one that nothing else uses, `committer` is given on its first rank."""
-    parts = PartWriter(store, state, attempt=attempt, exchange=exchange, hands=snapshots.hands)
+    hands = ThreadPoolExecutor(NUM_UPLOADS, thread_name_prefix="upload")  # its own: a snapshot is digested while a checkpoint is written
+    parts = PartWriter(store, state, attempt=attempt, exchange=exchange, hands=hands)
     return Checkpointer(exchange=exchange, committer=committer, snapshots=snapshots, parts=parts)

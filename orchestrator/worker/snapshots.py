@@ -23,7 +23,7 @@ from orchestrator.worker.image import ALIGNMENT, Image, build_image, files_of, n
 from orchestrator.worker.training_state import shards_of, written_here
 
 NUM_HANDS = min(16, os.cpu_count() or 1)
-"""Threads that digest, and write or read files."""
+"""Threads that digest."""
 TOUCHED_BYTES = 2**24
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,7 @@ class Snapshots:
         self._terms = terms
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._copied: torch.cuda.Event | None = None
-        self.hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="snapshot")
-        """For digests and files."""
+        self._hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="snapshot")
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._ready = {image: self._sealer.submit(self._make_ready, image) for image in reversed(self._images)}
         """The newest first: it is the one that may be loaded."""
@@ -115,7 +114,7 @@ class Snapshots:
 
     def load(self, snapshot: Snapshot, state: Mapping[str, Tensor]) -> None:
         """Copies it into the tensors of `state`. Raises CheckpointCorrupt where the memory is not what was written."""
-        found = snapshot.image.digests(self.hands)
+        found = snapshot.image.digests(self._hands)
         if found != snapshot.held.digests:
             what = f"host {socket.gethostname()}: the snapshot of step {snapshot.held.step} changed in its memory"
             raise CheckpointCorrupt(f"{what}; look at its memory's errors", key="")
@@ -143,7 +142,7 @@ class Snapshots:
         if copied is not None:
             copied.synchronize()
         copied_s = time.monotonic()
-        held = Held(attempt=self._attempt, step=step, terms=self._terms, spans=image.spans, digests=image.digests(self.hands))
+        held = Held(attempt=self._attempt, step=step, terms=self._terms, spans=image.spans, digests=image.digests(self._hands))
         image.hold(held)
         self.sealed_after_s = time.monotonic() - started_s
         log.info("snapshot of step %d: copied in %.3f s, whole after %.3f", step, copied_s - started_s, self.sealed_after_s)
@@ -152,7 +151,7 @@ class Snapshots:
     def _make_ready(self, image: Image) -> None:
         """Takes its memory, and tells the GPU of it."""
         for piece in image.pieces():
-            list(self.hands.map(_touch, piece.split(TOUCHED_BYTES)))
+            list(self._hands.map(_touch, piece.split(TOUCHED_BYTES)))
             if self._stream is not None:
                 _pin(piece)
 

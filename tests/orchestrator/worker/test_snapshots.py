@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -275,8 +276,8 @@ def test_a_snapshot_is_due_as_often_as_it_is_cheap():
 
     assert [is_due(101.9), is_due(102.0)] == [False, True]
     assert [is_due(104.9, cost_s=0.05), is_due(105.0, cost_s=0.05)] == [False, True]  # a hundredth of training's time
-    assert [is_due(117.0, sealed_after_s=4.5), is_due(118.0, sealed_after_s=4.5)] == [False, True]
-    assert not is_due(118.0, sealed_after_s=4.5, checkpoint_in_s=8.0)
+    assert [is_due(108.0, sealed_after_s=4.5), is_due(109.0, sealed_after_s=4.5)] == [False, True]
+    assert not is_due(109.0, sealed_after_s=4.5, checkpoint_in_s=8.0)
     assert Pace(every_s=0, last_s=100.0).wants(100.0, cost_s=9.0, sealed_after_s=0.0, checkpoint_in_s=1.0)
 
 
@@ -305,6 +306,27 @@ def test_a_checkpoint_whose_memory_is_not_ready_is_late_and_holds_nobody_up(
     training.checkpointer.wait()
 
     assert training.committed == [5]
+
+
+def test_a_snapshot_is_whole_while_a_checkpoint_is_written_slowly(exchange: Exchange, node: Node, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("orchestrator.worker.snapshots.NUM_HANDS", 1)
+    store, is_writing, may_write = MemoryStore(), threading.Event(), threading.Event()
+    training = node.begin(store, exchange, 1)
+
+    def hold_up(operation: str, key: str) -> None:
+        if operation == "put" and key.endswith(".distcp"):
+            is_writing.set()
+            may_write.wait(30)
+
+    store.fault = hold_up
+    training.checkpointer.save(3, state_at(3))
+    assert is_writing.wait(10)
+    taken = training.snapshots.take(4, state_at(4), spares_uploaded=True)
+
+    assert taken.result(timeout=10).held.step == 4
+    assert training.checkpointer.is_saving
+    may_write.set()
+    training.checkpointer.wait()
 
 
 def test_no_memory_is_left_when_its_owner_closes_it(exchange: Exchange):
