@@ -1,4 +1,4 @@
-"""Fetches the blocks of coming steps into the cache, many at a time, so that batches find them there."""
+"""Fetches the blocks of coming steps, many at a time, so that batches find them in the cache or in memory."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -51,7 +51,7 @@ class Loader:
     executor: ThreadPoolExecutor
     """Reads batches."""
     ahead: Ahead | None
-    """Fetches blocks into the cache; None where there is none."""
+    """Fetches blocks into the cache and into memory; None where there is neither."""
     buffers: Buffers = field(default_factory=Buffers)
     """Memory of its batches."""
     pending: dict[int, Future[TokenBatch]] = field(default_factory=dict)
@@ -133,12 +133,14 @@ def build_loader(
         dp_size=dp_size,
         traffic=traffic,
         executor=ThreadPoolExecutor(1, thread_name_prefix="data-prefetch"),
-        ahead=_ahead(partial(_wanted_at, plan, readers, dp_rank, dp_size), cache),
+        ahead=_ahead(partial(_wanted_at, plan, readers, dp_rank, dp_size), cache, held),
     )
 
 
-def _ahead(wanted_at: Callable[[int], Iterator[Wanted]], cache: BlockCache | None) -> Ahead | None:
-    return None if cache is None else Ahead(wanted_at=wanted_at, num_blocks=blocks_ahead(cache.limit_bytes))
+def _ahead(wanted_at: Callable[[int], Iterator[Wanted]], cache: BlockCache | None, num_held: int) -> Ahead | None:
+    if cache is None and not num_held:
+        return None
+    return Ahead(wanted_at=wanted_at, num_blocks=blocks_ahead(cache.limit_bytes) if cache else NUM_BLOCKS)
 
 
 def _is_near_itself(manifests: Sequence[DatasetManifest], config: DataConfig) -> bool:

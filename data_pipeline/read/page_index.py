@@ -55,6 +55,9 @@ class Recent(Generic[Key]):
                 self._found.popitem(last=False)
         return data
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._found
+
     def drop(self, key: Key) -> None:
         with self._lock:
             self._found.pop(key, None)

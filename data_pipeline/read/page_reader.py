@@ -104,7 +104,8 @@ class PageReader:
 
     def has(self, block: Block) -> bool:
         """Whether it need not be fetched."""
-        return self.cache is not None and self.cache.has(self._name(block), self._size(*block))
+        is_held = self.held is not None and block in self.held
+        return is_held or (self.cache is not None and self.cache.has(self._name(block), self._size(*block)))
 
     def _got(self, shard: int, pages: range) -> bytes:
         ref, start, wanted = self.manifest.shards[shard], pages.start * PAGE_BYTES, self._size(shard, pages)
