@@ -45,7 +45,7 @@ def measure_ours(config: RunConfig, home: Path, *hurts: Hurt, patience_s: float,
     try:
         submit(config, address="", tell=tell)
         with open_view(config.storage, config.name, "") as view:
-            return [_recovery(view, home, hurt, patience_s, tell) for hurt in hurts]
+            return [_recovery(view, config, home, hurt, patience_s, tell) for hurt in hurts]
     finally:
         stop_local()
 
@@ -57,10 +57,10 @@ def _victim(home: Path, status: Status) -> dict[str, Any]:
     return victim
 
 
-def _recovery(view: RunView, home: Path, hurt: Hurt, patience_s: float, tell: Callable[[str], None]) -> Recovery:
-    steady = _when(view, _is_steady, "a checkpoint, and steps after it", patience_s)
+def _recovery(view: RunView, config: RunConfig, home: Path, hurt: Hurt, patience_s: float, tell: Callable[[str], None]) -> Recovery:
+    steady = _when(view, lambda status: is_steady(status, config), "a checkpoint, and steps after it", patience_s)
     with suppress(SystemExit):
-        steady = _when(view, lambda status: _is_steady(status) and status["standbys"] >= status["num_workers"], "", STANDBYS_WITHIN_S)
+        steady = _when(view, lambda status: is_steady(status, config) and all_stand_by(status, config), "", STANDBYS_WITHIN_S)
     tell(f"{hurt.__name__} after step {steady['step']}, {steady['standbys']} processes stand by")
     attempt, killed_s = steady["attempt"], time.time()
     hurt(home, steady)
@@ -76,11 +76,19 @@ def _recovery(view: RunView, home: Path, hurt: Hurt, patience_s: float, tell: Ca
     return our_recovery(killed_s, events, _log(view, attempt), _log(view, after["attempt"]))
 
 
-def _is_steady(status: Status) -> bool:
+def is_steady(status: Status, config: RunConfig) -> bool:
+    """A controller says so that sees every worker, not what is recorded of the run."""
     has_recovered = all(incident["recovered_after_s"] is not None for incident in status["incidents"])
     resumed = max((incident["resumed_from_step"] or 0 for incident in status["incidents"]), default=0)
     committed: int = status["last_committed_step"]
-    return bool(status["state"] == "running" and has_recovered and status["step"] >= committed + STEADY_STEPS and committed > resumed)
+    is_training = status["state"] == "running" and status["live"] and status["num_workers"] == config.parallel.world_size
+    return bool(is_training and has_recovered and status["step"] >= committed + STEADY_STEPS and committed > resumed)
+
+
+def all_stand_by(status: Status, config: RunConfig) -> bool:
+    """One process for each worker, and for each that a spare has a place for."""
+    per_node = config.parallel.world_size // config.num_nodes
+    return bool(status["standbys"] >= (config.num_nodes + config.recovery.spares) * per_node)
 
 
 def _when(view: RunView, condition: Callable[[Status], bool], what: str, patience_s: float) -> Status:

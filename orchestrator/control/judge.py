@@ -49,7 +49,8 @@ def _deterministic(state: RunState, incident: Incident, spares: int) -> str:
     if verdict.same_step_limit is None or len(row) < verdict.same_step_limit:
         return ""
     machines = {one.machine for one in row}
-    if len(machines) == 1 and spares and not speaks_of_all(incident, state.terms):
+    may_be_its_own = state.terms.num_nodes == 1 or not speaks_of_all(incident, state.terms)
+    if len(machines) == 1 and spares and may_be_its_own:
         return ""
     told = f"{incident.cause.value} {len(row)} times in a row at step {incident.at_step}"
     if len(machines) > 1:

@@ -40,12 +40,15 @@ def turn(state: RunState) -> int | None:
 
 
 def _accused(state: RunState, incident: Incident) -> dict[str, bool]:
-    """Machines that the incident was seen on, unless as a victim or as all others say too; and whether the fault is the machine's own."""
+    """Machines that the incident was seen on, unless as a victim or as all others say too; and whether the fault is the machine's own.
+
+    On a run of one node nobody is there who could say else.
+    """
     assert state.terms is not None
     found: dict[str, bool] = {}
     for fault in incident.faults:
         verdict, is_of_all = VERDICTS[fault.cause], speaks_of_all(fault, state.terms)
-        may_be_its_own = not is_of_all or (state.terms.num_nodes == 1 and verdict.strikes > 0)
+        may_be_its_own = not is_of_all or state.terms.num_nodes == 1
         if fault.machine is not None and not _is_nowhere(fault) and may_be_its_own:
             found[fault.machine] = found.get(fault.machine, False) or (verdict.leaves and not is_of_all)
     return found
@@ -57,7 +60,7 @@ def _again(state: RunState, machine: str) -> bool:
 
 def _recent(state: RunState) -> list[Incident]:
     """What has happened in this recovery, or since the last checkpoint: who only gets on from snapshot to snapshot has to try else."""
-    since = [one for one in state.incidents if one.attempt > state.resumed_after_attempt and VERDICTS[one.cause].counts]
+    since = [one for one in state.incidents if one.attempt > state.resumed_after_attempt and one.cause is not Cause.LEAVING]
     return [one for one in since if one.recovered_after_s is None or one.at_step >= state.committed_step]
 
 

@@ -52,19 +52,21 @@ def place(
     used (their caches are warm), then those whose agent is there (`ready`), then by name. A machine to be left is better than none; a
     cordoned one is not taken.
 
-    In a `turn`, free nodes take the places that are next: in turns 0, 1, … one place after the other is given to another node.
+    In a `turn`, free nodes take the places that are next: in turns 0, 1, … one place after the other is given to another node, to one of
+    a machine with strikes only where no other is free.
     """
     fit = usable(nodes, standings=standings, slots=slots)
     before = {placed.node for placed in previous}
     strikes = {node.node: 0 if node.node in held else standings.get(node.machine, GOOD_STANDING).strikes for node in fit}
-    fresh = [node for node in fit if node.node not in before and not strikes[node.node]]
+    free = [node for node in fit if node.node not in before and node.machine not in leave]
+    fresh = [node for node in free if not strikes[node.node]] or free
     resting = _next_in_turn(previous, turn, min(len(fresh), len(previous))) if turn is not None else set()
     ranked = sorted(
         fit,
         key=lambda node: (
             node.machine in leave,
-            strikes[node.node],
             node.node in resting,
+            strikes[node.node],
             node.node not in before,
             node.node not in ready,
             node.node,

@@ -192,7 +192,8 @@ class AgentCluster:
             standings=self._registry.standings,
             slots=self._desired.workers_per_node,
             placement=self._desired.placement,
-            over=[node for node, link in self._links.items() if link.is_over],
+            over=[node for node, link in self._links.items() if link.state is LinkState.LOST],
+            used=[node for node, link in self._links.items() if link.report is not None and link.report.attempt],
         ):
             self._let_go()
             self._settle()

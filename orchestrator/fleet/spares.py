@@ -32,16 +32,18 @@ class Spares:
         slots: int,
         placement: Collection[str],
         over: Collection[str],
+        used: Collection[str],
     ) -> bool:
-        """Whether they are others now: as many as wanted, or as there are, as `placement.place` would take them; those it has stay.
+        """Whether they are others now: as many as wanted, or as there are, as `placement.place` takes them; of equals those that it has.
 
-        `placement`: the nodes of the attempt, whose machines are no spares under another name. `over`: nodes whose agent has ended.
+        `placement`: the nodes of the attempt, whose machines are no spares under another name. `over`: nodes whose agent has ended by
+        itself. `used`: those whose agent has been in an attempt; one that was left has to go before another may stand by there.
         """
         before = self.nodes
         self._refused |= set(before).intersection(over)
         taken = {node.machine for node in nodes if node.node in placement}
         fit = usable(nodes, standings=standings, slots=slots)
-        free = [node for node in fit if node.machine not in taken and node.node not in (*placement, *self._refused)]
-        free.sort(key=lambda node: (node.node not in before, standings.get(node.machine, GOOD_STANDING).strikes, node.node))
+        free = [node for node in fit if node.machine not in taken and node.node not in (*placement, *self._refused, *used)]
+        free.sort(key=lambda node: (standings.get(node.machine, GOOD_STANDING).strikes, node.node not in before, node.node))
         self.nodes = tuple(node.node for node in free[: self._number])
         return self.nodes != before

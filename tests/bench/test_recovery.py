@@ -1,11 +1,16 @@
 """What a recovery is said to have taken, by the journal, a log and torchrun's lines."""
 
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.recovery import answer
+from bench.recovery import RECIPE, answer, overrides_of
+from bench.recovery_ours import all_stand_by, is_steady
 from bench.recovery_times import Recovery, our_recovery, torchruns_recovery
+from launch.config.load import load_config
+from orchestrator.config import RunConfig
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import AttemptStarted, Event, FaultsSeen, StepReached, TrainingResumed, WorkersGone
 from orchestrator.control.placement import Placed
@@ -100,3 +105,27 @@ def test_the_answer_compares_the_killed_worker_with_torchruns():
         "node_s": 3.0,
     }
     assert answer([worker], None)["ratio"] is None
+
+
+def run_of_two(*overrides: str) -> RunConfig:
+    return load_config(RECIPE, overrides_of(0, Path("/nowhere"), overrides))
+
+
+def status(**known: Any) -> dict[str, Any]:
+    """Of a run on two nodes that trains, a while after its checkpoint of step 20."""
+    trains = {"state": "running", "live": True, "num_workers": 2, "step": 40, "last_committed_step": 20, "standbys": 2, "incidents": []}
+    return trains | known
+
+
+def test_a_run_is_hurt_only_once_a_controller_sees_all_its_workers_train():
+    config = run_of_two()
+    assert is_steady(status(), config)
+    recorded = {"live": False, "num_workers": 0, "standbys": None}
+    for other in (recorded, {"num_workers": 1}, {"state": "recovering"}, {"step": 22}, {"last_committed_step": 0}):
+        assert not is_steady(status(**other), config), other
+
+
+def test_processes_stand_by_on_spares_too_before_it_is_hurt():
+    assert all_stand_by(status(), run_of_two("recovery.spares=0"))
+    spared = run_of_two("recovery.spares=1")
+    assert [all_stand_by(status(standbys=number), spared) for number in (2, 3)] == [False, True]

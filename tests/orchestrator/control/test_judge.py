@@ -39,6 +39,16 @@ def test_a_crash_over_and_over_ends_the_run_where_there_is_no_other_node():
     assert state.reason == "crashed 3 times in a row at step 41: it broke"
 
 
+@pytest.mark.parametrize(("cause", "limit"), [(Cause.DIVERGED, 2), (Cause.CRASHED, 3), (Cause.GPU_OUT_OF_MEMORY, 3)])
+def test_a_run_of_one_node_ends_as_deterministic_only_where_another_was_tried(cause: Cause, limit: int):
+    alone, said = play(submitted(replace(TERMS, num_nodes=1, workers_per_node=2))), fault(cause, "a", ranks=2)
+    for attempt in range(1, limit + 1):
+        alone = play(placed(attempt, "a"), failed(attempt, said, at_step=41), gone(attempt, spares=1), state=alone)
+    assert alone.label == "recovering", "b idles"
+    on_b = placed(limit + 1, "b"), failed(limit + 1, replace(said, node="b", machine="B"), at_step=41), gone(limit + 1, spares=1)
+    assert play(*on_b, state=alone).reason.endswith("in a row at step 41 on 2 machines: it broke")
+
+
 def test_crashes_at_different_steps_are_not_deterministic():
     state = play(*running())
     for attempt, step in ((1, 41), (2, 42), (3, 41)):

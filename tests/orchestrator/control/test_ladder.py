@@ -113,13 +113,20 @@ def test_a_run_that_a_person_resumes_holds_no_node_and_takes_those_without_strik
     assert next_on(play(ResumeRequested(at_s=1.0, terms=TERMS), state=state), standings={"B": Standing(strikes=1)}) == "ac"
 
 
-def test_on_a_run_of_one_node_what_all_say_may_be_that_nodes_fault():
+@pytest.mark.parametrize("cause", [Cause.CRASHED, Cause.STORE, Cause.ABORTED, Cause.DIVERGED, Cause.ACCESS, Cause.HUNG, Cause.FENCED])
+def test_on_a_run_of_one_node_what_all_say_may_be_that_nodes_fault(cause: Cause):
     alone = play(submitted(replace(TERMS, num_nodes=1, workers_per_node=2)))
-    crashed, on = fault(Cause.CRASHED, "a", ranks=2), ["a"]
+    said, on = fault(cause, "a", ranks=2), ["a"]
     for attempt in (1, 2):
-        alone = play(placed(attempt, on[-1]), failed(attempt, crashed), gone(attempt), state=alone)
+        alone = play(placed(attempt, on[-1]), failed(attempt, said), gone(attempt), state=alone)
         on += [one.node for one in next_placement(alone, seen(alive="ab", slots=2))]
     assert on == ["a", "a", "b"]
+
+
+def test_who_was_told_to_leave_has_not_failed():
+    """Its process may be killed once more before the node is left for it."""
+    state = play(*running(), failed(1, fault(Cause.LEAVING, "a")), gone(1), placed(2, "ab"), stepped(2, 1))
+    assert next_on(play(failed(2, fault(node="a"), at_step=1), gone(2), state=state)) == "ab"
 
 
 def test_the_incident_tells_which_machines_were_left():

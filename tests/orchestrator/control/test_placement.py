@@ -98,7 +98,13 @@ def test_where_any_node_may_be_the_bad_one_each_is_left_out_in_its_turn():
         left_out += {*"abcd"} - {*placement}
     assert left_out == ["a", "b", "c", "d"]
     assert places(known(a=8, b=8), previous="ba", turn=0) == "ba"
-    assert places(free, strikes={"C": 1, "D": 1}, previous="ab", turn=0) == "ab", "what has strikes is no better"
+
+
+def test_in_turn_a_machine_with_strikes_is_tried_where_no_other_is_free():
+    free, struck = known(a=8, b=8, c=8), {"C": 1}
+    assert [places(free, strikes=struck, previous=previous, turn=turn) for turn, previous in enumerate(("ab", "cb"))] == ["cb", "ca"]
+    assert places(known(a=8, b=8, c=8, d=8), strikes={"C": 1}, previous="ab", turn=0) == "db", "of free nodes the good one"
+    assert places(free, strikes=struck, leave="C", previous="ab", turn=0) == "ab"
 
 
 def test_two_free_nodes_take_two_places_at_a_time():

@@ -84,6 +84,29 @@ def test_a_spare_whose_agent_ends_is_not_tried_again_before_the_next_attempt():
     watch.until(lambda _: those_there(fleet) == [A, B, C])
 
 
+def test_a_node_that_was_left_is_held_ready_once_its_old_agent_is_gone():
+    fleet = SimulatedFleet(num_nodes=3)
+    watch = watching(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+    left = agent_on(fleet, B)
+    watch.want_mode(Mode.KILL).until(are_gone(1, A, B))
+
+    watch.want(wanted(2, A, C)).until_trains()
+
+    watch.until(lambda _: those_there(fleet) == [A, B, C])
+    assert agent_on(fleet, B) is not left
+
+
+def test_a_spare_gives_way_to_a_node_with_fewer_strikes_as_attempts_are_placed():
+    fleet = SimulatedFleet(num_nodes=4)
+    watch = watching(fleet).want(wanted(1, A, B))
+    watch.until_trains()
+
+    watch.registry.standings = {"machine-00002": Standing(strikes=1)}
+
+    watch.until(lambda _: those_there(fleet) == [A, B, D])
+
+
 def test_a_cordoned_machine_is_no_spare_any_more():
     fleet = SimulatedFleet(num_nodes=4)
     watch = watching(fleet).want(wanted(1, A, B))
@@ -106,6 +129,21 @@ def test_another_controller_finds_the_spare_and_keeps_it():
 
     assert agent_on(fleet, C) is spare
     assert those_there(fleet) == [A, B, C]
+
+
+def test_another_controller_ends_the_agent_of_a_node_that_was_left_rather_than_keep_it():
+    fleet = SimulatedFleet(num_nodes=4)
+    first = watching(fleet).want(wanted(1, A, B))
+    first.until_trains()
+    first.want_mode(Mode.KILL).until(are_gone(1, A, B))
+    left = agent_on(fleet, B)
+
+    second = Watch(fleet, config=run_config(spares=1), epoch=2, desired=wanted(2, A, C))
+    second.until_trains()
+    second.watch_for(10.0)
+
+    assert left is not None
+    assert agent_on(fleet, B) is not left
 
 
 def test_nothing_is_held_once_the_run_is_over():
