@@ -96,7 +96,7 @@ class Agent:
         self._offered: HeldPort | None = None
         self._memory: list[tuple[int, ...]] = []
         """By local rank, files of memory in which workers keep snapshots: they outlive attempts, and end with this process."""
-        self._standbys = Standbys(self._selector)
+        self._standbys = Standbys(self._selector, self._clock)
         self._mirror = build_mirror(holding.address)
         self._group = self._empty_group(0)
         """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
