@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import subprocess
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -251,6 +252,21 @@ def test_one_takes_only_time_that_nobody_wants_until_it_is_a_worker(agent_of, ru
     report_when(agent, trains(1))
 
     assert policies(pid) == {os.SCHED_OTHER}
+
+
+@pytest.mark.skipif(not priority._can_be_undone(), reason="needs CAP_SYS_NICE")
+def test_a_thread_that_ends_meanwhile_leaves_no_other_one_idle(monkeypatch: pytest.MonkeyPatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with subprocess.Popen(["sleep", "120"]) as process:
+        priority.run_when_idle(process.pid)
+        monkeypatch.setattr(priority, "_threads", lambda pid: [ended.pid, pid])
+
+        priority.run_as_usual(process.pid)
+
+        found = policies(process.pid)
+        process.kill()
+    assert found == {os.SCHED_OTHER}
 
 
 def policies(pid: int) -> set[int]:
