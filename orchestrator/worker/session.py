@@ -25,7 +25,7 @@ from orchestrator.errors import KernelsWrong
 from orchestrator.messages import Ended
 from orchestrator.worker.build import build_trainer
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.verdicts import is_known, keep, verdict_on
+from orchestrator.worker.verdicts import code_digest, is_known, keep, verdict_on
 from orchestrator.worker.world import build_world
 
 IMPORTED_LATE = ("torch._inductor.config", "torch.distributed.checkpoint.filesystem", "data_pipeline.store.s3")
@@ -61,8 +61,11 @@ def train_once(
 def warm_up() -> Iterator[None]:
     """Does piece by piece what takes a process time before anything is known of its training; whoever waits for it may stop.
 
+    The model's source is digested first, while it is what was imported.
+
     A GPU's driver is asked, but no context made: that takes 0.15 s on an H200, and would hold 0.6 GiB of a GPU on which others train.
     """
+    code_digest()
     for name in IMPORTED_LATE:
         importlib.import_module(name)
         yield

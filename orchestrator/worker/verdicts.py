@@ -71,7 +71,7 @@ def uuid_of(device: torch.device) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """Of every source file of the model, with its name."""
+    """Of every source file of the model, with its name, as of the first call in this process."""
     root, found = Path(inspect.getfile(ModelConfig)).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         found.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode() + path.read_bytes())

@@ -6,7 +6,7 @@ import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from orchestrator.messages import AgentReport, Mode
 from orchestrator.node import priority
 from orchestrator.node.agent import Agent
 from orchestrator.node.orders import AgentOrder, ProcessSpec
+from orchestrator.node.own_python import own_python
 from orchestrator.node.processes import is_stopped, look_at, pids_with_environment, send
 from orchestrator.node.standbys import DEATHS_COUNT_FOR_S, MAX_DEATHS, Standbys
 from orchestrator.node.worker_process import WorkerProcess
@@ -161,6 +162,30 @@ def test_who_is_stopped_is_left_out(agent_of, run, those_there):
 
     assert pid_of(report_when(agent, trains(1))) != stopped
     assert look_at(stopped) is None
+
+
+def test_who_has_imported_code_that_was_changed_since_is_left_out(agent_of, run, those_there, monkeypatch: pytest.MonkeyPatch):
+    agent = agent_of(READY + TRAINS, num_standbys=1)
+    wait_until_ready(agent)
+    [outdated] = those_there()
+    monkeypatch.setattr("orchestrator.node.agent.code_stamp", lambda: "edited")
+
+    agent.obey(run(1))
+
+    assert pid_of(report_when(agent, trains(1))) != outdated
+    assert look_at(outdated) is None
+
+
+def test_what_processes_inherit_is_made_once_however_often_the_agent_looks(agent_of, run, monkeypatch: pytest.MonkeyPatch):
+    made: list[Mapping[str, str]] = []
+    monkeypatch.setattr("orchestrator.node.agent.own_python", lambda inherited: made.append(inherited) or own_python(inherited))
+    agent = agent_of(READY + TRAINS, num_standbys=1)
+    wait_until_ready(agent)
+
+    agent.obey(run(1))
+    report_when(agent, trains(1))
+
+    assert len(made) == 1
 
 
 def test_who_was_told_to_leave_is_replaced_since_the_run_would_leave_the_node_for_it(agent_of, tmp_path: Path):

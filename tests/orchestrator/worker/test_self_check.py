@@ -12,7 +12,7 @@ from model.parallel.config import ParallelConfig
 from model.presets import PRESETS
 from orchestrator.errors import KernelsWrong
 from orchestrator.worker import verdicts
-from orchestrator.worker.session import require_right_kernels
+from orchestrator.worker.session import require_right_kernels, warm_up
 from tests.model.kernels.delta_rule import fake_fla
 
 MODEL = replace(PRESETS["tiny"], gdn_backend="fla")
@@ -105,6 +105,15 @@ def test_a_wrong_kernel_is_never_kept(fla: fake_fla.FakeFla, monkeypatch: pytest
                 require_right_kernels(MODEL, ParallelConfig(), CPU, tmp_path)
 
     assert list(tmp_path.glob("kernels/*")) == []
+
+
+def test_who_stands_by_has_digested_the_code_that_it_imported_before_that_can_be_edited(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("orchestrator.worker.session.IMPORTED_LATE", ("json",))
+    verdicts.code_digest.cache_clear()
+
+    next(warm_up())
+
+    assert verdicts.code_digest.cache_info().currsize == 1
 
 
 def test_a_verdict_that_can_not_be_written_is_no_loss(fla: fake_fla.FakeFla, tmp_path: Path, caplog: pytest.LogCaptureFixture):
