@@ -5,6 +5,7 @@ Callers only leave an order and look at what has become of it. One thread does e
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import selectors
@@ -40,7 +41,7 @@ from orchestrator.node.orders import (
     merge,
     worker_environment,
 )
-from orchestrator.node.own_python import own_python
+from orchestrator.node.own_python import code_stamp, own_python
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.standbys import Standbys
 from orchestrator.node.worker_group import WorkerGroup
@@ -96,7 +97,9 @@ class Agent:
         self._offered: HeldPort | None = None
         self._memory: list[tuple[int, ...]] = []
         """By local rank, files of memory in which workers keep snapshots: they outlive attempts, and end with this process."""
-        self._standbys = Standbys(self._selector)
+        self._code = code_stamp()
+        """As of the newest attempt that was started here."""
+        self._standbys = Standbys(self._selector, self._clock)
         self._mirror = build_mirror(holding.address)
         self._group = self._empty_group(0)
         """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
@@ -199,6 +202,7 @@ class Agent:
             used.release()
         run = self._identity.run
         self._standbys.begin_anew()
+        self._code = code_stamp()
         self._mirror.begin(order, [self._memory_of(local_rank) for local_rank in range(order.num_workers)])
         self._group = self._empty_group(order.attempt)
         self._group.start(
@@ -214,15 +218,20 @@ class Agent:
         prune_logs(run)
 
     def _process_of(self, local_rank: int) -> ProcessSpec:
-        """The same for each attempt, so that it may stand by before there is one."""
-        run, gpu_ids = self._identity.run, self._holding.gpu_ids
-        environment = worker_environment(own_python(os.environ), run=run, gpu_ids=gpu_ids, agent_pid=os.getpid())
+        """The same for each attempt, so that it may stand by before there is one, unless braid's code has changed meanwhile."""
         return ProcessSpec(
             command=self._identity.worker_command,
-            environment=environment,
-            directory=run_directory(run),
+            environment=self._environment,
+            directory=run_directory(self._identity.run),
             memory_fds=self._memory_of(local_rank),
+            code=self._code,
         )
+
+    @functools.cached_property
+    def _environment(self) -> dict[str, str]:
+        """Of every process: made once, since it is asked for at each look."""
+        run, gpu_ids = self._identity.run, self._holding.gpu_ids
+        return worker_environment(own_python(os.environ), run=run, gpu_ids=gpu_ids, agent_pid=os.getpid())
 
     def _see_to_standbys(self) -> None:
         """They come while nothing runs here, or once all workers train: while these start, it would take their time."""

@@ -55,6 +55,8 @@ class ProcessSpec:
     """Where it runs."""
     memory_fds: tuple[int, ...] = ()
     """Files of memory that the worker keeps snapshots in."""
+    code: str = ""
+    """Stamp of the code that it is to run: see `own_python.code_stamp`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

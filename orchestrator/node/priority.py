@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -24,21 +23,26 @@ def run_as_usual(pid: int) -> None:
     Without the privilege to undo it, it stays.
     """
     with suppress(PermissionError, *_GONE):
-        for thread in _threads(pid):
-            if os.sched_getscheduler(thread) == os.SCHED_IDLE:
-                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
-            if os.getpriority(os.PRIO_PROCESS, thread) > 0:
-                os.setpriority(os.PRIO_PROCESS, thread, 0)
+        while any([_make_usual(thread) for thread in _threads(pid)]):  # again, since one that was not yet told may have started others
+            pass
     with suppress(PermissionError, *_GONE), open(f"/proc/{pid}/oom_score_adj", "w") as file:
         file.write("0")
 
 
-def _threads(pid: int) -> Iterator[int]:
-    """Of those that one starts meanwhile too: they are as their parent was."""
-    told: set[int] = set()
-    while new := {int(name) for name in os.listdir(f"/proc/{pid}/task")} - told:
-        yield from sorted(new)
-        told |= new
+def _threads(pid: int) -> list[int]:
+    return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+
+
+def _make_usual(thread: int) -> bool:
+    """Whether it was not. One that has ended meanwhile holds up nobody."""
+    with suppress(*_GONE):
+        is_idle, is_nice = os.sched_getscheduler(thread) == os.SCHED_IDLE, os.getpriority(os.PRIO_PROCESS, thread) > 0
+        if is_idle:
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+        if is_nice:
+            os.setpriority(os.PRIO_PROCESS, thread, 0)
+        return is_idle or is_nice
+    return False
 
 
 @functools.cache

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import selectors
 import signal
-from collections import Counter
+from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
+from orchestrator.attended import AttendedClock
 from orchestrator.codec import DecodeError
 from orchestrator.messages import Beat, Ready, decode
 from orchestrator.node.orders import ProcessSpec
@@ -18,7 +19,9 @@ from orchestrator.node.processes import members_of_session, send
 from orchestrator.node.worker_process import WorkerProcess, start_process
 
 MAX_DEATHS = 3
-"""Of processes that stand by for one place, from one attempt to the next: then none does."""
+"""Of processes that stand by for one place, from one attempt to the next, within DEATHS_COUNT_FOR_S: then none does."""
+DEATHS_COUNT_FOR_S = 3600.0
+"""So that a spare, where no attempt begins for weeks, is not without one for ever."""
 log = logging.getLogger(__name__)
 
 
@@ -37,14 +40,15 @@ class Standbys:
     What they print stays in their pipes, for the log of the worker that each becomes.
     """
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
+    def __init__(self, selector: selectors.BaseSelector, clock: AttendedClock) -> None:
         self._selector = selector
+        self._clock = clock
         self._waiting: dict[int, Standby] = {}
         """By local rank."""
         self._leaving: dict[int, WorkerProcess] = {}
         """By pid, those that were killed and are not gone yet."""
-        self._deaths: Counter[int] = Counter()
-        """By local rank, of those that nobody wanted to end."""
+        self._deaths: defaultdict[int, deque[float]] = defaultdict(partial(deque[float], maxlen=MAX_DEATHS))
+        """By local rank, when those ended that nobody wanted to end."""
 
     @property
     def sessions(self) -> Collection[int]:
@@ -63,7 +67,7 @@ class Standbys:
     def prepare(self, local_rank: int, spec: ProcessSpec) -> None:
         """Starts one, where none like it stands by there. What can't be started is no loss: the next attempt starts its own."""
         known = self._waiting.get(local_rank)
-        if (known is not None and known.spec == spec) or self._deaths[local_rank] >= MAX_DEATHS:
+        if (known is not None and known.spec == spec) or self._die_there(local_rank):
             return
         self._dismiss(local_rank)
         try:
@@ -99,7 +103,7 @@ class Standbys:
     def _take(self, local_rank: int, spec: ProcessSpec) -> WorkerProcess | None:
         """None where none stands by there that is like `spec` and can run."""
         known = self._waiting.get(local_rank)
-        if known is None or known.spec != spec or known.process.has_ended() or known.process.is_stopped():
+        if known is None or known.spec != spec or not _can_run(known.process):
             self._dismiss(local_rank)
             return None
         del self._waiting[local_rank]
@@ -119,9 +123,9 @@ class Standbys:
         if lines is None:
             self._selector.unregister(process.report_fd)
         for line in lines or ():
-            self._hear(standby, line)
+            self._hear(local_rank, standby, line)
 
-    def _hear(self, standby: Standby, line: bytes) -> None:
+    def _hear(self, local_rank: int, standby: Standby, line: bytes) -> None:
         """One that was told to leave is of no use: as a worker it would make the run leave this node."""
         try:
             message = decode(line)
@@ -129,8 +133,9 @@ class Standbys:
             log.warning("process %d, which stands by: %s", standby.process.pid, error)
             return
         standby.is_ready |= isinstance(message, Ready)
-        if isinstance(message, Beat) and message.told_to_leave:
-            send(standby.process.pid, signal.SIGKILL)
+        if isinstance(message, Beat) and message.told_to_leave and self._waiting.get(local_rank) is standby:
+            self._dismiss(local_rank)
+            self._note_death(local_rank, "told to leave")
 
     def _bury(self, local_rank: int, process: WorkerProcess) -> None:
         standby = self._waiting.get(local_rank)
@@ -141,11 +146,18 @@ class Standbys:
         self._note_death(local_rank, last_words or "without a word")
 
     def _note_death(self, local_rank: int, why: str) -> None:
-        self._deaths[local_rank] += 1
+        self._deaths[local_rank].append(self._clock.now())
         then = (
-            "another one follows" if self._deaths[local_rank] < MAX_DEATHS else "none follows before the next attempt, which starts its own"
+            f"none follows for {DEATHS_COUNT_FOR_S:.0f} s; an attempt starts its own"
+            if self._die_there(local_rank)
+            else "another one follows"
         )
         log.warning("who stood by for local rank %d has ended: %s; %s", local_rank, why, then)
+
+    def _die_there(self, local_rank: int) -> bool:
+        """One after the other: another one would, too."""
+        deaths = self._deaths[local_rank]
+        return len(deaths) == MAX_DEATHS and self._clock.now() - deaths[0] < DEATHS_COUNT_FOR_S
 
     # --- their end -----------------------------------------------------------------------------------------------------
 
@@ -172,3 +184,8 @@ class Standbys:
         for fd in (process.report_fd, process.pid_fd):
             if fd in watched:
                 self._selector.unregister(fd)
+
+
+def _can_run(process: WorkerProcess) -> bool:
+    """It is alive, is not ending (which may take the kernel seconds), and is not stopped."""
+    return not process.has_ended() and process.ending_status() is None and not process.is_stopped()

@@ -25,7 +25,7 @@ from orchestrator.errors import KernelsWrong
 from orchestrator.messages import Ended
 from orchestrator.worker.build import build_trainer
 from orchestrator.worker.reporter import Reporter
-from orchestrator.worker.verdicts import is_known, keep, verdict_on
+from orchestrator.worker.verdicts import code_digest, forgotten_in_doubt, is_known, keep, verdict_on
 from orchestrator.worker.world import build_world
 
 IMPORTED_LATE = ("torch._inductor.config", "torch.distributed.checkpoint.filesystem", "data_pipeline.store.s3")
@@ -49,11 +49,12 @@ def train_once(
     `memory` are files for snapshots that outlive this process.
     """
     world = build_world(config, os.environ)
-    require_right_kernels(config.model, config.parallel, world.device, cache_dir, is_packed=config.data.document_masking)
-    trainer = build_trainer(
-        config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir, memory=memory
-    )
-    ended = trainer.run()
+    with forgotten_in_doubt(world.device, cache_dir):
+        require_right_kernels(config.model, config.parallel, world.device, cache_dir, is_packed=config.data.document_masking)
+        trainer = build_trainer(
+            config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir, memory=memory
+        )
+        ended = trainer.run()
     world.leave()
     return ended
 
@@ -61,8 +62,11 @@ def train_once(
 def warm_up() -> Iterator[None]:
     """Does piece by piece what takes a process time before anything is known of its training; whoever waits for it may stop.
 
+    The model's source is digested first, while it is what was imported.
+
     A GPU's driver is asked, but no context made: that takes 0.15 s on an H200, and would hold 0.6 GiB of a GPU on which others train.
     """
+    code_digest()
     for name in IMPORTED_LATE:
         importlib.import_module(name)
         yield
@@ -78,7 +82,7 @@ def require_right_kernels(
 ) -> None:
     """Raises KernelsWrong where a kernel of this rank's layers computes something else than plain torch does, which is their definition.
 
-    What passed on this GPU before, by a verdict that is kept in the node's cache, is not checked again.
+    What passed on this GPU within a day, by a verdict that is kept in the node's cache, is not checked again.
 
     The check compiles the kernels at the sizes of the training, several at once, so that the first step need not compile them one after the
     other; only AdamW's kernels for parameters of odd sizes are left to that step.
@@ -86,7 +90,7 @@ def require_right_kernels(
     if not runs_kernels(model, device):
         return
     verdict = verdict_on(device, model, parallel, is_packed=is_packed)
-    if verdict is not None and is_known(verdict, cache_dir):
+    if verdict is not None and is_known(verdict, cache_dir, now_s=time.time()):
         log.info("the kernels of model.gdn_backend=%s were right on %s before (GPU %s)", model.backend_on(device.type), device, verdict.gpu)
         return
     started_s = time.monotonic()

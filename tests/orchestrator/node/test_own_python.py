@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node.own_python import ROOT, own_python
+from orchestrator.node.own_python import ROOT, code_stamp, own_python
 
 SHADOWS = ("model", "launch", "orchestrator", "data_pipeline", "json", "typing", "ray", "torch", "numpy")
 
@@ -51,3 +51,23 @@ def test_the_user_site_counts_only_where_braid_is_installed_in_it(monkeypatch: p
     monkeypatch.setattr("site.getusersitepackages", lambda: str(tmp_path))
     monkeypatch.setattr("orchestrator.node.own_python._installed_in", lambda: tmp_path)
     assert "PYTHONNOUSERSITE" not in own_python({"PYTHONNOUSERSITE": "1"})
+
+
+def test_code_that_is_edited_replaced_by_an_older_file_or_removed_has_another_stamp(tmp_path: Path) -> None:
+    edited, removed = tmp_path / "model/build.py", tmp_path / "orchestrator/worker/main.py"
+    for path in (edited, removed):
+        path.parent.mkdir(parents=True)
+        path.write_text("x = 1")
+    stamps = [code_stamp(tmp_path)]
+    (tmp_path / "model/__pycache__").mkdir()
+    (tmp_path / "model/__pycache__/build.pyc").touch()
+    assert code_stamp(tmp_path) == stamps[0]
+
+    edited.write_text("x = 12")
+    stamps.append(code_stamp(tmp_path))
+    os.utime(edited, (0, 0))
+    stamps.append(code_stamp(tmp_path))
+    removed.unlink()
+    stamps.append(code_stamp(tmp_path))
+
+    assert len(set(stamps)) == 4

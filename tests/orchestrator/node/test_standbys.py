@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from orchestrator.attended import AttendedClock
 from orchestrator.messages import AgentReport, Mode
 from orchestrator.node import priority
 from orchestrator.node.agent import Agent
-from orchestrator.node.orders import AgentOrder
+from orchestrator.node.orders import AgentOrder, ProcessSpec
+from orchestrator.node.own_python import own_python
 from orchestrator.node.processes import is_stopped, look_at, pids_with_environment, send
-from orchestrator.node.standbys import MAX_DEATHS
-from tests.orchestrator.node.scripted import HEARS, TRAINS
+from orchestrator.node.standbys import DEATHS_COUNT_FOR_S, MAX_DEATHS, Standbys
+from orchestrator.node.worker_process import WorkerProcess
+from tests.orchestrator.node.scripted import HEARS, TRAINS, command
 from tests.orchestrator.node.waiting import report_when, trains, wait_for
 
 READY = """
@@ -24,6 +29,10 @@ from orchestrator.messages import Ready, encode
 os.write(int(os.environ["BRAID_REPORT_FD"]), encode(Ready()))
 """
 """What a process says that stands by, before it hears who it is."""
+TOLD = """
+from orchestrator.messages import Beat
+os.write(int(os.environ["BRAID_REPORT_FD"]), encode(Beat(told_to_leave=True)))
+"""
 
 
 @pytest.fixture
@@ -125,7 +134,7 @@ def test_where_one_after_the_other_dies_the_next_attempt_starts_its_own(agent_of
     assert all_born(tmp_path)[MAX_DEATHS] == worker
     assert deaths(caplog) == [
         *["who stood by for local rank 0 has ended: no memory; another one follows"] * (MAX_DEATHS - 1),
-        "who stood by for local rank 0 has ended: no memory; none follows before the next attempt, which starts its own",
+        "who stood by for local rank 0 has ended: no memory; none follows for 3600 s; an attempt starts its own",
     ]
 
 
@@ -155,13 +164,104 @@ def test_who_is_stopped_is_left_out(agent_of, run, those_there):
     assert look_at(stopped) is None
 
 
+def test_who_has_imported_code_that_was_changed_since_is_left_out(agent_of, run, those_there, monkeypatch: pytest.MonkeyPatch):
+    agent = agent_of(READY + TRAINS, num_standbys=1)
+    wait_until_ready(agent)
+    [outdated] = those_there()
+    monkeypatch.setattr("orchestrator.node.agent.code_stamp", lambda: "edited")
+
+    agent.obey(run(1))
+
+    assert pid_of(report_when(agent, trains(1))) != outdated
+    assert look_at(outdated) is None
+
+
+def test_what_processes_inherit_is_made_once_however_often_the_agent_looks(agent_of, run, monkeypatch: pytest.MonkeyPatch):
+    made: list[Mapping[str, str]] = []
+    monkeypatch.setattr("orchestrator.node.agent.own_python", lambda inherited: made.append(inherited) or own_python(inherited))
+    agent = agent_of(READY + TRAINS, num_standbys=1)
+    wait_until_ready(agent)
+
+    agent.obey(run(1))
+    report_when(agent, trains(1))
+
+    assert len(made) == 1
+
+
 def test_who_was_told_to_leave_is_replaced_since_the_run_would_leave_the_node_for_it(agent_of, tmp_path: Path):
-    told = "from orchestrator.messages import Beat\nos.write(int(os.environ['BRAID_REPORT_FD']), encode(Beat(told_to_leave=True)))\n"
-    agent_of(READY + born(tmp_path) + told + TRAINS, num_standbys=1)
+    agent_of(READY + born(tmp_path) + TOLD + TRAINS, num_standbys=1)
 
     first, *_ = wait_for(lambda: len(found := all_born(tmp_path)) > 1 and found, "another one")
 
     assert look_at(first) is None
+
+
+class Served:
+    """One that stands by without an agent, and who serves it; the time is what a test says."""
+
+    def __init__(self, directory: Path, code: str) -> None:
+        self.now_s = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._clock = AttendedClock(lambda: self.now_s, max_gap_s=float("inf"))
+        self.standbys = Standbys(self._selector, self._clock)
+        self.spec = ProcessSpec(command=command(code), environment=dict(os.environ), directory=directory)
+
+    def prepare(self) -> Collection[int]:
+        self._clock.look()
+        self.standbys.prepare(0, self.spec)
+        return self.standbys.sessions
+
+    def serve_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            for key, _ in self._selector.select(60):
+                key.data()
+
+    def close(self) -> None:
+        self.standbys.dismiss_all()
+        self.serve_until(lambda: self.standbys.is_gone)
+        self._selector.close()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Callable[[str], Served]]:
+    made: list[Served] = []
+    yield lambda code: made.append(Served(tmp_path, code)) or made[-1]
+    for one in made:
+        one.close()
+
+
+def test_who_was_told_to_leave_is_no_worker_even_while_it_is_ending(served, caplog: pytest.LogCaptureFixture):
+    one = served(READY + TOLD + "import time; time.sleep(120)")
+    [pid] = one.prepare()
+
+    one.serve_until(lambda: deaths(caplog) != [])
+
+    assert pid not in one.standbys.sessions
+    assert deaths(caplog) == ["who stood by for local rank 0 has ended: told to leave; another one follows"]
+
+
+def test_who_is_ending_is_no_worker(served, monkeypatch: pytest.MonkeyPatch):
+    one = served("import time; time.sleep(120)")
+    [ending] = one.prepare()
+    monkeypatch.setattr(WorkerProcess, "ending_status", lambda process: -signal.SIGKILL if process.pid == ending else None)
+
+    worker = one.standbys.start(0, one.spec)
+
+    assert worker.pid != ending
+    send(worker.pid, signal.SIGKILL)
+    worker.reap()
+
+
+def test_where_they_died_one_stands_by_again_after_an_hour_though_no_attempt_began(served):
+    one = served("")
+    for _ in range(MAX_DEATHS):
+        assert one.prepare()
+        one.serve_until(lambda: not one.standbys.sessions)
+    assert not one.prepare()
+
+    one.now_s += DEATHS_COUNT_FOR_S
+
+    assert one.prepare()
 
 
 @pytest.mark.skipif(not priority._can_be_undone(), reason="needs CAP_SYS_NICE")
@@ -177,6 +277,21 @@ def test_one_takes_only_time_that_nobody_wants_until_it_is_a_worker(agent_of, ru
     report_when(agent, trains(1))
 
     assert policies(pid) == {os.SCHED_OTHER}
+
+
+@pytest.mark.skipif(not priority._can_be_undone(), reason="needs CAP_SYS_NICE")
+def test_a_thread_that_ends_meanwhile_leaves_no_other_one_idle(monkeypatch: pytest.MonkeyPatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with subprocess.Popen(["sleep", "120"]) as process:
+        priority.run_when_idle(process.pid)
+        monkeypatch.setattr(priority, "_threads", lambda pid: [ended.pid, pid])
+
+        priority.run_as_usual(process.pid)
+
+        found = policies(process.pid)
+        process.kill()
+    assert found == {os.SCHED_OTHER}
 
 
 def policies(pid: int) -> set[int]:

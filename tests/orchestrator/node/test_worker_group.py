@@ -41,7 +41,7 @@ class Served:
             stack_dump_grace_s=stack_dump_grace_s,
             selector=self._selector,
             clock=self._clock,
-            standbys=Standbys(self._selector),
+            standbys=Standbys(self._selector, self._clock),
             on_exit=self._on_exit,
         )
 
