@@ -134,7 +134,7 @@ class RankMirror:
         with self._connected(task, buddy, Verb.KEEP) as connection:
             self._say_of_all(task, is_mirrored=True)
             try:
-                send_image(connection, image, held, digest)
+                send_image(connection, image, Offer(held=held, beside=self._beside(image)), digest)
             except Outdated:
                 return
             except CopyRefused:
@@ -145,6 +145,10 @@ class RankMirror:
             took = f"{time.monotonic() - started_s:.2f} s, {held.size_bytes / 1e6:.0f} MB"
             log.info("rank %d: its snapshots are on %s too (step %d: %s)", task.rank, buddy.address, held.step, took)
         self._is_behind, self._told = False, task
+
+    def _beside(self, image: ImageHeader) -> tuple[int, int] | None:
+        """Of the other snapshot that is whole."""
+        return next((held.name for other in self._images if other is not image and (held := other.held()) is not None), None)
 
     def _fetch(self, task: Task, buddy: MirrorPlace) -> None:
         started_s = time.monotonic()

@@ -63,8 +63,10 @@ class Copies:
             yield [image for _, image in sorted(found, key=lambda one: one[0], reverse=True)]
 
     @contextmanager
-    def room_for(self, rank: int, held: Held) -> Iterator[ImageHeader | None]:
-        """Where it is to be written: over the older one. None where nothing need be: it is there, or newer ones are. Raises CopyRefused."""
+    def room_for(self, rank: int, held: Held, *, beside: tuple[int, int] | None = None) -> Iterator[ImageHeader | None]:
+        """Where it is to be written: over the older one, but never over the one named `beside`, so that the two that stay are those that
+        its node has. None where nothing need be: it is there, or newer ones are. Raises CopyRefused.
+        """
         with self._ends_writing:
             if not self._ends_writing.wait_for(lambda: rank not in self._written, MIRROR_STALLS_S / 2):
                 raise CopyRefused(f"another copy of rank {rank}'s snapshot is still arriving")
@@ -74,7 +76,7 @@ class Copies:
             self._written.add(rank)
         try:
             with headers_of(files) as images:
-                oldest = min(images, key=_name)
+                oldest = min((image for image in images if beside is None or _name(image) != beside), key=_name)
                 has_it = any(image.held() == held for image in images)
                 if not has_it and _name(oldest) < held.name:
                     _require_memory(held.size_bytes - os.fstat(oldest.fd).st_size)

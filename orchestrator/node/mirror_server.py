@@ -72,11 +72,12 @@ class MirrorServer:
             self._give(connection, ask.rank)
 
     def _keep(self, connection: Connection, rank: int) -> None:
-        held = connection.hear(Offer).held
+        offer = connection.hear(Offer)
+        held = offer.held
         if held is None:
             return
         try:
-            with self._copies.room_for(rank, held) as image:
+            with self._copies.room_for(rank, held, beside=offer.beside) as image:
                 if image is None:
                     connection.tell(Want())
                 else:
@@ -90,7 +91,7 @@ class MirrorServer:
             for image in images:
                 digest, held = image.digest(), image.held()
                 if held is not None:
-                    send_image(connection, image, held, digest)
+                    send_image(connection, image, Offer(held=held), digest)
         connection.tell(Offer())
 
 

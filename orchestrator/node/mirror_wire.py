@@ -58,6 +58,8 @@ class Answer:
 class Offer:
     held: Held | None = None
     """None: there is no other."""
+    beside: tuple[int, int] | None = None
+    """Attempt and step of the other snapshot that is whole where this one comes from: a copy of it stays. None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,10 +135,10 @@ def connect(address: str, port: int) -> Connection:
     return Connection(socket.create_connection((address, port), timeout=MIRROR_STALLS_S))
 
 
-def send_image(connection: Connection, image: ImageHeader, held: Held, digest: bytes) -> None:
-    """Returns when the other side has it, or has a newer one. Raises CopyRefused, Outdated, DecodeError, OSError."""
-    spans = {span.name: span for span in held.spans}
-    connection.tell(Offer(held=held))
+def send_image(connection: Connection, image: ImageHeader, offer: Offer, digest: bytes) -> None:
+    """What is offered; returns when the other side has it, or has a newer one. Raises CopyRefused, Outdated, DecodeError, OSError."""
+    spans = {span.name: span for span in offer.held.spans} if offer.held is not None else {}
+    connection.tell(offer)
     while (want := connection.hear(Want)).spans or want.is_checking:
         if image.digest() != digest:
             raise Outdated

@@ -52,6 +52,19 @@ def test_a_snapshot_is_on_another_node_byte_for_byte_and_the_one_before_it_too()
         assert second.copy(0, 3) == image_bytes(newest_of(first))
 
 
+def test_a_snapshot_that_is_still_uploaded_as_a_checkpoint_stays_on_both_nodes():
+    """Those that follow are written over each other: what one node keeps and the other does not is of no use to anybody."""
+    with nodes(2) as (first, second):
+        first.begins(spawn(1), second)
+        for step in (90, 100):
+            first.trains(step)
+        for step in (110, 120, 130):
+            first.trains(step, spares=100)
+
+            wait_for(lambda: is_mirrored(first), "the copy")
+            assert second.steps_of_copies(0) == first.steps() == [100, step]
+
+
 def test_every_rank_of_a_node_has_copies():
     with nodes(2, num_workers=2) as (first, second):
         first.begins(spawn(1, first_rank=4, num_workers=2), second)
