@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from orchestrator.codec import DecodeError
@@ -17,6 +18,7 @@ from orchestrator.deadlines import BUDDY_KNOWN_WITHIN_S, MIRROR_LOOKS_EVERY_S, M
 from orchestrator.image_header import ImageHeader, Word
 from orchestrator.messages import MirrorPlace
 from orchestrator.node.mirror_copies import Copies
+from orchestrator.node.mirror_memory import ImageMemory
 from orchestrator.node.mirror_server import MirrorServer, start_server
 from orchestrator.node.mirror_wire import Answer, Ask, Connection, CopyRefused, Offer, Outdated, Verb, connect, receive_image, send_image
 from orchestrator.node.orders import SpawnOrder
@@ -40,8 +42,9 @@ class Task:
 class RankMirror:
     """Of the rank that has a place on this node: a thread, which reads its files and writes them where they hold nothing."""
 
-    def __init__(self, files: Sequence[int], hands: Executor) -> None:
+    def __init__(self, files: Sequence[int], memory: ImageMemory, hands: Executor) -> None:
         self._images = [ImageHeader(os.dup(fd)) for fd in files]
+        self._memory = memory
         self._hands = hands
         self._lock = threading.Lock()
         self._task = Task()
@@ -156,7 +159,8 @@ class RankMirror:
             for image in self._images:
                 if (held := connection.hear(Offer).held) is None:
                     break
-                receive_image(connection, image, held, self._hands, on_life=lambda image=image: self._beat(task, image))  # type: ignore[misc]
+                beat = partial(self._beat, task, image)
+                receive_image(connection, image, held, self._hands, lay_out=self._memory.lay_out, on_life=beat)
                 self._say(task, image, is_arriving=False, fetched=image.digest(), mirrored=image.digest())
                 took_s = time.monotonic() - started_s
                 log.info("rank %d: has the snapshot of step %d back from %s after %.2f s", task.rank, held.step, buddy.address, took_s)
@@ -223,9 +227,10 @@ class Mirror:
     def begin(self, order: SpawnOrder, memory: Sequence[Sequence[int]]) -> None:
         """Before the attempt's workers start; `memory` has their files, by local rank."""
         self._copies.begin(order.attempt, order.mirrored_ranks)
+        self._copies.memory.add(fd for files in memory for fd in files)
         has_buddy = bool(order.mirrored_ranks)
         for files in memory[len(self._ranks) :] if has_buddy else ():
-            self._ranks.append(RankMirror(files, self._hands))
+            self._ranks.append(RankMirror(files, self._copies.memory, self._hands))
         for local_rank, rank in enumerate(self._ranks):
             task = Task(attempt=order.attempt, rank=order.first_rank + local_rank, buddy_known_by_s=time.monotonic() + BUDDY_KNOWN_WITHIN_S)
             is_another = self._attempt > 0 and order.first_rank != self._first_rank

@@ -81,7 +81,7 @@ class MirrorServer:
                 if image is None:
                     connection.tell(Want())
                 else:
-                    receive_image(connection, image, held, self._hands, on_life=lambda: None)
+                    receive_image(connection, image, held, self._hands, lay_out=self._copies.memory.lay_out, on_life=lambda: None)
         except CopyRefused as error:
             connection.tell(Want(refusal=str(error)))
             raise

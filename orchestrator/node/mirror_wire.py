@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from orchestrator import codec
 from orchestrator.deadlines import MIRROR_STALLS_S
-from orchestrator.image_header import HEADER_BYTES, Held, ImageHeader, Span
+from orchestrator.image_header import Held, ImageHeader, Span
 
 MAX_MESSAGE_BYTES = 2**21
 PIECE_BYTES = 2**20
@@ -148,10 +148,17 @@ def send_image(connection: Connection, image: ImageHeader, offer: Offer, digest:
         raise CopyRefused(want.refusal)
 
 
-def receive_image(connection: Connection, image: ImageHeader, held: Held, hands: Executor, *, on_life: Callable[[], None]) -> None:
+def receive_image(
+    connection: Connection,
+    image: ImageHeader,
+    held: Held,
+    hands: Executor,
+    *,
+    lay_out: Callable[[ImageHeader, int], None],
+    on_life: Callable[[], None],
+) -> None:
     """What was offered: it counts once every part has its digest. Raises CopyRefused, DecodeError, OSError."""
-    image.hold(None)
-    _make_room(image.fd, held.size_bytes)
+    lay_out(image, held.size_bytes)
     wanted: Sequence[Span] = held.spans
     for _ in range(MAX_ROUNDS):
         connection.tell(Want(spans=tuple(span.name for span in wanted)))
@@ -173,13 +180,6 @@ def _receive_span(connection: Connection, fd: int, span: Span, hands: Executor, 
     """Its digest, once that is known: digesting is slower than receiving."""
     connection.receive(fd, span, on_life)
     return hands.submit(_digest, fd, span)
-
-
-def _make_room(fd: int, size_bytes: int) -> None:
-    """Nothing of an image of another size is left behind its header."""
-    if os.fstat(fd).st_size != size_bytes:
-        os.ftruncate(fd, HEADER_BYTES)
-        os.ftruncate(fd, size_bytes)
 
 
 def _digest(fd: int, span: Span) -> str:

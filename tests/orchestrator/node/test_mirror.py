@@ -332,6 +332,20 @@ def test_a_node_without_memory_for_copies_says_so_and_holds_nobody_up(monkeypatc
         assert second.steps_of_copies(0) == []
 
 
+def test_a_node_without_memory_for_what_it_lost_goes_on_without(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    with nodes(3) as (lost, buddy, new):
+        lost.begins(spawn(1), buddy)
+        lost.trains(1)
+        wait_for(lambda: buddy.steps_of_copies(0) == [1], "the copy")
+        monkeypatch.setattr(host_memory, "LEFT_FREE_SHARE", 1.0)
+
+        new.begins(OF_A_LATER, buddy)
+
+        wait_for(lambda: not waits(new), "its giving up")
+        assert new.steps() == []
+        assert "set snapshot.mirror=false" in caplog.text
+
+
 def test_when_nobody_says_where_copies_are_workers_go_on_without(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mirror, "BUDDY_KNOWN_WITHIN_S", 0.0)
     with nodes(1) as [node]:
