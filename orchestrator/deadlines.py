@@ -38,7 +38,7 @@ MIRROR_STALLS_S = 10.0
 MIRROR_TRIES_AGAIN_AFTER_S = 2.0
 """Between two tries to reach an agent that copies of snapshots are kept by."""
 BUDDY_KNOWN_WITHIN_S = 20.0
-"""From the start of an attempt's workers on a node to its agent's knowing where copies of their snapshots are: all agents speak first."""
+"""From the start of an attempt's workers on a node to its agent's knowing where copies of their snapshots are: who keeps them speaks first."""
 FENCE_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether anybody is left to obey."""
 GPUS_ASKED_WITHIN_S = 10.0
