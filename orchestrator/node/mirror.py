@@ -60,12 +60,13 @@ class RankMirror:
     def begin(self, task: Task, *, awaits_copy: bool, is_another: bool) -> None:
         """Before the workers of another attempt start. With `awaits_copy`, they wait for what the buddy may have where nothing is here.
 
-        `is_another`: what is here is of another rank.
+        `is_another`: what is here is of another rank. A header that a worker was killed over counts as nothing to everybody from here on.
         """
         self._turn_to(task)
-        for image in self._images if is_another else ():
-            image.hold(None)
-        is_arriving = awaits_copy and not any(image.digest() for image in self._images)
+        for image in self._images:
+            if is_another or image.held() is None:
+                image.hold(None)
+        is_arriving = awaits_copy and not any(image.held() for image in self._images)
         self._say_of_all(task, **asdict(Word(is_arriving=is_arriving)))
 
     def follow(self, buddy: MirrorPlace) -> None:

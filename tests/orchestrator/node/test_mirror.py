@@ -220,6 +220,23 @@ def test_a_node_that_has_another_place_now_forgets_what_was_of_the_old():
         assert waits(first)
 
 
+def test_a_worker_that_is_killed_while_it_writes_what_is_whole_leaves_nothing_to_wait_for():
+    """Neither its successor, to have the copy back, nor that one's snapshots, for what will never be sent."""
+    with nodes(3) as (first, buddy, other):
+        other.begins(spawn(1), buddy)
+        other.trains(1)
+        wait_for(lambda: buddy.steps_of_copies(0) == [1], "the copy")
+        write_image(first.memory[0][0], 1, 2)
+        os.pwrite(first.memory[0][0], b"torn", 100)
+
+        first.begins(OF_A_LATER, buddy)
+
+        wait_for(lambda: not waits(first), "what was copied")
+        assert first.steps() == [1]
+        assert first.trains(3, attempt=2).step == 3
+        assert first.trains(4, attempt=2).step == 4
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------------
 
 
