@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.codec import DecodeError
-from orchestrator.deadlines import BUDDY_KNOWN_WITHIN_S, MIRROR_LOOKS_EVERY_S, MIRROR_TRIES_AGAIN_AFTER_S
+from orchestrator.deadlines import ARRIVAL_BEATS_WITHIN_S, BUDDY_KNOWN_WITHIN_S, MIRROR_LOOKS_EVERY_S, MIRROR_TRIES_AGAIN_AFTER_S
 from orchestrator.image_header import ImageHeader, Word
 from orchestrator.messages import MirrorPlace
 from orchestrator.node.mirror_copies import Copies
@@ -54,6 +54,8 @@ class RankMirror:
         """The buddy could not be reached, which was logged."""
         self._told: Task | None = None
         """For which it was logged that copies are made."""
+        self._beat_s = 0.0
+        """When workers who wait last heard that something arrives."""
         self._changed = threading.Event()
         threading.Thread(target=self._serve, name="mirror", daemon=True).start()
 
@@ -67,6 +69,7 @@ class RankMirror:
             if is_another or image.held() is None:
                 image.hold(None)
         is_arriving = awaits_copy and not any(image.held() for image in self._images)
+        self._beat_s = time.monotonic()
         self._say_of_all(task, **asdict(Word(is_arriving=is_arriving)))
 
     def follow(self, buddy: MirrorPlace) -> None:
@@ -155,12 +158,14 @@ class RankMirror:
         return next((held.name for other in self._images if other is not image and (held := other.held()) is not None), None)
 
     def _fetch(self, task: Task, buddy: MirrorPlace) -> None:
-        started_s = time.monotonic()
+        started_s, beat = time.monotonic(), partial(self._beat, task)
+        beat()
         with self._connected(task, buddy, Verb.GIVE) as connection:
+            beat()
             for image in self._images:
                 if (held := connection.hear(Offer).held) is None:
                     break
-                beat = partial(self._beat, task, image)
+                beat()
                 receive_image(connection, image, held, self._hands, lay_out=self._memory.lay_out, on_life=beat)
                 self._say(task, image, is_arriving=False, fetched=image.digest(), mirrored=image.digest())
                 took_s = time.monotonic() - started_s
@@ -175,6 +180,7 @@ class RankMirror:
                     raise ConnectionError("nobody wants it any more")
                 self._connection = connection
             try:
+                self._beat(task)
                 connection.tell(Ask(token=buddy.token, attempt=task.attempt, rank=task.rank, verb=verb))
                 if refusal := connection.hear(Answer).refusal:
                     raise CopyRefused(refusal)
@@ -193,8 +199,14 @@ class RankMirror:
 
     # --- what it says to the worker --------------------------------------------------------------------------------------
 
-    def _beat(self, task: Task, image: ImageHeader) -> None:
-        self._say(task, image, pulse=image.word().pulse + 1)
+    def _beat(self, task: Task) -> None:
+        """Workers who wait hear that it gets on. Raises TimeoutError where it did not for so long that they may wait no more."""
+        arriving = [image for image in self._images if image.word().is_arriving]
+        if arriving and time.monotonic() > self._beat_s + ARRIVAL_BEATS_WITHIN_S:
+            raise TimeoutError(f"nothing arrived for {ARRIVAL_BEATS_WITHIN_S:.0f} s")
+        self._beat_s = time.monotonic()
+        for image in arriving:
+            self._say(task, image, pulse=image.word().pulse + 1)
 
     def _say_of_all(self, task: Task, **changes: Any) -> None:
         for image in self._images:

@@ -112,9 +112,9 @@ class Connection:
         while done < span.size_bytes:
             piece = self._piece[: span.size_bytes - done]
             piece = piece[: self._some(piece)]
+            on_life()
             os.pwrite(fd, piece, span.start + done)
             done += len(piece)
-            on_life()
 
     def _receive(self, size_bytes: int) -> bytes:
         data = bytearray(size_bytes)
