@@ -36,6 +36,8 @@ MAX_RESTARTS = 3
 STEADY_STEPS = 10
 """That torchrun's workers finish past a checkpoint before one is killed."""
 LAST_WORDS = 2000
+TRIES = 3
+TORCHRUN_PATIENCE_S = 180.0
 T = TypeVar("T")
 
 
@@ -71,6 +73,18 @@ def measure_torchrun(config: RunConfig, overrides: Sequence[str], directory: Pat
     finally:
         run.terminate()
         run.wait()
+
+
+def try_torchrun(config: RunConfig, overrides: Sequence[str], home: Path, *, tell: Callable[[str], None]) -> Recovery | None:
+    """Its restarted workers sometimes wait for each other for ever, which is then told and tried again. None where all tries end so."""
+    for number in range(TRIES):
+        directory = home / f"torchrun-{number}"
+        directory.mkdir()
+        try:
+            return measure_torchrun(config, overrides, directory, patience_s=TORCHRUN_PATIENCE_S)
+        except SystemExit as error:
+            tell(str(error))
+    return None
 
 
 def said(directory: Path, rank: int) -> list[dict[str, float]]:
@@ -112,16 +126,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="of the tiny recipe, such as model.num_layers=8")
     parser.add_argument("--gpus", type=int, default=torch.cuda.device_count(), help="0 trains on the CPU; all that are there")
     parser.add_argument("--ours-only", action="store_true", help="leave torchrun out")
-    parser.add_argument("--patience", type=float, default=600.0, metavar="SECONDS", help="for each of the states that are waited for")
+    parser.add_argument(
+        "--patience", type=float, default=600.0, metavar="SECONDS", help="for each of the states of our run that are waited for"
+    )
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # so that nothing is left behind
     with temporary_home(keep=False, console=console) as home:
         overrides = overrides_of(options.gpus, home, options.overrides)
         config = load_config(RECIPE, overrides)
         hurts = (kill_worker,) if options.gpus else (kill_worker, cut_power)
         ours = measure_ours(config, home, *hurts, patience_s=options.patience, tell=console.print)
-        torchruns = None if options.ours_only else measure_torchrun(config, overrides, home, patience_s=options.patience)
+        torchruns = None if options.ours_only else try_torchrun(config, overrides, home, tell=console.print)
     for name, found in zip(("killed worker", "lost node"), ours, strict=False):
         print(line(name, found))
     if torchruns:

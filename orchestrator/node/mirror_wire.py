@@ -102,7 +102,7 @@ class Connection:
         return codec.from_json(kind, self._receive(length))
 
     def send(self, fd: int, span: Span) -> None:
-        with os.fdopen(os.dup(fd), "rb") as file:
+        with open(f"/proc/self/fd/{fd}", "rb") as file:  # with a place of its own: sendfile moves it, a worker writes by that of `fd`
             sent = self._socket.sendfile(file, span.start, span.size_bytes) if span.size_bytes else 0
         if sent != span.size_bytes:
             raise Outdated

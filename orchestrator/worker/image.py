@@ -100,7 +100,7 @@ def build_image(fd: int, shards: Mapping[str, Tensor], *, files: Mapping[str, Se
     `files` names those that each file of a checkpoint has. Memory is taken only as it is filled. Raises OSError.
     """
     spans, places = [], {}
-    with os.fdopen(os.dup(fd), "wb") as out:
+    with os.fdopen(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY), "wb") as out:  # with a place of its own, which nobody else moves
         out.seek(HEADER_BYTES)
         for file, names in files.items():
             start = out.tell()

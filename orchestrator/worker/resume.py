@@ -77,9 +77,10 @@ class Resumer:
         whole = {one.held.name: one for one in snapshots.whole()}
         everyones = exchange.gather({name: one.is_fetched for name, one in whole.items()})
         for name, source in on_first_rank(exchange, lambda: self._usable(everyones or [])):
-            failure = try_on_every_rank(exchange, partial(snapshots.load, whole[name], state))
+            failure = try_on_every_rank(exchange, partial(snapshots.check, whole[name]))
             attempt, step = name
             if failure is None:
+                snapshots.load(whole[name], state)
                 on_first_rank(exchange, partial(self._go_on, Snapshot(attempt=attempt, step=step)))
                 log.info("resumed from the snapshot of step %d (attempt %d) in %s", step, attempt, source.value)
                 return step, source

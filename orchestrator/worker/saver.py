@@ -74,7 +74,8 @@ class Saver:
         """Whether nothing is in a checkpoint's way any more. It is waited for once, for a moment; then this one is late."""
         if step % self.config.every_steps:
             return False
-        if on_first_rank(self.exchange, self._is_free_soon):
+        are_free = self.exchange.gather(self._is_free_soon())
+        if on_first_rank(self.exchange, lambda: all(are_free or [])):
             return True
         if self.checkpointer.is_saving:
             log.warning("the checkpoint of step %d is late: the one before is still being written; raise checkpoint.every_steps", step)

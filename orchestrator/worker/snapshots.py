@@ -25,6 +25,7 @@ from orchestrator.worker.training_state import shards_of, written_here
 NUM_HANDS = min(16, os.cpu_count() or 1)
 """Threads that digest."""
 TOUCHED_BYTES = 2**24
+COPIED_LOOKS_EVERY_S = 0.01
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +50,7 @@ class Snapshots:
         """The one that was taken last comes last."""
         self._attempt = attempt
         self._terms = terms
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._copied: torch.cuda.Event | None = None
         self._hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="snapshot")
@@ -74,8 +76,12 @@ class Snapshots:
 
     def are_ready_within(self, timeout_s: float) -> bool:
         """Whether the next one would have nothing to wait for by then."""
+        ends_at_s = time.monotonic() + timeout_s
         awaited: list[Future[Any]] = [*self._ready.values(), *([self._sealing] if self._sealing else [])]
-        return not wait(awaited, timeout_s).not_done
+        wait(awaited, timeout_s)
+        while self.is_busy and time.monotonic() < ends_at_s:
+            time.sleep(COPIED_LOOKS_EVERY_S)
+        return not self.is_busy
 
     def take(self, step: int, state: Mapping[str, Tensor], *, is_uploaded: bool = False, spares_uploaded: bool = False) -> Future[Snapshot]:
         """Of the state after a step; `before_update` is to be called before the state changes. Waits for the one before to be whole.
@@ -112,17 +118,24 @@ class Snapshots:
         """Whether another attempt can go on from them."""
         return len(self._images) > 1
 
-    def load(self, snapshot: Snapshot, state: Mapping[str, Tensor]) -> None:
-        """Copies it into the tensors of `state`. Raises CheckpointCorrupt where the memory is not what was written."""
+    def check(self, snapshot: Snapshot) -> None:
+        """Raises CheckpointCorrupt where the memory is not what was written."""
         found = snapshot.image.digests(self._hands)
         if found != snapshot.held.digests:
             what = f"host {socket.gethostname()}: the snapshot of step {snapshot.held.step} changed in its memory"
             raise CheckpointCorrupt(f"{what}; look at its memory's errors", key="")
+
+    def load(self, snapshot: Snapshot, state: Mapping[str, Tensor]) -> None:
+        """Copies one that was checked into the tensors of `state`. It is written over last; what is newer is of no history any more."""
         self._ready[snapshot.image].result()
         for name, shard in shards_of(state).items():
             shard.copy_(snapshot.image.tensors[name], non_blocking=True)
         if self._stream is not None:
             torch.cuda.current_stream().synchronize()
+        self._images.sort(key=lambda image: image is snapshot.image)
+        for other in self.whole():
+            if other.held.name > snapshot.held.name:
+                other.image.hold(None)
 
     def _copy(self, image: Image, state: Mapping[str, Tensor]) -> None:
         shards = shards_of(state)
@@ -153,7 +166,8 @@ class Snapshots:
         for piece in image.pieces():
             list(self._hands.map(_touch, piece.split(TOUCHED_BYTES)))
             if self._stream is not None:
-                _pin(piece)
+                with torch.cuda.device(self._device):  # of a thread of its own it is the first one else
+                    _pin(piece)
 
 
 def build_snapshots(
@@ -170,7 +184,7 @@ def build_snapshots(
     files = files_of(written, prefix=f"__{rank}_", file_size_bytes=FILE_SIZE_BYTES)
     images = [build_image(fd, shards, files=files) for fd in memory or new_memory([f"snapshot of rank {rank}"])]
     images.sort(key=lambda image: held.name if (held := image.held()) is not None else (0, 0))
-    return Snapshots(images, attempt=attempt, terms=codec.digest((terms, images[0].places)), device=device)
+    return Snapshots(images, attempt=attempt, terms=codec.digest((terms, [image.places for image in images])), device=device)
 
 
 def newest_common(whole: Sequence[Sequence[tuple[int, int]]]) -> Iterator[tuple[int, int]]:

@@ -1,12 +1,16 @@
-"""What torch.save wrote, read where it lies."""
+"""What torch.save wrote, read where it lies; and how an image is laid out."""
 
 import io
+import os
+import socket
 
 import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.worker.image import tensor_in_frame
+from orchestrator.image_header import Span
+from orchestrator.node.mirror_wire import Connection
+from orchestrator.worker.image import build_image, new_memory, tensor_in_frame
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,21 @@ def test_a_tensor_of_a_file_is_no_copy():
     found.fill_(9)
 
     assert torch.equal(tensor_in_frame(frame[start : start + file.tell()]), torch.full((4,), 9.0))
+
+
+def test_an_agent_that_sends_an_image_is_not_in_the_way_of_the_worker_that_lays_it_out():
+    """Both have the same open file, whose place must be nobody's."""
+    shards = {f"tensor {number}": torch.ones(1000) for number in range(5)}
+    ours, theirs = socket.socketpair()
+    with Connection(ours) as connection, theirs:
+        (fd,) = new_memory(["image"])
+        laid_out = build_image(fd, shards, files={"one": ["tensor 0", "tensor 1"]})
+        os.lseek(fd, 123, os.SEEK_SET)
+
+        connection.send(fd, Span(name="", start=500, size_bytes=1000))
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 123
+
+        again = build_image(fd, shards, files={"one": ["tensor 0", "tensor 1"]})
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 123, "nor does the worker move it"
+        assert (again.places, again.spans) == (laid_out.places, laid_out.spans)
+        os.close(fd)

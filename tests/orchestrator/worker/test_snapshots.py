@@ -70,6 +70,19 @@ def trains(training: Training, *steps: int) -> None:
         training.attempt.ledger.flush(max(steps))
 
 
+def saver_of(training: Training, exchange: Exchange) -> Saver:
+    """Of checkpoints after every second step."""
+    return Saver(
+        config=CheckpointConfig(every_steps=2),
+        state=state_at(4),
+        snapshots=training.snapshots,
+        checkpointer=training.checkpointer,
+        pace=Pace(every_s=0, last_s=0.0),
+        exchange=exchange,
+        reporter=build_reporter(None),
+    )
+
+
 def test_the_next_attempt_goes_on_from_the_newest_snapshot(exchange: Exchange, node: Node):
     store = MemoryStore()
     trains(node.begin(store, exchange, 1), 1, 2, 3)
@@ -142,6 +155,40 @@ def test_a_snapshot_of_which_a_byte_changed_is_passed_over_for_the_one_before(ex
     assert "look at its memory" in resumed.rejected[0]
 
 
+def test_where_one_ranks_memory_is_damaged_no_rank_takes_anything_of_it():
+    """There is no checkpoint: the run begins anew, with none of the old moments."""
+    store = MemoryStore()
+
+    with node_of(2) as node:
+
+        def train(exchange: Exchange) -> None:
+            training = node.begin(store, exchange, 1)
+            trains(training, 1)
+            if exchange.rank == 1:
+                training.snapshots.whole()[0].image.tensors["model.weight"][0, 0] += 1
+
+        on_ranks(2, train)
+        loaded = on_ranks(2, lambda exchange: node.begin(store, exchange, 2).load())
+
+    for resumed, state in loaded:
+        assert resumed.step == 0
+        assert torch.equal(state["optimizer.weight.step"], torch.tensor(-1.0)), "what it was before"
+
+
+def test_what_was_gone_on_from_is_written_over_last(exchange: Exchange, node: Node):
+    """Until the next one is whole, it is all that there is."""
+    store = MemoryStore()
+    first = node.begin(store, exchange, 1)
+    trains(first, 1, 2)
+    first.snapshots.whole()[0].image.tensors["model.weight"][0, 0] += 1
+
+    second = node.begin(store, exchange, 2)
+    assert second.load()[0].step == 1
+    assert [one.held.step for one in second.snapshots.whole()] == [1]
+    second.snapshots.take(2, state_at(2)).result()
+    assert [one.held.step for one in second.snapshots.whole()] == [2, 1]
+
+
 def test_what_an_attempt_left_behind_is_not_gone_on_from(exchange: Exchange, node: Node):
     """Attempt 2 trained elsewhere, from the checkpoint of step 3: attempt 1's step 5 is no part of the run any more."""
     store = MemoryStore()
@@ -192,6 +239,16 @@ def test_the_next_snapshot_waits_until_the_agent_has_copied_the_last_to_another_
     for header in headers:
         header.say(replace(header.word(), mirrored=header.digest() or bytes(32)))
     assert not training.snapshots.is_busy
+
+
+def test_a_checkpoint_waits_for_that_too_and_is_late(exchange: Exchange, node: Node, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("orchestrator.worker.saver.CHECKPOINT_AWAITED_S", 0.05)
+    training = node.begin(MemoryStore(), exchange, 1)
+    for fd in node.memory[0]:
+        ImageHeader(fd).say(Word(is_mirrored=True))
+    trains(training, 1)
+
+    assert not saver_of(training, exchange).after(2, (0.0, 1.0, 0.0), is_end=False, is_finite=True)
 
 
 def test_a_snapshot_from_another_node_is_waited_for_and_gone_on_from(node: Node, exchange: Exchange, monkeypatch: pytest.MonkeyPatch):
@@ -287,15 +344,7 @@ def test_a_checkpoint_whose_memory_is_not_ready_is_late_and_holds_nobody_up(
     monkeypatch.setattr("orchestrator.worker.saver.CHECKPOINT_AWAITED_S", 0.0)
     store = MemoryStore()
     training = node.begin(store, exchange, 1)
-    saver = Saver(
-        config=CheckpointConfig(every_steps=2),
-        state=state_at(4),
-        snapshots=training.snapshots,
-        checkpointer=training.checkpointer,
-        pace=Pace(every_s=0, last_s=0.0),
-        exchange=exchange,
-        reporter=build_reporter(None),
-    )
+    saver = saver_of(training, exchange)
     training.snapshots._ready, are_ready = dict.fromkeys(training.snapshots._ready, Future()), training.snapshots._ready
 
     assert saver.votes(4, step_s=1.0)[1] == 1.0
