@@ -35,10 +35,14 @@ MIRROR_LOOKS_EVERY_S = 0.05
 """Between two looks of an agent for snapshots that are to be copied to another node."""
 MIRROR_STALLS_S = 10.0
 """Without a byte or a word of the other node: a copy is given up, and workers wait for it no longer."""
+ARRIVAL_BEATS_WITHIN_S = 20.0
+"""Between two signs of a snapshot that comes back: after that the agent leaves the file alone, before its worker waits no longer."""
+MIRROR_ACCEPTS_AGAIN_AFTER_S = 0.1
+"""After a connection of another node's agent that could not be accepted."""
 MIRROR_TRIES_AGAIN_AFTER_S = 2.0
 """Between two tries to reach an agent that copies of snapshots are kept by."""
 BUDDY_KNOWN_WITHIN_S = 20.0
-"""From the start of an attempt's workers on a node to its agent's knowing where copies of their snapshots are: all agents speak first."""
+"""From the start of an attempt's workers on a node to its agent's knowing where copies of their snapshots are: their keeper tells it."""
 FENCE_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether anybody is left to obey."""
 GPUS_ASKED_WITHIN_S = 10.0

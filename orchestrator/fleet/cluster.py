@@ -229,12 +229,11 @@ class AgentCluster:
         return choose_rendezvous(self._desired.attempt, self._desired.placement, reports)
 
     def _find_mirrors(self) -> bool:
-        """Whether every agent of the attempt has spoken."""
+        """Whether every agent of the attempt has spoken: what one says is passed on before the others do."""
         links = [self._links[node] for node in self._desired.placement if node in self._links]
         reports = [link.report for link in links if link.report is not None and not link.is_over]
-        if is_complete := len(reports) == len(self._desired.placement):
-            self._mirrors = {report.node: report.mirror for report in reports if report.mirror is not None}
-        return is_complete
+        self._mirrors = {report.node: report.mirror for report in reports if report.mirror is not None}
+        return len(reports) == len(self._desired.placement)
 
     def _start(self, node: str) -> AgentLink:
         config = self._config

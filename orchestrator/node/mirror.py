@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from orchestrator.codec import DecodeError
-from orchestrator.deadlines import BUDDY_KNOWN_WITHIN_S, MIRROR_LOOKS_EVERY_S, MIRROR_TRIES_AGAIN_AFTER_S
+from orchestrator.deadlines import ARRIVAL_BEATS_WITHIN_S, BUDDY_KNOWN_WITHIN_S, MIRROR_LOOKS_EVERY_S, MIRROR_TRIES_AGAIN_AFTER_S
 from orchestrator.image_header import ImageHeader, Word
 from orchestrator.messages import MirrorPlace
 from orchestrator.node.mirror_copies import Copies
+from orchestrator.node.mirror_memory import ImageMemory
 from orchestrator.node.mirror_server import MirrorServer, start_server
 from orchestrator.node.mirror_wire import Answer, Ask, Connection, CopyRefused, Offer, Outdated, Verb, connect, receive_image, send_image
 from orchestrator.node.orders import SpawnOrder
@@ -40,8 +42,9 @@ class Task:
 class RankMirror:
     """Of the rank that has a place on this node: a thread, which reads its files and writes them where they hold nothing."""
 
-    def __init__(self, files: Sequence[int], hands: Executor) -> None:
+    def __init__(self, files: Sequence[int], memory: ImageMemory, hands: Executor) -> None:
         self._images = [ImageHeader(os.dup(fd)) for fd in files]
+        self._memory = memory
         self._hands = hands
         self._lock = threading.Lock()
         self._task = Task()
@@ -51,18 +54,22 @@ class RankMirror:
         """The buddy could not be reached, which was logged."""
         self._told: Task | None = None
         """For which it was logged that copies are made."""
+        self._beat_s = 0.0
+        """When workers who wait last heard that something arrives."""
         self._changed = threading.Event()
         threading.Thread(target=self._serve, name="mirror", daemon=True).start()
 
     def begin(self, task: Task, *, awaits_copy: bool, is_another: bool) -> None:
         """Before the workers of another attempt start. With `awaits_copy`, they wait for what the buddy may have where nothing is here.
 
-        `is_another`: what is here is of another rank.
+        `is_another`: what is here is of another rank. A header that a worker was killed over counts as nothing to everybody from here on.
         """
         self._turn_to(task)
-        for image in self._images if is_another else ():
-            image.hold(None)
-        is_arriving = awaits_copy and not any(image.digest() for image in self._images)
+        for image in self._images:
+            if is_another or image.held() is None:
+                image.hold(None)
+        is_arriving = awaits_copy and not any(image.held() for image in self._images)
+        self._beat_s = time.monotonic()
         self._say_of_all(task, **asdict(Word(is_arriving=is_arriving)))
 
     def follow(self, buddy: MirrorPlace) -> None:
@@ -134,7 +141,7 @@ class RankMirror:
         with self._connected(task, buddy, Verb.KEEP) as connection:
             self._say_of_all(task, is_mirrored=True)
             try:
-                send_image(connection, image, held, digest)
+                send_image(connection, image, Offer(held=held, beside=self._beside(image)), digest)
             except Outdated:
                 return
             except CopyRefused:
@@ -146,13 +153,20 @@ class RankMirror:
             log.info("rank %d: its snapshots are on %s too (step %d: %s)", task.rank, buddy.address, held.step, took)
         self._is_behind, self._told = False, task
 
+    def _beside(self, image: ImageHeader) -> tuple[int, int] | None:
+        """Of the other snapshot that is whole."""
+        return next((held.name for other in self._images if other is not image and (held := other.held()) is not None), None)
+
     def _fetch(self, task: Task, buddy: MirrorPlace) -> None:
-        started_s = time.monotonic()
+        started_s, beat = time.monotonic(), partial(self._beat, task)
+        beat()
         with self._connected(task, buddy, Verb.GIVE) as connection:
+            beat()
             for image in self._images:
                 if (held := connection.hear(Offer).held) is None:
                     break
-                receive_image(connection, image, held, self._hands, on_life=lambda image=image: self._beat(task, image))  # type: ignore[misc]
+                beat()
+                receive_image(connection, image, held, self._hands, lay_out=self._memory.lay_out, on_life=beat)
                 self._say(task, image, is_arriving=False, fetched=image.digest(), mirrored=image.digest())
                 took_s = time.monotonic() - started_s
                 log.info("rank %d: has the snapshot of step %d back from %s after %.2f s", task.rank, held.step, buddy.address, took_s)
@@ -166,6 +180,7 @@ class RankMirror:
                     raise ConnectionError("nobody wants it any more")
                 self._connection = connection
             try:
+                self._beat(task)
                 connection.tell(Ask(token=buddy.token, attempt=task.attempt, rank=task.rank, verb=verb))
                 if refusal := connection.hear(Answer).refusal:
                     raise CopyRefused(refusal)
@@ -184,8 +199,14 @@ class RankMirror:
 
     # --- what it says to the worker --------------------------------------------------------------------------------------
 
-    def _beat(self, task: Task, image: ImageHeader) -> None:
-        self._say(task, image, pulse=image.word().pulse + 1)
+    def _beat(self, task: Task) -> None:
+        """Workers who wait hear that it gets on. Raises TimeoutError where it did not for so long that they may wait no more."""
+        arriving = [image for image in self._images if image.word().is_arriving]
+        if arriving and time.monotonic() > self._beat_s + ARRIVAL_BEATS_WITHIN_S:
+            raise TimeoutError(f"nothing arrived for {ARRIVAL_BEATS_WITHIN_S:.0f} s")
+        self._beat_s = time.monotonic()
+        for image in arriving:
+            self._say(task, image, pulse=image.word().pulse + 1)
 
     def _say_of_all(self, task: Task, **changes: Any) -> None:
         for image in self._images:
@@ -219,9 +240,10 @@ class Mirror:
     def begin(self, order: SpawnOrder, memory: Sequence[Sequence[int]]) -> None:
         """Before the attempt's workers start; `memory` has their files, by local rank."""
         self._copies.begin(order.attempt, order.mirrored_ranks)
+        self._copies.memory.add(fd for files in memory for fd in files)
         has_buddy = bool(order.mirrored_ranks)
         for files in memory[len(self._ranks) :] if has_buddy else ():
-            self._ranks.append(RankMirror(files, self._hands))
+            self._ranks.append(RankMirror(files, self._copies.memory, self._hands))
         for local_rank, rank in enumerate(self._ranks):
             task = Task(attempt=order.attempt, rank=order.first_rank + local_rank, buddy_known_by_s=time.monotonic() + BUDDY_KNOWN_WITHIN_S)
             is_another = self._attempt > 0 and order.first_rank != self._first_rank

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 from orchestrator.deadlines import MIRROR_STALLS_S
-from orchestrator.host_memory import host_memory
 from orchestrator.image_header import Held, ImageHeader
+from orchestrator.node.mirror_memory import ImageMemory
 from orchestrator.node.mirror_wire import CopyRefused
 
 NUM_SNAPSHOTS = 2
@@ -40,6 +40,9 @@ class Copies:
     def __init__(self) -> None:
         self.attempt = 0
         """The newest that this node was told of: copies of an older one's are refused."""
+        self.memory = ImageMemory()
+        """All that images take on this node."""
+        self._is_closed = False
         self._lock = threading.Lock()
         self._files: dict[int, tuple[int, ...]] = {}
         self._written: set[int] = set()
@@ -51,7 +54,7 @@ class Copies:
         with self._lock:
             self.attempt = attempt
             for rank in self._files.keys() - set(ranks):
-                _close(self._files.pop(rank))
+                self._give_back(self._files.pop(rank))
 
     @contextmanager
     def of(self, rank: int) -> Iterator[list[ImageHeader]]:
@@ -63,21 +66,25 @@ class Copies:
             yield [image for _, image in sorted(found, key=lambda one: one[0], reverse=True)]
 
     @contextmanager
-    def room_for(self, rank: int, held: Held) -> Iterator[ImageHeader | None]:
-        """Where it is to be written: over the older one. None where nothing need be: it is there, or newer ones are. Raises CopyRefused."""
+    def room_for(self, rank: int, held: Held, *, beside: tuple[int, int] | None = None) -> Iterator[ImageHeader | None]:
+        """Where it is to be written: over the older one, but never over the one named `beside`, so that the two that stay are those that
+        its node has. None where nothing need be: it is there, or newer ones are. Raises CopyRefused.
+        """
         with self._ends_writing:
             if not self._ends_writing.wait_for(lambda: rank not in self._written, MIRROR_STALLS_S / 2):
                 raise CopyRefused(f"another copy of rank {rank}'s snapshot is still arriving")
+            if self._is_closed:
+                raise CopyRefused("its agent is ending")
             if rank not in self._files:
                 self._files[rank] = new_files()
+                self.memory.add(self._files[rank])
             files = self._files[rank]
             self._written.add(rank)
         try:
             with headers_of(files) as images:
-                oldest = min(images, key=_name)
+                oldest = min((image for image in images if beside is None or _name(image) != beside), key=_name)
                 has_it = any(image.held() == held for image in images)
                 if not has_it and _name(oldest) < held.name:
-                    _require_memory(held.size_bytes - os.fstat(oldest.fd).st_size)
                     yield oldest
                 else:
                     yield None
@@ -88,26 +95,17 @@ class Copies:
 
     def close(self) -> None:
         with self._lock:
+            self._is_closed = True
             for files in self._files.values():
-                _close(files)
+                self._give_back(files)
             self._files.clear()
 
-
-def _close(files: Collection[int]) -> None:
-    for fd in files:
-        os.close(fd)
+    def _give_back(self, files: Collection[int]) -> None:
+        self.memory.remove(files)
+        for fd in files:
+            os.close(fd)
 
 
 def _name(image: ImageHeader) -> tuple[int, int]:
     held = image.held()
     return held.name if held is not None else (0, 0)
-
-
-def _require_memory(size_bytes: int) -> None:
-    """Raises CopyRefused where the machine would be short of it: the kernel would end a process for it."""
-    memory = host_memory()
-    if size_bytes > memory.room:
-        raise CopyRefused(
-            f"it has {memory.available / 1e9:.1f} GB of memory left, and the copy takes {size_bytes / 1e9:.1f}; "
-            "use nodes with more memory, or set snapshot.mirror=false"
-        )

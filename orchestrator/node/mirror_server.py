@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 
 from orchestrator.codec import DecodeError
+from orchestrator.deadlines import MIRROR_ACCEPTS_AGAIN_AFTER_S
 from orchestrator.messages import MirrorPlace
 from orchestrator.node.mirror_copies import Copies
 from orchestrator.node.mirror_wire import Answer, Ask, Connection, CopyRefused, Offer, Outdated, Verb, Want, receive_image, send_image
@@ -26,20 +27,26 @@ class MirrorServer:
         self._listener = listener
         self._copies = copies
         self._hands = hands
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
 
     def serve(self) -> None:
         """Until it is closed."""
-        while True:
+        told = ""
+        while not self._closed.is_set():
             try:
                 connected, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if not self._closed.wait(MIRROR_ACCEPTS_AGAIN_AFTER_S) and str(error) != told:
+                    told = str(error)
+                    log.warning("another node's agent can't be heard, trying again: %s", told)
+                continue
             threading.Thread(target=self._answer, args=(Connection(connected),), name="mirror", daemon=True).start()
 
     def close(self) -> None:
         """Whoever is connected is hung up on."""
+        self._closed.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -72,15 +79,16 @@ class MirrorServer:
             self._give(connection, ask.rank)
 
     def _keep(self, connection: Connection, rank: int) -> None:
-        held = connection.hear(Offer).held
+        offer = connection.hear(Offer)
+        held = offer.held
         if held is None:
             return
         try:
-            with self._copies.room_for(rank, held) as image:
+            with self._copies.room_for(rank, held, beside=offer.beside) as image:
                 if image is None:
                     connection.tell(Want())
                 else:
-                    receive_image(connection, image, held, self._hands, on_life=lambda: None)
+                    receive_image(connection, image, held, self._hands, lay_out=self._copies.memory.lay_out, on_life=lambda: None)
         except CopyRefused as error:
             connection.tell(Want(refusal=str(error)))
             raise
@@ -90,7 +98,7 @@ class MirrorServer:
             for image in images:
                 digest, held = image.digest(), image.held()
                 if held is not None:
-                    send_image(connection, image, held, digest)
+                    send_image(connection, image, Offer(held=held), digest)
         connection.tell(Offer())
 
 

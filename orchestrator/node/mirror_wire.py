@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from orchestrator import codec
 from orchestrator.deadlines import MIRROR_STALLS_S
-from orchestrator.image_header import HEADER_BYTES, Held, ImageHeader, Span
+from orchestrator.image_header import Held, ImageHeader, Span
 
 MAX_MESSAGE_BYTES = 2**21
 PIECE_BYTES = 2**20
@@ -58,6 +58,8 @@ class Answer:
 class Offer:
     held: Held | None = None
     """None: there is no other."""
+    beside: tuple[int, int] | None = None
+    """Attempt and step of the other snapshot that is whole where this one comes from: a copy of it stays. None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +112,9 @@ class Connection:
         while done < span.size_bytes:
             piece = self._piece[: span.size_bytes - done]
             piece = piece[: self._some(piece)]
+            on_life()
             os.pwrite(fd, piece, span.start + done)
             done += len(piece)
-            on_life()
 
     def _receive(self, size_bytes: int) -> bytes:
         data = bytearray(size_bytes)
@@ -133,10 +135,10 @@ def connect(address: str, port: int) -> Connection:
     return Connection(socket.create_connection((address, port), timeout=MIRROR_STALLS_S))
 
 
-def send_image(connection: Connection, image: ImageHeader, held: Held, digest: bytes) -> None:
-    """Returns when the other side has it, or has a newer one. Raises CopyRefused, Outdated, DecodeError, OSError."""
-    spans = {span.name: span for span in held.spans}
-    connection.tell(Offer(held=held))
+def send_image(connection: Connection, image: ImageHeader, offer: Offer, digest: bytes) -> None:
+    """What is offered; returns when the other side has it, or has a newer one. Raises CopyRefused, Outdated, DecodeError, OSError."""
+    spans = {span.name: span for span in offer.held.spans} if offer.held is not None else {}
+    connection.tell(offer)
     while (want := connection.hear(Want)).spans or want.is_checking:
         if image.digest() != digest:
             raise Outdated
@@ -146,10 +148,17 @@ def send_image(connection: Connection, image: ImageHeader, held: Held, digest: b
         raise CopyRefused(want.refusal)
 
 
-def receive_image(connection: Connection, image: ImageHeader, held: Held, hands: Executor, *, on_life: Callable[[], None]) -> None:
+def receive_image(
+    connection: Connection,
+    image: ImageHeader,
+    held: Held,
+    hands: Executor,
+    *,
+    lay_out: Callable[[ImageHeader, int], None],
+    on_life: Callable[[], None],
+) -> None:
     """What was offered: it counts once every part has its digest. Raises CopyRefused, DecodeError, OSError."""
-    image.hold(None)
-    _make_room(image.fd, held.size_bytes)
+    lay_out(image, held.size_bytes)
     wanted: Sequence[Span] = held.spans
     for _ in range(MAX_ROUNDS):
         connection.tell(Want(spans=tuple(span.name for span in wanted)))
@@ -171,13 +180,6 @@ def _receive_span(connection: Connection, fd: int, span: Span, hands: Executor, 
     """Its digest, once that is known: digesting is slower than receiving."""
     connection.receive(fd, span, on_life)
     return hands.submit(_digest, fd, span)
-
-
-def _make_room(fd: int, size_bytes: int) -> None:
-    """Nothing of an image of another size is left behind its header."""
-    if os.fstat(fd).st_size != size_bytes:
-        os.ftruncate(fd, HEADER_BYTES)
-        os.ftruncate(fd, size_bytes)
 
 
 def _digest(fd: int, span: Span) -> str:

@@ -618,7 +618,7 @@ def has_workers(seen: AgentSeen) -> bool:
 
 
 @pytest.mark.usefixtures("with_mirrors")
-def test_agents_learn_where_copies_are_once_all_have_spoken():
+def test_agents_learn_where_copies_are_once_those_who_keep_them_have_spoken():
     fleet = SimulatedFleet(num_nodes=3)
     fleet.nodes[B].answers_late_by_s = 3.0
     watch = Watch(fleet).want(wanted(1, A, B))
@@ -628,6 +628,19 @@ def test_agents_learn_where_copies_are_once_all_have_spoken():
 
     watch.until_trains()
     assert buddies(fleet, A, B) == [B, A]
+
+
+@pytest.mark.usefixtures("with_mirrors")
+def test_an_agent_learns_where_its_copies_are_before_others_have_spoken():
+    fleet = SimulatedFleet(num_nodes=3)
+    fleet.nodes[C].answers_late_by_s = 3.0
+    watch = Watch(fleet).want(wanted(1, A, B, C))
+
+    watch.until(lambda seen: has_workers(seen_on(seen, A)))
+    assert buddies(fleet, A, B) == [B, None]
+
+    watch.until_trains()
+    assert buddies(fleet, A, B, C) == [B, C, A]
 
 
 @pytest.mark.usefixtures("with_mirrors")

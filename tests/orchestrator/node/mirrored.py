@@ -70,11 +70,12 @@ class Node:
         self.mirror.begin(order, self.memory)
         self.mirror.follow(buddy.place if buddy is not None else None)
 
-    def trains(self, step: int, *, attempt: int = 1, local_rank: int = 0) -> Held:
-        """Takes a snapshot once the one before is where it is to be."""
+    def trains(self, step: int, *, attempt: int = 1, local_rank: int = 0, spares: int | None = None) -> Held:
+        """Takes a snapshot once the one before is where it is to be, not over the one of step `spares`."""
         files = self.memory[local_rank]
         wait_for(lambda: not any(ImageHeader(fd).is_awaited for fd in files), "the copy of the last snapshot")
-        oldest = min(files, key=lambda fd: held.name if (held := ImageHeader(fd).held()) is not None else (0, 0))
+        names = {fd: held.name if (held := ImageHeader(fd).held()) is not None else (0, 0) for fd in files}
+        oldest = min((fd for fd in files if spares is None or names[fd] != (attempt, spares)), key=lambda fd: names[fd])
         return write_image(oldest, attempt, step)
 
     def steps(self, local_rank: int = 0) -> list[int]:

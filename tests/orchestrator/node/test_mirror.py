@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator import host_memory
+from orchestrator.deadlines import ARRIVAL_BEATS_WITHIN_S
 from orchestrator.image_header import HEADER_BYTES, ImageHeader
 from orchestrator.messages import MirrorPlace
 from orchestrator.node import mirror
-from orchestrator.node.mirror_wire import Answer, Ask, Connection, Verb, connect
+from orchestrator.node.mirror_wire import Answer, Ask, Connection, Offer, Verb, connect
 from tests.orchestrator.node.mirrored import Node, image_bytes, nodes, spawn, write_image
 from tests.orchestrator.node.waiting import wait_for
 
@@ -50,6 +51,19 @@ def test_a_snapshot_is_on_another_node_byte_for_byte_and_the_one_before_it_too()
 
         wait_for(lambda: second.steps_of_copies(0) == [2, 3], "the copies")
         assert second.copy(0, 3) == image_bytes(newest_of(first))
+
+
+def test_a_snapshot_that_is_still_uploaded_as_a_checkpoint_stays_on_both_nodes():
+    """Those that follow are written over each other: what one node keeps and the other does not is of no use to anybody."""
+    with nodes(2) as (first, second):
+        first.begins(spawn(1), second)
+        for step in (90, 100):
+            first.trains(step)
+        for step in (110, 120, 130):
+            first.trains(step, spares=100)
+
+            wait_for(lambda: is_mirrored(first), "the copy")
+            assert second.steps_of_copies(0) == first.steps() == [100, step]
 
 
 def test_every_rank_of_a_node_has_copies():
@@ -207,6 +221,69 @@ def test_a_node_that_has_another_place_now_forgets_what_was_of_the_old():
         assert waits(first)
 
 
+class SlowBuddy:
+    """Answers a fetch after so long on the mirror's clock; `pulses` has what workers had heard before each of its words."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, node: Node, *, answers_after_s: float = 0.0) -> None:
+        self.pulses: list[int] = []
+        self.monotonic_s = 0.0
+        hear = Connection.hear
+
+        def hear_late(connection: Connection, kind: type[object]) -> object:
+            if kind in (Answer, Offer):
+                self.pulses.append(ImageHeader(node.memory[0][0]).word().pulse)
+                self.monotonic_s += answers_after_s
+            return hear(connection, kind)
+
+        monkeypatch.setattr(Connection, "hear", hear_late)
+        monkeypatch.setattr(mirror, "time", self)
+
+    def monotonic(self) -> float:
+        return self.monotonic_s
+
+
+def test_workers_hear_of_every_word_of_a_buddy_before_the_first_byte(monkeypatch: pytest.MonkeyPatch):
+    with nodes(2) as (buddy, new):
+        slow = SlowBuddy(monkeypatch, new)
+        new.begins(OF_A_LATER, buddy)
+        wait_for(lambda: not waits(new), "the answer")
+
+        assert sorted({0, *slow.pulses}) == [0, *slow.pulses], "each time they had heard more"
+        assert len(slow.pulses) == 2
+
+
+def test_memory_that_workers_may_have_given_up_waiting_for_is_left_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    with nodes(3) as (lost, buddy, new):
+        lost.begins(spawn(1), buddy)
+        lost.trains(1)
+        wait_for(lambda: buddy.steps_of_copies(0) == [1], "the copy")
+        lost.mirror.close()
+        SlowBuddy(monkeypatch, new, answers_after_s=ARRIVAL_BEATS_WITHIN_S + 1)
+
+        new.begins(OF_A_LATER, buddy)
+
+        wait_for(lambda: not waits(new), "its giving up")
+        assert all(os.fstat(fd).st_size <= HEADER_BYTES for fd in new.memory[0])
+        assert "nothing arrived for 20 s" in caplog.text
+
+
+def test_a_worker_that_is_killed_while_it_writes_what_is_whole_leaves_nothing_to_wait_for():
+    """Neither its successor, to have the copy back, nor that one's snapshots, for what will never be sent."""
+    with nodes(3) as (first, buddy, other):
+        other.begins(spawn(1), buddy)
+        other.trains(1)
+        wait_for(lambda: buddy.steps_of_copies(0) == [1], "the copy")
+        write_image(first.memory[0][0], 1, 2)
+        os.pwrite(first.memory[0][0], b"torn", 100)
+
+        first.begins(OF_A_LATER, buddy)
+
+        wait_for(lambda: not waits(first), "what was copied")
+        assert first.steps() == [1]
+        assert first.trains(3, attempt=2).step == 3
+        assert first.trains(4, attempt=2).step == 4
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +367,27 @@ def test_a_buddy_that_is_gone_holds_nobody_up(caplog: pytest.LogCaptureFixture):
         assert len([record for record in caplog.records if "are behind" in record.message]) == 1
 
 
+def test_a_connection_that_breaks_before_it_is_accepted_is_the_only_one_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    accept, failed = socket.socket.accept, []
+
+    def accept_later(self: socket.socket) -> tuple[socket.socket, object]:
+        if not failed:
+            failed.append(self)
+            raise ConnectionAbortedError("gone before it was heard")
+        return accept(self)
+
+    with nodes(2) as (first, second):
+        first.begins(spawn(1), second)
+        monkeypatch.setattr(socket.socket, "accept", accept_later)
+        for step in (1, 2, 3):
+            first.trains(step)
+
+        wait_for(lambda: second.steps_of_copies(0) == [2, 3], "the copies")
+        assert [record.levelname for record in caplog.records if "gone before it was heard" in record.message] == ["WARNING"]
+
+
 def test_a_buddy_that_comes_back_has_the_newest(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mirror, "MIRROR_TRIES_AGAIN_AFTER_S", 0.05)
     with nodes(2) as (first, second):
@@ -317,6 +415,20 @@ def test_a_node_without_memory_for_copies_says_so_and_holds_nobody_up(monkeypatc
 
         wait_for(lambda: "set snapshot.mirror=false" in caplog.text, "the refusal")
         assert second.steps_of_copies(0) == []
+
+
+def test_a_node_without_memory_for_what_it_lost_goes_on_without(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    with nodes(3) as (lost, buddy, new):
+        lost.begins(spawn(1), buddy)
+        lost.trains(1)
+        wait_for(lambda: buddy.steps_of_copies(0) == [1], "the copy")
+        monkeypatch.setattr(host_memory, "LEFT_FREE_SHARE", 1.0)
+
+        new.begins(OF_A_LATER, buddy)
+
+        wait_for(lambda: not waits(new), "its giving up")
+        assert new.steps() == []
+        assert "set snapshot.mirror=false" in caplog.text
 
 
 def test_when_nobody_says_where_copies_are_workers_go_on_without(monkeypatch: pytest.MonkeyPatch):

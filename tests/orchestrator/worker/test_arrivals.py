@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.deadlines import ARRIVAL_STALLS_S, BUDDY_KNOWN_WITHIN_S, MIRROR_STALLS_S
+from orchestrator.deadlines import ARRIVAL_BEATS_WITHIN_S, ARRIVAL_STALLS_S, BUDDY_KNOWN_WITHIN_S, MIRROR_STALLS_S
 from orchestrator.image_header import ImageHeader, Word
 from orchestrator.worker.arrivals import wait_for_arrivals
 from orchestrator.worker.image import new_memory
@@ -62,4 +62,4 @@ def test_what_does_not_get_on_is_done_without(header: ImageHeader, caplog: pytes
 
 
 def test_an_agent_gives_up_before_its_worker_does():
-    assert max(BUDDY_KNOWN_WITHIN_S, MIRROR_STALLS_S) < ARRIVAL_STALLS_S
+    assert max(BUDDY_KNOWN_WITHIN_S, MIRROR_STALLS_S, ARRIVAL_BEATS_WITHIN_S) < ARRIVAL_STALLS_S
