@@ -45,6 +45,7 @@ for line in sys.stdin:
         answer = copies()
     elif isinstance(told, dict):
         os.environ.update(told)
+        agent.__dict__.pop("_environment", None)  # which it makes once
     else:
         agent.obey(told)
     print(base64.b64encode(pickle.dumps(answer)).decode(), flush=True)
