@@ -92,7 +92,9 @@ def test_an_interrupted_build_leaves_no_process_and_goes_on_when_it_is_typed_aga
 
     with monkeypatch.context() as patch:
         patch.setattr("launch.commands.data.building.Shown.show", press_ctrl_c)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background with it ignored
         done = braid(*command)
+        signal.signal(signal.SIGINT, before)
     assert (done.status, done.out) == (130, "")
     told = re.search(r"^interrupted; (\d+) shards? finished\. The same command goes on from there$", done.err, re.MULTILINE)
     assert told
