@@ -65,8 +65,7 @@ def measure_torchrun(config: RunConfig, overrides: Sequence[str], directory: Pat
         return found
 
     try:
-        is_steady = lambda: len(said(directory, 0)) > config.checkpoint.every_steps + STEADY_STEPS  # noqa: E731
-        wait_for(is_steady, "steps after a checkpoint")
+        wait_for(lambda: len(said(directory, 0)) > config.checkpoint.every_steps + STEADY_STEPS, "steps after a checkpoint")
         victim, killed_s = int(said(directory, num_ranks - 1)[0]["pid"]), time.time()
         send(victim, signal.SIGKILL)
         return wait_for(lambda: torchruns_recovery(killed_s, said(directory, 0)), "the next step")

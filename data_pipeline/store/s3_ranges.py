@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 from fsspec.asyn import sync
 from urllib3.exceptions import HTTPError
 
 from data_pipeline.store.s3_answers import is_range
+from data_pipeline.store.s3_errors import RAISED_BY_S3
 
 SMALLEST_BYTES = 2**18
 """Of a range that is worth it."""
@@ -50,7 +50,7 @@ class RangeReader:
             return None
         try:
             data = self._got(self._url(key), start, length, time.monotonic() + within_s)
-        except (OSError, BotoCoreError, HTTPError):
+        except (*RAISED_BY_S3, HTTPError, ValueError):
             data = None
         if data is None:
             self._urls.pop(key, None)
@@ -75,6 +75,7 @@ class RangeReader:
             size = int(answer.headers.get("Content-Length", -1))
             about = {"ContentRange": answer.headers.get("Content-Range", ""), "ContentLength": size}
             if answer.status_code != 206 or not is_range(about, start, length):
+                answer.raw.close()  # with what was not read of it
                 return None
             return _body(answer.raw, size, ends_at_s)
         finally:

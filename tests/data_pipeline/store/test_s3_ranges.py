@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 
 from data_pipeline.store import s3, s3_ranges
 from data_pipeline.store.protocol import KeyMissing, StoreUnavailable
@@ -85,6 +86,17 @@ def test_after_a_rest_it_is_tried_again_and_a_url_is_signed_anew_long_before_it_
     time.sleep(1.1)  # a signature's second
     clock.by_s += USED_FOR_S
     assert "X-Amz-Signature" in read() != first
+
+
+def test_where_no_url_can_be_signed_the_client_reads(faulty_s3: FaultyS3, store: S3Store) -> None:
+    """Credentials may be on their way, from a service that has trouble of its own."""
+
+    def refuse(key: str) -> str:
+        raise ClientError({"Error": {"Code": "Throttling"}}, "AssumeRole")
+
+    store.ranges.sign = refuse
+    assert store.get_range("shard", 0, SMALLEST_BYTES) == DATA[:SMALLEST_BYTES]
+    assert not any(is_signed(faulty_s3))
 
 
 def test_many_readers_of_many_objects_each_get_theirs(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
