@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -132,14 +133,17 @@ def close_incidents(state: RunState, at_s: float) -> RunState:
 
 
 def in_a_row(state: RunState) -> Sequence[Incident]:
-    """The newest incidents, since the run was last resumed, that have the same cause at the same step, the newest first."""
+    """The newest incidents, since the run was last resumed, that have the same cause at the same step, the newest first.
+
+    Two that are a step apart were at the same one: of the step that a rank fails in, another may or may not have told already.
+    """
     last = state.incidents[-1]
-    row: list[Incident] = []
-    for incident in reversed(state.incidents):
-        if (incident.cause, incident.at_step) != (last.cause, last.at_step) or incident.attempt <= state.resumed_after_attempt:
-            break
-        row.append(incident)
-    return row
+
+    def is_like_last(incident: Incident) -> bool:
+        is_new = incident.attempt > state.resumed_after_attempt
+        return is_new and incident.cause is last.cause and abs(incident.at_step - last.at_step) <= 1
+
+    return list(itertools.takewhile(is_like_last, reversed(state.incidents)))
 
 
 def moved(state: RunState, placement: Sequence[Placed]) -> RunState:

@@ -51,9 +51,17 @@ def test_a_run_of_one_node_ends_as_deterministic_only_where_another_was_tried(ca
 
 def test_crashes_at_different_steps_are_not_deterministic():
     state = play(*running())
-    for attempt, step in ((1, 41), (2, 42), (3, 41)):
+    for attempt, step in ((1, 41), (2, 43), (3, 41)):
         state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.CRASHED, "a"), at_step=step), gone(attempt, spares=0), state=state)
     assert state.label == "recovering"
+
+
+@pytest.mark.parametrize("steps", [(41, 42, 41), (42, 41, 41), (41, 42, 42)])
+def test_crashes_at_one_step_are_deterministic_whether_or_not_another_rank_has_told_that_step(steps: tuple[int, ...]):
+    state = play(*running())
+    for attempt, step in enumerate(steps, start=1):
+        state = play(placed(attempt, "ab"), failed(attempt, fault(Cause.CRASHED, "a"), at_step=step), gone(attempt, spares=0), state=state)
+    assert state.label == "failed"
 
 
 LIMITS = {
