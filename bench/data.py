@@ -1,6 +1,6 @@
 """Data streaming beside its peers: `python -m bench.data [--json] [--peers PYTHON]`.
 
-One corpus of 134 million tokens on one S3 server (Ceph's gateway on loopback), and the same in a directory. Ours (pages verified,
+One corpus of 268 million tokens on one S3 server (Ceph's gateway on loopback), and the same in a directory. Ours (pages verified,
 `data.shuffle=blocks`), OLMo-core's numpy dataset, Mosaic Streaming and LitData each read it once, in shuffled batches of int64, each pass
 in a process of its own, in turns. `--peers` is the Python of an environment in which peers are installed:
     pip install torch ai2-olmo-core mosaicml-streaming litdata
@@ -32,7 +32,7 @@ from launch.demo.store import demo_store
 
 SEQ_LEN = 8192
 ROWS = 16
-NUM_SHARDS = 8
+NUM_SHARDS = 16
 SHARD_TOKENS = 2**24
 TIMEOUT_S = 120
 """Of one pass, or of making a form of the corpus."""
@@ -161,9 +161,9 @@ def _make_form(name: str, keys: list[str], local: Path, remote: ObjectStore, pyt
     """A peer's own form of the corpus, in the directory and on the server."""
     if name == "olmo_core":
         return
-    making = (
-        f"import sys; from pathlib import Path; from bench.data_peers import make_form\nif __name__ == '__main__': make_form({name!r}, "
-    )
+    here = str(Path(__file__).parents[1])
+    making = f"import sys; sys.path.insert(0, {here!r})\nfrom pathlib import Path; from bench.data_peers import make_form\n"
+    making += f"if __name__ == '__main__': make_form({name!r}, "
     making += f"[Path(name) for name in sys.argv[1:]], Path({str(local / name)!r}), {SEQ_LEN})"
     script = local.parent / f"make_{name}.py"
     script.write_text(making)
