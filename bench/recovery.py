@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
 
 from bench.recovery_ours import cut_power, kill_worker, measure_ours
 from bench.recovery_times import Recovery, torchruns_recovery
 from launch.config.load import load_config
 from launch.demo.home import temporary_home
+from launch.show.console import console as plain_console
 from orchestrator.config import RunConfig
 from orchestrator.node.processes import send
 
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # so that nothing is left behind
     with temporary_home(keep=False, console=console) as home:
         overrides = overrides_of(options.gpus, home, options.overrides)

@@ -315,6 +315,15 @@ def test_a_kind_of_mixer_is_named_only_in_its_folder_and_the_registry(path: Path
             pytest.fail(f"{name_of(path)}:{node.lineno}: {node.value!r}; ask model.mixers.registry.MIXERS instead")
 
 
+@pytest.mark.parametrize("path", [path for path in SOURCES if name_of(path) != "launch/show/console.py"], ids=name_of)
+def test_what_prints_takes_nothing_for_markup(path: Path):
+    """Errors of others have brackets in them, and `[/...]` ends a program that takes them for its own."""
+    makes = [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Console")
+    ]
+    assert not makes, f"{name_of(path)}:{makes[0].lineno}: launch.show.console makes it"
+
+
 def test_the_command_line_starts_without_torch_and_without_ray():
     code = "import sys, launch.cli; sys.exit(', '.join(m for m in ('torch', 'ray', 's3fs') if m in sys.modules) or None)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

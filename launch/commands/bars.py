@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from launch.commands.terminal import console
+from launch.show.console import console
 
 Done = Callable[[int, int], None]
 """Takes how much is done, of how much."""

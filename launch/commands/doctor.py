@@ -6,9 +6,9 @@ import typer
 from rich.text import Text
 
 from launch.commands.options import Address, Endpoint, Storage
-from launch.commands.terminal import console
 from launch.config.storage import DEFAULT_ROOT, storage_of
 from launch.machine.doctor import check_cluster, examine
+from launch.show.console import console
 from launch.show.render import checks_table
 from orchestrator.node.home import home_directory
 from orchestrator.worker.environment import cache_dir

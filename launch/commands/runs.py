@@ -10,7 +10,7 @@ from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import AccessDenied, BucketMissing, StoreUnavailable
 from launch.commands.bars import bars
 from launch.commands.options import Address, AsJson, Endpoint, Overrides, RunName, Storage
-from launch.commands.terminal import console, print_answer, tell, until_interrupted
+from launch.commands.terminal import print_answer, tell, until_interrupted
 from launch.config.budget import budget_lines, warnings_of
 from launch.config.storage import DEFAULT_ROOT, storage_hint, storage_of, storage_to_look_at
 from launch.errors import UserError
@@ -22,6 +22,7 @@ from launch.runs.record import read_run, recorded_runs, run_store_with_checkpoin
 from launch.runs.repair import repair as mend
 from launch.runs.trust import trust
 from launch.runs.view import open_view, statuses
+from launch.show.console import console
 from launch.show.follow import show, show_json, warned
 from launch.show.render import checkpoints_table, runs_table, status_view
 from launch.status import ENDED, Status

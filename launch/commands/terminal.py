@@ -8,19 +8,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from launch.show.answer_json import answer_json
+from launch.show.console import console
 
-MIN_COLUMNS = 60
 T = TypeVar("T")
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Prints what it is given, and takes nothing in it for markup. What has no room is wrapped by the terminal rather than left out."""
-    made = Console(stderr=stderr, markup=False, emoji=False)
-    made.width = max(made.width, MIN_COLUMNS)
-    return made
 
 
 def tell(line: str) -> None:

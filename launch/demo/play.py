@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.text import Text
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.dataset.build import build_dataset
@@ -29,6 +30,7 @@ from launch.runs.inspect import proof_of
 from launch.runs.lifecycle import submit
 from launch.runs.record import read_run
 from launch.runs.view import open_view, statuses
+from launch.show.console import console as plain_console
 from launch.show.follow import show
 from launch.show.plot import plot, rolling_mean
 from launch.show.render import incidents_view, short_node
@@ -46,7 +48,7 @@ SMOOTHED_STEPS = 8
 def run_demo(*, store_kind: str, corpus: Path | None, num_steps: int, keep: bool, script: tuple[Fault, ...] = SCRIPT) -> int:
     """The exit status: 0 when everything went as promised. Raises UserError, StoreError, DataError."""
     began_s = time.monotonic()
-    console = Console()
+    console = plain_console()
     signal.signal(signal.SIGTERM, _exit_on_signal)
     with temporary_home(keep=keep, console=console) as home:
         with demo_store(store_kind, home) as storage, _local_cluster():
@@ -126,17 +128,21 @@ def _inject(fault: Fault, status: Status, home: Path, console: Console) -> Injec
     head = next(node.node for node in local_nodes(home) if node.is_head)
     victim = next(worker for worker in status["workers"] if worker["node"] != head)
     node, rank, at_s, committed_step = victim["node"], victim["rank"], time.time(), status["last_committed_step"]
+
+    def hurt(how: str, whom: str) -> None:
+        console.print(Text.assemble((how, "bold red"), f" {whom} after step {status['step']}"))
+
     if fault is Fault.AGENTS:
         agents = sorted(process.parent for worker in status["workers"] if (process := look_at(worker["pid"])) is not None)
-        console.print(f"[bold red]kill -9[/] of every agent (processes {', '.join(map(str, agents))}) after step {status['step']}")
+        hurt("kill -9", f"of every agent (processes {', '.join(map(str, agents))})")
         for agent in agents:
             send(agent, signal.SIGKILL)
         return Injected(fault=fault, node=None, rank=None, at_s=at_s, committed_step=committed_step)
     if fault is Fault.WORKER:
-        console.print(f"[bold red]kill -9[/] of rank {rank} (process {victim['pid']}) after step {status['step']}")
+        hurt("kill -9", f"of rank {rank} (process {victim['pid']})")
         send(victim["pid"], signal.SIGKILL)
     else:
-        console.print(f"[bold red]power cut[/] of node {short_node(node)} with rank {rank} after step {status['step']}")
+        hurt("power cut", f"of node {short_node(node)} with rank {rank}")
         kill_node(home, node)
     return Injected(fault=fault, node=node, rank=rank, at_s=at_s, committed_step=committed_step)
 
@@ -151,9 +157,9 @@ def _summarize(played: Played, took_s: float, console: Console) -> int:
     console.print(played.proof, soft_wrap=True)
     found = shortcomings(played)
     for line in found:
-        console.print(f"[bold red]fell short:[/] {line}", soft_wrap=True)
+        console.print(Text.assemble(("fell short:", "bold red"), f" {line}"), soft_wrap=True)
     if not found:
-        console.print(f"[bold green]everything as promised[/], in {took_s:.0f} s")
+        console.print(Text.assemble(("everything as promised", "bold green"), f", in {took_s:.0f} s"))
     return 1 if found else 0
 
 

@@ -8,7 +8,7 @@ COST_SHARE = 0.01
 """Of training's time, what snapshots may take."""
 SEALING_SHARE = 0.5
 """Of all time, how much of it the processor may digest snapshots."""
-SHORTEST_S = 2.0
+SHORTEST_S = 0.5
 """Between two snapshots that choose their moment themselves."""
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import statistics
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from orchestrator.worker.training_state import shards_of, written_here
 NUM_HANDS = min(16, os.cpu_count() or 1)
 """Threads that digest."""
 TOUCHED_BYTES = 2**24
+COSTS_LOOKED_AT = 5
 COPIED_LOOKS_EVERY_S = 0.01
 log = logging.getLogger(__name__)
 
@@ -60,10 +63,14 @@ class Snapshots:
         self._sealing: Future[Snapshot] | None = None
         self._uploaded: Image | None = None
         """Taken last for a checkpoint."""
-        self.cost_s = 0.0
-        """Training's time that the last one took, at most."""
+        self._costs_s: deque[float] = deque(maxlen=COSTS_LOOKED_AT)
         self.sealed_after_s = 0.0
         """How long the last one took until it was whole."""
+
+    @property
+    def cost_s(self) -> float:
+        """Training's time that one takes, at most; 0 before the first. One that a busy machine held up does not put off the next."""
+        return statistics.median(self._costs_s) if self._costs_s else 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -98,7 +105,7 @@ class Snapshots:
         started_s = time.monotonic()
         image.hold(None)
         self._copy(image, state)
-        self.cost_s = time.monotonic() - started_s
+        self._costs_s.append(time.monotonic() - started_s)
         self._sealing = self._sealer.submit(self._seal, image, step, self._copied, started_s)
         return self._sealing
 

@@ -8,7 +8,8 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from data_pipeline.dataset.progress import BuildProgress, Pace, pace_of
-from launch.commands.terminal import console, tell
+from launch.commands.terminal import tell
+from launch.show.console import console
 from launch.units import count, human
 
 INTERRUPTED = 130
