@@ -7,6 +7,7 @@ its environment, `file:/PATH` for a file's first line, and it is read whenever s
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, fields
 
 _PLACE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
@@ -21,6 +22,13 @@ def _check_places(key: str, places: tuple[str, ...]) -> None:
         if not _PLACE.fullmatch(place):
             where = f"{key}[{index}]" if len(places) > 1 else key
             raise ValueError(f"{where}: say where the secret is kept, not the secret: env:NAME or file:/PATH on the controller's node")
+
+
+def _is_typed(command: str) -> bool:
+    try:
+        return bool(shlex.split(command))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +94,9 @@ class AlertsConfig:
             _check_places(f"alerts.{name}", getattr(self, name))
         if self.heartbeat:
             _check_places("alerts.heartbeat", (self.heartbeat,))
-        if not all(command.strip() for command in self.commands):
-            raise ValueError("alerts.commands: one is empty; give a program with its arguments, or leave it out")
+        for index, command in enumerate(self.commands):
+            if not _is_typed(command):
+                raise ValueError(f"alerts.commands[{index}]: is no program with arguments as a shell would take them; check its quotes")
         for number in (one for one in fields(self) if one.type == "float" and one.name not in ("pace_below", "goodput_below")):
             if not getattr(self, number.name) > 0:
                 raise ValueError(f"alerts.{number.name}={getattr(self, number.name):g}: must be above 0")
