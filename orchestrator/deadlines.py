@@ -99,6 +99,13 @@ ALERT_RETRY_LIMIT_S = 300.0
 ALERTS_SENT_WITHIN_S = 15.0
 """For what is to be said of the end of a run, before the controller's process ends."""
 
+METRICS_MADE_EVERY_S = 1.0
+"""How old what a scrape gets may be."""
+METRICS_ANSWER_WITHIN_S = 10.0
+"""For a scraper to say what it wants, and to take it."""
+METRICS_PORT_TRIED_EVERY_S = 30.0
+"""Between two tries to listen on a port that another process has."""
+
 # --- a person's end -----------------------------------------------------------------------------------------------------
 
 CONNECT_WITHIN_S = 3.0

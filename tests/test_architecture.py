@@ -115,6 +115,8 @@ MAY_IMPORT = {
         "orchestrator.health",
         "orchestrator.control",
         *RECORDS,
+        "data_pipeline.config",
+        "data_pipeline.config",
         "data_pipeline.store.protocol",
     ),
     "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", *DATA_PIPELINE, "data_pipeline.store"),

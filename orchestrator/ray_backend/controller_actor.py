@@ -18,6 +18,7 @@ from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyMissing
 from orchestrator.alerting.heartbeat import Heartbeat
+from orchestrator.alerting.metrics_server import MetricsPort
 from orchestrator.alerting.receivers import receivers_of
 from orchestrator.alerting.watch import AlertWatch, Watched
 from orchestrator.config import RunConfig
@@ -40,6 +41,7 @@ from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
 from orchestrator.fleet.names import agent_prefix
 from orchestrator.fleet.registry_watch import RegistryWatch
 from orchestrator.fleet.transport import kill_agents
+from orchestrator.health.exposition import Exposed, exposition
 from orchestrator.identity import RunIdentity
 from orchestrator.node.home import run_directory
 from orchestrator.node.log_file import start_log_file
@@ -79,6 +81,7 @@ class ControllerActor:
         self._registry: RegistryWatch
         self._controller: Controller
         self._alerts: AlertWatch
+        self._metrics: MetricsPort
         threading.Thread(target=self._control, name="controller", daemon=True).start()
 
     @ray.method(concurrency_group="query")
@@ -104,9 +107,7 @@ class ControllerActor:
     def status(self, page: int = 1) -> dict[str, Any]:
         """What `braid status` shows, JSON-ready. Raises NotReady."""
         self._wait_until_open(STATUS_WITHIN_S)
-        view = self._controller.view
-        now_s, alerts = time.time(), self._alerts.lines
-        return build_status(self._run, self._config, view.state, view.seen, now_s, in_stage_s=view.in_stage_s, alerts=alerts, page=page)
+        return self._status(self._controller.view, time.time(), page)
 
     @ray.method(concurrency_group="query")
     def stop(self, now: bool) -> None:
@@ -123,6 +124,16 @@ class ControllerActor:
         """A part of a live log and the offset after it; None when its agent is gone: the store has it. Raises NotReady."""
         self._wait_until_open()
         return self._cluster.read_log(rank, attempt, offset, limit, LOG_WITHIN_S)
+
+    def _status(self, view: View, now_s: float, page: int) -> dict[str, Any]:
+        alerts = [*self._alerts.lines, *filter(None, [self._metrics.trouble])]
+        return build_status(self._run, self._config, view.state, view.seen, now_s, in_stage_s=view.in_stage_s, alerts=alerts, page=page)
+
+    def _exposition(self) -> str:
+        """What Prometheus gets."""
+        view, now_s = self._controller.view, time.time()
+        status = self._status(view, now_s, 1)
+        return exposition([Exposed(config=self._config, state=view.state, status=status, now_s=now_s)])
 
     def _ask(self, wish: Event, is_granted: Callable[[RunState], bool]) -> None:
         self._wait_until_open()
@@ -187,6 +198,8 @@ class ControllerActor:
         self._controller = Controller(run=self._run, history=history, cluster=self._cluster)
         self._alerts = self._watch_for_alerts()
         self._alerts.start()
+        self._metrics = MetricsPort(self._config.metrics, self._exposition, os.environ)
+        self._metrics.start()
         gc.freeze()  # what is imported by now is not looked through again: with Ray's modules that would be a pause of its own
         self._opened.set()
         log.info("controller of %s in process %d", self._run, os.getpid())
