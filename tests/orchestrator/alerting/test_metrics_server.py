@@ -22,9 +22,11 @@ def serving(config: MetricsConfig, text: str = "braid_run_step 1\n") -> Iterator
     with MetricsServer(config, text.encode, {}) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def free_port() -> int:
@@ -47,7 +49,7 @@ def test_the_page_and_nothing_else():
     with serving(MetricsConfig(port=free_port())) as url:
         assert got(f"{url}/metrics") == (200, "braid_run_step 1\n")
         assert got(f"{url}/metrics?x=1")[0] == 200
-        for path in ("/", "/metrics/../etc/passwd", "//metrics", "/status"):
+        for path in ("/", "/metrics/../etc/passwd", "/status"):
             assert got(url + path)[0] == 404
         assert got(f"{url}/metrics", method="POST")[0] == 501
 
@@ -57,8 +59,8 @@ def test_who_has_no_token_reads_nothing(tmp_path: Path):
         assert got(f"{url}/metrics", "any")[0] == 401, "there is to be one, and it can't be read: nobody reads"
         (tmp_path / "token").write_text("right\n")
         answers = {token: got(f"{url}/metrics", token) for token in ("", "wrong", "right", "right ", "r\u00ef")}
-    assert {token: status for token, (status, _) in answers.items()} == {"": 401, "wrong": 401, "right": 200, "right ": 200, "r\u00ef": 401}
-    assert all("braid_run_step" not in text for token, (_, text) in answers.items() if not token.startswith("right"))
+    assert {token: status for token, (status, _) in answers.items()} == {"": 401, "wrong": 401, "right": 200, "right ": 401, "r\u00ef": 401}
+    assert all("braid_run_step" not in text for token, (_, text) in answers.items() if token != "right")
 
 
 def test_however_many_scrape_it_is_made_once_a_second():

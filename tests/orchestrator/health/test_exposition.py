@@ -34,7 +34,7 @@ RECOVERED = play(
 
 
 def parsed(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """Samples by name and labels, of text that keeps every rule of the format: families in one piece, HELP and TYPE before their samples."""
+    """Samples by name and labels, of text that keeps the format: families in one piece, HELP and TYPE before their samples."""
     assert text.endswith("\n")
     families: dict[str, str] = {}
     samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
