@@ -116,7 +116,6 @@ MAY_IMPORT = {
         "orchestrator.control",
         *RECORDS,
         "data_pipeline.config",
-        "data_pipeline.config",
         "data_pipeline.store.protocol",
     ),
     "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", *DATA_PIPELINE, "data_pipeline.store"),
