@@ -96,8 +96,8 @@ ALERT_COMMAND_WITHIN_S = 30.0
 ALERT_RETRY_S = 2.0
 """Before the first new try of a receiver that took nothing; doubles with each further one."""
 ALERT_RETRY_LIMIT_S = 300.0
-ALERTS_SENT_WITHIN_S = 15.0
-"""For what is to be said of the end of a run, before the controller's process ends."""
+ALERTS_SENT_WITHIN_S = 8.0
+"""For what is to be said of the end of a run, before the controller's process ends: CONTROLLER_LEAVES_WITHIN_S is longer."""
 
 METRICS_MADE_EVERY_S = 1.0
 """How old what a scrape gets may be."""

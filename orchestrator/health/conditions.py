@@ -46,6 +46,8 @@ class Kind(Enum):
     GOODPUT = "goodput"
     CORDON = "cordon"
     ENDED = "ended"
+    TEST = "test"
+    """Nothing: `braid alerts test` asks whether receivers take messages."""
 
 
 TOLD_BY_STATUS = (Kind.INCIDENT, Kind.ENDED)
