@@ -1,4 +1,4 @@
-"""What a run's health is told from, read from the store once: its journal and its steps, whether it goes on, is over, or its cluster is gone."""
+"""What a run's health is told from, read from the store once: its journal and steps, of one that goes on, is over, or lost its cluster."""
 
 from launch.runs.record import RunRecord
 from orchestrator.control.events import Event
