@@ -59,7 +59,7 @@ def account_of(entries: Sequence[Entry[Event]], steps: Steps, *, now_s: float) -
         if isinstance(stretch, Attempt):
             its_steps = timed(stretch, steps.get(stretch.number), begin_s=line.begin_s)
             account_of_attempt(painter, stretch, its_steps, discarded_after=after.get(stretch.number))
-            if stretch.over is None:
+            if not line.is_settled and stretch is line.attempts[-1]:
                 final_s = last_certain_s(stretch, its_steps, told_s=line.told_s)
         else:
             painter.paint(stretch.end_s, stretch.kind, stretch.blame)

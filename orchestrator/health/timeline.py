@@ -74,6 +74,8 @@ class Timeline:
     """The last entry, since the submission."""
     stretches: tuple[Between | Attempt, ...]
     """One behind the other, without a gap."""
+    is_settled: bool
+    """No worker of the last attempt is left, that may still record a step."""
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -88,7 +90,8 @@ def timeline(entries: Sequence[Entry[Event]], *, now_s: float) -> Timeline:
         walk.on(entry)
     end_s = walk.at_s if walk.stage is Stage.ENDED else max(walk.at_s, now_s - begin_s)
     walk.finish(end_s)
-    return Timeline(begin_s=begin_s, end_s=end_s, told_s=walk.at_s, stretches=tuple(walk.stretches))
+    is_settled = walk.stage not in (*ACTIVE, Stage.DRAINING)
+    return Timeline(begin_s=begin_s, end_s=end_s, told_s=walk.at_s, stretches=tuple(walk.stretches), is_settled=is_settled)
 
 
 class _Walk:
