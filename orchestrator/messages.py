@@ -121,6 +121,8 @@ class Resumed:
     """From this rank's orders to the moment at which all had met and it began to load."""
     loading_s: float = 0.0
     """From there until the model stood with its state in it."""
+    device: str = ""
+    """This rank's GPU, by the driver's name for its kind; "" on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

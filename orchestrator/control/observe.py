@@ -64,6 +64,7 @@ def _progress(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -
             source=resumed.source,
             joining_s=resumed.joining_s,
             loading_s=resumed.loading_s,
+            device=resumed.device,
         )
     if resumed is not None and state.stage is Stage.STARTING and (step := last_step(agents)) > resumed.step:
         yield events.StepReached(at_s=at_s, attempt=attempt, step=step)
