@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import alerts, cluster, demo, doctor, incidents, metrics, model, nodes, runs, weights
+from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, runs, weights
 from launch.commands.data import app as data
 from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "runs": runs.runs,
     "incidents": incidents.incidents,
     "verify": runs.verify,
+    "goodput": health.goodput,
     "checkpoints": runs.checkpoints,
 }
 """In the order of `braid --help`."""
