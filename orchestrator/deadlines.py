@@ -101,6 +101,8 @@ ALERT_RETRY_LIMIT_S = 300.0
 ALERTS_SENT_WITHIN_S = 8.0
 """For what is to be said of the end of a run, before the controller's process ends: CONTROLLER_LEAVES_WITHIN_S is longer."""
 
+ACCOUNT_READ_EVERY_S = 60.0
+"""Between two readings of where the run's time went."""
 METRICS_MADE_EVERY_S = 1.0
 """How old what a scrape gets may be."""
 METRICS_ANSWER_WITHIN_S = 10.0

@@ -23,6 +23,7 @@ from orchestrator.deadlines import ALERTS_LOOK_EVERY_S, ALERTS_SENT_WITHIN_S
 from orchestrator.errors import Superseded, is_expected
 from orchestrator.health.conditions import TOLD_BY_STATUS, Look, conditions
 from orchestrator.health.recent import NOTHING_KNOWN, after_look
+from orchestrator.health.totals import Totals
 from orchestrator.identity import RunIdentity
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Watched:
     store: ObjectStore
     """Of the run's alerts."""
     view: Callable[[], View]
+    totals: Callable[[], Totals | None]
 
 
 class AlertWatch:
@@ -121,6 +123,7 @@ class AlertWatch:
             in_stage_s=view.in_stage_s,
             recent=self._recent,
             store_trouble=view.store_trouble,
+            totals=self._run.totals(),
         )
         compared = compare(outbox.state, conditions(look), view.state, self._away_since_s, now_s)
         self._away_since_s = dict(compared.away_since_s)

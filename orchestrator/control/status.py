@@ -53,8 +53,7 @@ def build_status(
         "skipped_updates": max((agent.summary.num_skipped for agent in agents if agent.summary is not None), default=None),
         "data": codec.to_plain(sum_of([agent.summary.data for agent in agents if agent.summary is not None])) if lead else None,
         **_checkpoints(state),
-        "live": seen is not None,
-        "seen_s_ago": round(max(0.0, now_s - seen.at_s), 3) if seen is not None else None,
+        **_seen(seen, now_s),
         **_machines(state, seen),
         **_workers(agents, page),
         "hosts": _hosts(state, agents, page),
@@ -69,6 +68,10 @@ def _reason(state: RunState, seen: Observation | None, in_stage_s: float) -> str
     if seen is None:
         return "waiting for nodes"
     return shortage(state, seen) if in_stage_s >= state.wait_s and not next_placement(state, seen) else state.reason
+
+
+def _seen(seen: Observation | None, now_s: float) -> dict[str, Any]:
+    return {"live": seen is not None, "seen_s_ago": round(max(0.0, now_s - seen.at_s), 3) if seen is not None else None}
 
 
 def _checkpoints(state: RunState) -> dict[str, Any]:

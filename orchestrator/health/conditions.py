@@ -18,6 +18,7 @@ from orchestrator.control.observe import next_placement, shortage
 from orchestrator.control.state import Ending, Incident, RunState, Stage
 from orchestrator.control.transition import terms_in
 from orchestrator.health.recent import NOTHING_KNOWN, Range, Recent, range_of, usual_step_s
+from orchestrator.health.totals import Totals
 
 GOODPUT_JUDGED_AFTER_S = 3600.0
 
@@ -91,8 +92,8 @@ class Look:
     """Of the newest step in the ledger, where no worker can be asked."""
     step: int = 0
     """Of `recorded`."""
-    goodput: float | None = None
-    submitted_at_s: float | None = None
+    totals: Totals | None = None
+    """Where its time went, as far as that was read."""
     store_trouble: str = ""
     """Why the controller can't write what it decides; empty where it can."""
 
@@ -292,11 +293,12 @@ def _above(look: Look, kind: Kind, what: str, judged: Range) -> list[Condition]:
 
 def _goodput(look: Look) -> list[Condition] | None:
     bound = look.config.alerts.goodput_below
-    if look.goodput is None or look.submitted_at_s is None or look.now_s - look.submitted_at_s < GOODPUT_JUDGED_AFTER_S:
+    goodput = look.totals.goodput if look.totals is not None else None
+    if look.totals is None or goodput is None or look.totals.wall_s < GOODPUT_JUDGED_AFTER_S:
         return None
-    if look.goodput >= bound:
+    if goodput >= bound:
         return []
-    return [_of_run(look, Kind.GOODPUT, Severity.WARNING, f"goodput is {look.goodput:.1%}, below {bound:.0%}", f"braid goodput {look.run}")]
+    return [_of_run(look, Kind.GOODPUT, Severity.WARNING, f"goodput is {goodput:.1%}, below {bound:.0%}", f"braid goodput {look.run}")]
 
 
 def _of_run(look: Look, kind: Kind, severity: Severity, line: str, command: str, of: str = "") -> Condition:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config import RunConfig
 from orchestrator.control.state import RunState
+from orchestrator.health.totals import Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("queued", "starting", "running", "recovering", "stopping", "finished", "failed", "stopped")
@@ -30,10 +31,8 @@ class Exposed:
     """As `braid status --json` has it, with the first page of workers."""
     now_s: float
     """The moment of the status, in seconds since the epoch."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """By class of the goodput ledger; empty where it was not folded."""
-    gpu_seconds: Mapping[str, float] = field(default_factory=dict)
-    goodput: float | None = None
+    totals: Totals | None = None
+    """Where its time went; None where that was not read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +134,18 @@ def _recoveries(run: Exposed) -> Iterator[Sample]:
     yield Sample(value=len(took_s), suffix="_count")
 
 
+def _seconds(run: Exposed) -> dict[str, float]:
+    return {one.value: took_s for one, took_s in run.totals.classes_s.items()} if run.totals else {}
+
+
+def _gpu_seconds(run: Exposed) -> dict[str, float]:
+    """With those of GPUs that were missing, or kept in reserve."""
+    if run.totals is None:
+        return {}
+    held_s = {one.value: gpu_s for one, gpu_s in run.totals.gpu_s.items()}
+    return {**held_s, "missing": run.totals.missing_gpu_s, "spare": run.totals.spare_gpu_s}
+
+
 def _one(of: Callable[[Exposed], float | None]) -> Callable[[Exposed], Iterator[Sample]]:
     def samples(run: Exposed) -> Iterator[Sample]:
         value = of(run)
@@ -184,10 +195,15 @@ FAMILIES = (
         "braid_run_time_seconds_total",
         "gauge",
         "Time since the submission by class; a failure makes productive time lost.",
-        _by("class", lambda run: run.seconds),
+        _by("class", _seconds),
     ),
-    Family("braid_run_gpu_seconds_total", "gauge", "The same times the GPUs.", _by("class", lambda run: run.gpu_seconds)),
-    Family("braid_run_goodput_ratio", "gauge", "Productive time of all but what a person stopped.", _one(lambda run: run.goodput)),
+    Family("braid_run_gpu_seconds_total", "gauge", "The same times the GPUs.", _by("class", _gpu_seconds)),
+    Family(
+        "braid_run_goodput_ratio",
+        "gauge",
+        "Productive time of all but what a person stopped.",
+        _one(lambda run: run.totals.goodput if run.totals else None),
+    ),
     Family("braid_node_strikes", "gauge", "What is held against a machine.", _by("machine", lambda run: run.status["strikes"])),
     Family(
         "braid_node_cordoned",

@@ -17,6 +17,7 @@ import ray
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyMissing
+from orchestrator.alerting.account_reader import AccountReader, read_totals
 from orchestrator.alerting.heartbeat import Heartbeat
 from orchestrator.alerting.metrics_server import MetricsPort
 from orchestrator.alerting.receivers import receivers_of
@@ -80,6 +81,7 @@ class ControllerActor:
         self._cluster: AgentCluster
         self._registry: RegistryWatch
         self._controller: Controller
+        self._account: AccountReader
         self._alerts: AlertWatch
         self._metrics: MetricsPort
         threading.Thread(target=self._control, name="controller", daemon=True).start()
@@ -133,7 +135,7 @@ class ControllerActor:
         """What Prometheus gets."""
         view, now_s = self._controller.view, time.time()
         status = self._status(view, now_s, 1)
-        return exposition([Exposed(config=self._config, state=view.state, status=status, now_s=now_s)])
+        return exposition([Exposed(config=self._config, state=view.state, status=status, now_s=now_s, totals=self._account.totals)])
 
     def _ask(self, wish: Event, is_granted: Callable[[RunState], bool]) -> None:
         self._wait_until_open()
@@ -196,6 +198,8 @@ class ControllerActor:
             self._config, RayTransport(), registry=self._registry, run_id=self._identity.id, worker_command=self._worker_command
         )
         self._controller = Controller(run=self._run, history=history, cluster=self._cluster)
+        self._account = AccountReader(lambda: read_totals(run_store, now_s=time.time()))
+        self._account.start()
         self._alerts = self._watch_for_alerts()
         self._alerts.start()
         self._metrics = MetricsPort(self._config.metrics, self._exposition, os.environ)
@@ -211,7 +215,7 @@ class ControllerActor:
         storage = replace(self._storage, deadline_s=min(ALERT_STORE_WITHIN_S, self._storage.deadline_s))
         store = store_of_alerts(store_of_run(open_store(storage, holds=certain_of_run(self._run)), self._run))
         return AlertWatch(
-            Watched(identity=self._identity, config=self._config, store=store, view=view),
+            Watched(identity=self._identity, config=self._config, store=store, view=view, totals=lambda: self._account.totals),
             receivers_of(config, os.environ),
             Heartbeat(config.heartbeat, every_s=config.heartbeat_every_s, environ=os.environ, sign=lambda: _looked_at_s(view())),
         )

@@ -49,7 +49,7 @@ class WatchedRun:
         self.epoch = epoch
         self.view = View(state=RunState(), seen=None)
         self.watch = AlertWatch(
-            Watched(identity=RUN, config=config_of(alerts), store=self.store, view=lambda: self.view),
+            Watched(identity=RUN, config=config_of(alerts), store=self.store, view=lambda: self.view, totals=lambda: None),
             receivers_of(alerts, environ) if receivers is None else receivers,
             Heartbeat("", every_s=60.0, environ=environ, sign=lambda: None),
             wall_clock=self.time,

@@ -13,8 +13,10 @@ from orchestrator.alerts_config import AlertsConfig
 from orchestrator.config import CheckpointConfig, ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.control.cluster import Observation
 from orchestrator.control.state import RunState
+from orchestrator.health.classes import TimeClass
 from orchestrator.health.conditions import Condition, Look, conditions
 from orchestrator.health.recent import Recent, after_look
+from orchestrator.health.totals import Totals
 from tests.orchestrator.control.stories import agent, rank, seen
 
 TOKENS_PER_STEP = 16
@@ -48,6 +50,13 @@ def remembered(looks: Iterable[Observation], config: RunConfig, attempt: int = 1
     for one in looks:
         since = after_look(since, config, attempt, one)
     return since
+
+
+def totals(wall_s: float = 100.0, **classes_s: float) -> Totals:
+    """Where a run's time went, of two GPUs; what is not named took none."""
+    seconds = {one: classes_s.get(one.value, 0.0) for one in TimeClass}
+    gpu_s = {one: 2 * took_s for one, took_s in seconds.items()}
+    return Totals(wall_s=wall_s, classes_s=seconds, gpu_s=gpu_s, missing_gpu_s=0.0, spare_gpu_s=3.0, losses=())
 
 
 def holding(

@@ -31,7 +31,7 @@ from tests.orchestrator.control.stories import (
     stop,
     submitted,
 )
-from tests.orchestrator.health.looks import config_of, holding, remembered, trained
+from tests.orchestrator.health.looks import config_of, holding, remembered, totals, trained
 
 SHORT = NodesShort(at_s=1.0, attempt=0, text="waiting for nodes: needs 2 with 1 free slots, has 1")
 STEADY = [trained(step, loss=2.0 + 0.01 * (step % 5), grad_norm=1.0 + 0.02 * (step % 3)) for step in range(1, 201)]
@@ -239,7 +239,8 @@ def test_numbers_that_are_none_are_told_and_are_no_samples():
 
 def test_goodput_is_judged_from_the_second_hour_on():
     state = play(*running())
-    assert kinds(state, goodput=0.2, submitted_at_s=0.0, now_s=3599.0) == []
-    (low,) = holding(state, goodput=0.2, submitted_at_s=0.0, now_s=3600.0)
+    assert kinds(state, totals=totals(3599.0, productive=700.0)) == []
+    (low,) = holding(state, totals=totals(3600.0, productive=720.0))
     assert (low.kind, low.line, low.command) == (Kind.GOODPUT, "goodput is 20.0%, below 50%", "braid goodput first")
-    assert kinds(state, goodput=0.5, submitted_at_s=0.0, now_s=3600.0) == []
+    assert kinds(state, totals=totals(3600.0, productive=1800.0)) == []
+    assert kinds(state, totals=totals(7200.0, productive=1800.0, stopped=3600.0)) == [], "what a person stopped is not counted"

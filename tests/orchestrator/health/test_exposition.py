@@ -15,7 +15,7 @@ from orchestrator.control.state import RunState
 from orchestrator.control.status import build_status
 from orchestrator.health.exposition import FAMILIES, Exposed, exported_names, exposition
 from tests.orchestrator.control.stories import committed, failed, fault, gone, placed, play, resumed, running, stepped
-from tests.orchestrator.health.looks import config_of, trained
+from tests.orchestrator.health.looks import config_of, totals, trained
 
 NAME = r"[a-z][a-z0-9_]*"
 SAMPLE = re.compile(
@@ -95,9 +95,11 @@ def test_recoveries_are_a_histogram_and_failures_go_by_cause():
 
 
 def test_time_by_class_is_that_of_the_ledger():
-    text = exposition([exposed(RECOVERED, seconds={"productive": 90.25, "lost": 9.75}, gpu_seconds={"productive": 180.5}, goodput=0.9025)])
-    assert values(text, "braid_run_time_seconds_total", "class") == {"productive": 90.25, "lost": 9.75}
-    assert values(text, "braid_run_gpu_seconds_total", "class") == {"productive": 180.5}
+    text = exposition([exposed(RECOVERED, totals=totals(100.0, productive=90.25, lost=9.75))])
+    seconds = values(text, "braid_run_time_seconds_total", "class")
+    assert (sum(seconds.values()), seconds["productive"], seconds["lost"]) == (100.0, 90.25, 9.75)
+    gpu_seconds = values(text, "braid_run_gpu_seconds_total", "class")
+    assert (gpu_seconds["productive"], gpu_seconds["spare"], gpu_seconds["missing"]) == (180.5, 3.0, 0.0)
     assert values(text, "braid_run_goodput_ratio") == {"first": 0.9025}
     assert "braid_run_time_seconds_total" not in exposition([exposed(RECOVERED)]), "nothing is known, so nothing is said"
 
@@ -134,7 +136,7 @@ def test_names_keep_the_rules():
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="PROMTOOL IS NOT INSTALLED (Debian's package prometheus)")
 def test_prometheus_own_tool_reads_it():
-    text = exposition([exposed(RECOVERED, trained(33, attempt=2), seconds={"productive": 1.5}, gpu_seconds={"lost": 2.0}, goodput=0.5)])
+    text = exposition([exposed(RECOVERED, trained(33, attempt=2), totals=totals(3.0, productive=1.5))])
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False)
     told = [line for line in done.stderr.splitlines() if "non-counter metrics should not have" not in line]
     assert told == [], "but for times by class, which are no counters: productive time may become lost"
