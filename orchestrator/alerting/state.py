@@ -159,7 +159,9 @@ def compare(state: AlertState, judged: Judgement, run: RunState, away_since_s: M
         if key not in now and (news.condition.kind not in judged.undecided or run.stage is Stage.ENDED)
     }
     raised = tuple(Raised(at_s=now_s, condition=one) for key, one in now.items() if key not in state.holding)
-    over = tuple(_over(state, run, away, now_s))
+    missed = [one for one in judged.recovered if one.key not in state.raised_at_s]
+    raised += tuple(Raised(at_s=now_s, condition=one) for one in missed)
+    over = (*_over(state, run, away, now_s), *(Over(at_s=now_s, key=one.key, line=over_line(one, run)) for one in missed))
     return Compared(events=(*raised, *over), away_since_s={key: at_s for key, at_s in away.items() if key not in {one.key for one in over}})
 
 

@@ -6,6 +6,7 @@ affair of `alerting`; a condition's key is the same for as long as it holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -104,6 +105,8 @@ class Judgement:
 
     holding: tuple[Condition, ...]
     undecided: frozenset[Kind] = frozenset()
+    recovered: tuple[Condition, ...] = ()
+    """Incidents that are over: one that nobody has heard of came and went between two looks, or two controllers."""
 
 
 def conditions(look: Look) -> Judgement:
@@ -112,7 +115,7 @@ def conditions(look: Look) -> Judgement:
     if state.terms is None:
         return Judgement(holding=())
     if state.stage is Stage.ENDED:
-        return Judgement(holding=(*_not_finite(look), _ended(look)))
+        return Judgement(holding=(*_not_finite(look), _ended(look)), recovered=tuple(_recovered(look)))
     found = [*_store(look), *_waiting(look), *_incidents(look), *_checkpoints(look), *_cordons(look), *_not_finite(look)]
     undecided = set()
     for kind, judged in ((Kind.STUCK, _stuck(look)), (Kind.PACE, _pace(look)), (Kind.GOODPUT, _goodput(look)), *_ranges(look)):
@@ -120,7 +123,7 @@ def conditions(look: Look) -> Judgement:
             undecided.add(kind)
         else:
             found += judged
-    return Judgement(holding=tuple(found), undecided=frozenset(undecided))
+    return Judgement(holding=tuple(found), undecided=frozenset(undecided), recovered=tuple(_recovered(look)))
 
 
 def status_lines(holding: Iterable[Condition]) -> list[str]:
@@ -130,14 +133,12 @@ def status_lines(holding: Iterable[Condition]) -> list[str]:
 
 def over_line(condition: Condition, state: RunState) -> str:
     """How it ended, for a condition that holds no more."""
-    if state.stage is Stage.ENDED:
-        return f"the run has ended: {state.label}"
     incident = next((one for one in state.incidents if one.attempt == condition.attempt), None)
     if condition.kind in (Kind.INCIDENT, Kind.RECOVERING) and incident is not None and incident.recovered_after_s is not None:
         where = f"without {', '.join(incident.left)}" if incident.left else "on the same nodes"
         replayed = f", {incident.steps_replayed} steps replayed" if incident.steps_replayed else ""
         return f"training again after {incident.recovered_after_s:.1f} s, from {_source(incident)}, {where}{replayed}"
-    return "it is over"
+    return f"the run has ended: {state.label}" if state.stage is Stage.ENDED else "it is over"
 
 
 def _source(incident: Incident) -> str:
@@ -166,18 +167,30 @@ def _incidents(look: Look) -> Iterator[Condition]:
     if not row:
         return
     first = row[0]
-    rank = f", rank {first.rank}" if first.rank is not None else ""
-    where = f"{first.machine or first.node or 'no node that can be named'}{rank}"
-    line = (
-        f"attempt {first.attempt} ended after step {first.at_step}: {first.cause.value} on {where}: {first.detail}; it recovers by itself"
-    )
-    yield _of_incident(first, kind=Kind.INCIDENT, severity=Severity.WARNING, look=look, line=line)
+    yield _incident(first, look)
     limit_s = look.config.alerts.recovering_after_s
     if look.now_s - first.at_s >= limit_s:
         left = max(0, terms_in(look.state).recovery.max_restarts - look.state.restarts_in_row)
         told = f"no step for over {limit_s:,.0f} s since attempt {first.attempt} ended ({first.cause.value})"
         line = f"{told}; failures in a row: {len(row)}, restarts left: {left}"
         yield _of_incident(first, kind=Kind.RECOVERING, severity=Severity.CRITICAL, look=look, line=line)
+
+
+def _recovered(look: Look) -> Iterator[Condition]:
+    """Since the run was last resumed. Those that were recovered from at the same moment are one, told as its first."""
+    moments_s: list[float] = []
+    for one in look.state.incidents:
+        if one.recovered_after_s is not None and one.attempt > look.state.resumed_after_attempt:
+            moment_s = one.at_s + one.recovered_after_s
+            if not any(math.isclose(moment_s, known_s, rel_tol=0.0, abs_tol=0.01) for known_s in moments_s):
+                moments_s.append(moment_s)
+                yield _incident(one, look)
+
+
+def _incident(one: Incident, look: Look) -> Condition:
+    where = f"{one.machine or one.node or 'no node that can be named'}{f', rank {one.rank}' if one.rank is not None else ''}"
+    line = f"attempt {one.attempt} ended after step {one.at_step}: {one.cause.value} on {where}: {one.detail}; it recovers by itself"
+    return _of_incident(one, kind=Kind.INCIDENT, severity=Severity.WARNING, look=look, line=line)
 
 
 def _of_incident(one: Incident, *, kind: Kind, severity: Severity, look: Look, line: str) -> Condition:

@@ -12,13 +12,13 @@ from orchestrator.alerting.receivers import NotTaken, Receiver
 from orchestrator.alerting.state import ALERT_EVENT_KINDS
 from orchestrator.alerts_config import AlertsConfig
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import Event
+from orchestrator.control.events import Event, ResumeRequested
 from orchestrator.messages import Outcome
 from orchestrator.records.journal import read_journal
 from tests.fakes.memory_store import MemoryStore
 from tests.orchestrator.alerting.receiving import HANG_UP, FakeReceiver, receiving
 from tests.orchestrator.alerting.watched import Time, WatchedRun
-from tests.orchestrator.control.stories import committed, ended, failed, fault, gone, lost_checkpoint, placed, resumed, stepped, stop
+from tests.orchestrator.control.stories import TERMS, committed, ended, failed, fault, gone, lost_checkpoint, placed, resumed, stepped, stop
 
 ALERTS = AlertsConfig(webhooks=("env:HOOK",))
 
@@ -73,6 +73,26 @@ def test_what_begins_and_ends_between_two_looks_is_told_once_as_over(run: Watche
     run.after().shows(*killed(1, at_s=1001.0)).after()
     run.shows(*trains(2, at_s=1003.5)).after().after(5.0).after()
     assert hook.told == [("incident", "over")]
+
+
+def test_what_came_and_went_between_two_looks_is_told_too(run: WatchedRun, hook: FakeReceiver):
+    run.after().shows(*killed(1, at_s=1001.0), *trains(2, at_s=1001.5)).after().after()
+    assert hook.told == [("incident", "over")]
+    assert (hook.alerts[0]["cause"], hook.alerts[0]["rank"], hook.alerts[0]["machine"]) == ("killed", 1, "B")
+    another(run, hook).after().after()
+    assert len(hook.told) == 1
+
+
+def test_what_came_and_went_between_two_controllers_is_told_too_and_rows_as_one(run: WatchedRun, hook: FakeReceiver):
+    run.after().shows(*killed(1, at_s=1001.0), placed(2, "ac"), *killed(2, at_s=1001.2), *trains(3, at_s=1003.0))
+    another(run, hook).after().after()
+    assert [(one["kind"], one["state"], one["attempt"]) for one in hook.alerts] == [("incident", "over", 1)]
+
+
+def test_what_a_person_has_resumed_from_is_not_told(run: WatchedRun, hook: FakeReceiver):
+    run.shows(*killed(1, at_s=1001.0), *trains(2, at_s=1001.5), stop(), ended(2, Outcome.STOPPED, 30), gone(2))
+    run.shows(ResumeRequested(at_s=1010.0, terms=TERMS)).after().after()
+    assert hook.told == []
 
 
 def test_a_new_controller_tells_nothing_twice(run: WatchedRun, hook: FakeReceiver):
