@@ -42,7 +42,7 @@ def send_test(
     config, run = _config_of(recipe_or_run, overrides or [], storage, endpoint_url)
     receivers = receivers_of(config.alerts, os.environ)
     if not receivers:
-        raise UserError(f"{recipe_or_run}: tells nobody; set alerts.slack=[env:NAME], or webhooks, commands, emails: see docs/health.md")
+        raise UserError(f"{recipe_or_run}: tells nobody; set alerts.slack=[env:NAME], or webhooks, commands, emails: see docs/alerts.md")
     now_s = time.time()
     condition = Condition(
         key="test", kind=Kind.TEST, severity=Severity.INFO, line="a test: nothing is wrong", command=f"braid status {config.name}"

@@ -6,7 +6,7 @@ from launch.show.answer_json import answer_json
 from orchestrator.health.grafana import dashboard as grafana_dashboard
 from orchestrator.health.grafana import rules as prometheus_rules
 
-app = typer.Typer(no_args_is_help=True, help="Files for Grafana and Prometheus: see docs/health.md.")
+app = typer.Typer(no_args_is_help=True, help="Files for Grafana and Prometheus: see docs/alerts.md.")
 
 
 @app.command()

@@ -70,7 +70,7 @@ def text_of(message: Message) -> str:
 
 
 def json_of(message: Message) -> dict[str, Any]:
-    """What webhooks get; docs/health.md says what is in it."""
+    """What webhooks get; docs/alerts.md says what is in it."""
     return {
         "version": VERSION,
         "id": message.id,
