@@ -95,7 +95,7 @@ def _workers(state: RunState, agents: list[AgentSeen], page: int) -> dict[str, A
     """Those of a page, and the hardware below them, as far as it was told."""
     workers = _on_page(agents, page)
     reports = {agent.node: agent.report for agent in agents if agent.report is not None}
-    told = ((node, reports[node].levels) for node in dict.fromkeys(one.node for one in workers))
+    told = ((node, levels) for node in dict.fromkeys(one.node for one in workers) if (levels := reports[node].levels) is not None)
     return {
         "num_workers": sum(agent.summary.num_workers for agent in agents if agent.summary is not None),
         "workers": [_worker(one) for one in workers],
