@@ -55,8 +55,7 @@ def build_status(
         **_checkpoints(state),
         **_seen(seen, now_s),
         **_machines(state, seen),
-        **_workers(agents, page),
-        "hosts": _hosts(state, agents, page),
+        **_workers(state, agents, page),
         **_incidents(state),
     }
 
@@ -93,10 +92,17 @@ def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
     }
 
 
-def _workers(agents: list[AgentSeen], page: int) -> dict[str, Any]:
+def _workers(state: RunState, agents: list[AgentSeen], page: int) -> dict[str, Any]:
+    """Those of a page, and the hardware below them, as far as it was told."""
+    workers = _on_page(agents, page)
+    reports = {agent.node: agent.report for agent in agents if agent.report is not None}
+    told = ((node, levels) for node in dict.fromkeys(one.node for one in workers) if (levels := reports[node].levels) is not None)
     return {
         "num_workers": sum(agent.summary.num_workers for agent in agents if agent.summary is not None),
-        "workers": [_worker(one) for one in _on_page(agents, page)],
+        "workers": [_worker(one) for one in workers],
+        "hosts": [
+            {"node": node, "machine": state.machine_of(node), **codec.to_plain(levels)} for node, levels in told if levels is not None
+        ],
     }
 
 
@@ -122,14 +128,6 @@ def _on_page(agents: list[AgentSeen], page: int) -> list[WorkerOnNode]:
         return summary is not None and summary.leader.rank < ranks.stop and summary.leader.rank + summary.num_workers > ranks.start
 
     return [one for one in workers_on(filter(has_some, agents)) if one.worker.rank in ranks]
-
-
-def _hosts(state: RunState, agents: list[AgentSeen], page: int) -> list[dict[str, Any]]:
-    """The hardware below the workers of a page, as far as it was told."""
-    nodes = dict.fromkeys(one.node for one in _on_page(agents, page))
-    reports = {agent.node: agent.report for agent in agents if agent.report is not None}
-    told = ((node, reports[node].levels) for node in nodes)
-    return [{"node": node, "machine": state.machine_of(node), **codec.to_plain(levels)} for node, levels in told if levels is not None]
 
 
 def _worker(one: WorkerOnNode) -> dict[str, Any]:
