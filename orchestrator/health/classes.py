@@ -1,4 +1,4 @@
-"""What a run's time goes into: each instant is of one of these classes. Pure; docs/alerts.md has the definitions."""
+"""What a run's time goes into: each instant is of one of these classes. Pure; docs/health.md has the definitions."""
 
 from __future__ import annotations
 
