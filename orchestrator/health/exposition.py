@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from model.train.metrics import StepMetrics
 from orchestrator.config import RunConfig
 from orchestrator.control.state import RunState
 from orchestrator.health.totals import Totals
@@ -31,6 +32,8 @@ class Exposed:
     """As `braid status --json` has it, with the first page of workers."""
     now_s: float
     """The moment of the status, in seconds since the epoch."""
+    newest: StepMetrics | None = None
+    """What the last step measured, where that is known."""
     totals: Totals | None = None
     """Where its time went; None where that was not read."""
 
@@ -168,7 +171,12 @@ FAMILIES = (
     Family("braid_run_tokens", "gauge", "Input tokens of all steps up to the last; goes back with it.", _status("tokens")),
     Family("braid_run_tokens_per_second", "gauge", "Speed over the last steps.", _status("tokens_per_s")),
     Family("braid_run_loss", "gauge", "Cross-entropy of the last step.", _status("loss")),
-    Family("braid_run_grad_norm", "gauge", "Gradient norm of the last step, before clipping.", _status("grad_norm")),
+    Family(
+        "braid_run_grad_norm",
+        "gauge",
+        "Gradient norm of the last step, before clipping.",
+        _one(lambda run: run.newest.grad_norm if run.newest else None),
+    ),
     Family("braid_run_eval_loss", "gauge", "Cross-entropy of held-out text, where the last step looked at it.", _status("eval_loss")),
     Family("braid_run_data_wait_ratio", "gauge", "Part of the time of the last steps that waited for data.", _status("data", "wait_share")),
     Family("braid_run_skipped_updates", "gauge", "Updates that this attempt left out.", _status("skipped_updates")),

@@ -23,6 +23,7 @@ from orchestrator.alerting.metrics_server import MetricsPort
 from orchestrator.alerting.receivers import receivers_of
 from orchestrator.alerting.watch import AlertWatch, Watched
 from orchestrator.config import RunConfig
+from orchestrator.control.cluster import leader_of
 from orchestrator.control.controller import Controller, View
 from orchestrator.control.events import ControllerStarted, Event, ResumeRequested, StopRequested
 from orchestrator.control.history import open_history
@@ -135,7 +136,10 @@ class ControllerActor:
         """What Prometheus gets."""
         view, now_s = self._controller.view, time.time()
         status = self._status(view, now_s, 1)
-        return exposition([Exposed(config=self._config, state=view.state, status=status, now_s=now_s, totals=self._account.totals)])
+        leader = leader_of(view.seen.agents_of(view.state.attempt)) if view.seen is not None else None
+        newest = leader.metrics if leader is not None else None
+        totals = self._account.totals
+        return exposition([Exposed(config=self._config, state=view.state, status=status, now_s=now_s, newest=newest, totals=totals)])
 
     def _ask(self, wish: Event, is_granted: Callable[[RunState], bool]) -> None:
         self._wait_until_open()

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import pytest
 
+from model.train.metrics import StepMetrics
 from orchestrator.control.causes import Cause
 from orchestrator.control.state import RunState
 from orchestrator.control.status import build_status
 from orchestrator.health.exposition import FAMILIES, Exposed, exported_names, exposition
-from tests.orchestrator.control.stories import committed, failed, fault, gone, placed, play, resumed, running, stepped
+from orchestrator.records.nodes import Standing
+from tests.orchestrator.control.stories import agent, committed, failed, fault, gone, placed, play, rank, resumed, running, seen, stepped
 from tests.orchestrator.health.looks import config_of, totals, trained
 
 NAME = r"[a-z][a-z0-9_]*"
@@ -118,6 +120,17 @@ def test_numbers_that_are_none_and_names_that_could_break_a_line():
     status = {**one.status, "strikes": {evil: 2}}
     (labels,) = parsed(exposition([replace(one, status=status)]))["braid_node_strikes"]
     assert dict(labels)["machine"] == 'a\\"b\\\\c\\nd 1\\n# TYPE x'
+
+
+def test_every_family_has_a_sample_of_a_run_of_which_all_is_known():
+    """So that what dashboards ask for is there."""
+    metrics = StepMetrics(loss=2.0, grad_norm=1.5, tokens=16, eval_loss=2.5)
+    worker = rank(0, step=33, metrics=metrics, tokens_per_s=16.0)
+    standings = {"A": Standing(strikes=1), "B": Standing(cordoned="bad")}
+    look = seen(agent("a", worker, attempt=2), standings=standings)
+    text = exposition([exposed(RECOVERED, look, newest=metrics, totals=totals(3.0, productive=1.5))])
+    assert set(parsed(text)) == exported_names()
+    assert values(text, "braid_run_grad_norm") == {"first": 1.5}
 
 
 def test_no_runs_are_an_empty_page():
