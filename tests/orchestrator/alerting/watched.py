@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from orchestrator.alerting.heartbeat import Heartbeat
 from orchestrator.alerting.receivers import Receiver, receivers_of
@@ -60,8 +61,6 @@ class WatchedRun:
 
     def shows(self, *events: Event, look: Observation | None = None, store_trouble: str = "") -> WatchedRun:
         """What has happened to the run since, and what is seen of it."""
-        from dataclasses import replace
-
         self.events += events
         state = replace(play(*self.events), epoch=self.epoch)
         self.view = View(state=state, seen=look or seen(), store_trouble=store_trouble)
