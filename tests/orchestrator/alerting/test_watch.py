@@ -186,6 +186,15 @@ def test_a_run_that_fails_every_minute_sends_so_many_messages_an_hour_and_the_re
     assert hook.got[-1]["text"].count("\n") < 25
 
 
+def test_the_end_of_a_run_waits_for_no_hour(hook: FakeReceiver):
+    run = WatchedRun(replace(ALERTS, max_per_hour=1), environ={"HOOK": hook.url})
+    run.shows(*killed(1, at_s=1000.0)).after().after()
+    run.shows(*trains(2, at_s=1003.0)).after().after()
+    assert hook.told == [("incident", "began")]
+    run.shows(ended(2, Outcome.FINISHED, 1000), gone(2)).after().after()
+    assert hook.told == [("incident", "began"), ("ended", "began"), ("incident", "over")]
+
+
 def test_a_condition_that_comes_and_goes_is_one_until_it_stays_away(run: WatchedRun, hook: FakeReceiver):
     for _ in range(20):
         run.shows(lost_checkpoint(1, 50, "b")).after(20.0)
