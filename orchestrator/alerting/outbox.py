@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from data_pipeline.store.protocol import ObjectStore, StoreUnavailable
+from data_pipeline.store.protocol import MAY_PASS, ObjectStore
 from orchestrator.alerting.state import ALERT_EVENT_KINDS, AlertEvent, AlertState, Begun, after
 from orchestrator.deadlines import ALERTS_UNWRITTEN_FOR_S
 from orchestrator.errors import Superseded
@@ -53,7 +53,7 @@ class Outbox:
                 self._journal.append(self._unwritten[0], NOTHING_DECIDED)
                 del self._unwritten[0]
             self._away_since_s = None
-        except StoreUnavailable:
+        except MAY_PASS:
             self._away_since_s = self._clock() if self._away_since_s is None else self._away_since_s
 
     def may_send(self) -> bool:
@@ -67,7 +67,7 @@ class Outbox:
             return self._away_since_s is not None and self._clock() - self._away_since_s >= ALERTS_UNWRITTEN_FOR_S
         try:
             newer = self._store.list(JOURNAL, after=journal_key(len(self._journal.entries)))
-        except StoreUnavailable:
+        except MAY_PASS:
             return False
         if newer:
             raise Superseded("another controller tells of this run")

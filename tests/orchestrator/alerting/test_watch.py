@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_pipeline.store.protocol import StoreUnavailable
+from data_pipeline.store.protocol import AccessDenied, StoreError, StoreUnavailable
 from orchestrator.alerting.receivers import NotTaken, Receiver
 from orchestrator.alerting.state import ALERT_EVENT_KINDS
 from orchestrator.alerts_config import AlertsConfig
@@ -235,9 +235,10 @@ def test_a_condition_is_worded_as_it_began_for_as_long_as_it_holds(run: WatchedR
 # --- the store away, the end -------------------------------------------------------------------------------------------
 
 
-def test_that_the_store_is_away_is_told_although_it_can_not_be_recorded(run: WatchedRun, hook: FakeReceiver):
+@pytest.mark.parametrize("error", [StoreUnavailable("no answer"), AccessDenied("the token has expired")])
+def test_that_the_store_is_away_is_told_although_it_can_not_be_recorded(run: WatchedRun, hook: FakeReceiver, error: StoreError):
     def away(operation: str, key: str) -> None:
-        raise StoreUnavailable("no answer")
+        raise error
 
     run.after()
     run.store.fault = away
