@@ -65,6 +65,11 @@ def wanted(hint: Any, key: str) -> str:
     return words.get(inner, f"use {inner}")
 
 
+def may_be_secret(key: str) -> bool:
+    """Whether people may have put an address with a token there, or a password, though it does not belong there: it is told to nobody."""
+    return key.partition(".")[0] in ("alerts", "metrics")
+
+
 def near(name: str, choices: Sequence[str], where: str = "") -> str:
     """A hint at the choice that was probably meant; "" where none is near."""
     matches = difflib.get_close_matches(name, choices, n=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from launch.config.keys import holds_structure, section_in, wanted, without_none
+from launch.config.keys import holds_structure, may_be_secret, section_in, wanted, without_none
 from launch.config.text import dump, one_line, parse_yaml
 from launch.errors import ConfigError
 
@@ -70,7 +70,8 @@ def _parsed(hint: Any, text: str, key: str) -> Any:
     try:
         return parse_yaml(text) if holds_structure(hint) else text
     except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: its value is not valid YAML: {one_line(error)}; quote it") from error
+        problem = getattr(error, "problem", None) if may_be_secret(key) else one_line(error)
+        raise ConfigError(f"{key}: its value is not valid YAML: {problem}; quote it") from error
 
 
 def _index(part: str, items: Any, hint: Any, key: str) -> int:

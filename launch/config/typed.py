@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from launch.config.keys import in_a_section, keys_of, near, section_in, wanted, without_none
+from launch.config.keys import in_a_section, keys_of, may_be_secret, near, section_in, wanted, without_none
 from launch.config.text import one_line
 from launch.errors import ConfigError
 
@@ -84,7 +84,7 @@ def value_of(hint: Any, value: Any, key: str, base: Any = None) -> Any:
 
 def _shown(value: Any, key: str) -> str:
     """What is typed where a secret is asked for may be one."""
-    return "…" if key.startswith("alerts.") and not isinstance(value, int | float) else repr(value)
+    return "…" if may_be_secret(key) and not isinstance(value, int | float) else repr(value)
 
 
 def _beyond(typed: Any, key: str) -> str:

@@ -46,7 +46,15 @@ def test_a_recipe_that_tells_nobody(braid: Braid) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", [f"alerts.slack=[https://hooks/{TOKEN}]", f"alerts.slack=https://hooks/{TOKEN}", f"alerts.heartbeat={TOKEN}"]
+    "override",
+    [
+        f"alerts.slack=[https://hooks/{TOKEN}]",
+        f"alerts.slack=https://hooks/{TOKEN}",
+        f"alerts.slack=[https://hooks/{TOKEN}",
+        f"alerts.heartbeat={TOKEN}",
+        f"alerts={TOKEN}",
+        f"metrics.token={TOKEN}",
+    ],
 )
 def test_an_address_in_the_place_of_its_place_is_one_line_that_does_not_tell_it(braid: Braid, override: str) -> None:
     done = braid("alerts", "test", "tiny", override)
