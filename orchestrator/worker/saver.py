@@ -73,6 +73,10 @@ class Saver:
             self._note_taken()
         return False
 
+    def save_end(self, step: int) -> None:
+        """The last checkpoint, of an attempt that has nothing left to train: the one before it ended while it was written."""
+        self._save(step, is_end=True)
+
     def _note_taken(self) -> None:
         """No attempt goes on from a snapshot before its steps are recorded."""
         self.pace.last_s = time.monotonic()

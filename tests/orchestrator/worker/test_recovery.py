@@ -112,6 +112,28 @@ def test_a_killed_run_goes_on_from_memory_with_the_same_bits(reference: Referenc
     assert "VERIFIED run first: 8 steps, 512 tokens, 3 attempts" in verdict.line
 
 
+def test_a_run_whose_last_checkpoint_is_being_written_when_it_is_killed_writes_it_from_memory(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All steps are done by then. Where the next attempt just ended, nothing would be left of the last ones."""
+    monkeypatch.setenv("BRAID_TEST_SLOW_STEP", "8")
+    config = tiny_config(tmp_path / "store", dp_shard=2, every_steps=5)
+    run_store, memory = create_run(config), [new_memory(["first", "second"]) for _ in range(2)]
+
+    with start_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.slow_store_worker", memory=memory) as first:
+        wait_for_snapshot(first, run_store, 1, 8)
+        first.kill()
+    assert first.ended is None
+    second = run_attempt(config, 2, tmp_path, memory=memory)
+    for fd in (fd for files in memory for fd in files):
+        os.close(fd)
+
+    assert (second.resumed.step, second.resumed.source, second.ended.outcome) == (8, Source.MEMORY, Outcome.FINISHED)
+    assert open_commit_log(run_store).trusted()[0].step == 8
+    assert final_digests(run_store) == final_digests(run_store_of(reference.config))
+    assert proof_on(config).ok, proof_on(config).problems
+
+
 def wait_for_snapshot(attempt: Attempt, run_store: ObjectStore, number: int, step: int) -> None:
     """Until every rank has that of the step, and the step is recorded."""
     while not (

@@ -1,6 +1,7 @@
 """Snapshots in memory that outlives an attempt: what the next one goes on from, and what it must not."""
 
 import io
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -169,6 +170,36 @@ def test_a_snapshot_has_its_steps_recorded_at_once(exchange: Exchange, node: Nod
     assert not ledger.is_durable(1)
     saver.after(1, (1.0, 0.0, 0.0), is_end=False, is_finite=True)
     wait_for(lambda: ledger.is_durable(1), "the record")
+
+
+@pytest.mark.parametrize("place", ["model.weight", "optimizer.weight.step"])
+def test_a_snapshot_that_holds_what_is_no_number_is_passed_over(place: str, exchange: Exchange, node: Node):
+    """No checkpoint would be made of it either: the one before is taken."""
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    trains(training, 1, 2)
+    training.record(3)
+    training.snapshots.take(3, state_at(3) | {place: torch.full_like(state_at(3)[place], torch.nan)}).result()
+    assert training.attempt.ledger is not None
+    training.attempt.ledger.flush(3)
+
+    resumed, state = node.begin(store, exchange, 2).load()
+
+    why = f"snapshot of step 3 (attempt 1) passed over, rank 0: {place} is not finite in it"
+    assert resumed == Resumed(step=2, source=Source.MEMORY, rejected=(why,))
+    assert torch.equal(state["model.weight"], torch.full((4, 3), 2.0))
+
+
+def test_after_a_step_that_is_not_finite_the_checkpoint_is_taken_since_the_weights_may_be_to_blame(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    training.save(1)
+    trains(training, 2, 3)
+    assert training.attempt.ledger is not None
+    training.record(4, loss=math.nan)
+    training.attempt.ledger.flush(4)
+
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=1)
 
 
 def test_what_only_some_ranks_have_is_gone_on_from_by_none():
