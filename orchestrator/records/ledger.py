@@ -227,7 +227,7 @@ def read_ledger(store: ObjectStore) -> dict[int, list[StepRecord]]:
 
 
 def read_columns(store: ObjectStore, *, last_attempt: int) -> dict[int, series.Columns]:
-    """What of the records of the attempts up to that one is numbers: by attempt, and by name of the field a value for each step.
+    """What of the records of the attempts up to that one, and begun since, is numbers: by attempt, and by field a value for each step.
 
     Steps ascend, each is there once, and 1,000,000 of them are read in a second. Raises StoreError, codec.DecodeError.
     """
