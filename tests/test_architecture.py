@@ -38,6 +38,7 @@ ONLY_IN = {
     "xxhash": ("data_pipeline/read/row_hash.py", "data_pipeline/dataset/pages.py"),
     "zstandard": ("data_pipeline/sources/unpack.py",),
     "tokenizers": ("data_pipeline/dataset/",),
+    "pynvml": ("orchestrator/node/gpu_meter.py",),
     "moto": ("launch/servers/moto.py",),
     "omegaconf": ("launch/config/",),
     "ray": ("orchestrator/ray_backend/", "launch/runs/connection.py"),
@@ -58,6 +59,7 @@ SHARED = (
     "orchestrator.identity",
     "orchestrator.image_header",
     "orchestrator.messages",
+    "orchestrator.telemetry",
     "model.train.metrics",
 )
 """What all rooms of the orchestrator have in common."""
@@ -95,7 +97,8 @@ MAY_IMPORT = {
     "orchestrator/identity.py": ("data_pipeline.config",),
     "orchestrator/host_memory.py": (),
     "orchestrator/image_header.py": ("orchestrator.codec",),
-    "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics", "data_pipeline.config"),
+    "orchestrator/telemetry.py": (),
+    "orchestrator/messages.py": ("orchestrator.codec", "orchestrator.telemetry", "model.train.metrics", "data_pipeline.config"),
     "orchestrator/verify.py": RECORDS,
     "orchestrator/records/": (
         *RECORDS,
@@ -167,6 +170,7 @@ NO_TORCH = (
     "orchestrator/identity.py",
     "orchestrator/image_header.py",
     "orchestrator/messages.py",
+    "orchestrator/telemetry.py",
     "orchestrator/verify.py",
     "model/compute.py",
     "model/config.py",

@@ -32,7 +32,7 @@ class Played:
     injected: tuple[Injected, ...]
     losses: tuple[float, ...]
     """The loss of every step, in order."""
-    goodput: Mapping[str, Any]
+    goodput: dict[str, Any]
     """Where its time went, as `braid goodput --json` tells it."""
     verified: bool
     """Whether `braid verify` agrees with the records."""

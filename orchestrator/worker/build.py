@@ -201,6 +201,7 @@ def _build_saver(
         pace=Pace(every_s=config.snapshot.every_s, last_s=time.monotonic()),
         exchange=world.exchange,
         reporter=reporter,
+        ledger=attempt.ledger,
     )
 
 
