@@ -186,6 +186,19 @@ def test_an_undisturbed_run_is_verified_and_leaves_the_last_two_checkpoints(refe
     assert {info.key.split("/")[1] for info in run_store.list("checkpoints/")} == {"step-000000006-a0001", "step-000000008-a0001"}
 
 
+def test_records_say_when_steps_ended_and_what_they_waited_for(reference: Reference):
+    """A checkpoint every three steps: how long it held training up stands with the step after it."""
+    records = read_ledger(run_store_of(reference.config))[1]
+    ends_s = [record.ended_at_s for record in records]
+
+    assert ends_s == sorted(ends_s)
+    assert all(record.data_wait_s > 0 for record in records)
+    assert records[0].checkpoint_s == 0
+    assert all(records[step].checkpoint_s > 0 for step in (3, 6)), "of steps 4 and 7"
+    parts_s = [record.data_wait_s + record.checkpoint_s + record.eval_s for record in records]
+    assert all(part_s < end_s - before_s for part_s, before_s, end_s in zip(parts_s[1:], ends_s, ends_s[1:], strict=False))
+
+
 def test_a_checkpoint_loads_into_another_layout_bit_for_bit(reference: Reference, tmp_path: Path):
     """Written by two data-parallel ranks; read by two tensor-parallel ones, and by one alone."""
     run_store = run_store_of(reference.config)
