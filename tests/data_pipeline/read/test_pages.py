@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
-from data_pipeline.dataset.pages import DIGEST_BYTES, PAGE_BYTES, first_wrong, num_pages, page_digests
+from data_pipeline.dataset.pages import DIGEST_BYTES, PAGE_BYTES, num_pages, page_digests, wrong_pages
 from data_pipeline.dataset.shards import ShardStore
 from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
 from data_pipeline.read.block_cache import BlockCache, open_cache
@@ -315,4 +315,4 @@ def test_there_is_a_digest_for_each_page_and_the_last_may_be_short(data: bytes, 
     data = (data * (size // max(1, len(data)) + 1))[:size] if data else bytes(size)
     digests = page_digests(data)
     assert len(digests) == num_pages(size) * DIGEST_BYTES
-    assert first_wrong(data, digests) is None
+    assert wrong_pages(data, digests) == []
