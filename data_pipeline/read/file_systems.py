@@ -10,7 +10,7 @@ _NETWORK = (
     *("wekafs", "panfs", "fuse.sshfs", "fuse.s3fs", "fuse.glusterfs", "fuse.ceph", "fuse.juicefs", "fuse.gcsfuse", "fuse.mount-s3"),
     *("fuse.rclone", "fuse.goofys", "fuse"),
 )
-"""Locks, times of use and bandwidth are shared with other machines there. Plain fuse is Mountpoint for S3, or an older gcsfuse or goofys."""
+"""Locks, times of use and bandwidth are shared with other machines there. Plain fuse is Mountpoint for S3, or an older gcsfuse."""
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 """A byte of a path that would end a word or a line."""
 _MOUNTS = Path("/proc/self/mountinfo")

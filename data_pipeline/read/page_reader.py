@@ -151,8 +151,12 @@ class PageReader:
         expected = self.index.digests(shard, pages[wrong : wrong + 1]).hex()
         return ShardCorrupt(
             f"{self.shards.url(ref)}: bytes {start:,} to {start + PAGE_BYTES:,} have the digest {page_digests(its_data).hex()}, "
-            f"the dataset says {expected}; {remedy(ref)}"
+            f"the dataset says {expected}{self._which_is_wrong(shard)}; {remedy(ref)}"
         )
+
+    def _which_is_wrong(self, shard: int) -> str:
+        url = self.index.url(shard)
+        return url and f" in {url} (`braid data inspect {self.manifest.name} --verify` tells which of the two is damaged)"
 
     def _size(self, shard: int, pages: range) -> int:
         return min(pages.stop * PAGE_BYTES, self.manifest.shards[shard].size_bytes) - pages.start * PAGE_BYTES
