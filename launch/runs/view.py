@@ -51,9 +51,12 @@ class RunView:
         *,
         tell: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.time,
+        read: Callable[[], RunRecord] | None = None,
     ) -> None:
-        """`find` gives the controller's handle, None where there is none; `tell` takes what one who follows the run should know."""
+        """`find` gives the controller's handle, None where there is none; `tell` takes what one who follows the run should know; `read`
+        the record as it is now, for who knows a shorter way than to read it all."""
         self.record = record
+        self._read = read or (lambda: read_run(record.storage, record.name))
         self._find = find
         self._tell = tell
         self._clock = clock
@@ -183,7 +186,7 @@ class RunView:
         return f"`braid resume {self.record.name}{storage_hint(self.record.storage)}`"
 
     def _read_again(self) -> None:
-        self.record = read_run(self.record.storage, self.record.name)
+        self.record = self._read()
 
     def _note_answer(self) -> None:
         self._silent_since_s = None
