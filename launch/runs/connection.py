@@ -58,6 +58,11 @@ class RunHandle:
             raise NotOpen(str(client.another_version(self._run, f"its status lacks {', '.join(sorted(missing))}")))
         return status
 
+    def ranks(self) -> list[dict[str, Any]]:
+        """Every rank of the attempt by node, see `orchestrator.control.status.ranks_of`."""
+        ranks: list[dict[str, Any]] = self._ask("ranks", within_s=STATUS_WITHIN_S)
+        return ranks
+
     def stop(self, *, now: bool) -> None:
         """Returns once the wish is durable."""
         self._ask("stop", now, within_s=ANSWER_WITHIN_S)

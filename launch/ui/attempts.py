@@ -16,6 +16,9 @@ from orchestrator.control.events import (
     WorkersGone,
 )
 
+ATTEMPTS_SHOWN = 50
+MACHINES_SHOWN = 4
+
 
 def attempts_of(events: Sequence[Event]) -> list[dict[str, Any]]:
     """JSON-ready, the newest first: where each ran, from which step, and what ended it."""
@@ -35,14 +38,15 @@ def attempts_of(events: Sequence[Event]) -> list[dict[str, Any]]:
             found[event.attempt] |= {"ending": event.outcome.value}
         elif isinstance(event, WorkersGone) and event.attempt in found:
             found[event.attempt] |= {"gone_at_s": event.at_s}
-    return [found[number] for number in sorted(found, reverse=True)]
+    return [found[number] for number in sorted(found, reverse=True)[:ATTEMPTS_SHOWN]]
 
 
 def _begun(event: AttemptStarted) -> dict[str, Any]:
     return {
         "attempt": event.attempt,
         "began_at_s": event.at_s,
-        "nodes": [{"node": placed.node, "machine": placed.machine} for placed in event.placement],
+        "num_nodes": len(event.placement),
+        "machines": [placed.machine for placed in event.placement[:MACHINES_SHOWN]],
         "from_step": None,
         "source": None,
         "first_step_at_s": None,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Feed:
                 await self._look_once()
         return self._said()
 
-    async def follow(self, heartbeat_s: float) -> AsyncIterator[Said]:
+    async def follow(self, heartbeat_s: float) -> AsyncGenerator[Said, None]:
         """What there is, then what is new; after `heartbeat_s` without news the same once more. Raises as `now`."""
         said = await self.now()
         self._followers += 1

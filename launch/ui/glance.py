@@ -161,7 +161,8 @@ def _in_range(name: str, label: str, newest: float, before: Sequence[float] | Co
     middle = float(np.median(before))
     spread = max(1.4826 * float(np.median(np.abs(before - middle))), 1e-3 * abs(middle), 1e-12)
     is_out = newest - middle > FAR_OUT * spread
-    span = f"{float(np.min(before)):.4f} … {float(np.max(before)):.4f} over the {count(len(before), 'step')} before, {middle:.4f} in the middle"
+    low, high = float(np.min(before)), float(np.max(before))
+    span = f"{low:.4f} … {high:.4f} over the {count(len(before), 'step')} before, {middle:.4f} in the middle"
     return Fact(key=name, label=label, verdict="watch" if is_out else "good", text=f"{newest:.4f}; {span}.")
 
 

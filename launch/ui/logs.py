@@ -1,4 +1,4 @@
-"""A worker's log as a page shows it: its last lines, or those with a word in them, and where it first says that something is wrong. Pure."""
+"""A worker's log as a page shows it: its last lines, or those with a word in them, and where it first tells of an error. Pure."""
 
 import re
 from typing import Any

@@ -1,7 +1,7 @@
 """What the page of one run shows, JSON-ready: through its controller where one answers, else from the store."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_pipeline.config import StorageConfig
@@ -22,7 +22,7 @@ from orchestrator.identity import RunIdentity
 
 FindAny = Callable[[RunIdentity, StorageConfig], ReadOnlyHandle | None]
 """Finds the controller of a run; None for none."""
-STEPS_KEPT_S, CHECKPOINTS_KEPT_S, LOG_KEPT_S = 3.0, 10.0, 3.0
+STEPS_KEPT_S, RANKS_KEPT_S, CHECKPOINTS_KEPT_S, LOG_KEPT_S = 3.0, 2.0, 10.0, 3.0
 LOG_BYTES = 8 << 20
 """So much of a log's end is shown and searched."""
 
@@ -36,7 +36,8 @@ class RunPage:
         self._view: RunView | None = None
         self._ledger: LedgerColumns | None = None
         self._reading = threading.Lock()
-        self._steps_read, self._checkpoints_read, self._logs_read = Memo(STEPS_KEPT_S), Memo(CHECKPOINTS_KEPT_S), Memo(LOG_KEPT_S)
+        self._steps_read, self._ranks_read = Memo(STEPS_KEPT_S), Memo(RANKS_KEPT_S)
+        self._checkpoints_read, self._logs_read = Memo(CHECKPOINTS_KEPT_S), Memo(LOG_KEPT_S)
 
     def look(self) -> dict[str, Any]:
         """The run's state. Raises NoSuchRun, OnlyWeights, StoreError."""
@@ -75,6 +76,11 @@ class RunPage:
         rows: list[dict[str, Any]] = self._checkpoints_read.get("", lambda: list_checkpoints(self._record().run_store))
         return rows
 
+    def ranks(self) -> list[dict[str, Any]]:
+        """See `RunView.ranks`. Raises NoSuchRun, StoreError."""
+        ranks: list[dict[str, Any]] = self._ranks_read.get("", lambda: self._new_view().ranks())
+        return ranks
+
     def log(self, *, rank: int, attempt: int, search: str) -> dict[str, Any]:
         """The end of what a worker printed; attempt 0 is the newest. Raises UserError, NoSuchLog among it."""
         data = self._logs_read.get((rank, attempt), lambda: self._log(rank, attempt))
@@ -107,5 +113,5 @@ def _committed_age_s(recorded: Recorded, step: int, now_s: float) -> float | Non
     return max(0.0, now_s - found[-1]) if found else None
 
 
-def _newest(steps: dict[str, Column]) -> dict[str, float] | None:
+def _newest(steps: Mapping[str, Column]) -> dict[str, float] | None:
     return {name: float(steps[name][-1]) for name in ("step", "attempt", "loss", "grad_norm", "tokens")} if len(steps["step"]) else None

@@ -10,7 +10,9 @@ from importlib.resources import files
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
+from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import StoreError
 from launch.errors import NoSuchLog, NoSuchRun, OnlyWeights, UserError
@@ -45,7 +47,7 @@ class Site:
     """All that is served of one storage root. Made within the event loop that serves it."""
 
     def __init__(
-        self, storage: Any, find: FindAny, *, clock: Callable[[], float], poll_s: float = POLL_S, heartbeat_s: float = HEARTBEAT_S
+        self, storage: StorageConfig, find: FindAny, *, clock: Callable[[], float], poll_s: float = POLL_S, heartbeat_s: float = HEARTBEAT_S
     ) -> None:
         self._storage, self._find, self._clock, self._poll_s, self._heartbeat_s = storage, find, clock, poll_s, heartbeat_s
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="page")
@@ -68,6 +70,7 @@ class Site:
             web.get("/api/run/{name}/events", self._run_events),
             web.get("/api/run/{name}/curves", self._curves),
             web.get("/api/run/{name}/checkpoints", self._checkpoints),
+            web.get("/api/run/{name}/ranks", self._ranks),
             web.get("/api/run/{name}/log", self._log),
         ]
 
@@ -105,6 +108,9 @@ class Site:
 
     async def _checkpoints(self, request: web.Request) -> web.Response:
         return await self._answer((await self._open(request)).page.checkpoints)
+
+    async def _ranks(self, request: web.Request) -> web.Response:
+        return await self._answer((await self._open(request)).page.ranks, compressed=True)
 
     async def _log(self, request: web.Request) -> web.Response:
         page, search = (await self._open(request)).page, request.query.get("search", "")
@@ -164,7 +170,7 @@ def build_app(site: Site, access: Access) -> web.Application:
     return app
 
 
-def _guard(access: Access) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _guard(access: Access) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not access.answers_to(request.host):

@@ -122,6 +122,23 @@ def _on_page(agents: list[AgentSeen], page: int) -> list[WorkerOnNode]:
     return [one for one in workers_on(filter(has_some, agents)) if one.worker.rank in ranks]
 
 
+def ranks_of(state: RunState, seen: Observation | None) -> list[dict[str, Any]]:
+    """Every rank of the attempt by node, in the order of ranks, as small as can be: a page draws them all.
+
+    A node is `{"node", "machine", "ranks": [[rank, phase, step, last_progress_s], …]}`, without ranks where its agent has said nothing.
+    """
+    said = {agent.node: agent for agent in seen.agents_of(state.attempt)} if seen is not None else {}
+    return [
+        {"node": placed.node, "machine": placed.machine, "ranks": _compact(said[placed.node]) if placed.node in said else []}
+        for placed in state.placement
+    ]
+
+
+def _compact(agent: AgentSeen) -> list[list[Any]]:
+    workers = agent.report.workers if agent.report is not None else ()
+    return [[one.rank, one.phase.value, one.step, round(one.last_progress_s + agent.age_s, 1)] for one in workers]
+
+
 def _worker(one: WorkerOnNode) -> dict[str, Any]:
     worker = one.worker
     return {

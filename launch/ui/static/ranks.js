@@ -1,60 +1,84 @@
-// Attempts, their nodes and ranks: who stands where, and who is behind.
+// Attempts, their nodes and ranks: who stands where, and who is behind. All nodes are asked for only while they are on the screen.
 
-import { fill, make } from "./dom.js";
-import { clock, count, seconds } from "./format.js";
+import { fill, make, setText } from "./dom.js";
+import { clock, count, plural, seconds } from "./format.js";
+import { read } from "./stream.js";
 
-export function showRanks() {
+const EVERY_MS = 3000;
+const STILL_S = 60;
+
+export function showRanks(api) {
   const nodes = make("div", { class: "nodes", role: "group", "aria-label": "Nodes of the newest attempt" });
   const table = make("div", { class: "scroll" }), attempts = make("div", { class: "scroll" }), note = make("p", { class: "quiet" });
   const place = make("section", { "aria-labelledby": "ranks" }, make("h2", { id: "ranks" }, "Attempts, nodes and ranks"), note, nodes, table, attempts);
-  let chosen = null, shown = null;
+  let chosen = null, shown = null, groups = [], asked = -EVERY_MS, isSeen = false, isAsking = false;
+
+  async function ask() {
+    if (!isSeen || isAsking || performance.now() - asked < EVERY_MS) return;
+    isAsking = true;
+    asked = performance.now();
+    try {
+      groups = await read(`${api}/ranks`);
+      draw();
+    } catch (error) {
+      setText(note, error.message);
+    }
+    isAsking = false;
+  }
 
   function draw() {
-    const { status } = shown, groups = byNode(status.workers);
-    if (!groups.has(chosen)) chosen = groups.keys().next().value ?? null;
-    const front = Math.max(0, ...status.workers.map((worker) => worker.step));
-    note.textContent = groups.size ? `Attempt ${status.attempt}, front at step ${count(front)}. ● level, round: behind, pointed: no progress for a minute.` : "No worker is at work, or nobody can say.";
-    fill(nodes, JSON.stringify([chosen, [...groups].map(([node, workers]) => [node, workers.map((worker) => lookOf(worker, front))])]), () =>
-      [...groups].map(([node, workers]) => make("button", {
-        type: "button", "data-focus": node, "aria-current": String(node === chosen), title: node,
-        "aria-label": `node ${node}: ${workers.length} ranks, ${worst(workers, front)}`, on: { click: () => { chosen = node; draw(); } },
-      }, ...workers.map((worker) => make("span", { class: `cell ${lookOf(worker, front)}` })))));
-    const rows = (groups.get(chosen) ?? []).map((worker) => [worker.rank, worker.phase, worker.step, front - worker.step, worker.pid]);
-    fill(table, JSON.stringify([chosen, rows]), () => (rows.length ? [rankTable(chosen, rows)] : []));
-    fill(attempts, JSON.stringify(shown.attempts), () => [attemptTable(shown.attempts)]);
+    if (!groups.some((group) => group.node === chosen)) chosen = groups[0]?.node ?? null;
+    const front = Math.max(0, ...groups.map(({ ranks }) => ranks.reduce((most, [, , step]) => Math.max(most, step), 0)));
+    const isKnown = groups.some(({ ranks }) => ranks.length);
+    const key = "Square: level with the front; round: behind it; pointed: no progress for a minute.";
+    setText(note, isKnown ? `${plural(groups.length, "node")}, the front at step ${count(front)}. ${key}` : "No worker is at work, or nobody can say.");
+    const looks = groups.map(({ node, ranks }) => [node, ranks.map((rank) => lookOf(rank, front))]);
+    fill(nodes, JSON.stringify([chosen, looks]), () => groups.map((group, index) => nodeButton(group, looks[index][1])));
+    const group = groups.find(({ node }) => node === chosen);
+    fill(table, JSON.stringify([chosen, group?.ranks.map(([rank, phase, step]) => [rank, phase, step]), front]), () => (group?.ranks.length ? [rankTable(group, front)] : []));
   }
-  return { place, onState: (state) => { shown = state; draw(); } };
+
+  function nodeButton({ node, machine, ranks }, looks) {
+    return make("button", {
+      type: "button", "data-focus": node, "aria-pressed": String(node === chosen), title: machine,
+      "aria-label": `${machine}: ${plural(ranks.length, "rank")}, ${worst(looks)}`, on: { click: () => { chosen = node; draw(); } },
+    }, ...(looks.length ? looks : ["nobody"]).map((look) => make("span", { class: `cell ${look}` })));
+  }
+
+  new IntersectionObserver((seen) => { isSeen = seen.at(-1).isIntersecting; ask(); }, { rootMargin: "200px" }).observe(place);
+
+  function onState(state) {
+    if (shown?.status.attempt !== state.status.attempt || shown?.status.state !== state.status.state) asked = -EVERY_MS;
+    shown = state;
+    fill(attempts, JSON.stringify(state.attempts), () => (state.attempts.length ? [attemptTable(state.attempts)] : []));
+    ask();
+  }
+  return { place, onState };
 }
 
-function byNode(workers) {
-  const groups = new Map();
-  for (const worker of workers) groups.set(worker.node, [...(groups.get(worker.node) ?? []), worker]);
-  return groups;
-}
+const lookOf = ([, , step, stillS], front) => (stillS > STILL_S ? "still" : step < front ? "behind" : "");
 
-const lookOf = (worker, front) => (worker.last_progress_s > 60 ? "still" : worker.step < front ? "behind" : "");
+const worst = (looks) => (looks.includes("still") ? "one without progress for a minute" : looks.includes("behind") ? "one behind" : looks.length ? "level" : "nothing known");
 
-function worst(workers, front) {
-  const looks = workers.map((worker) => lookOf(worker, front));
-  return looks.includes("still") ? "one without progress for a minute" : looks.includes("behind") ? "one behind" : "level";
-}
-
-function rankTable(node, rows) {
-  const heads = ["Rank", "Phase", "Step", "Behind by", "Process"];
-  return make("table", {}, make("caption", {}, `Ranks of node ${node}`), make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
-    make("tbody", {}, ...rows.map(([rank, ...rest]) => make("tr", {}, make("th", { scope: "row" }, String(rank)), ...rest.map((value) => make("td", {}, typeof value === "number" ? count(value) : value))))));
+function rankTable({ machine, ranks }, front) {
+  const rows = ranks.map(([rank, phase, step]) => make("tr", {}, make("th", { scope: "row" }, String(rank)), ...[phase, count(step), plural(front - step, "step")].map((text) => make("td", {}, text))));
+  return make("table", {}, make("caption", {}, `Ranks on ${machine}`), head(["Rank", "Phase", "Step", "Behind by"]), make("tbody", {}, ...rows));
 }
 
 function attemptTable(attempts) {
+  const rows = attempts.map((one) => make("tr", {},
+    make("th", { scope: "row" }, String(one.attempt)),
+    make("td", {}, clock(one.began_at_s)),
+    make("td", { class: "reason" }, machines(one)),
+    make("td", {}, count(one.from_step)),
+    make("td", {}, one.source ?? "–"),
+    make("td", {}, one.first_step_at_s === null ? "–" : seconds(one.first_step_at_s - one.began_at_s)),
+    make("td", {}, one.committed_step === null ? "–" : `step ${count(one.committed_step)}`),
+    make("td", {}, one.ending ?? "–")));
   const heads = ["Attempt", "Began (UTC)", "Nodes", "From step", "State from", "First step after", "Checkpoint", "Ended by"];
-  return make("table", {}, make("caption", {}, "Attempts, the newest first"), make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
-    make("tbody", {}, ...attempts.map((one) => make("tr", {},
-      make("th", { scope: "row" }, String(one.attempt)),
-      make("td", {}, clock(one.began_at_s)),
-      make("td", { class: "reason" }, one.nodes.map((node) => node.machine).join(", ")),
-      make("td", {}, count(one.from_step)),
-      make("td", {}, one.source ?? "–"),
-      make("td", {}, one.first_step_at_s === null ? "–" : seconds(one.first_step_at_s - one.began_at_s)),
-      make("td", {}, one.committed_step === null ? "–" : `step ${count(one.committed_step)}`),
-      make("td", {}, one.ending ?? "–")))));
+  return make("table", {}, make("caption", {}, "Attempts, the newest first"), head(heads), make("tbody", {}, ...rows));
 }
+
+const machines = (one) => one.machines.join(", ") + (one.num_nodes > one.machines.length ? ` and ${count(one.num_nodes - one.machines.length)} more` : "");
+
+const head = (texts) => make("thead", {}, make("tr", {}, ...texts.map((text) => make("th", { scope: "col" }, text))));
