@@ -48,6 +48,7 @@ class Feed:
         self._looking = asyncio.Lock()
         self._news = asyncio.Event()
         self._followers = 0
+        self._closed = False
         self._polling: asyncio.Task[None] | None = None
         self._state: dict[str, Any] = {}
         self._text = "{}"
@@ -69,16 +70,23 @@ class Feed:
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll())
         try:
-            while True:
+            while not self._closed:
                 yield said
                 news = self._news
-                if self._version == said.version:
+                if self._version == said.version and not self._closed:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(heartbeat_s):
                             await news.wait()
                 said = self._said()
         finally:
             self._followers -= 1
+
+    def close(self) -> None:
+        """Looks no more, and lets those who follow go."""
+        self._closed = True
+        if self._polling is not None:
+            self._polling.cancel()
+        self._news.set()
 
     async def _poll(self) -> None:
         while self._followers:

@@ -1,7 +1,7 @@
 """What one looks at first at 3 a.m., in that order: a verdict, a line, and at the end the one command to type. Pure."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -157,7 +157,7 @@ def _numbers(seen: Seen) -> Iterator[Fact]:
             yield _in_range(name, label, newest, before)
 
 
-def _in_range(name: str, label: str, newest: float, before: Sequence[float] | Column) -> Fact:
+def _in_range(name: str, label: str, newest: float, before: Column) -> Fact:
     middle = float(np.median(before))
     spread = max(1.4826 * float(np.median(np.abs(before - middle))), 1e-3 * abs(middle), 1e-12)
     is_out = newest - middle > FAR_OUT * spread

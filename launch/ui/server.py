@@ -57,6 +57,9 @@ class Site:
         self._files = _files()
 
     def close(self) -> None:
+        """Ends the streams; what a thread is at is not waited for."""
+        for feed in (self._list, *(opened.feed for opened in self._runs.values())):
+            feed.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def routes(self) -> list[web.RouteDef]:
