@@ -193,7 +193,9 @@ def _machines(status: Status) -> Iterator[Fact]:
         )
     spares = status["spares"]
     text = (
-        "Not known: no controller answers." if spares is None else f"{count(spares, 'node')} free, {status['standbys']} processes stand by."
+        "Not known: no controller answers."
+        if spares is None
+        else f"{count(spares, 'node')} free, {count(status['standbys'], 'process')} standing by."
     )
     yield Fact(key="spares", label="Spares", verdict="unknown" if spares is None else "good" if spares else "watch", text=text)
 
