@@ -107,6 +107,7 @@ MAY_IMPORT = {
         "data_pipeline.store.protocol",
     ),
     "orchestrator/control/": ("orchestrator.control", *RECORDS, "data_pipeline.store.protocol"),
+    "orchestrator/health/": ("orchestrator.health", "orchestrator.control", *RECORDS),
     "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", *DATA_PIPELINE, "data_pipeline.store"),
     "orchestrator/fleet/": ("orchestrator.fleet", "orchestrator.node.agent", "orchestrator.node.orders", "orchestrator.control", *RECORDS),
     "orchestrator/ray_backend/": (
@@ -164,6 +165,7 @@ MAY_IMPORT = {
 NO_TORCH = (
     "orchestrator/control/",
     "orchestrator/fleet/",
+    "orchestrator/health/",
     "orchestrator/node/",
     "orchestrator/ray_backend/",
     "orchestrator/records/",

@@ -20,6 +20,9 @@ from data_pipeline.order.sample_table import RowTable, TokenRange
 from data_pipeline.order.samples import digest_of_token_sums, token_sums
 from data_pipeline.read.fetch import fetch_shard
 from data_pipeline.read.packed_table import open_table
+from data_pipeline.read.page_index import StoredIndex
+from data_pipeline.read.page_reader import PageReader
+from data_pipeline.read.sample_reader import SampleReader
 from data_pipeline.store.protocol import ObjectStore
 
 _INT64 = np.dtype("<i8")
@@ -79,7 +82,8 @@ def hashes_of_samples(
 ) -> dict[int, int]:
     """The `row_hash` of samples, by their index: every shard that holds one is read once, a piece at a time, and checked.
 
-    With `skips_corrupt` samples of a shard that is missing or fails that check are left out.
+    With `skips_corrupt` samples that can't be read are left out: of a shard that is damaged those of damaged pages, or all where the
+    dataset has no digests of pages.
     Raises ShardMissing, ShardCorrupt, or what the store raises.
     """
     by_shard: dict[int, list[int]] = {}
@@ -98,11 +102,23 @@ def hashes_of_samples(
         try:
             found = list(_hashes_of_rows(fetch_shard(manifest.shards[shard], shards), [ranges for ranges, _ in rows], padding))
         except (ShardMissing, ShardCorrupt):
-            if skips_corrupt:
-                continue
-            raise
+            if not skips_corrupt:
+                raise
+            if manifest.has_page_digests:
+                hashes |= _hashes_by_page([sample for _, sample in rows], manifest, table, shards, padding)
+            continue
         hashes |= zip((sample for _, sample in rows), found, strict=True)
     return hashes
+
+
+def _hashes_by_page(
+    samples: Iterable[int], manifest: DatasetManifest, table: RowTable, shards: ShardStore, padding: NDArray[np.unsignedinteger]
+) -> dict[int, int]:
+    """The same of those samples of a damaged shard whose own pages are as they should be."""
+    pages = PageReader(manifest=manifest, shards=shards, index=StoredIndex(manifest, shards.store), cache=None)
+    reader = SampleReader(manifest=manifest, table=table, pages=pages, skips_corrupt=True)
+    found = ((sample, reader.row(sample)) for sample in samples)
+    return {sample: row_hash(np.concatenate([tokens, padding[len(tokens) :]])) for sample, tokens in found if tokens is not None}
 
 
 def _hashes_of_rows(pieces: Iterable[bytes], rows: Sequence[Sequence[TokenRange]], padding: NDArray[np.unsignedinteger]) -> Iterator[int]:

@@ -1,5 +1,7 @@
 """What a configuration amounts to: layout, tokens, schedule, parameters, compute, memory. Pure."""
 
+import math
+
 from data_pipeline.stages import Stage
 from launch.config.node_memory import NodeMemory, node_memory
 from launch.units import count, human, memory_unit
@@ -61,7 +63,7 @@ def _flops(config: RunConfig) -> float:
 
 def warnings_of(config: RunConfig) -> list[str]:
     """What can be run, but is hardly meant; one line each."""
-    return [*_warmup_warnings(config), *_cache_warnings(config)]
+    return [*_warmup_warnings(config), *_cache_warnings(config), *_lane_warnings(config)]
 
 
 def _cache_warnings(config: RunConfig) -> list[str]:
@@ -80,6 +82,29 @@ def _cache_warnings(config: RunConfig) -> list[str]:
         f"{human(needed)}B, and "
         f"data.cache_limit={human(data.cache_limit)}B: blocks will be fetched again and again; lower data.shuffle_window or raise it"
     ]
+
+
+def _lane_warnings(config: RunConfig) -> list[str]:
+    """Of batches whose rows go through other lanes of blocks at every step, so that other nodes fetch the same blocks."""
+    if config.data.shuffle != "blocks" or config.num_nodes == 1 or not config.storage.is_s3:
+        return []
+    batches = {stage.batch_rows for stage in config.stages}
+    lanes = max(batches)
+    times = {rows: times_fetched(rows, lanes=lanes, num_nodes=config.num_nodes) for rows in batches}
+    return [
+        f"a batch of {count(rows, 'row')} does not divide the largest, {lanes}: while it lasts each of {config.num_nodes} nodes fetches "
+        f"{times[rows]} times the blocks that it uses; take divisors of {lanes} for the others"
+        for rows in sorted(batches)
+        if times[rows] > 1
+    ]
+
+
+def times_fetched(rows: int, *, lanes: int, num_nodes: int) -> int:
+    """How often a block is fetched, by one node or another, while a batch of so many rows is trained on with `data.shuffle=blocks`.
+
+    Every step moves each row by the batch's length, so in time it comes through all lanes that are a common divisor apart.
+    """
+    return min(num_nodes, rows // math.gcd(rows, lanes))
 
 
 def _warmup_warnings(config: RunConfig) -> list[str]:

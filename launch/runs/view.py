@@ -148,7 +148,7 @@ class RunView:
         if reading.is_over:
             return
         try:
-            kept = self._kept_log(rank, attempt)
+            kept = kept_log(self.record, rank, attempt)
         except NoSuchLog:  # its last words are lost
             if not reading.offset:
                 raise
@@ -223,18 +223,20 @@ class RunView:
             self._has_told = True
             self._tell(f"no controller of run {self.record.name} answers; waiting up to {minutes} for one")
 
-    def _kept_log(self, rank: int, attempt: int) -> bytes:
-        key = log_key(attempt, rank)
-        try:
-            return self.record.run_store.get(key)
-        except KeyMissing as error:
-            local = run_directory(self.record.identity) / key
-            if local.is_file():
-                return local.read_bytes()
-            raise NoSuchLog(
-                f"log of rank {rank} in attempt {attempt}: neither at {self.record.run_store.url(key)} nor at {local}; "
-                "it is uploaded when the worker ends; look on the worker's own node"
-            ) from error
+
+def kept_log(record: RunRecord, rank: int, attempt: int) -> bytes:
+    """The log of a worker that has ended, from the store, or else from this machine. Raises NoSuchLog."""
+    key = log_key(attempt, rank)
+    try:
+        return record.run_store.get(key)
+    except KeyMissing as error:
+        local = run_directory(record.identity) / key
+        if local.is_file():
+            return local.read_bytes()
+        raise NoSuchLog(
+            f"log of rank {rank} in attempt {attempt}: neither at {record.run_store.url(key)} nor at {local}; "
+            "it is uploaded when the worker ends; look on the worker's own node"
+        ) from error
 
 
 def statuses(read: Callable[[], Status], *, poll_s: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status]:

@@ -76,7 +76,11 @@ def start_logging() -> None:
 
 
 def dump_stacks_on_sigusr1() -> None:
-    """From now on SIGUSR1 writes the Python stack of every thread to stderr, even of a process that never gets back to Python."""
+    """From now on SIGUSR1 writes the Python stack of every thread to stderr, even of a process that never gets back to Python.
+
+    So does a signal that ends the process, such as SIGSEGV or a watchdog's SIGABRT.
+    """
+    faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 

@@ -34,3 +34,15 @@ def test_rows_count_only_once_the_whole_shard_has_its_digest() -> None:
     with pytest.raises(ShardCorrupt, match=r"0\.bin: its SHA-256 is"):
         hashes_of_samples([0, 9], manifest=manifest, table=table, store=store)
     assert [*hashes_of_samples([0, 9], manifest=manifest, table=table, store=store, skips_corrupt=True)] == [9]
+
+
+def test_of_a_damaged_shard_only_the_rows_of_damaged_pages_are_left_out() -> None:
+    store = MemoryStore()
+    tokens = np.random.default_rng(0).integers(1, 1000, 2**16)  # four pages
+    manifest, table = put_dataset(store, tokens.tolist()), cut_samples([len(tokens)], seq_len=1024)
+    key = manifest.shards[0].key
+    data = bytearray(store.objects[key])
+    data[2**15 + 5] ^= 1  # in the second page, with tokens 16,384 … 32,767
+    store.objects[key] = bytes(data)
+    found = hashes_of_samples(range(table.num_samples), manifest=manifest, table=table, store=store, skips_corrupt=True)
+    assert found == {index: row_hash(tokens[1024 * index : 1024 * index + 1025]) for index in (*range(15), *range(32, table.num_samples))}
