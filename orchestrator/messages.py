@@ -117,6 +117,10 @@ class Resumed:
     source: Source = Source.STORE
     rejected: tuple[str, ...] = ()
     """One line for each newer checkpoint that was refused or passed over, and why."""
+    joining_s: float = 0.0
+    """From this rank's orders to the moment at which all had met and it began to load."""
+    loading_s: float = 0.0
+    """From there until the model stood with its state in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass, field
 
 from orchestrator.control.placement import Placed
-from orchestrator.control.state import SINCE_IDENTITY, SINCE_LADDER, Fault, Terms
+from orchestrator.control.state import SINCE_HEALTH, SINCE_IDENTITY, SINCE_LADDER, Fault, Terms
 from orchestrator.messages import Outcome, Source
 
 
@@ -92,6 +92,9 @@ class TrainingResumed:
     from_step: int
     rejected: tuple[str, ...] = ()
     source: Source = field(default=Source.STORE, metadata=SINCE_LADDER)
+    joining_s: float = field(default=0.0, metadata=SINCE_HEALTH)
+    """See `messages.Resumed`."""
+    loading_s: float = field(default=0.0, metadata=SINCE_HEALTH)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

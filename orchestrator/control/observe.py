@@ -56,7 +56,15 @@ def _progress(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -
     at_s, attempt = seen.at_s, state.attempt
     resumed, committed, lost = leader.resumed, leader.committed_step, leader.lost_checkpoint
     if resumed is not None and state.resumed_from is None:
-        yield events.TrainingResumed(at_s=at_s, attempt=attempt, from_step=resumed.step, rejected=resumed.rejected, source=resumed.source)
+        yield events.TrainingResumed(
+            at_s=at_s,
+            attempt=attempt,
+            from_step=resumed.step,
+            rejected=resumed.rejected,
+            source=resumed.source,
+            joining_s=resumed.joining_s,
+            loading_s=resumed.loading_s,
+        )
     if resumed is not None and state.stage is Stage.STARTING and (step := last_step(agents)) > resumed.step:
         yield events.StepReached(at_s=at_s, attempt=attempt, step=step)
     if committed is not None and committed > state.committed_step:

@@ -14,6 +14,7 @@ SINCE_IDENTITY = {"omit_default": True}
 """Runs of earlier versions have none; what they stored stays as it was."""
 SINCE_SNAPSHOTS = {"omit_default": True}
 SINCE_LADDER = {"omit_default": True}
+SINCE_HEALTH = {"omit_default": True}
 
 
 class Stage(Enum):

@@ -11,6 +11,7 @@
               holds/step-000000100-a0001/NAME    empty; another run is to begin from that checkpoint, which stays meanwhile
               ledger/a0001/000000001-000000025.jsonl  what steps 1 … 25 of attempt 1 did
               ledger-upto/a0001/000000100.jsonl       its records up to step 100, since the object before
+              ledger-series/a0001/000000000-000000100.columns  what of these records are numbers, as columns
               logs/a0001/rank-00000.log     the end of what a worker printed
 
 All but the first four functions give keys below runs/NAME/, for the store that `store_of_run` returns; those of the journal also serve
@@ -34,6 +35,7 @@ CHECKPOINTS = "checkpoints/"
 HOLDS = "holds/"
 LEDGER = "ledger/"
 COMPACTED_LEDGER = "ledger-upto/"
+SERIES = "ledger-series/"
 LOGS = "logs/"
 PROBES = "doctor/"
 """Below the storage root: what `braid doctor` tries a store with."""
@@ -49,6 +51,7 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINTS}step-(\d{{9,}})-a(\d{{4,}})/")
 _HOLD = re.compile(rf"{HOLDS}step-(\d{{9,}})-a(\d{{4,}})/([^/]+)")
 _SEGMENT = re.compile(rf"{LEDGER}a(\d{{4,}})/\d{{9,}}-(\d{{9,}})\.jsonl")
 _COMPACTED = re.compile(rf"{COMPACTED_LEDGER}a(\d{{4,}})/(\d{{9,}})\.jsonl")
+_SERIES = re.compile(rf"{SERIES}a(\d{{4,}})/(\d{{9,}})-(\d{{9,}})\.columns")
 _LOG = re.compile(rf"{LOGS}a(\d{{4,}})/")
 
 
@@ -182,6 +185,22 @@ def compacted_of(key: str) -> tuple[int, int] | None:
     """(attempt, last step) of such an object; None for any other key."""
     match = _COMPACTED.fullmatch(key)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def series_directory(attempt: int) -> str:
+    """Where an attempt's records are as columns. Ends with '/'."""
+    return f"{SERIES}a{attempt:04d}/"
+
+
+def series_key(attempt: int, after: int, last_step: int) -> str:
+    """The key of the columns of an attempt's steps after `after` up to `last_step`; of its first ones `after` is 0."""
+    return f"{series_directory(attempt)}{after:09d}-{last_step:09d}.columns"
+
+
+def series_of(key: str) -> tuple[int, int, int] | None:
+    """(attempt, after, last step) of such a key; None for any other key."""
+    match = _SERIES.fullmatch(key)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def log_key(attempt: int, rank: int) -> str:

@@ -9,9 +9,12 @@ committed only after the records up to its step are durable; then these are comp
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from data_pipeline.store.protocol import MAY_PASS, KeyExists, KeyMissing, ObjectStore, StoreError
 from model.parallel.config import ParallelConfig
@@ -19,14 +22,14 @@ from model.train.metrics import StepMetrics
 from orchestrator import codec
 from orchestrator.config import RunConfig
 from orchestrator.deadlines import LEDGER_WRITTEN_EVERY_S
-from orchestrator.records import segments
+from orchestrator.records import segments, series
 from orchestrator.records.commit_log import Commit
 from orchestrator.records.keys import compacted_key, segment_key
 from orchestrator.records.segments import read_lines, read_newest_line
 
 LOOK_EVERY_S = 1.0
 """Between two looks of who waits for the writing thread whether it still lives."""
-SINCE_TOKEN_DIGEST = SINCE_UNREAD = {"omit_default": True}
+SINCE_TOKEN_DIGEST = SINCE_UNREAD = SINCE_TIMES = {"omit_default": True}
 """Of what records before had not: left out at its default."""
 MEASURE = "loss without z-loss"
 """What `loss` is: earlier versions recorded another number, so that their steps can't be compared to the bit."""
@@ -51,6 +54,29 @@ class StepRecord(StepMetrics):
     """Rows of the global batch that could not be read: nothing was learnt from them, and the tokens in their place are eos."""
     repetitive_rows: int = field(default=0, metadata=SINCE_UNREAD)
     """Rows of the global batch that were read, and left out by `data.repetition_filter`."""
+    ended_at_s: float = field(default=0.0, metadata=SINCE_TIMES)
+    """When the step was over, evaluation included: seconds since the epoch by the first rank's clock; 0 in records of earlier versions.
+
+    The three below are the first rank's, and parts of the time since the attempt's step before was over.
+    """
+    data_wait_s: float = field(default=0.0, metadata=SINCE_TIMES)
+    """Waited for the step's batch."""
+    checkpoint_s: float = field(default=0.0, metadata=SINCE_TIMES)
+    """Training stood still for a snapshot or checkpoint, or for what was in its way, after the step before. What the last step of an
+    attempt waits for in its end is in no record."""
+    eval_s: float = field(default=0.0, metadata=SINCE_TIMES)
+    """Held-out text was looked at after the update."""
+
+
+def _column_defaults() -> dict[str, float]:
+    hints = typing.get_type_hints(StepRecord)
+    absent: dict[Any, float] = {bool: False, int: 0, float: math.nan, float | None: math.nan}
+    found = {one.name: (one, absent[hints[one.name]]) for one in fields(StepRecord) if hints[one.name] in absent}
+    return {name: one.default if isinstance(one.default, bool | int | float) else value for name, (one, value) in found.items()}
+
+
+COLUMNS = _column_defaults()
+"""What of a record is a number, and what stands for it where a record has none: no number for a metric, 0 for a time that is not known."""
 
 
 def setting_of(config: RunConfig, *, torch_version: str) -> str:
@@ -114,6 +140,7 @@ class Ledger:
         """Makes one object of the segments up to `step`, after `flush(step)`. Failing to is not worth a run."""
         try:
             segments.compact(self._store, attempt=self._attempt, step=step)
+            series.extend(self._store, COLUMNS, attempt=self._attempt)
         except (StoreError, codec.DecodeError) as error:
             log.warning("the ledger's segments could not be compacted, will try again after the next checkpoint: %s", error)
 
@@ -188,6 +215,14 @@ def read_ledger(store: ObjectStore) -> dict[int, list[StepRecord]]:
     return {
         attempt: [codec.from_json(StepRecord, line, key) for key, line in lines] for attempt, lines in sorted(read_lines(store).items())
     }
+
+
+def read_columns(store: ObjectStore, *, last_attempt: int) -> dict[int, series.Columns]:
+    """What of the records of the attempts up to that one is numbers: by attempt, and by name of the field a value for each step.
+
+    Steps ascend, each is there once, and 1,000,000 of them are read in a second. Raises StoreError, codec.DecodeError.
+    """
+    return series.read(store, COLUMNS, last_attempt=last_attempt)
 
 
 def read_newest_record(store: ObjectStore, attempt: int, *, since_step: int) -> StepRecord | None:

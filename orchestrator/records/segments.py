@@ -63,7 +63,7 @@ def compact(store: ObjectStore, *, attempt: int, step: int) -> None:
 
     For the attempt's writer alone, once everything up to `step` is durable.
     """
-    ends = {info.key: last_step for info in store.list(ledger_directory(attempt)) if (last_step := _segment_of(info.key)[1]) <= step}
+    ends = {info.key: last_step for info in store.list(ledger_directory(attempt)) if (last_step := segment_at(info.key)[1]) <= step}
     if not ends:
         return
     before = _newest_compacted(store, attempt)
@@ -83,9 +83,9 @@ def read_lines(store: ObjectStore) -> dict[int, list[Line]]:
 
     Segments are read first: what a run that goes on compacts meanwhile is then found in what took their place.
     """
-    segments = _read_all(store, LEDGER)
+    segments = read_all(store, LEDGER)
     by_attempt: dict[int, list[Compacted]] = {}
-    for key, data in _read_all(store, COMPACTED_LEDGER).items():
+    for key, data in read_all(store, COMPACTED_LEDGER).items():
         one = decode(data, key)
         by_attempt.setdefault(one.attempt, []).append(one)
     lines: dict[int, list[Line]] = {}
@@ -93,7 +93,7 @@ def read_lines(store: ObjectStore) -> dict[int, list[Line]]:
         _check_chain(compacted)
         lines[attempt] = [(one.key, line) for one in compacted for line in one.lines]
     for key, data in segments.items():
-        attempt, last_step = _segment_of(key)
+        attempt, last_step = segment_at(key)
         held = _lines_of_its_place(by_attempt.get(attempt, ()), last_step)
         lines.setdefault(attempt, []).extend((key, line) for line in data.splitlines() if line not in held)
     return lines
@@ -150,9 +150,9 @@ def _newest_compacted(store: ObjectStore, attempt: int) -> Compacted | None:
     return decode(store.get(keys[-1]), keys[-1]) if keys else None
 
 
-def _read_all(store: ObjectStore, prefix: str) -> dict[str, bytes]:
-    """By key, in their order; what was deleted since the listing is left out."""
-    keys = [info.key for info in store.list(prefix)]
+def read_all(store: ObjectStore, prefix: str, *, after: str = "", upto: str = "") -> dict[str, bytes]:
+    """By key, in their order, behind `after` and up to `upto` where they are given; what was deleted since the listing is left out."""
+    keys = [info.key for info in store.list(prefix, after=after) if not upto or info.key <= upto]
     with ThreadPoolExecutor(NUM_PARALLEL_REQUESTS) as pool:
         found = pool.map(lambda key: _get_if_there(store, key), keys)
         return {key: data for key, data in zip(keys, found, strict=True) if data is not None}
@@ -165,7 +165,8 @@ def _get_if_there(store: ObjectStore, key: str) -> bytes | None:
         return None
 
 
-def _segment_of(key: str) -> tuple[int, int]:
+def segment_at(key: str) -> tuple[int, int]:
+    """(attempt, last step) of a segment. Raises codec.DecodeError for any other key."""
     found = segment_of(key)
     if found is None:
         raise codec.DecodeError(f"{key}: not a segment of a ledger; remove it")

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -60,20 +61,20 @@ def build_trainer(
     stop: threading.Event,
     cache_dir: Path,
     memory: Sequence[int] = (),
+    joining_s: float = 0.0,
 ) -> Trainer:
     """See `session.train_once`; `attempt_number` None begins the run's next attempt. Raises Fenced, ConfigMismatch, NoCheckpoint, …."""
     reporter.enter(Phase.LOADING)
-    attempt = begin_attempt(store_of_run(store, config.name), world.exchange, attempt_number)
-    log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
+    began_s = time.monotonic()
+    attempt = _begin_attempt(config, world, store, attempt_number)
     loader = _build_loader(config, world, store, cache_dir)
     model, optimizer = _build_model(config, world)
     spikes = build_spike_guard(config.optimizer)
     state = training_state(model, optimizer, spikes)
     snapshots = _build_snapshots(config, world, attempt, loader, optimizer, state, memory)
-    resumed = _build_resumer(config, world, store, attempt, loader).load_latest(state, snapshots)
-    if resumed.step == 0:
+    if (resumed := _build_resumer(config, world, store, attempt, loader).load_latest(state, snapshots)).step == 0:
         _begin(config, world, store, model, optimizer)
-    _tell(resumed, world, reporter)
+    _tell(replace(resumed, joining_s=joining_s, loading_s=time.monotonic() - began_s), world, reporter)
     return Trainer(
         config=config,
         world=world,
@@ -90,6 +91,12 @@ def build_trainer(
         start_step=resumed.step,
         setting=setting_of(config, torch_version=torch.__version__),
     )
+
+
+def _begin_attempt(config: RunConfig, world: World, store: ObjectStore, number: int | None) -> FencedAttempt:
+    attempt = begin_attempt(store_of_run(store, config.name), world.exchange, number)
+    log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
+    return attempt
 
 
 def _tell(resumed: Resumed, world: World, reporter: Reporter) -> None:

@@ -48,11 +48,20 @@ def train_once(
 
     `memory` are files for snapshots that outlive this process.
     """
+    began_s = time.monotonic()
     world = build_world(config, os.environ)
     with forgotten_in_doubt(world.device, cache_dir):
         require_right_kernels(config.model, config.parallel, world.device, cache_dir, is_packed=config.data.document_masking)
         trainer = build_trainer(
-            config, world, store, attempt_number=attempt_number, reporter=reporter, stop=stop, cache_dir=cache_dir, memory=memory
+            config,
+            world,
+            store,
+            attempt_number=attempt_number,
+            reporter=reporter,
+            stop=stop,
+            cache_dir=cache_dir,
+            memory=memory,
+            joining_s=time.monotonic() - began_s,
         )
         ended = trainer.run()
     world.leave()

@@ -66,6 +66,16 @@ class Throughput:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """Where the time of a step went, as its record has it."""
+
+    data_wait_s: float
+    checkpoint_s: float
+    """After the step before."""
+    eval_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Trainer:
     """Everything of one rank that is ready to train. Make it with `build.build_trainer`."""
 
@@ -91,7 +101,7 @@ class Trainer:
     def run(self) -> Ended:
         """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed."""
         self.reporter.enter(Phase.WARMING)
-        outcome, step = Outcome.FINISHED, self.start_step
+        outcome, step, checkpoint_s = Outcome.FINISHED, self.start_step, 0.0
         health = Health(self.config.recovery, self.config.optimizer)
         for step in range(self.start_step + 1, self.config.train.num_steps + 1):
             self.saver.checkpointer.check()
@@ -99,13 +109,14 @@ class Trainer:
             self.reporter.began(step)
             metrics, (num_stops, *sums) = self._train(step, fed)
             keeping, parts = sums[:NUM_KEEPING_VOTES], sums[NUM_KEEPING_VOTES:]
-            if self.evaluation is not None and self.evaluation.is_due(step):
-                place = partial(micro_batches_of, config=self.config, world=self.world)
-                metrics = self.evaluation.measured(metrics, self.model, self.world, place, looked_at=self.reporter.evaluated)
-            self._record(step, metrics, parts, tokens_per_s=self._report(step, metrics, parts))
+            metrics, eval_s = self._evaluated(step, metrics)
+            spent = Spent(data_wait_s=self.throughput.waits_s[-1], checkpoint_s=checkpoint_s, eval_s=eval_s)
+            self._record(step, metrics, parts, spent, tokens_per_s=self._report(step, metrics, parts))
             must_stop, is_last = num_stops > 0, step == self.config.train.num_steps
             self._check(health, step, metrics, is_last=is_last)
+            began_s = time.monotonic()
             saved = self.saver.after(step, keeping, is_end=must_stop or is_last, is_finite=metrics.is_finite)
+            checkpoint_s = time.monotonic() - began_s
             if saved and must_stop and not is_last:
                 outcome = Outcome.STOPPED
                 break
@@ -132,6 +143,15 @@ class Trainer:
             spikes=self.spikes,
             votes=self._votes(step, fed.batch),
         )
+
+    def _evaluated(self, step: int, metrics: StepMetrics) -> tuple[StepMetrics, float]:
+        """The step's metrics, with what held-out text says where it is looked at, and how long that took."""
+        if self.evaluation is None or not self.evaluation.is_due(step):
+            return metrics, 0.0
+        began_s = time.monotonic()
+        place = partial(micro_batches_of, config=self.config, world=self.world)
+        measured = self.evaluation.measured(metrics, self.model, self.world, place, looked_at=self.reporter.evaluated)
+        return measured, time.monotonic() - began_s
 
     def _votes(self, step: int, batch: TokenBatch) -> list[float]:
         """Whether this rank is to stop, what the saver asks, the samples and tokens that it read, rows without a lesson: see `_record`."""
@@ -162,7 +182,7 @@ class Trainer:
         self.reporter.finished(step, metrics, tokens_per_s=tokens_per_s, data=data)
         return tokens_per_s
 
-    def _record(self, step: int, metrics: StepMetrics, parts: Sequence[float], *, tokens_per_s: float) -> None:
+    def _record(self, step: int, metrics: StepMetrics, parts: Sequence[float], spent: Spent, *, tokens_per_s: float) -> None:
         """`parts` are the `sample_sums`, the `token_sums` and then the rows of which nothing is learnt, of all ranks together.
 
         Raises ShardCorrupt where ranks that share rows could not all read the same ones.
@@ -184,6 +204,8 @@ class Trainer:
             layout=self.config.parallel,
             deterministic=self.config.train.deterministic,
             setting=self.setting,
+            ended_at_s=time.time(),
+            **asdict(spent),
             **asdict(metrics),
         )
         self.attempt.ledger.append(record)

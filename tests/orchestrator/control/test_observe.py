@@ -108,8 +108,10 @@ def test_a_backoff_is_over_when_this_controller_has_watched_for_as_long():
 
 
 def test_resuming_and_the_first_step_after_it():
-    loading = both(a=rank(0, phase=Phase.LOADING, step=40, resumed=Resumed(step=40)), b=rank(1, phase=Phase.LOADING, step=40))
-    assert list(events_of(started(), seen(*loading), 0.0)) == [TrainingResumed(at_s=50.0, attempt=1, from_step=40)]
+    loaded = Resumed(step=40, joining_s=2.0, loading_s=0.5)
+    loading = both(a=rank(0, phase=Phase.LOADING, step=40, resumed=loaded), b=rank(1, phase=Phase.LOADING, step=40))
+    told = TrainingResumed(at_s=50.0, attempt=1, from_step=40, joining_s=2.0, loading_s=0.5)
+    assert list(events_of(started(), seen(*loading), 0.0)) == [told]
     stepping = both(a=rank(0, step=41, resumed=Resumed(step=40)), b=rank(1, step=41))
     assert StepReached(at_s=50.0, attempt=1, step=41) in list(events_of(started(), seen(*stepping), 0.0))
     assert list(events_of(play(resumed(1, 40), state=started()), seen(*loading), 0.0)) == []

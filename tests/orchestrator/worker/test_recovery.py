@@ -16,7 +16,7 @@ from data_pipeline.store.protocol import ObjectStore
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.config import RunConfig, SnapshotConfig
-from orchestrator.messages import Beat, Committed, Outcome, Phase, Resumed, Source
+from orchestrator.messages import Beat, Committed, Outcome, Phase, Source
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.ledger import read_ledger
 from orchestrator.records.manifest import read_manifest
@@ -103,7 +103,8 @@ def test_a_killed_run_goes_on_from_memory_with_the_same_bits(reference: Referenc
     for fd in (fd for files in memory for fd in files):
         os.close(fd)
 
-    assert [*starts, last.resumed] == [Resumed(step=0), Resumed(step=3, source=Source.MEMORY), Resumed(step=7, source=Source.MEMORY)]
+    assert [(one.step, one.source) for one in (*starts, last.resumed)] == [(0, Source.STORE), (3, Source.MEMORY), (7, Source.MEMORY)]
+    assert all(one.joining_s > 0 and one.loading_s > 0 for one in (*starts, last.resumed))
     assert final_digests(run_store) == final_digests(run_store_of(reference.config))
     assert bits_by_step(run_store) == bits_by_step(run_store_of(reference.config))
     verdict = proof_on(config)
@@ -136,7 +137,7 @@ def test_a_run_that_loses_a_node_goes_on_from_anothers_memory_and_one_that_loses
         wait_for(lambda: d.worker().ended, "the end of the run")
         resumed.append(d.worker().resumed)
 
-    assert resumed == [Resumed(step=0), Resumed(step=3, source=Source.OTHER_MEMORY), Resumed(step=6)]
+    assert [(one.step, one.source) for one in resumed] == [(0, Source.STORE), (3, Source.OTHER_MEMORY), (6, Source.STORE)]
     assert final_digests(run_store) == final_digests(run_store_of(reference.config))
     assert bits_by_step(run_store) == bits_by_step(run_store_of(reference.config))
     assert proof_on(config).ok, proof_on(config).problems
