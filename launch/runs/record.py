@@ -26,7 +26,7 @@ from orchestrator.identity import RunIdentity
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
 from orchestrator.records.holds import release_start
-from orchestrator.records.journal import read_journal
+from orchestrator.records.journal import Entry, read_journal
 from orchestrator.records.keys import JOURNAL, NAMES, journal_key, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
@@ -136,11 +136,11 @@ def _exists(name: str) -> RunExists:
 
 def read_run(storage: StorageConfig, name: str) -> RunRecord:
     """A run that was submitted. Raises NoSuchRun, OnlyWeights, StoreError, JournalBroken."""
-    return read_run_and_events(storage, name)[0]
+    return read_run_and_journal(storage, name)[0]
 
 
-def read_run_and_events(storage: StorageConfig, name: str) -> tuple[RunRecord, list[Event]]:
-    """The same, and what its journal has, in order."""
+def read_run_and_journal(storage: StorageConfig, name: str) -> tuple[RunRecord, list[Entry[Event]]]:
+    """The same, and its journal."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
     entries = read_journal(run_store, KINDS)
@@ -153,7 +153,7 @@ def read_run_and_events(storage: StorageConfig, name: str) -> tuple[RunRecord, l
     record = RunRecord(
         name=name, storage=storage, store=store, run_store=run_store, config=config, state=state, version=state.terms.config_version
     )
-    return record, [entry.event for entry in entries]
+    return record, entries
 
 
 def run_names(store: ObjectStore) -> list[str]:

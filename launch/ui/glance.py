@@ -1,7 +1,7 @@
 """What one looks at first at 3 a.m., in that order: a verdict, a line, and at the end the one command to type. Pure."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,10 +55,12 @@ def glance(status: Status, seen: Seen) -> list[dict[str, Any]]:
     facts = (
         _moving(status, seen),
         _recovering(status, seen),
-        *_at_stake(status, seen),
-        *_numbers(seen),
+        _at_stake(status, seen),
+        _number("loss", "Loss", seen),
+        _number("grad_norm", "Gradient norm", seen),
         _pace(status, seen),
-        *_machines(status),
+        _culprit(status),
+        _spares(status),
     )
     return [asdict(fact) for fact in facts]
 
@@ -92,112 +94,88 @@ def command_for(status: Status, hint: str) -> dict[str, str]:
 
 
 def _moving(status: Status, seen: Seen) -> Fact:
-    label = "Is it moving?"
-    if (state := status["state"]) in ENDED:
-        verdict = {"finished": "good", "failed": "bad"}.get(state, "watch")
-        return Fact(key="moving", label=label, verdict=verdict, text=f"It has ended: {state}.")
-    if not status["live"]:
-        return Fact(
-            key="moving", label=label, verdict="unknown", text="Nobody can say: no controller answers, and the store has only what was."
-        )
-    if not status["workers"]:
-        return Fact(key="moving", label=label, verdict="watch", text=f"No worker is at work: {state}.")
-    still_s = min(worker["last_progress_s"] for worker in status["workers"])
-    usual = "its usual step time is not known yet" if seen.step_s is None else f"a step usually takes {seen.step_s:.2f} s"
-    is_still = still_s > max(STILL_AFTER_S, STILL_AFTER_STEPS * (seen.step_s or 0.0))
-    return Fact(
-        key="moving", label=label, verdict="bad" if is_still else "good", text=f"Last progress {{age}} ago; {usual}.", age_s=still_s
-    )
+    state, workers, age_s = status["state"], status["workers"], None
+    if state in ENDED:
+        verdict, text = {"finished": "good", "failed": "bad"}.get(state, "watch"), f"It has ended: {state}."
+    elif not status["live"]:
+        verdict, text = "unknown", "Nobody can say: no controller answers, and the store has only what was."
+    elif not workers:
+        verdict, text = "watch", f"No worker is at work: {state}."
+    else:
+        age_s = min(worker["last_progress_s"] for worker in workers)
+        usual = "its usual step time is not known yet" if seen.step_s is None else f"a step usually takes {seen.step_s:.2f} s"
+        is_still = age_s > max(STILL_AFTER_S, STILL_AFTER_STEPS * (seen.step_s or 0.0))
+        verdict, text = "bad" if is_still else "good", f"Last progress {{age}} ago; {usual}."
+    return Fact(key="moving", label="Is it moving?", verdict=verdict, text=text, age_s=age_s)
 
 
 def _recovering(status: Status, seen: Seen) -> Fact:
     left = max(0, seen.max_restarts - seen.restarts_in_row)
     tries = f"attempt {status['attempt']}, {count(status['restarts'], 'restart')} so far, {left} more in a row before it gives up"
     if status["state"] == "recovering":
-        return Fact(key="recovering", label="Is it recovering?", verdict="watch" if left else "bad", text=f"Yes, by itself: {tries}.")
-    if status["state"] in ENDED:
-        return Fact(
-            key="recovering",
-            label="Is it recovering?",
-            verdict="bad" if status["state"] == "failed" else "good",
-            text=f"No, it has ended: {tries}.",
-        )
-    return Fact(key="recovering", label="Is it recovering?", verdict="good", text=f"It need not: {tries}.")
+        verdict, text = "watch" if left else "bad", f"Yes, by itself: {tries}."
+    elif status["state"] in ENDED:
+        verdict, text = "bad" if status["state"] == "failed" else "good", f"No, it has ended: {tries}."
+    else:
+        verdict, text = "good", f"It need not: {tries}."
+    return Fact(key="recovering", label="Is it recovering?", verdict=verdict, text=text)
 
 
-def _at_stake(status: Status, seen: Seen) -> Iterator[Fact]:
-    label, since = "What would be lost?", status["step"] - status["last_committed_step"]
-    if not status["last_committed_step"]:
-        yield Fact(key="at_stake", label=label, verdict="watch", text=f"No checkpoint counts yet; {count(status['step'], 'step')} of work.")
-        return
-    when = "" if seen.committed_age_s is None else ", from {age} ago"
-    text = f"The newest verified checkpoint is of step {status['last_committed_step']:,}{when}; {count(since, 'step')} since then."
-    verdict = "watch" if status["rejected_checkpoints"] else "good"
-    yield Fact(key="at_stake", label=label, verdict=verdict, text=text, age_s=seen.committed_age_s)
+def _at_stake(status: Status, seen: Seen) -> Fact:
+    newest, age_s = status["last_committed_step"], seen.committed_age_s
+    if not newest:
+        verdict, text = "watch", f"No checkpoint counts yet; {count(status['step'], 'step')} of work."
+    else:
+        when = "" if age_s is None else ", from {age} ago"
+        text = f"The newest verified checkpoint is of step {newest:,}{when}; {count(status['step'] - newest, 'step')} since then."
+        verdict = "watch" if status["rejected_checkpoints"] else "good"
+    return Fact(key="at_stake", label="What would be lost?", verdict=verdict, text=text, age_s=age_s if newest else None)
 
 
-def _numbers(seen: Seen) -> Iterator[Fact]:
-    for name, label in (("loss", "Loss"), ("grad_norm", "Gradient norm")):
-        values = seen.steps[name]
-        if len(values) == 0:
-            yield Fact(key=name, label=label, verdict="unknown", text="No step is recorded yet.")
-            continue
-        newest, before = float(values[-1]), values[-1 - OWN_RANGE_STEPS : -1]
-        before = before[np.isfinite(before)]
-        if not math.isfinite(newest):
-            yield Fact(key=name, label=label, verdict="bad", text=f"It is {newest:g} at step {seen.steps['step'][-1]:,.0f}.")
-        elif len(before) < MIN_STEPS:
-            yield Fact(
-                key=name,
-                label=label,
-                verdict="unknown",
-                text=f"{newest:.4f}; {count(len(before), 'step')} before it say nothing of its range yet.",
-            )
-        else:
-            yield _in_range(name, label, newest, before)
+def _number(key: str, label: str, seen: Seen) -> Fact:
+    """The newest value of a column beside its own last ones."""
+    values = seen.steps[key]
+    verdict, text = "unknown", "No step is recorded yet."
+    if len(values):
+        newest, step, before = float(values[-1]), int(seen.steps["step"][-1]), values[-1 - OWN_RANGE_STEPS : -1]
+        verdict, beside = _in_range(newest, before[np.isfinite(before)])
+        text = f"{newest:.4f} at step {step:,}; {beside}."
+    return Fact(key=key, label=label, verdict=verdict, text=text)
 
 
-def _in_range(name: str, label: str, newest: float, before: Column) -> Fact:
+def _in_range(newest: float, before: Column) -> tuple[str, str]:
+    """(verdict, the range in words)."""
+    if not math.isfinite(newest):
+        return "bad", "it is no number"
+    if len(before) < MIN_STEPS:
+        return "unknown", f"{count(len(before), 'step')} before it say nothing of its range yet"
     middle = float(np.median(before))
     spread = max(1.4826 * float(np.median(np.abs(before - middle))), 1e-3 * abs(middle), 1e-12)
-    is_out = newest - middle > FAR_OUT * spread
     low, high = float(np.min(before)), float(np.max(before))
-    span = f"{low:.4f} … {high:.4f} over the {count(len(before), 'step')} before, {middle:.4f} in the middle"
-    return Fact(key=name, label=label, verdict="watch" if is_out else "good", text=f"{newest:.4f}; {span}.")
+    told = f"{low:.4f} … {high:.4f} over the {count(len(before), 'step')} before, {middle:.4f} in the middle"
+    return "watch" if newest - middle > FAR_OUT * spread else "good", told
 
 
 def _pace(status: Status, seen: Seen) -> Fact:
-    label, now = "Pace", status["tokens_per_s"]
-    if not now or seen.step_s is None or not status["step"]:
-        return Fact(
-            key="pace",
-            label=label,
-            verdict="unknown",
-            text="Not known at this moment." if not now else f"{now:,.0f} tokens/s; its usual pace is not known yet.",
-        )
-    usual = status["tokens"] / status["step"] / seen.step_s
-    verdict = "watch" if now < SLOW * usual else "good"
-    return Fact(key="pace", label=label, verdict=verdict, text=f"{now:,.0f} tokens/s, {now / usual:.0%} of its usual {usual:,.0f}.")
-
-
-def _machines(status: Status) -> Iterator[Fact]:
-    label = "Which rank and node?"
-    if not status["incidents"]:
-        yield Fact(key="culprit", label=label, verdict="good", text="Nothing has gone wrong.")
+    now, verdict = status["tokens_per_s"], "unknown"
+    if not now:
+        text = "Not known at this moment."
+    elif seen.step_s is None or not status["step"]:
+        text = f"{now:,.0f} tokens/s; its usual pace is not known yet."
     else:
+        usual = status["tokens"] / status["step"] / seen.step_s
+        verdict, text = "watch" if now < SLOW * usual else "good", f"{now:,.0f} tokens/s, {now / usual:.0%} of its usual {usual:,.0f}."
+    return Fact(key="pace", label="Pace", verdict=verdict, text=text)
+
+
+def _culprit(status: Status) -> Fact:
+    verdict, text = "good", "Nothing has gone wrong."
+    if status["incidents"]:
         one = status["incidents"][-1]
         where = [f"rank {one['rank']}" if one["rank"] is not None else "", f"node {one['machine'] or one['node']}" if one["node"] else ""]
         told = f"{one['cause']}{''.join(f', {part}' for part in where if part)}, at step {one['at_step']:,}: {one['detail']}"
-        yield Fact(
-            key="culprit", label=label, verdict="good" if one["recovered_after_s"] is not None else "watch", text=f"{told}{_answer(one)}."
-        )
-    spares = status["spares"]
-    text = (
-        "Not known: no controller answers."
-        if spares is None
-        else f"{count(spares, 'node')} free, {count(status['standbys'], 'process')} standing by."
-    )
-    yield Fact(key="spares", label="Spares", verdict="unknown" if spares is None else "good" if spares else "watch", text=text)
+        verdict, text = "good" if one["recovered_after_s"] is not None else "watch", f"{told}{_answer(one)}."
+    return Fact(key="culprit", label="Which rank and node?", verdict=verdict, text=text)
 
 
 def _answer(incident: Mapping[str, Any]) -> str:
@@ -205,3 +183,11 @@ def _answer(incident: Mapping[str, Any]) -> str:
         return "; not recovered from yet"
     where = f"without {', '.join(incident['left'])}" if incident["left"] else "on the same nodes"
     return f"; recovered in {incident['recovered_after_s']:.1f} s from {incident['source']}, {where}"
+
+
+def _spares(status: Status) -> Fact:
+    spares = status["spares"]
+    if spares is None:
+        return Fact(key="spares", label="Spares", verdict="unknown", text="Not known: no controller answers.")
+    text = f"{count(spares, 'node')} free, {count(status['standbys'], 'process')} standing by."
+    return Fact(key="spares", label="Spares", verdict="good" if spares else "watch", text=text)

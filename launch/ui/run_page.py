@@ -1,28 +1,32 @@
 """What the page of one run shows, JSON-ready: through its controller where one answers, else from the store."""
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import ObjectStore
 from launch.config.storage import storage_hint
+from launch.runs.incidents import incident_of, incidents_in
 from launch.runs.inspect import list_checkpoints
 from launch.runs.record import RunRecord
 from launch.runs.view import ReadOnlyHandle, RunView
+from launch.ui.account import drawn
 from launch.ui.attempts import attempts_of, step_time_between_checkpoints
 from launch.ui.curves import Column, curves_of
 from launch.ui.glance import Seen, command_for, glance, time_left_s
-from launch.ui.ledger import LedgerColumns
+from launch.ui.ledger import LedgerColumns, Steps
 from launch.ui.logs import log_page
 from launch.ui.memo import Memo
 from launch.ui.stored import Recorded, StoredRun
 from orchestrator.control.events import CheckpointCommitted
+from orchestrator.health.account import account_of
 from orchestrator.identity import RunIdentity
 
 FindAny = Callable[[RunIdentity, StorageConfig], ReadOnlyHandle | None]
 """Finds the controller of a run; None for none."""
-STEPS_KEPT_S, RANKS_KEPT_S, CHECKPOINTS_KEPT_S, LOG_KEPT_S = 3.0, 2.0, 10.0, 3.0
+STEPS_KEPT_S, RANKS_KEPT_S, LOG_KEPT_S = 3.0, 2.0, 3.0
+ACCOUNT_KEPT_S, CHECKPOINTS_KEPT_S, EVIDENCE_KEPT_S = 10.0, 10.0, 30.0
+INCIDENTS_SHOWN = 50
 LOG_BYTES = 8 << 20
 """So much of a log's end is shown and searched."""
 
@@ -34,9 +38,9 @@ class RunPage:
         self._storage, self._find, self._clock = storage, find, clock
         self._stored = StoredRun(storage, store, name)
         self._view: RunView | None = None
-        self._ledger: LedgerColumns | None = None
-        self._reading = threading.Lock()
+        self._ledger = LedgerColumns()
         self._steps_read, self._ranks_read = Memo(STEPS_KEPT_S), Memo(RANKS_KEPT_S)
+        self._accounts, self._evidence_read = Memo(ACCOUNT_KEPT_S), Memo(EVIDENCE_KEPT_S)
         self._checkpoints_read, self._logs_read = Memo(CHECKPOINTS_KEPT_S), Memo(LOG_KEPT_S)
 
     def look(self) -> dict[str, Any]:
@@ -45,20 +49,22 @@ class RunPage:
             self._view = self._new_view()
         status = self._view.status()
         recorded, now_s = self._stored.read(), self._clock()
-        step_s = step_time_between_checkpoints(recorded.events)
+        steps = self._steps()
+        step_s = steps.step_s or step_time_between_checkpoints(recorded.events)
         terms = recorded.record.state.terms
         seen = Seen(
             step_s=step_s,
             committed_age_s=_committed_age_s(recorded, status["last_committed_step"], now_s),
             restarts_in_row=recorded.record.state.restarts_in_row,
             max_restarts=terms.recovery.max_restarts if terms else 0,
-            steps=self._steps(),
+            steps=steps.newest,
             hint=storage_hint(self._storage),
         )
         return {
             "status": status,
             "glance": glance(status, seen),
             "command": command_for(status, seen.hint),
+            "journal_length": len(recorded.journal),
             "attempts": attempts_of(recorded.events),
             "submitted_at_s": recorded.events[0].at_s,
             "written_s_ago": max(0.0, now_s - recorded.events[-1].at_s),
@@ -69,7 +75,22 @@ class RunPage:
 
     def curves(self, *, x: str, first: float, last: float, width: int) -> dict[str, Any]:
         """See `curves_of`. Raises NoSuchRun, StoreError."""
-        return curves_of(self._steps(), x=x, first=first, last=last, width=width)
+        return curves_of(self._steps().newest, x=x, first=first, last=last, width=width)
+
+    def account(self, *, num_stretches: int) -> dict[str, Any]:
+        """Where the time went, see `drawn`. Raises NoSuchRun, StoreError."""
+        account = self._accounts.get("", lambda: account_of(self._stored.read().journal, self._steps().by_attempt, now_s=self._clock()))
+        return drawn(account, num_stretches)
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """The newest, the oldest of them first. Raises NoSuchRun, StoreError."""
+        recorded = self._stored.read()
+        return incidents_in(recorded.record, recorded.events)[-INCIDENTS_SHOWN:]
+
+    def incident(self, number: int) -> dict[str, Any]:
+        """One of them with its evidence, the first being 1. Raises UserError."""
+        told: dict[str, Any] = self._evidence_read.get(number, lambda: incident_of(self._record(), number))
+        return told
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Those that a resume may use, newest first. Raises NoSuchRun, StoreError, DecodeError."""
@@ -93,11 +114,8 @@ class RunPage:
             del end[:-LOG_BYTES]
         return bytes(end)
 
-    def _steps(self) -> dict[str, Column]:
-        with self._reading:
-            if self._ledger is None:
-                self._ledger = LedgerColumns(self._record().run_store)
-        steps: dict[str, Column] = self._steps_read.get("", self._ledger.read)
+    def _steps(self) -> Steps:
+        steps: Steps = self._steps_read.get("", lambda: self._ledger.read(self._record()))
         return steps
 
     def _record(self) -> RunRecord:

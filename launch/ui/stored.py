@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import ObjectInfo, ObjectStore
-from launch.runs.record import RunRecord, read_run_and_events, run_store_of
+from launch.runs.record import RunRecord, read_run_and_journal, run_store_of
 from orchestrator.control.events import Event
+from orchestrator.records.journal import Entry
 from orchestrator.records.keys import JOURNAL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recorded:
     record: RunRecord
-    events: tuple[Event, ...]
+    journal: tuple[Entry[Event], ...]
+
+    @property
+    def events(self) -> list[Event]:
+        return [entry.event for entry in self.journal]
 
 
 class StoredRun:
@@ -32,9 +37,9 @@ class StoredRun:
         with self._reading:
             if self._recorded is None or not self._is_as_it_was():
                 entries = self._run_store.list(JOURNAL)
-                record, events = read_run_and_events(self._storage, self._name)
+                record, journal = read_run_and_journal(self._storage, self._name)
                 self._newest = (entries[-2].key if len(entries) > 1 else "", entries[-1]) if entries else None
-                self._recorded = Recorded(record=record, events=tuple(events))
+                self._recorded = Recorded(record=record, journal=tuple(journal))
             return self._recorded
 
     def _is_as_it_was(self) -> bool:

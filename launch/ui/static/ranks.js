@@ -30,7 +30,7 @@ export function showRanks(api) {
     if (!groups.some((group) => group.node === chosen)) chosen = groups[0]?.node ?? null;
     const front = Math.max(0, ...groups.map(({ ranks }) => ranks.reduce((most, [, , step]) => Math.max(most, step), 0)));
     const isKnown = groups.some(({ ranks }) => ranks.length);
-    const key = "Square: level with the front; round: behind it; pointed: no progress for a minute.";
+    const key = "Square: level with the front; round: more than a step behind it; pointed: no progress for a minute.";
     setText(note, isKnown ? `${plural(groups.length, "node")}, the front at step ${count(front)}. ${key}` : "No worker is at work, or nobody can say.");
     const looks = groups.map(({ node, ranks }) => [node, ranks.map((rank) => lookOf(rank, front))]);
     fill(nodes, JSON.stringify([chosen, looks]), () => groups.map((group, index) => nodeButton(group, looks[index][1])));
@@ -56,7 +56,7 @@ export function showRanks(api) {
   return { place, onState };
 }
 
-const lookOf = ([, , step, stillS], front) => (stillS > STILL_S ? "still" : step < front ? "behind" : "");
+const lookOf = ([, , step, stillS], front) => (stillS > STILL_S ? "still" : step < front - 1 ? "behind" : "");
 
 const worst = (looks) => (looks.includes("still") ? "one without progress for a minute" : looks.includes("behind") ? "one behind" : looks.length ? "level" : "nothing known");
 

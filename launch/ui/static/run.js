@@ -8,6 +8,7 @@ import { showGlance } from "./glance.js";
 import { showIncidents } from "./incidents.js";
 import { showLogs } from "./logs.js";
 import { showRanks } from "./ranks.js";
+import { showTimeline } from "./timeline.js";
 
 const ENDED = ["finished", "failed", "stopped"];
 
@@ -17,7 +18,7 @@ export function showRun(main, name) {
   const reason = make("p"), alerts = make("div", { role: "alert" });
   const bar = make("progress", { "aria-label": "Steps done" });
   const parts = {
-    glance: showGlance(), charts: showCharts(api), ranks: showRanks(api), incidents: showIncidents(), checkpoints: showCheckpoints(api), logs: showLogs(api),
+    glance: showGlance(), timeline: showTimeline(api), charts: showCharts(api), ranks: showRanks(api), incidents: showIncidents(api), checkpoints: showCheckpoints(api), logs: showLogs(api),
   };
   main.replaceChildren(make("h1", {}, name), make("p", {}, state), bar, facts, reason, source, alerts, ...Object.values(parts).map((part) => part.place));
   let shown = null, readAt = 0;

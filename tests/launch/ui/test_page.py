@@ -148,8 +148,8 @@ def test_what_a_run_says_of_itself_is_never_markup(tmp_path: Path, browser: Brow
 def test_logs_are_searched_and_the_first_error_comes_first(tmp_path: Path, browser: Browser) -> None:
     stored_run(tmp_path, RUNNING, "train.num_steps=40")
     lines = [f"step {number}: fine" for number in range(1, 400)]
-    lines[99] = "ValueError: the first of them"
-    lines[299] = f"RuntimeError: a consequence {SCRIPT}"
+    lines[99:102] = ["Traceback (most recent call last):", "  in a file", "ValueError: the first of them"]
+    lines[299] = f"2026-11-29 12:00:00 ERROR a consequence {SCRIPT}"
     controller = FakeController(live(tmp_path, step=30), log="\n".join(lines).encode())
     with serving(storage_of(str(tmp_path)), controller.find) as port:
         browser.look_at(f"http://127.0.0.1:{port}/run/first")

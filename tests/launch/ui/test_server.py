@@ -146,12 +146,15 @@ def test_a_run_whose_controller_falls_silent_is_shown_from_the_store(tmp_path: P
 
 def test_a_log_line_is_text_and_a_search_finds_it(tmp_path: Path) -> None:
     stored_run(tmp_path, RUNNING, "train.num_steps=40")
-    controller = FakeController(status_of(tmp_path, step=21, live=True), log=b"one\n<script>alert(1)</script>\nValueError: no\n")
+    controller = FakeController(
+        status_of(tmp_path, step=21, live=True),
+        log=b"one\n<script>alert(1)</script>\nTraceback (most recent call last):\n  x\nValueError: no\n",
+    )
     with serving(storage_of(str(tmp_path)), controller.find) as port:
         found = ask(port, "/api/run/first/log?rank=1&search=SCRIPT")
         assert found.headers["Content-Type"] == "application/json; charset=utf-8"
         assert found.plain["lines"] == [{"number": 2, "text": "<script>alert(1)</script>"}]
-        assert found.plain["first_error"] == {"number": 3, "text": "ValueError: no"}
+        assert found.plain["first_error"] == {"number": 3, "text": "ValueError: no"}, "where its traceback begins, and what it comes to"
         assert ask(port, "/api/run/first/log?rank=7").status == 404
         assert ask(port, "/api/run/first/log?rank=x").status == 400
 
