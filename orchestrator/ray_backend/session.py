@@ -62,6 +62,7 @@ def join(address: str) -> None:
     import ray
 
     _reread_authentication()
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)  # it warns of being in another thread than the first
     with _loopback_as_it_is(address.rpartition(":")[0] in LOOPBACK):
         try:
             ray.init(
