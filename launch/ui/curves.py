@@ -15,7 +15,7 @@ MAX_WIDTH = 4000
 def curves_of(columns: Mapping[str, Column], *, x: str, first: float, last: float, width: int) -> dict[str, Any]:
     """Of each curve that was recorded, JSON-ready `{"x": […], "y": […]}` between two values of `x`, which is "step" or "ended_at_s".
 
-    At most 2 × `width` points each: the lowest and the highest of each stretch, so that no spike is lost.
+    About 2 × `width` points each: the lowest and the highest of each stretch, so that no spike is lost, and what is no number.
     """
     width = max(1, min(width, MAX_WIDTH))
     along = columns[x]
@@ -34,7 +34,7 @@ def curves_of(columns: Mapping[str, Column], *, x: str, first: float, last: floa
 
 
 def extremes(values: Column, width: int) -> npt.NDArray[np.int64]:
-    """Indices of the lowest and the highest value of each of `width` stretches, in order; all of them where there are no more than that."""
+    """Indices of the ends, and of the lowest and highest value of each of `width` stretches, in order; all where that is no less."""
     count = len(values)
     if count <= 2 * width:
         return np.arange(count)
@@ -46,7 +46,8 @@ def extremes(values: Column, width: int) -> npt.NDArray[np.int64]:
     highest = np.where(np.isfinite(stretch), stretch, -np.inf).argmax(axis=1)
     rows = np.arange(width)
     broken = ~np.isfinite(values)
-    return np.unique(np.concatenate([places[rows, lowest], places[rows, highest], np.flatnonzero(broken)[:width]]))
+    ends = np.array([0, count - 1])
+    return np.unique(np.concatenate([ends, places[rows, lowest], places[rows, highest], np.flatnonzero(broken)[:width]]))
 
 
 def _is_recorded(columns: Mapping[str, Column], name: str) -> npt.NDArray[np.bool_]:

@@ -82,11 +82,11 @@ export function showCharts(api) {
     const style = getComputedStyle(document.documentElement), colour = (name) => style.getPropertyValue(name).trim();
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
     return {
-      width: Math.max(200, box.clientWidth), height: HEIGHT, legend: { show: false },
+      width: Math.max(200, box.clientWidth), height: HEIGHT, padding: [8, 28, 0, 0], legend: { show: false },
       scales: { x: { time: x === "time" } },
       cursor: { sync: { key: sync.key, setSeries: false }, drag: { x: true, y: false, setScale: false } },
       axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (Math.abs(tick) >= 1e4 ? tick.toExponential(0) : String(+tick.toPrecision(6)))) }],
-      series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: box.clientWidth < 1 }, spanGaps: false }],
+      series: [{}, { stroke: colour("--accent"), width: 1.5, spanGaps: false }],
       hooks: {
         setSelect: [(plot) => {
           if (plot.select.width < 4) return;

@@ -6,9 +6,10 @@ import { read } from "./stream.js";
 
 const EVERY_MS = 3000;
 const STILL_S = 60;
+const CELLS_PER_RANK_UP_TO = 64;  // nodes; of more than that each is one cell, which looks as its worst rank does
 
 export function showRanks(api) {
-  const nodes = make("div", { class: "nodes", role: "group", "aria-label": "Nodes of the newest attempt" });
+  const nodes = make("div", { class: "nodes", role: "group", "aria-label": "Nodes of the newest attempt, arrows choose one" });
   const table = make("div", { class: "scroll" }), attempts = make("div", { class: "scroll" }), note = make("p", { class: "quiet" });
   const place = make("section", { "aria-labelledby": "ranks" }, make("h2", { id: "ranks" }, "Attempts, nodes and ranks"), note, nodes, table, attempts);
   let chosen = null, shown = null, groups = [], asked = -EVERY_MS, isSeen = false, isAsking = false;
@@ -32,18 +33,33 @@ export function showRanks(api) {
     const isKnown = groups.some(({ ranks }) => ranks.length);
     const key = "Square: level with the front; round: more than a step behind it; pointed: no progress for a minute.";
     setText(note, isKnown ? `${plural(groups.length, "node")}, the front at step ${count(front)}. ${key}` : "No worker is at work, or nobody can say.");
-    const looks = groups.map(({ node, ranks }) => [node, ranks.map((rank) => lookOf(rank, front))]);
-    fill(nodes, JSON.stringify([chosen, looks]), () => groups.map((group, index) => nodeButton(group, looks[index][1])));
+    const looks = groups.map(({ ranks }) => ranks.map((rank) => lookOf(rank, front)));
+    fill(nodes, JSON.stringify([chosen, looks]), () => groups.map((group, index) => nodeButton(group, looks[index])));
     const group = groups.find(({ node }) => node === chosen);
     fill(table, JSON.stringify([chosen, group?.ranks.map(([rank, phase, step]) => [rank, phase, step]), front]), () => (group?.ranks.length ? [rankTable(group, front)] : []));
   }
 
   function nodeButton({ node, machine, ranks }, looks) {
     return make("button", {
-      type: "button", "data-focus": node, "aria-pressed": String(node === chosen), title: machine,
-      "aria-label": `${machine}: ${plural(ranks.length, "rank")}, ${worst(looks)}`, on: { click: () => { chosen = node; draw(); } },
-    }, ...(looks.length ? looks : ["nobody"]).map((look) => make("span", { class: `cell ${look}` })));
+      type: "button", "data-focus": node, "aria-pressed": String(node === chosen), tabindex: node === chosen ? 0 : -1, title: machine,
+      "aria-label": `${machine}: ${plural(ranks.length, "rank")}, ${WORDS[worst(looks)]}`, on: { click: () => choose(node) },
+    }, ...(groups.length > CELLS_PER_RANK_UP_TO || !looks.length ? [worst(looks)] : looks).map((look) => make("span", { class: `cell ${look}` })));
   }
+
+  function choose(node) {
+    chosen = node;
+    draw();
+    nodes.querySelector('[aria-pressed="true"]')?.focus();
+  }
+
+  // One stop for the tabulator, however many nodes; arrows go from node to node.
+  nodes.addEventListener("keydown", (event) => {
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const next = by && groups[groups.findIndex(({ node }) => node === chosen) + by];
+    if (!next) return;
+    event.preventDefault();
+    choose(next.node);
+  });
 
   new IntersectionObserver((seen) => { isSeen = seen.at(-1).isIntersecting; ask(); }, { rootMargin: "200px" }).observe(place);
 
@@ -56,9 +72,11 @@ export function showRanks(api) {
   return { place, onState };
 }
 
-const lookOf = ([, , step, stillS], front) => (stillS > STILL_S ? "still" : step < front - 1 ? "behind" : "");
+const lookOf = ([, , step, stillS], front) => (stillS > STILL_S ? "still" : step < front - 1 ? "behind" : "level");
 
-const worst = (looks) => (looks.includes("still") ? "one without progress for a minute" : looks.includes("behind") ? "one behind" : looks.length ? "level" : "nothing known");
+const WORDS = { still: "one without progress for a minute", behind: "one behind", level: "level", nobody: "nothing known" };
+
+const worst = (looks) => (looks.length ? ["still", "behind"].find((look) => looks.includes(look)) ?? "level" : "nobody");
 
 function rankTable({ machine, ranks }, front) {
   const rows = ranks.map(([rank, phase, step]) => make("tr", {}, make("th", { scope: "row" }, String(rank)), ...[phase, count(step), plural(front - step, "step")].map((text) => make("td", {}, text))));

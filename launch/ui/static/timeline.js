@@ -42,13 +42,13 @@ export function showTimeline(api) {
     const below = new Array(width).fill(0);
     picture.replaceChildren(...Object.entries(shares).map(([name, values]) => {
       const path = document.createElementNS(SVG, "path");
-      path.setAttribute("class", `time ${HUES[name] ?? "unknown"}`);
+      path.setAttribute("class", `time hue-${HUES[name] ?? "unknown"}`);
       path.setAttribute("d", values.map((share, at) => stretch(at, share, below)).join(""));
       return path;
     }));
     setText(note, `${clock(begin_s)} UTC, then ${seconds(wall_s)}.`);
     fill(table, JSON.stringify(sorted), () => sorted.map(([name, s]) => make("div", {},
-      make("span", { class: `swatch ${HUES[name] ?? "unknown"}`, "aria-hidden": "true" }), ` ${wordsOf(name)} `, make("strong", {}, percent(s, wall_s)), make("span", { class: "quiet" }, ` ${seconds(s)}`))));
+      make("span", { class: `swatch hue-${HUES[name] ?? "unknown"}`, "aria-hidden": "true" }), ` ${wordsOf(name)} `, make("strong", {}, percent(s, wall_s)), make("span", { class: "quiet" }, ` ${seconds(s)}`))));
   }
 
   function onState({ status, journal_length }) {
