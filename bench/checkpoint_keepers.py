@@ -170,6 +170,7 @@ def build_ours(rank: Rank, snapshots: Snapshots, storage: StorageConfig, place: 
         pace=Pace(every_s=math.inf, last_s=0.0),
         exchange=rank.exchange(f"{place}-main"),
         reporter=build_reporter(None),
+        ledger=None,
     )
     return Ours(rank, store, saver, attempt, committed_at_s)
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import cluster, demo, doctor, incidents, model, nodes, runs, ui, weights
+from launch.commands import cluster, demo, doctor, health, incidents, model, nodes, runs, ui, weights
 from launch.commands.data import app as data
 from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
@@ -38,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ui": ui.ui,
     "incidents": incidents.incidents,
     "verify": runs.verify,
+    "goodput": health.goodput,
     "checkpoints": runs.checkpoints,
 }
 """In the order of `braid --help`."""

@@ -6,7 +6,8 @@ Status = dict[str, Any]
 """The keys are KEYS and what every step measures, those of orchestrator.control.status.build_status.
 
 `alerts` are the things that a person should see to, one line each, worded the same for as long as they hold. `workers` is one page of them
-by rank, of `num_workers` in all; `nodes` and `strikes` go by machine.
+by rank, of `num_workers` in all; `hosts` is the hardware below those workers;
+`nodes` and `strikes` go by machine.
 """
 
 KEYS = frozenset(
@@ -33,6 +34,7 @@ KEYS = frozenset(
         "cordoned",
         "num_workers",
         "workers",
+        "hosts",
         "restarts",
         "num_incidents",
         "incidents",

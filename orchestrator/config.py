@@ -219,8 +219,12 @@ class ResourcesConfig:
     """Ranks that share a node; on cuda, one GPU each."""
     preemption_grace_s: float = field(default=PREEMPTION_GRACE_S, metadata=SINCE_DESIRED)
     """How long the run may take to save and leave a node that got SIGTERM: no longer than what follows that with SIGKILL waits."""
+    price_per_gpu_hour: float = field(default=0.0, metadata=SINCE_DESIRED)
+    """What a GPU, or on cpu a worker, costs an hour, in whatever currency: `braid goodput` tells what was paid for. 0: it is not known."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.price_per_gpu_hour < math.inf:
+            raise ValueError(f"resources.price_per_gpu_hour={self.price_per_gpu_hour}: must be 0 or more, and finite")
         if self.device not in ("cuda", "cpu"):
             raise ValueError(f"resources.device={self.device}: use cuda or cpu")
         _at_least("resources.workers_per_node", self.workers_per_node, 1)

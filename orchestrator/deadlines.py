@@ -47,6 +47,8 @@ FENCE_LOOK_EVERY_S = 1.0
 """Between two looks of an agent whether anybody is left to obey."""
 GPUS_ASKED_WITHIN_S = 10.0
 """For nvidia-smi to name the GPUs of a node; they go without names else."""
+TELEMETRY_EVERY_S = 1.0
+"""Between two looks of an agent at its node's hardware."""
 NODE_LOOKS_EVERY_S = 0.5
 """Between two looks of what holds a node's processes, where nothing is told to it."""
 NODE_LINGERS_S = 2.0

@@ -16,6 +16,7 @@ from typing import Any
 from data_pipeline.config import StorageConfig
 from model.train.metrics import StepMetrics
 from orchestrator import codec
+from orchestrator.telemetry import NodeLevels
 
 
 class Phase(Enum):
@@ -121,6 +122,8 @@ class Resumed:
     """From this rank's orders to the moment at which all had met and it began to load."""
     loading_s: float = 0.0
     """From there until the model stood with its state in it."""
+    device: str = ""
+    """This rank's GPU, by the driver's name for its kind; "" on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -275,6 +278,8 @@ class AgentReport:
     """Processes that stand by for the next workers, and are ready."""
     mirror: MirrorPlace | None = None
     """Where it keeps copies for the agent whose buddy it is."""
+    levels: NodeLevels | None = None
+    """Of the node's hardware, as of its last look; None before the first."""
 
 
 def grown_older(report: WorkerReport, by_s: float) -> WorkerReport:

@@ -39,6 +39,7 @@ ONLY_IN = {
     "xxhash": ("data_pipeline/read/row_hash.py", "data_pipeline/dataset/pages.py"),
     "zstandard": ("data_pipeline/sources/unpack.py",),
     "tokenizers": ("data_pipeline/dataset/",),
+    "pynvml": ("orchestrator/node/gpu_meter.py",),
     "moto": ("launch/servers/moto.py",),
     "omegaconf": ("launch/config/",),
     "ray": ("orchestrator/ray_backend/", "launch/runs/connection.py"),
@@ -59,6 +60,7 @@ SHARED = (
     "orchestrator.identity",
     "orchestrator.image_header",
     "orchestrator.messages",
+    "orchestrator.telemetry",
     "model.train.metrics",
 )
 """What all rooms of the orchestrator have in common."""
@@ -96,7 +98,8 @@ MAY_IMPORT = {
     "orchestrator/identity.py": ("data_pipeline.config",),
     "orchestrator/host_memory.py": (),
     "orchestrator/image_header.py": ("orchestrator.codec",),
-    "orchestrator/messages.py": ("orchestrator.codec", "model.train.metrics", "data_pipeline.config"),
+    "orchestrator/telemetry.py": (),
+    "orchestrator/messages.py": ("orchestrator.codec", "orchestrator.telemetry", "model.train.metrics", "data_pipeline.config"),
     "orchestrator/verify.py": RECORDS,
     "orchestrator/records/": (
         *RECORDS,
@@ -141,6 +144,7 @@ MAY_IMPORT = {
         "launch.config.storage",
         "launch.runs",
         "launch.show.answer_json",
+        "launch.show.goodput",
         *LAUNCH,
         "orchestrator",
         "model.train.metrics",
@@ -178,6 +182,7 @@ NO_TORCH = (
     "orchestrator/identity.py",
     "orchestrator/image_header.py",
     "orchestrator/messages.py",
+    "orchestrator/telemetry.py",
     "orchestrator/verify.py",
     "model/compute.py",
     "model/config.py",

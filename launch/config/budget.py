@@ -3,10 +3,10 @@
 import math
 
 from data_pipeline.stages import Stage
+from launch.config.compute_cost import flops_of_steps
 from launch.config.node_memory import NodeMemory, node_memory
 from launch.units import count, human, memory_unit
 from model.config import ModelConfig
-from model.costs.flops import flops_per_token
 from model.costs.memory import MemoryPrediction, predict_memory
 from model.mixers.registry import MIXERS
 from model.optim.schedule import decay_steps, warmup_steps
@@ -53,12 +53,9 @@ def _batch_lines(config: RunConfig) -> list[str]:
 
 
 def _flops(config: RunConfig) -> float:
-    """Of the whole run: those of a token depend on the length of its row."""
+    """Of the whole run."""
     ends = [*(stage.first_step - 1 for stage in config.stages[1:]), config.train.num_steps]
-    return sum(
-        flops_per_token(config.model, stage.seq_len) * stage.tokens_per_step * (end - stage.first_step + 1)
-        for stage, end in zip(config.stages, ends, strict=True)
-    )
+    return flops_of_steps(config, [end - stage.first_step + 1 for stage, end in zip(config.stages, ends, strict=True)])
 
 
 def warnings_of(config: RunConfig) -> list[str]:

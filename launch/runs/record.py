@@ -227,8 +227,9 @@ def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
         "data": None,
         "restarts": 0,
     }
-    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "num_workers": 0, "workers": [], "num_incidents": 0, "incidents": []}
-    nowhere: dict[str, Any] = {"nodes": [], "spares": None, "standbys": None, "strikes": {}, "cordoned": {}, "alerts": []}
+    nobody: dict[str, Any] = {"live": False, "seen_s_ago": None, "num_workers": 0, "workers": [], "hosts": []}
+    no_trouble: dict[str, Any] = {"num_incidents": 0, "incidents": [], "alerts": []}
+    nowhere: dict[str, Any] = {"nodes": [], "spares": None, "standbys": None, "strikes": {}, "cordoned": {}}
     return {
         "run": weights.run,
         "state": "weights",
@@ -239,5 +240,6 @@ def weights_status(weights: CheckpointManifest) -> dict[str, Any]:
         "rejected_checkpoints": [],
         **nothing,
         **nobody,
+        **no_trouble,
         **nowhere,
     }

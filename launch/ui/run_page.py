@@ -6,11 +6,12 @@ from typing import Any
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import ObjectStore
 from launch.config.storage import storage_hint
+from launch.runs.goodput import answer, goodput_of, timeline_shares
 from launch.runs.incidents import incident_of, incidents_in
 from launch.runs.inspect import list_checkpoints
 from launch.runs.record import RunRecord
 from launch.runs.view import ReadOnlyHandle, RunView
-from launch.ui.account import drawn
+from launch.show.goodput import COLOURS
 from launch.ui.attempts import attempts_of, step_time_between_checkpoints
 from launch.ui.curves import Column, curves_of
 from launch.ui.glance import Seen, command_for, glance, time_left_s
@@ -19,14 +20,15 @@ from launch.ui.logs import log_page
 from launch.ui.memo import Memo
 from launch.ui.stored import Recorded, StoredRun
 from orchestrator.control.events import CheckpointCommitted
-from orchestrator.health.account import account_of
 from orchestrator.identity import RunIdentity
 
 FindAny = Callable[[RunIdentity, StorageConfig], ReadOnlyHandle | None]
 """Finds the controller of a run; None for none."""
 STEPS_KEPT_S, RANKS_KEPT_S, LOG_KEPT_S = 3.0, 2.0, 3.0
-ACCOUNT_KEPT_S, CHECKPOINTS_KEPT_S, EVIDENCE_KEPT_S = 10.0, 10.0, 30.0
+GOODPUT_KEPT_S, CHECKPOINTS_KEPT_S, EVIDENCE_KEPT_S = 10.0, 10.0, 30.0
 INCIDENTS_SHOWN = 50
+STRETCHES = 400
+"""Of the run's time, in its picture."""
 LOG_BYTES = 8 << 20
 """So much of a log's end is shown and searched."""
 
@@ -40,7 +42,7 @@ class RunPage:
         self._view: RunView | None = None
         self._ledger = LedgerColumns()
         self._steps_read, self._ranks_read = Memo(STEPS_KEPT_S), Memo(RANKS_KEPT_S)
-        self._accounts, self._evidence_read = Memo(ACCOUNT_KEPT_S), Memo(EVIDENCE_KEPT_S)
+        self._goodput_read, self._evidence_read = Memo(GOODPUT_KEPT_S), Memo(EVIDENCE_KEPT_S)
         self._checkpoints_read, self._logs_read = Memo(CHECKPOINTS_KEPT_S), Memo(LOG_KEPT_S)
 
     def look(self) -> dict[str, Any]:
@@ -77,10 +79,15 @@ class RunPage:
         """See `curves_of`. Raises NoSuchRun, StoreError."""
         return curves_of(self._steps().newest, x=x, first=first, last=last, width=width)
 
-    def account(self, *, num_stretches: int) -> dict[str, Any]:
-        """Where the time went, see `drawn`. Raises NoSuchRun, StoreError."""
-        account = self._accounts.get("", lambda: account_of(self._stored.read().journal, self._steps().by_attempt, now_s=self._clock()))
-        return drawn(account, num_stretches)
+    def goodput(self) -> dict[str, Any]:
+        """Where the time went: what `braid goodput --json` says, and how it is drawn. Raises NoSuchRun, StoreError."""
+        told: dict[str, Any] = self._goodput_read.get("", self._goodput)
+        return told
+
+    def _goodput(self) -> dict[str, Any]:
+        recorded = self._stored.read()
+        found = goodput_of(recorded.record, recorded.journal, self._steps().by_attempt, now_s=self._clock())
+        return {**answer(found), "shares": timeline_shares(found, STRETCHES), "colours": COLOURS}
 
     def incidents(self) -> list[dict[str, Any]]:
         """The newest, the oldest of them first. Raises NoSuchRun, StoreError."""

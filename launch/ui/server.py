@@ -73,7 +73,7 @@ class Site:
             web.get("/api/run/{name}/events", self._run_events),
             web.get("/api/run/{name}/curves", self._curves),
             web.get("/api/run/{name}/checkpoints", self._checkpoints),
-            web.get("/api/run/{name}/account", self._account),
+            web.get("/api/run/{name}/goodput", self._goodput),
             web.get("/api/run/{name}/incidents", self._incidents),
             web.get(r"/api/run/{name}/incidents/{number:\d{1,9}}", self._incident),
             web.get("/api/run/{name}/ranks", self._ranks),
@@ -115,9 +115,8 @@ class Site:
     async def _checkpoints(self, request: web.Request) -> web.Response:
         return await self._answer((await self._open(request)).page.checkpoints)
 
-    async def _account(self, request: web.Request) -> web.Response:
-        page, num_stretches = (await self._open(request)).page, int(_number(request, "width", 300))
-        return await self._answer(lambda: page.account(num_stretches=num_stretches), compressed=True)
+    async def _goodput(self, request: web.Request) -> web.Response:
+        return await self._answer((await self._open(request)).page.goodput, compressed=True)
 
     async def _incidents(self, request: web.Request) -> web.Response:
         return await self._answer((await self._open(request)).page.incidents, compressed=True)

@@ -95,6 +95,7 @@ class TrainingResumed:
     joining_s: float = field(default=0.0, metadata=SINCE_HEALTH)
     """See `messages.Resumed`."""
     loading_s: float = field(default=0.0, metadata=SINCE_HEALTH)
+    device: str = field(default="", metadata=SINCE_HEALTH)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

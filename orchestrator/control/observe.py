@@ -15,6 +15,7 @@ from orchestrator.control.state import ACTIVE, Fault, RunState, Stage
 from orchestrator.control.summary import FailedRanks
 from orchestrator.control.transition import fault_at, fault_on, save_within_s, terms_in
 from orchestrator.deadlines import REPORT_EVERY_S
+from orchestrator.telemetry import trouble_of
 
 NODE_WIDE = (Cause.HARDWARE, Cause.DISK_FULL, Cause.KERNELS, Cause.KILLED, Cause.LEAVING)
 """Causes that each node has for itself; of any other, however many nodes it shows on, there is one fault."""
@@ -64,6 +65,7 @@ def _progress(state: RunState, agents: Sequence[AgentSeen], seen: Observation) -
             source=resumed.source,
             joining_s=resumed.joining_s,
             loading_s=resumed.loading_s,
+            device=resumed.device,
         )
     if resumed is not None and state.stage is Stage.STARTING and (step := last_step(agents)) > resumed.step:
         yield events.StepReached(at_s=at_s, attempt=attempt, step=step)
@@ -140,6 +142,8 @@ def _of_agents(state: RunState, seen: Observation, alive: set[str]) -> Iterator[
             pids = ", ".join(map(str, agent.report.stuck))
             detail = f"processes {pids} survive SIGKILL, stuck in the kernel, maybe holding a GPU; this node needs a look, or a reboot"
             yield fault_at(state, index, Cause.HARDWARE, detail)
+        if agent.summary is not None and agent.summary.failed and agent.report is not None and (met := trouble_of(agent.report.levels)):
+            yield fault_at(state, index, Cause.HARDWARE, f"{met}; its workers failed")
 
 
 def _of_starts(state: RunState, seen: Observation) -> list[Fault]:

@@ -38,6 +38,9 @@ class Account:
     """Its class, as a place in `CLASSES`."""
     blames: NDArray[np.int32]
     """The attempt whose failure, or end, it is due to; 0 for none."""
+    counted: NDArray[np.int64]
+    """The steps whose time was productive or slow."""
+    timeline: Timeline
 
     @property
     def lengths_s(self) -> NDArray[np.float64]:
@@ -54,17 +57,36 @@ def account_of(entries: Sequence[Entry[Event]], steps: Steps, *, now_s: float) -
     """The account of a run that was submitted; `entries` is its whole journal, `now_s` counts for one that goes on."""
     line = timeline(entries, now_s=now_s)
     after = discarded_after(line, steps)
-    painter, final_s = Painter(), line.told_s
+    painter, final_s, counted = Painter(), line.told_s, [np.empty(0, dtype=np.int64)]
     for stretch in line.stretches:
         if isinstance(stretch, Attempt):
             its_steps = timed(stretch, steps.get(stretch.number), begin_s=line.begin_s)
-            account_of_attempt(painter, stretch, its_steps, discarded_after=after.get(stretch.number))
-            if stretch.over is None:
+            counted.append(account_of_attempt(painter, stretch, its_steps, discarded_after=after.get(stretch.number)))
+            if not line.is_settled and stretch is line.attempts[-1]:
                 final_s = last_certain_s(stretch, its_steps, told_s=line.told_s)
         else:
             painter.paint(stretch.end_s, stretch.kind, stretch.blame)
     starts_s, codes, blames = painter.spans(line.end_s)
-    return Account(begin_s=line.begin_s, wall_s=line.end_s, final_s=final_s, starts_s=starts_s, codes=codes, blames=blames)
+    return Account(
+        begin_s=line.begin_s,
+        wall_s=line.end_s,
+        final_s=final_s,
+        starts_s=starts_s,
+        codes=codes,
+        blames=blames,
+        counted=np.concatenate(counted),
+        timeline=line,
+    )
+
+
+def shares(account: Account, num_bins: int) -> NDArray[np.float64]:
+    """How much of each of that many equal parts of the run's time each class has: a row per part, a column per class."""
+    edges_s = np.linspace(0.0, account.wall_s, num_bins + 1)[:-1]
+    starts_s = np.union1d(account.starts_s, edges_s)
+    codes = account.codes[np.searchsorted(account.starts_s, starts_s, side="right") - 1]
+    parts = np.searchsorted(edges_s, starts_s, side="right") - 1
+    took_s = np.bincount(parts * len(CLASSES) + codes, np.diff(starts_s, append=account.wall_s), minlength=num_bins * len(CLASSES))
+    return took_s.reshape(num_bins, len(CLASSES)) * num_bins / account.wall_s
 
 
 def discarded_after(line: Timeline, steps: Steps) -> dict[int, int]:

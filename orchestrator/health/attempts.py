@@ -45,19 +45,27 @@ def timed(attempt: Attempt, columns: Columns | None, *, begin_s: float) -> Timed
     return TimedSteps(steps=columns["step"][known], skipped=columns["skipped"][known], ends_s=ends_s, **parts)
 
 
-def account_of_attempt(painter: Painter, attempt: Attempt, steps: TimedSteps | None, *, discarded_after: int | None) -> None:
-    """Paints from the attempt's beginning until it was over; steps after `discarded_after` were discarded."""
+def account_of_attempt(painter: Painter, attempt: Attempt, steps: TimedSteps | None, *, discarded_after: int | None) -> NDArray[np.int64]:
+    """Paints from the attempt's beginning until it was over, and returns which of its steps count; those after `discarded_after` do not,
+    nor its first one, which warms up, nor those whose update was skipped."""
     loaded_s = _paint_beginning(painter, attempt, steps)
     if steps is not None:
         expected_s = _paint_steps(painter, attempt, steps, discarded_after)
         _paint_end(painter, attempt, expected_s)
-    elif loaded_s is None:
+        is_lost = _is_lost(steps, discarded_after)
+        return steps.steps[1:][~(is_lost | steps.skipped)[1:]]
+    if loaded_s is None:
         _paint_end_of_start(painter, attempt, TimeClass.STARTING)
     elif attempt.stepped_s is None:
         _paint_end_of_start(painter, attempt, TimeClass.WARMING)
     else:
         painter.paint(attempt.stepped_s, TimeClass.WARMING, attempt.blame)
         _paint_untimed(painter, attempt)
+    return np.empty(0, dtype=np.int64)
+
+
+def _is_lost(steps: TimedSteps, discarded_after: int | None) -> NDArray[np.bool_]:
+    return steps.steps > discarded_after if discarded_after is not None else np.zeros(len(steps.steps), dtype=bool)
 
 
 def last_certain_s(attempt: Attempt, steps: TimedSteps | None, *, told_s: float) -> float:
@@ -98,11 +106,10 @@ def _paint_steps(painter: Painter, attempt: Attempt, steps: TimedSteps, discarde
     starts_s = np.stack([begins_s, begins_s + saved_s, trained_s, looks_s - excess_s, looks_s])
     starts_s = np.minimum(np.maximum.accumulate(starts_s, axis=0), steps.ends_s)
 
-    lost = steps.steps > discarded_after if discarded_after is not None else np.zeros(len(steps.steps), dtype=bool)
     codes = np.empty((5, len(left_s)), dtype=np.int8)
     for row, kind in enumerate((TimeClass.CHECKPOINT, TimeClass.DATA_WAIT, TimeClass.PRODUCTIVE, TimeClass.SLOW, TimeClass.EVAL)):
         codes[row] = CODES[kind]
-    codes[2:4, lost] = CODES[TimeClass.LOST]
+    codes[2:4, _is_lost(steps, discarded_after)] = CODES[TimeClass.LOST]
     codes[2:4, steps.skipped] = CODES[TimeClass.SKIPPED]
     codes[2:4, 0] = CODES[TimeClass.WARMING]
     blames = np.where(codes == CODES[TimeClass.LOST], attempt.number, 0).astype(np.int32)

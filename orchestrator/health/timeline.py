@@ -65,6 +65,15 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Moment:
+    """An entry of the journal, and what the workers were about after it."""
+
+    at_s: float
+    event: Event
+    stage: Stage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
     begin_s: float
     """The submission, seconds since the epoch."""
@@ -72,8 +81,11 @@ class Timeline:
     """The end or now, since the submission."""
     told_s: float
     """The last entry, since the submission."""
+    moments: tuple[Moment, ...]
     stretches: tuple[Between | Attempt, ...]
     """One behind the other, without a gap."""
+    is_settled: bool
+    """No worker of the last attempt is left, that may still record a step."""
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -88,7 +100,15 @@ def timeline(entries: Sequence[Entry[Event]], *, now_s: float) -> Timeline:
         walk.on(entry)
     end_s = walk.at_s if walk.stage is Stage.ENDED else max(walk.at_s, now_s - begin_s)
     walk.finish(end_s)
-    return Timeline(begin_s=begin_s, end_s=end_s, told_s=walk.at_s, stretches=tuple(walk.stretches))
+    is_settled = walk.stage not in (*ACTIVE, Stage.DRAINING)
+    return Timeline(
+        begin_s=begin_s,
+        end_s=end_s,
+        told_s=walk.at_s,
+        moments=tuple(walk.moments),
+        stretches=tuple(walk.stretches),
+        is_settled=is_settled,
+    )
 
 
 class _Walk:
@@ -98,6 +118,7 @@ class _Walk:
         self._begin_s = begin_s
         self.at_s = 0.0
         self.stage = Stage.WAITING
+        self.moments: list[Moment] = []
         self.stretches: list[Between | Attempt] = []
         self._attempt: Attempt | None = None
         self._ending = ""
@@ -122,6 +143,7 @@ class _Walk:
             self._begin(getattr(event, "attempt", 0), at_s)
         if self._attempt is not None and was_active:
             self._mark(self._attempt, event, at_s)
+        self.moments.append(Moment(at_s=at_s, event=event, stage=self.stage))
         self.at_s = at_s
 
     def finish(self, end_s: float) -> None:

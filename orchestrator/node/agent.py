@@ -27,7 +27,7 @@ from orchestrator.deadlines import (
 from orchestrator.identity import RunIdentity
 from orchestrator.messages import AgentReport, Mode, Rendezvous
 from orchestrator.node.held_port import HeldPort, hold_port
-from orchestrator.node.home import prune_logs, run_directory
+from orchestrator.node.home import home_directory, prune_logs, run_directory
 from orchestrator.node.log_uploader import TAIL_BYTES, LogUploader
 from orchestrator.node.mirror import build_mirror
 from orchestrator.node.mirror_copies import new_files
@@ -44,6 +44,7 @@ from orchestrator.node.orders import (
 from orchestrator.node.own_python import code_stamp, own_python
 from orchestrator.node.rotated_log import RotatedLog
 from orchestrator.node.standbys import Standbys
+from orchestrator.node.telemetry import start_telemetry
 from orchestrator.node.worker_group import WorkerGroup
 from orchestrator.records.keys import log_key
 
@@ -101,6 +102,7 @@ class Agent:
         """As of the newest attempt that was started here."""
         self._standbys = Standbys(self._selector, self._clock)
         self._mirror = build_mirror(holding.address)
+        self._telemetry = start_telemetry(holding.gpus, home_directory())
         self._group = self._empty_group(0)
         """Of the newest attempt that was started here: there is never more than one, since a new one waits for the end of the old."""
         self.thread = threading.Thread(target=self._serve, name="agent", daemon=True)
@@ -134,6 +136,7 @@ class Agent:
                 gpus=self._holding.gpus,
                 standbys=self._standbys.num_ready,
                 mirror=self._mirror.place,
+                levels=self._telemetry.newest,
             )
 
     def wait_for_news(self, seen_version: int, timeout_s: float) -> None:
@@ -202,6 +205,7 @@ class Agent:
             used.release()
         run = self._identity.run
         self._standbys.begin_anew()
+        self._telemetry.begin_anew()
         self._code = code_stamp()
         self._mirror.begin(order, [self._memory_of(local_rank) for local_rank in range(order.num_workers)])
         self._group = self._empty_group(order.attempt)
@@ -258,6 +262,7 @@ class Agent:
             self._offered.release()
         self._standbys.dismiss_all()
         self._mirror.close()
+        self._telemetry.close()
         self._selector.close()
         for fd in (self._wake_read, *(fd for files in self._memory for fd in files)):
             os.close(fd)

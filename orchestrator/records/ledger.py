@@ -136,6 +136,17 @@ class Ledger:
                 self._changed.wait(LOOK_EVERY_S)
             self._raise_error()
 
+    def hurry(self) -> None:
+        """Has what is waiting written at once, rather than with what comes within a second. Returns at once."""
+        with self._changed:
+            self._flush_wanted = True
+            self._changed.notify_all()
+
+    def is_durable(self, step: int, *, within_s: float = 0.0) -> bool:
+        """Whether every record up to `step` that was appended is durable, or is so within that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: all(record.step > step for record in self._waiting), within_s)
+
     def compact(self, step: int) -> None:
         """Makes one object of the segments up to `step`, after `flush(step)`. Failing to is not worth a run."""
         try:

@@ -74,7 +74,7 @@ def build_trainer(
     snapshots = _build_snapshots(config, world, attempt, loader, optimizer, state, memory)
     if (resumed := _build_resumer(config, world, store, attempt, loader).load_latest(state, snapshots)).step == 0:
         _begin(config, world, store, model, optimizer)
-    _tell(replace(resumed, joining_s=joining_s, loading_s=time.monotonic() - began_s), world, reporter)
+    _tell(replace(resumed, joining_s=joining_s, loading_s=time.monotonic() - began_s, device=_kind_of(world.device)), world, reporter)
     return Trainer(
         config=config,
         world=world,
@@ -97,6 +97,10 @@ def _begin_attempt(config: RunConfig, world: World, store: ObjectStore, number: 
     attempt = begin_attempt(store_of_run(store, config.name), world.exchange, number)
     log.info("run %s, attempt %d, rank %d, %s, %s", config.name, attempt.number, world.rank, config.parallel, world.device)
     return attempt
+
+
+def _kind_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def _tell(resumed: Resumed, world: World, reporter: Reporter) -> None:
@@ -197,6 +201,7 @@ def _build_saver(
         pace=Pace(every_s=config.snapshot.every_s, last_s=time.monotonic()),
         exchange=world.exchange,
         reporter=reporter,
+        ledger=attempt.ledger,
     )
 
 

@@ -76,7 +76,7 @@ class Resumer:
         exchange = self.witnesses.exchange
         whole = {one.held.name: one for one in snapshots.whole()}
         everyones = exchange.gather({name: one.is_fetched for name, one in whole.items()})
-        for name, source in on_first_rank(exchange, lambda: self._usable(everyones or [])):
+        for name, source in on_first_rank(exchange, lambda: self._usable(everyones or [], rejected)):
             failure = try_on_every_rank(exchange, partial(snapshots.check, whole[name]))
             attempt, step = name
             if failure is None:
@@ -88,10 +88,10 @@ class Resumer:
             log.error("%s", rejected[-1])
         return None
 
-    def _usable(self, everyones: Sequence[Mapping[tuple[int, int], bool]]) -> list[tuple[tuple[int, int], Source]]:
+    def _usable(self, everyones: Sequence[Mapping[tuple[int, int], bool]], rejected: list[str]) -> list[tuple[tuple[int, int], Source]]:
         """The snapshots, by attempt and step, that every rank has and that lie on the run's history behind its last checkpoint.
 
-        Each rank tells which it has, and whether from another node.
+        Each rank tells which it has, and whether from another node. Those that lie beyond what was recorded are told in `rejected`.
         """
         commit_log = self.attempt.commit_log
         assert commit_log is not None, "only the first rank reads it"
@@ -101,6 +101,10 @@ class Resumer:
             return []
         recorded = newest_recorded(self.store, before=self.attempt.number, since_step=max(0, committed - 1))
         usable = [name for name in common if name[1] >= committed and may_go_on_from(name, recorded, commit_log.entries)]
+        for attempt, step in common:
+            if recorded is not None and attempt == recorded.attempt and step > recorded.step:
+                rejected.append(f"snapshot of step {step} (attempt {attempt}) passed over: steps after {recorded.step} were not recorded")
+                log.warning("%s", rejected[-1])
         return [(name, Source.OTHER_MEMORY if any(whole[name] for whole in everyones) else Source.MEMORY) for name in usable]
 
     def _go_on(self, snapshot: Snapshot) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from orchestrator.config import CheckpointConfig
 from orchestrator.messages import Phase
+from orchestrator.records.ledger import Ledger
 from orchestrator.worker.agreement import on_first_rank
 from orchestrator.worker.checkpoint import Checkpointer
 from orchestrator.worker.exchange import Exchange
@@ -36,12 +37,14 @@ class Saver:
     exchange: Exchange
     """The main thread's."""
     reporter: Reporter
+    ledger: Ledger | None
+    """The first rank's; None on any other."""
     is_due: bool = False
     """A checkpoint is, that could not be taken yet."""
 
     def votes(self, step: int, *, step_s: float) -> tuple[float, float, float]:
         """This rank's, before a step of about `step_s` seconds: whether a snapshot is due after it, which the first one says by its clock;
-        whether its memory is busy; whether it still writes a checkpoint.
+        whether its memory is busy, or what it holds is not recorded yet; whether it still writes a checkpoint.
         """
         is_wanted = self.snapshots.survives and self.exchange.rank == 0
         if is_wanted:
@@ -51,7 +54,7 @@ class Saver:
                 sealed_after_s=self.snapshots.sealed_after_s,
                 checkpoint_in_s=-step % self.config.every_steps * step_s,
             )
-        return float(is_wanted), float(self.snapshots.is_busy), float(self.checkpointer.is_saving)
+        return float(is_wanted), float(self.snapshots.is_busy or not self._is_recorded()), float(self.checkpointer.is_saving)
 
     def after(self, step: int, votes: Sequence[float], *, is_end: bool, is_finite: bool) -> bool:
         """Whether a checkpoint is taken, given what the votes sum up to; at the training's end it is, whatever it has to wait for.
@@ -67,8 +70,18 @@ class Saver:
             return True
         if is_wanted and not num_busy:
             self.snapshots.take(step, self.state, spares_uploaded=num_saving > 0)
-            self.pace.last_s = time.monotonic()
+            self._note_taken()
         return False
+
+    def _note_taken(self) -> None:
+        """No attempt goes on from a snapshot before its steps are recorded."""
+        self.pace.last_s = time.monotonic()
+        if self.ledger is not None:
+            self.ledger.hurry()
+
+    def _is_recorded(self, *, within_s: float = 0.0) -> bool:
+        """Whether the newest snapshot may be gone on from. Until then the one before is: it is not written over while the store is away."""
+        return self.ledger is None or not self.snapshots.survives or self.ledger.is_durable(self.snapshots.newest_step, within_s=within_s)
 
     def _ends_soon(self, step: int) -> bool:
         """Whether nothing is in a checkpoint's way any more. It is waited for once, for a moment; then this one is late."""
@@ -79,17 +92,21 @@ class Saver:
             return True
         if self.checkpointer.is_saving:
             log.warning("the checkpoint of step %d is late: the one before is still being written; raise checkpoint.every_steps", step)
+        elif not self._is_recorded():
+            log.warning("the checkpoint of step %d is late: the ledger can't be written; is the store there?", step)
         else:
             log.info("the checkpoint of step %d is late: the memory for it is not ready yet", step)
         return False
 
     def _is_free_soon(self) -> bool:
-        return self.checkpointer.ends_within(CHECKPOINT_AWAITED_S) and self.snapshots.are_ready_within(CHECKPOINT_AWAITED_S)
+        limit_s = CHECKPOINT_AWAITED_S
+        return self.checkpointer.ends_within(limit_s) and self.snapshots.are_ready_within(limit_s) and self._is_recorded(within_s=limit_s)
 
     def _save(self, step: int, *, is_end: bool) -> None:
         """Returns when training may go on; it waits for a save under way."""
         self.reporter.enter(Phase.SAVING)
         self.checkpointer.save(step, self.state)
-        self.is_due, self.pace.last_s = False, time.monotonic()
+        self.is_due = False
+        self._note_taken()
         if not is_end:
             self.reporter.enter(Phase.TRAINING)

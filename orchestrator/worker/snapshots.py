@@ -63,6 +63,8 @@ class Snapshots:
         self._sealing: Future[Snapshot] | None = None
         self._uploaded: Image | None = None
         """Taken last for a checkpoint."""
+        self.newest_step = 0
+        """Of the last one that was taken here; 0 before it."""
         self._costs_s: deque[float] = deque(maxlen=COSTS_LOOKED_AT)
         self.sealed_after_s = 0.0
         """How long the last one took until it was whole."""
@@ -104,6 +106,7 @@ class Snapshots:
         self._images = [*(other for other in self._images if other is not image), image]
         started_s = time.monotonic()
         image.hold(None)
+        self.newest_step = step
         self._copy(image, state)
         self._costs_s.append(time.monotonic() - started_s)
         self._sealing = self._sealer.submit(self._seal, image, step, self._copied, started_s)

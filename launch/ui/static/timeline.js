@@ -7,19 +7,13 @@ import { read } from "./stream.js";
 const EVERY_MS = 10000;
 const HEIGHT = 34;
 const SVG = "http://www.w3.org/2000/svg";
-// Classes that are alike share a hue; the table beside says each by its name.
-const HUES = {
-  productive: "work", warming: "begin", starting: "begin", loading_memory: "begin", loading_other_memory: "begin", loading_store: "begin",
-  slow: "slow", data_wait: "slow", checkpoint: "save", eval: "save", skipped: "lost", lost: "lost",
-  detecting: "failing", deciding: "failing", waiting_for_nodes: "failing", store_wait: "failing",
-  queued: "idle", stopped: "idle", controller_away: "unknown", unknown: "unknown",
-};
 
 export function showTimeline(api) {
   const picture = document.createElementNS(SVG, "svg");
   picture.setAttribute("preserveAspectRatio", "none");
   picture.setAttribute("role", "img");
-  const note = make("p", { class: "quiet" }), table = make("div", { class: "classes" });
+  picture.setAttribute("aria-label", "Not read yet");
+  const note = make("p"), table = make("div", { class: "classes" });
   const place = make("section", { "aria-labelledby": "time" }, make("h2", { id: "time" }, "Where the time went"), make("div", { class: "timeline" }, picture), note, table);
   let asked = -EVERY_MS, known = null, isAsking = false;
 
@@ -27,28 +21,22 @@ export function showTimeline(api) {
     isAsking = true;
     asked = performance.now();
     try {
-      draw(await read(`${api}/account?width=400`));
+      draw(await read(`${api}/goodput`));
     } catch (error) {
       setText(note, error.message);
     }
     isAsking = false;
   }
 
-  function draw({ begin_s, wall_s, classes, shares }) {
-    const sorted = Object.entries(classes).sort(([, a], [, b]) => b - a);
-    const width = Math.max(1, ...Object.values(shares).map((values) => values.length));
-    picture.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-    picture.setAttribute("aria-label", `From ${clock(begin_s)} UTC, ${seconds(wall_s)}: ${sorted.slice(0, 4).map(([name, s]) => `${wordsOf(name)} ${percent(s, wall_s)}`).join(", ")}`);
-    const below = new Array(width).fill(0);
-    picture.replaceChildren(...Object.entries(shares).map(([name, values]) => {
-      const path = document.createElementNS(SVG, "path");
-      path.setAttribute("class", `time hue-${HUES[name] ?? "unknown"}`);
-      path.setAttribute("d", values.map((share, at) => stretch(at, share, below)).join(""));
-      return path;
-    }));
-    setText(note, `${clock(begin_s)} UTC, then ${seconds(wall_s)}.`);
-    fill(table, JSON.stringify(sorted), () => sorted.map(([name, s]) => make("div", {},
-      make("span", { class: `swatch hue-${HUES[name] ?? "unknown"}`, "aria-hidden": "true" }), ` ${wordsOf(name)} `, make("strong", {}, percent(s, wall_s)), make("span", { class: "quiet" }, ` ${seconds(s)}`))));
+  function draw(found) {
+    const { wall_s, colours, shares } = found;
+    const classes = Object.entries(found.classes).filter(([, s]) => s > 0).sort(([, a], [, b]) => b - a);
+    picture.setAttribute("viewBox", `0 0 ${Math.max(1, shares.length)} ${HEIGHT}`);
+    picture.setAttribute("aria-label", classes.slice(0, 4).map(([name, s]) => `${wordsOf(name)} ${percent(s, wall_s)}`).join(", "));
+    picture.replaceChildren(...pathsOf(shares, colours));
+    setText(note, wordsFor(found));
+    fill(table, JSON.stringify(classes), () => classes.map(([name, s]) => make("div", {}, swatch(colours[name]), ` ${wordsOf(name)} `,
+      make("strong", {}, percent(s, wall_s)), make("span", { class: "quiet" }, ` ${seconds(s)}`))));
   }
 
   function onState({ status, journal_length }) {
@@ -60,11 +48,36 @@ export function showTimeline(api) {
   return { place, onState };
 }
 
-function stretch(at, share, below) {
-  if (share <= 0) return "";
-  const height = share * HEIGHT, top = HEIGHT - below[at] - height;
-  below[at] += height;
-  return `M${at} ${top.toFixed(2)}h1v${height.toFixed(2)}h-1z`;
+// One path for each class: its part of every stretch, upon those of the classes before it.
+function pathsOf(shares, colours) {
+  const drawn = Object.fromEntries(Object.keys(colours).map((name) => [name, ""]));
+  shares.forEach((part, at) => {
+    let top = 0;
+    for (const name of Object.keys(colours)) {
+      if (!part[name]) continue;
+      const height = part[name] * HEIGHT;
+      drawn[name] += `M${at} ${top.toFixed(2)}h1v${height.toFixed(2)}h-1z`;
+      top += height;
+    }
+  });
+  return Object.entries(drawn).filter(([, d]) => d).map(([name, d]) => {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("fill", colours[name]);
+    path.setAttribute("d", d);
+    return path;
+  });
+}
+
+function swatch(colour) {
+  const made = make("span", { class: "swatch", "aria-hidden": "true" });
+  made.style.background = colour;
+  return made;
+}
+
+function wordsFor({ submitted_at_s, wall_s, goodput, ettr, mfu, cost }) {
+  const ratio = (name, value) => (value === null ? [] : [`${name} ${(value * 100).toFixed(1)} %`]);
+  const paid = cost === null ? [] : [`${cost.total.toFixed(2)} paid, ${cost.productive.toFixed(2)} of it for productive time`];
+  return [`${seconds(wall_s)} from ${clock(submitted_at_s)} UTC on`, ...ratio("goodput", goodput), ...ratio("ETTR", ettr), ...ratio("MFU of productive time", mfu), ...paid].join(" · ");
 }
 
 const wordsOf = (name) => name.replaceAll("_", " ");

@@ -122,7 +122,7 @@ def rank(number: int, **known: object) -> WorkerReport:
 def agent(node: str, *workers: WorkerReport, attempt: int = 1, age_s: float = 0.0, **known: object) -> AgentSeen:
     """An agent and the workers that it reports."""
     report = AgentReport(node=node, attempt=attempt, workers=workers, is_empty=not workers)
-    report = replace(report, **{name: known.pop(name) for name in ("is_empty", "stuck") if name in known})  # type: ignore[arg-type]
+    report = replace(report, **{name: known.pop(name) for name in ("is_empty", "stuck", "levels") if name in known})  # type: ignore[arg-type]
     return AgentSeen(node=node, report=report, summary=summarise(workers), age_s=age_s, **known)  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from orchestrator.control.observe import events_of
 from orchestrator.control.state import Stage
 from orchestrator.messages import CheckpointLost, Ended, Failed, Outcome
 from orchestrator.records.nodes import Standing
+from orchestrator.telemetry import GpuLevels, HostLevels, NodeLevels
 from tests.orchestrator.control.stories import TERMS, agent, failed, fault, placed, play, rank, resumed, see, seen, stepped, stop, submitted
 from tests.orchestrator.control.test_observe import CORDONED, both, faults_of, started, steady
 
@@ -99,3 +100,14 @@ def test_a_cordon_under_an_attempt_that_starts_ends_it_and_under_one_that_is_bei
 def test_a_rank_that_no_node_of_the_attempt_has_is_held_against_no_machine():
     (found,) = faults_of(steady(), *both(b=rank(2, exit_code=-9))).faults
     assert (found.rank, found.node, found.machine) == (2, "b", None)
+
+
+def test_a_gpu_in_trouble_explains_the_failure_of_a_worker_on_its_node_and_ends_nothing_by_itself():
+    host = HostLevels(memory_available_bytes=1, memory_total_bytes=2, disk_free_bytes=1, disk_total_bytes=2)
+    levels = NodeLevels(host=host, gpus=(GpuLevels(uuid="GPU-7", trouble="Xid 79, the GPU has fallen off the bus"),))
+    word = Failed(error_type="RuntimeError", text="CUDA error: an illegal memory access was encountered")
+    trains, fails = (agent("b", rank(1, **known), levels=levels) for known in ({}, {"exit_code": 1, "failed": word}))
+    assert list(events_of(steady(), seen(agent("a", rank(0)), trains), 0.0)) == []
+    (incident,) = see(steady(), seen(agent("a", rank(0)), fails)).incidents
+    assert (incident.cause, incident.cordons) == (Cause.HARDWARE, ("B",))
+    assert incident.detail == "GPU GPU-7: Xid 79, the GPU has fallen off the bus; its workers failed"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_pipeline.store.protocol import StoreUnavailable
 from model.build import build_model
 from model.optim.build import build_optimizer
 from model.optim.config import OptimizerConfig
@@ -80,6 +81,7 @@ def saver_of(training: Training, exchange: Exchange) -> Saver:
         pace=Pace(every_s=0, last_s=0.0),
         exchange=exchange,
         reporter=build_reporter(None),
+        ledger=training.attempt.ledger,
     )
 
 
@@ -117,7 +119,56 @@ def test_steps_without_a_record_are_not_gone_on_from(exchange: Exchange, node: N
     trains(training, 1, 2)
     training.snapshots.take(3, state_at(3)).result()
 
-    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=2, source=Source.MEMORY)
+    passed_over = "snapshot of step 3 (attempt 1) passed over: steps after 2 were not recorded"
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=2, source=Source.MEMORY, rejected=(passed_over,))
+
+
+def test_while_the_store_is_away_what_may_be_gone_on_from_is_not_written_over(
+    exchange: Exchange, node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    """However long that is, and though a checkpoint is due: a worker that is killed meanwhile costs what is not recorded, and no more."""
+    monkeypatch.setattr("orchestrator.worker.saver.CHECKPOINT_AWAITED_S", 0.01)
+    store, is_away = MemoryStore(), threading.Event()
+    training = node.begin(store, exchange, 1)
+    saver, ledger = replace(saver_of(training, exchange), config=CheckpointConfig(every_steps=3)), training.attempt.ledger
+    assert ledger is not None
+
+    def fail(operation: str, key: str) -> None:
+        if is_away.is_set() and operation == "create":
+            raise StoreUnavailable("it is away")
+
+    def train(step: int) -> None:
+        votes = saver.votes(step, step_s=0.1)
+        training.record(step)
+        saver.after(step, votes, is_end=False, is_finite=True)
+        wait_for(lambda: not training.snapshots.is_busy, "the snapshot")
+
+    wait_for(lambda: not training.snapshots.is_busy, "the memory")
+    train(1)
+    ledger.flush(1)
+    store.fault = fail
+    is_away.set()
+    for step in range(2, 9):
+        train(step)
+    assert sorted(snapshot.held.step for snapshot in training.snapshots.whole()) == [1, 2]
+
+    is_away.clear()
+    wait_for(lambda: ledger.is_durable(8), "the records")
+    train(9)
+    training.checkpointer.wait()
+    assert training.committed == [9]
+
+
+def test_a_snapshot_has_its_steps_recorded_at_once(exchange: Exchange, node: Node):
+    """Else the newest one would count for nothing until the ledger writes again by itself."""
+    training = node.begin(MemoryStore(), exchange, 1)
+    saver, ledger = saver_of(training, exchange), training.attempt.ledger
+    assert ledger is not None
+    ledger._interval_s = 3600.0
+    training.record(1)
+    assert not ledger.is_durable(1)
+    saver.after(1, (1.0, 0.0, 0.0), is_end=False, is_finite=True)
+    wait_for(lambda: ledger.is_durable(1), "the record")
 
 
 def test_what_only_some_ranks_have_is_gone_on_from_by_none():
