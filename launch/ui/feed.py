@@ -56,6 +56,10 @@ class Feed:
         self._seen_at_s = -1e9
         self._tried_at_s = -1e9
 
+    @property
+    def is_followed(self) -> bool:
+        return self._followers > 0
+
     async def now(self) -> Said:
         """What there is, not older than a look at the usual pace. Raises what the very first look raised."""
         async with self._looking:

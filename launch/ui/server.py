@@ -27,6 +27,8 @@ from orchestrator.errors import JournalBroken
 NUM_THREADS = 32
 POLL_S = 1.0
 LIST_POLL_S = 2.0
+MAX_KEPT = 32
+"""Runs whose pages were looked at."""
 HEARTBEAT_S = 10.0
 """A page that hears nothing for longer than twice that connects anew."""
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -140,8 +142,14 @@ class Site:
             page = await self._in_thread(lambda: RunPage(self._storage, self._store, name, self._find, clock=self._clock))
             opened = Open(page=page, feed=Feed(page.look, pool=self._pool, poll_s=self._poll_s))
             await opened.feed.now()
-            self._runs.setdefault(name, opened)
+            self._keep(name, opened)
         return self._runs[name]
+
+    def _keep(self, name: str, opened: Open) -> None:
+        """Forgets those that nobody follows where there are many: what was read of a long run is large."""
+        for other in [other for other, its in self._runs.items() if not its.feed.is_followed][: max(0, len(self._runs) + 1 - MAX_KEPT)]:
+            del self._runs[other]
+        self._runs.setdefault(name, opened)
 
     async def _in_thread(self, act: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, act)

@@ -62,5 +62,5 @@ function whence({ status, written_s_ago }, ageS) {
   const age = seconds(written_s_ago + ageS);
   return ENDED.includes(status.state)
     ? `The run is over; from the store. Its journal ends ${age} ago.`
-    : `From the store alone: no controller answers. The last word of its journal is ${age} old.`;
+    : `From the store alone, since no controller tells more. The last word of its journal is ${age} old.`;
 }

@@ -111,7 +111,7 @@ def test_what_is_new_appears_by_itself(tmp_path: Path, browser: Browser) -> None
         browser.wait_for("recovering", ".state")
         browser.wait_for("rank 1 was killed")
         controller.now = None
-        browser.wait_for("From the store alone: no controller answers.")
+        browser.wait_for("From the store alone, since no controller tells more.")
 
 
 def test_a_server_that_went_away_is_told_and_found_again(tmp_path: Path, browser: Browser) -> None:

@@ -1,11 +1,15 @@
 """The page over HTTP: what is served to whom, and what is not."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launch.config.storage import storage_of
+from launch.runs.record import read_run, recorded_status
 from launch.ui.access import access_for
 from tests.launch.command_line import Braid
 from tests.launch.stored_runs import FINISHED, RUNNING, put_checkpoint, put_steps, status_of, stored_run
@@ -101,11 +105,14 @@ def test_every_number_is_that_of_status_and_of_the_ledger(tmp_path: Path, braid:
     put_checkpoint(braid.root, config, attempt=2, step=40)
     with serving(storage_of(str(braid.root))) as port:
         page, runs = ask(port, "/api/run/first").plain, ask(port, "/api/runs").plain
+        goodput, incidents = ask(port, "/api/run/first/goodput").plain, ask(port, "/api/run/first/incidents").plain
         curves, checkpoints = ask(port, "/api/run/first/curves").plain["curves"], ask(port, "/api/run/first/checkpoints").plain
     assert page["status"] == json.loads(braid("status", "first", "--json").out)
     (listed,) = json.loads(braid("runs", "--json").out)
     assert {key: value for key, value in runs["runs"][0].items() if key != "left_s"}.items() <= listed.items()
     assert checkpoints == json.loads(braid("checkpoints", "first", "--json").out)
+    assert json.loads(braid("goodput", "first", "--json").out).items() <= goodput.items()
+    assert incidents == json.loads(braid("incidents", "first", "--json").out)
     assert curves["loss"] == {"x": [*map(float, range(1, 41))], "y": [9.0 - step / 10 for step in range(1, 41)]}
     assert curves["grad_norm"]["y"] == [1.0] * 20 + [0.1 + 0.2] * 20, "of steps that were trained again, the newest counts"
     assert page["newest_record"]["grad_norm"] == 0.1 + 0.2
@@ -132,6 +139,41 @@ def test_a_hundred_pages_cost_the_controller_one_look(tmp_path: Path) -> None:
             with streaming(port, "/api/run/first/events") as events:
                 assert next(events)[0] == "state"
     assert controller.asked == 1
+
+
+def test_a_controller_that_takes_its_time_holds_up_nobody_else(tmp_path: Path) -> None:
+    stored_run(tmp_path, RUNNING, "train.num_steps=40")
+    stored_run(tmp_path, FINISHED, "name=other", "train.num_steps=40")
+    asked, let_go = threading.Event(), threading.Event()
+
+    class Slow(FakeController):
+        def status(self, page: int = 1) -> dict[str, Any]:
+            asked.set()
+            let_go.wait(20.0)
+            return super().status(page)
+
+    slow = Slow(status_of(tmp_path, step=21, live=True))
+    with serving(storage_of(str(tmp_path)), slow.find) as port, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, port, "/api/run/first")
+        assert asked.wait(20.0)
+        assert [ask(port, path).status for path in ("/", "/api/runs", "/api/run/other")] == [200] * 3
+        assert not waiting.done()
+        let_go.set()
+        assert waiting.result(20.0).plain["status"]["step"] == 21
+
+
+def test_of_many_runs_that_were_looked_at_those_that_nobody_follows_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.ui.server.MAX_KEPT", 2)
+    for name in "abc":
+        stored_run(tmp_path, RUNNING, f"name={name}", "train.num_steps=40")
+    controller = FakeController(recorded_status(read_run(storage_of(str(tmp_path)), "a"), 100.0) | {"live": True})
+    with serving(storage_of(str(tmp_path)), controller.find, poll_s=60.0) as port, streaming(port, "/api/run/a/events") as events:
+        next(events)
+        for name in "bcbc":
+            ask(port, f"/api/run/{name}")
+        assert controller.asked == 5, "b and c were read twice, a once"
+        ask(port, "/api/run/a")
+        assert controller.asked == 5, "which is followed"
 
 
 def test_a_run_whose_controller_falls_silent_is_shown_from_the_store(tmp_path: Path) -> None:
