@@ -57,8 +57,7 @@ def build_status(
         "live": seen is not None,
         "seen_s_ago": round(max(0.0, now_s - seen.at_s), 3) if seen is not None else None,
         **_machines(state, seen),
-        **_workers(agents, page),
-        "hosts": _hosts(state, agents, page),
+        **_workers(state, agents, page),
         **_incidents(state),
     }
 
@@ -92,10 +91,17 @@ def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:
     }
 
 
-def _workers(agents: list[AgentSeen], page: int) -> dict[str, Any]:
+def _workers(state: RunState, agents: list[AgentSeen], page: int) -> dict[str, Any]:
+    """Those of a page, and the hardware below them, as far as it was told."""
+    workers = _on_page(agents, page)
+    reports = {agent.node: agent.report for agent in agents if agent.report is not None}
+    told = ((node, levels) for node in dict.fromkeys(one.node for one in workers) if (levels := reports[node].levels) is not None)
     return {
         "num_workers": sum(agent.summary.num_workers for agent in agents if agent.summary is not None),
-        "workers": [_worker(one) for one in _on_page(agents, page)],
+        "workers": [_worker(one) for one in workers],
+        "hosts": [
+            {"node": node, "machine": state.machine_of(node), **codec.to_plain(levels)} for node, levels in told if levels is not None
+        ],
     }
 
 
@@ -138,14 +144,6 @@ def ranks_of(state: RunState, seen: Observation | None) -> list[dict[str, Any]]:
 def _compact(agent: AgentSeen) -> list[list[Any]]:
     workers = agent.report.workers if agent.report is not None else ()
     return [[one.rank, one.phase.value, one.step, round(one.last_progress_s + agent.age_s, 1)] for one in workers]
-
-
-def _hosts(state: RunState, agents: list[AgentSeen], page: int) -> list[dict[str, Any]]:
-    """The hardware below the workers of a page, as far as it was told."""
-    nodes = dict.fromkeys(one.node for one in _on_page(agents, page))
-    reports = {agent.node: agent.report for agent in agents if agent.report is not None}
-    told = ((node, reports[node].levels) for node in nodes)
-    return [{"node": node, "machine": state.machine_of(node), **codec.to_plain(levels)} for node, levels in told if levels is not None]
 
 
 def _worker(one: WorkerOnNode) -> dict[str, Any]:

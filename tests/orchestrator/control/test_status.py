@@ -14,7 +14,7 @@ from orchestrator.control.alerts import alerts
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import NodesShort, ResumeRequested
 from orchestrator.control.state import RunState
-from orchestrator.control.status import build_status
+from orchestrator.control.status import build_status, ranks_of
 from orchestrator.records.ledger import StepRecord
 from orchestrator.records.nodes import Standing
 from tests.orchestrator.control.stories import (
@@ -194,3 +194,13 @@ def test_machines_that_the_run_took_out_of_use_wake_somebody():
     assert "no more" not in line
     resumed = play(stop(), ResumeRequested(at_s=1.0, terms=terms), state=state)
     assert alerts(resumed, None, 0.0) == (), "whoever resumed the run has heard of it"
+
+
+def test_every_rank_is_told_by_node_and_a_node_that_says_nothing_is_told_too() -> None:
+    state = play(*running())
+    look = seen(agent("a", rank(0), rank(1, step=6, last_progress_s=2.0), age_s=0.5))
+    assert ranks_of(state, look) == [
+        {"node": "a", "machine": "A", "ranks": [[0, "training", 7, 0.5], [1, "training", 6, 2.5]]},
+        {"node": "b", "machine": "B", "ranks": []},
+    ]
+    assert [node["ranks"] for node in ranks_of(state, None)] == [[], []]
