@@ -36,7 +36,7 @@ export function showRanks(api) {
     const looks = groups.map(({ ranks }) => ranks.map((rank) => lookOf(rank, front)));
     fill(nodes, JSON.stringify([chosen, looks]), () => groups.map((group, index) => nodeButton(group, looks[index])));
     const group = groups.find(({ node }) => node === chosen);
-    fill(table, JSON.stringify([chosen, group?.ranks.map(([rank, phase, step]) => [rank, phase, step]), front]), () => (group?.ranks.length ? [rankTable(group, front)] : []));
+    fill(table, JSON.stringify([chosen, group?.hottest_c, group?.ranks.map(([rank, phase, step]) => [rank, phase, step]), front]), () => (group?.ranks.length ? [rankTable(group, front, shown.status.strikes[group.machine] ?? 0)] : []));
   }
 
   function nodeButton({ node, machine, ranks }, looks) {
@@ -78,9 +78,10 @@ const WORDS = { still: "one without progress for a minute", behind: "one behind"
 
 const worst = (looks) => (looks.length ? ["still", "behind"].find((look) => looks.includes(look)) ?? "level" : "nobody");
 
-function rankTable({ machine, ranks }, front) {
+function rankTable({ machine, hottest_c, ranks }, front, strikes) {
+  const heat = hottest_c === null ? "" : `, its hottest GPU at ${count(hottest_c)} °C`, held = strikes ? `, ${plural(strikes, "strike")} against it` : "";
   const rows = ranks.map(([rank, phase, step]) => make("tr", {}, make("th", { scope: "row" }, String(rank)), ...[phase, count(step), plural(front - step, "step")].map((text) => make("td", {}, text))));
-  return make("table", {}, make("caption", {}, `Ranks on ${machine}`), head(["Rank", "Phase", "Step", "Behind by"]), make("tbody", {}, ...rows));
+  return make("table", {}, make("caption", {}, `Ranks on ${machine}${heat}${held}`), head(["Rank", "Phase", "Step", "Behind by"]), make("tbody", {}, ...rows));
 }
 
 function attemptTable(attempts) {

@@ -63,7 +63,7 @@ def test_ranks_come_from_the_controller_and_without_one_only_the_nodes_are_known
             raise NotOpen("controller of first: was started by another version of braid and does not understand this one")
 
     assert RunView(record, always(Knowing())).ranks() == Knowing().ranks()
-    nodes = [{"node": name, "machine": name.upper(), "ranks": []} for name in "ab"]
+    nodes = [{"node": name, "machine": name.upper(), "hottest_c": None, "ranks": []} for name in "ab"]
     assert RunView(record, always(Earlier())).ranks() == nodes
     assert RunView(record, lambda: None).ranks() == nodes
 

@@ -55,7 +55,10 @@ def live(root: Path, **changes: Any) -> dict[str, Any]:
 
 def ranks(steps: dict[str, int], still_s: float = 0.2) -> list[dict[str, Any]]:
     found = enumerate(steps.items())
-    return [{"node": node, "machine": node.upper(), "ranks": [[rank, "training", step, still_s]]} for rank, (node, step) in found]
+    return [
+        {"node": node, "machine": node.upper(), "hottest_c": 71.0, "ranks": [[rank, "training", step, still_s]]}
+        for rank, (node, step) in found
+    ]
 
 
 def finished(root: Path) -> None:
@@ -152,7 +155,10 @@ def test_a_long_run_on_a_thousand_nodes_is_drawn(tmp_path: Path, browser: Browse
     lines = b"".join(b'{"step":%d,"attempt":1,"loss":%f,"grad_norm":1.0,"tokens":1024}\n' % (n, 2 + n % 7) for n in range(1, 100_000))
     run_store_of(store_at(tmp_path), "first").create(segment_key(1, 1, 99_999), lines)
     put_steps(tmp_path, 1, range(100_000, 100_001))
-    nodes = [{"node": f"n{n}", "machine": f"host-{n}", "ranks": [[8 * n + m, "training", 40, 0.1] for m in range(8)]} for n in range(1000)]
+    nodes = [
+        {"node": f"n{n}", "machine": f"host-{n}", "hottest_c": None, "ranks": [[8 * n + m, "training", 40, 0.1] for m in range(8)]}
+        for n in range(1000)
+    ]
     nodes[500]["ranks"][3][2] = 30
     controller = FakeController(live(tmp_path, step=40), nodes=nodes)
     with serving(storage_of(str(tmp_path)), controller.find) as port:
@@ -218,7 +224,7 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, browser: Browser) -> 
         ways = ["Skip to the content", "braid", "Copy", "Step", "Time", "Whole run", "A: 1 rank, level"]
         assert reached == [*ways, "log-attempt", "log-rank", "log-search", "Show"]
         browser.all(".nodes button")[0].send_keys(Keys.ARROW_RIGHT)
-        browser.wait_for("Ranks on B")
+        browser.wait_for("Ranks on B, its hottest GPU at 71 °C")
         assert "2 steps" in browser.text("[aria-labelledby=ranks] table")
         assert browser.driver.switch_to.active_element.get_attribute("aria-label") == "B: 1 rank, one behind", "the focus goes along"
 
