@@ -21,7 +21,7 @@ from orchestrator.control.controller import Controller
 from orchestrator.control.events import ControllerStarted, Event, ResumeRequested, StopRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import RunState, Stage, Terms
-from orchestrator.control.status import build_status
+from orchestrator.control.status import build_status, ranks_of
 from orchestrator.deadlines import ANSWER_WITHIN_S, LEAVES_WITHIN_S, LOG_WITHIN_S, REOPEN_AFTER_S, REOPEN_WITHIN_S, STATUS_WITHIN_S
 from orchestrator.errors import Superseded, is_expected
 from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
@@ -93,6 +93,13 @@ class ControllerActor:
         self._wait_until_open(STATUS_WITHIN_S)
         view = self._controller.view
         return build_status(self._run, self._config, view.state, view.seen, time.time(), in_stage_s=view.in_stage_s, page=page)
+
+    @ray.method(concurrency_group="query")
+    def ranks(self) -> list[dict[str, Any]]:
+        """See `ranks_of`. Raises NotReady."""
+        self._wait_until_open(STATUS_WITHIN_S)
+        view = self._controller.view
+        return ranks_of(view.state, view.seen)
 
     @ray.method(concurrency_group="query")
     def stop(self, now: bool) -> None:

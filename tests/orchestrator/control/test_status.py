@@ -14,9 +14,10 @@ from orchestrator.control.alerts import alerts
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import NodesShort, ResumeRequested
 from orchestrator.control.state import RunState
-from orchestrator.control.status import build_status
+from orchestrator.control.status import build_status, ranks_of
 from orchestrator.records.ledger import StepRecord
 from orchestrator.records.nodes import Standing
+from orchestrator.telemetry import GpuLevels, HostLevels, NodeLevels
 from tests.orchestrator.control.stories import (
     TERMS,
     agent,
@@ -194,3 +195,17 @@ def test_machines_that_the_run_took_out_of_use_wake_somebody():
     assert "no more" not in line
     resumed = play(stop(), ResumeRequested(at_s=1.0, terms=terms), state=state)
     assert alerts(resumed, None, 0.0) == (), "whoever resumed the run has heard of it"
+
+
+def test_every_rank_is_told_by_node_and_a_node_that_says_nothing_is_told_too() -> None:
+    state = play(*running())
+    spoken = agent("a", rank(0), rank(1, step=6, last_progress_s=2.0), age_s=0.5)
+    host = HostLevels(memory_available_bytes=1, memory_total_bytes=2, disk_free_bytes=1, disk_total_bytes=2)
+    gpus = (GpuLevels(uuid="x", temperature_c=61.0), GpuLevels(uuid="y", temperature_c=74.0), GpuLevels(uuid="z"))
+    assert spoken.report is not None
+    hot = spoken._replace(report=replace(spoken.report, levels=NodeLevels(host=host, gpus=gpus)))
+    ranks = [[0, "training", 7, 0.5], [1, "training", 6, 2.5]]
+    silent = {"node": "b", "machine": "B", "hottest_c": None, "ranks": []}
+    assert ranks_of(state, seen(hot)) == [{"node": "a", "machine": "A", "hottest_c": 74.0, "ranks": ranks}, silent]
+    assert ranks_of(state, seen(spoken)) == [{"node": "a", "machine": "A", "hottest_c": None, "ranks": ranks}, silent]
+    assert [node["ranks"] for node in ranks_of(state, None)] == [[], []]
