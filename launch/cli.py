@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import cluster, demo, doctor, health, incidents, model, nodes, runs, ui, weights
+from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, runs, ui, weights
 from launch.commands.data import app as data
 from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
@@ -42,7 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "checkpoints": runs.checkpoints,
 }
 """In the order of `braid --help`."""
-GROUPS = {"data": data.app, "cluster": cluster.app, "nodes": nodes.app}
+GROUPS = {"data": data.app, "cluster": cluster.app, "nodes": nodes.app, "alerts": alerts.app, "metrics": metrics.app}
 """Commands of two words, such as `braid data build`."""
 
 

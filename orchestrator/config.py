@@ -17,6 +17,7 @@ from model.optim.schedule import validate_schedule
 from model.parallel.config import ParallelConfig
 from model.parameters import model_parameters
 from orchestrator import codec
+from orchestrator.alerts_config import AlertsConfig, MetricsConfig
 
 SINCE_DESIRED = {"omit_default": True}
 """Of fields that configurations before had not: left out at their default, so that what is stored stays readable."""
@@ -248,6 +249,8 @@ class RunConfig:
     snapshot: SnapshotConfig = field(default=SnapshotConfig(), metadata={"omit_default": True})
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    alerts: AlertsConfig = field(default=AlertsConfig(), metadata=SINCE_DESIRED)
+    metrics: MetricsConfig = field(default=MetricsConfig(), metadata=SINCE_DESIRED)
 
     def __post_init__(self) -> None:
         if not RUN_NAME.fullmatch(self.name):

@@ -83,6 +83,33 @@ LOG_WITHIN_S = 5.0
 LEAVES_WITHIN_S = 10.0
 """For Ray to end the process of a controller that is done."""
 
+# --- alerts, in the controller's process --------------------------------------------------------------------------------
+
+ALERTS_LOOK_EVERY_S = 1.0
+"""Between two looks at a run for something to wake a person for."""
+ALERT_STORE_WITHIN_S = 10.0
+"""How long a write to the outbox is tried, before it is tried again at another look."""
+ALERTS_UNWRITTEN_FOR_S = 20.0
+"""News that could not be recorded for so long is sent nevertheless: the store itself is the trouble."""
+ALERT_ANSWERED_WITHIN_S = 10.0
+"""For a receiver's answer."""
+ALERT_COMMAND_WITHIN_S = 30.0
+"""For a receiver that is a command."""
+ALERT_RETRY_S = 2.0
+"""Before the first new try of a receiver that took nothing; doubles with each further one."""
+ALERT_RETRY_LIMIT_S = 300.0
+ALERTS_SENT_WITHIN_S = 8.0
+"""For what is to be said of the end of a run, before the controller's process ends: CONTROLLER_LEAVES_WITHIN_S is longer."""
+
+ACCOUNT_READ_EVERY_S = 60.0
+"""Between two readings of where the run's time went."""
+METRICS_MADE_EVERY_S = 1.0
+"""How old what a scrape gets may be."""
+METRICS_ANSWER_WITHIN_S = 10.0
+"""For a scraper to say what it wants, and to take it."""
+METRICS_PORT_TRIED_EVERY_S = 30.0
+"""Between two tries to listen on a port that another process has."""
+
 # --- a person's end -----------------------------------------------------------------------------------------------------
 
 CONNECT_WITHIN_S = 3.0

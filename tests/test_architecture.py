@@ -51,6 +51,7 @@ ONLY_IN = {
 DATA_PIPELINE = ("data_pipeline.config", "data_pipeline.errors", "data_pipeline.paths", "data_pipeline.stages")
 """What the rooms of the data pipeline have in common."""
 SHARED = (
+    "orchestrator.alerts_config",
     "orchestrator.attended",
     "orchestrator.config",
     "orchestrator.codec",
@@ -81,8 +82,10 @@ MAY_IMPORT = {
     "data_pipeline/sources/": ("data_pipeline.sources", *DATA_PIPELINE),
     "data_pipeline/dataset/": (*(f"data_pipeline.{room}" for room in ("dataset", "sources", "order", "store")), *DATA_PIPELINE),
     "data_pipeline/read/": (*(f"data_pipeline.{room}" for room in ("read", "dataset", "order", "store")), *DATA_PIPELINE),
+    "orchestrator/alerts_config.py": (),
     "orchestrator/attended.py": (),
     "orchestrator/config.py": (
+        "orchestrator.alerts_config",
         "orchestrator.codec",
         "model.compute",
         "model.config",
@@ -111,10 +114,20 @@ MAY_IMPORT = {
     ),
     "orchestrator/control/": ("orchestrator.control", *RECORDS, "data_pipeline.store.protocol"),
     "orchestrator/health/": ("orchestrator.health", "orchestrator.control", *RECORDS),
+    "orchestrator/alerting/": (
+        "orchestrator.alerting",
+        "orchestrator.health",
+        "orchestrator.control",
+        *RECORDS,
+        "data_pipeline.config",
+        "data_pipeline.store.protocol",
+    ),
     "orchestrator/node/": ("orchestrator.node", *SHARED, "orchestrator.records.keys", *DATA_PIPELINE, "data_pipeline.store"),
     "orchestrator/fleet/": ("orchestrator.fleet", "orchestrator.node.agent", "orchestrator.node.orders", "orchestrator.control", *RECORDS),
     "orchestrator/ray_backend/": (
         "orchestrator.ray_backend",
+        "orchestrator.alerting",
+        "orchestrator.health",
         "orchestrator.fleet",
         "orchestrator.node",
         "orchestrator.control",
@@ -167,6 +180,8 @@ MAY_IMPORT = {
 """Place → what it may import of this project."""
 
 NO_TORCH = (
+    "orchestrator/alerting/",
+    "orchestrator/alerts_config.py",
     "orchestrator/control/",
     "orchestrator/fleet/",
     "orchestrator/health/",

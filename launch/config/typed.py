@@ -76,10 +76,15 @@ def value_of(hint: Any, value: Any, key: str, base: Any = None) -> Any:
     try:
         typed = _typed(inner, value, key, base)
     except _Unfit as error:
-        raise ConfigError(f"{key}={value!r}: {wanted(hint, key)}") from error
+        raise ConfigError(f"{key}={_shown(value, key)}: {wanted(hint, key)}") from error
     if problem := _beyond(typed, key):
         raise ConfigError(f"{key}={value}: {problem}")
     return typed
+
+
+def _shown(value: Any, key: str) -> str:
+    """What is typed where a secret is asked for may be one."""
+    return "…" if key.startswith("alerts.") and not isinstance(value, int | float) else repr(value)
 
 
 def _beyond(typed: Any, key: str) -> str:

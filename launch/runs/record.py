@@ -22,6 +22,7 @@ from orchestrator.control.history import KINDS, fold, new_history
 from orchestrator.control.state import RunState, Stage, terms_of
 from orchestrator.control.status import build_status
 from orchestrator.errors import Superseded
+from orchestrator.health.conditions import Look, conditions, status_lines
 from orchestrator.identity import RunIdentity
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
@@ -190,7 +191,9 @@ def last_record(record: RunRecord) -> StepRecord | None:
 
 def recorded_status(record: RunRecord, now_s: float) -> dict[str, Any]:
     """The status of a run from the store alone."""
-    return build_status(record.name, record.config, record.state, None, now_s, last_record(record))
+    newest = last_record(record)
+    look = Look(run=record.name, config=record.config, state=record.state, now_s=now_s, recorded=newest, step=newest.step if newest else 0)
+    return build_status(record.name, record.config, record.state, None, now_s, newest, alerts=status_lines(conditions(look).holding))
 
 
 def recorded_runs(storage: StorageConfig, now_s: float) -> list[dict[str, Any]]:

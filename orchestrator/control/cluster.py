@@ -75,6 +75,11 @@ def last_step(agents: Sequence[AgentSeen]) -> int:
     return max((agent.summary.last_step for agent in agents if agent.summary is not None), default=0)
 
 
+def leader_of(agents: Iterable[AgentSeen]) -> WorkerReport | None:
+    """Any worker that has finished a step in this attempt: all have the same numbers."""
+    return next((agent.summary.leader for agent in agents if agent.summary is not None and agent.summary.leader.metrics is not None), None)
+
+
 class Cluster(Protocol):
     """Implemented over agents (`orchestrator/fleet`), which run on Ray or in a simulation, and by a fake in tests."""
 

@@ -32,6 +32,8 @@ class View:
     seen: Observation | None
     in_stage_s: float = 0.0
     """How long this controller has watched the run in its present stage."""
+    store_trouble: str = ""
+    """Why the journal can't be written, while the controller waits for that."""
 
 
 class Controller:
@@ -143,6 +145,7 @@ class Controller:
                 return act()
             except StoreUnavailable as error:
                 log.warning("the journal can't be reached, trying again: %s", error)
+                self.view = replace(self.view, store_trouble=str(error))
                 self._sleep(JOURNAL_RETRY_S)
 
 

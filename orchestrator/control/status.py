@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from model.train.metrics import in_status
 from orchestrator import codec
 from orchestrator.config import RunConfig
-from orchestrator.control.alerts import alerts, not_finite
-from orchestrator.control.cluster import AgentSeen, Observation, WorkerOnNode, last_step, workers_on
+from orchestrator.control.cluster import AgentSeen, Observation, WorkerOnNode, last_step, leader_of, workers_on
 from orchestrator.control.observe import next_placement, shortage
 from orchestrator.control.placement import GOOD_STANDING
 from orchestrator.control.state import Incident, RunState, Stage
 from orchestrator.control.summary import sum_of
-from orchestrator.messages import WorkerReport
 from orchestrator.records.ledger import StepRecord
 
 WORKERS_ON_A_PAGE = 64
@@ -29,21 +28,22 @@ def build_status(
     recorded: StepRecord | None = None,
     *,
     in_stage_s: float = 0.0,
+    alerts: Iterable[str] = (),
     page: int = 1,
 ) -> dict[str, Any]:
     """JSON-ready, of a size that does not grow with the run. `seen` is None when the cluster is gone; `now_s` in seconds since the epoch.
 
-    `recorded` is the last record of the step ledger: what is known of progress when no worker can be asked. Workers come by pages, the
-    first being 1.
+    `recorded` is the last record of the step ledger: what is known of progress when no worker can be asked. `alerts`: see
+    `health.conditions`. Workers come by pages, the first being 1.
     """
     agents = seen.agents_of(state.attempt) if seen is not None else []
-    lead = _leader(agents)
+    lead = leader_of(agents)
     step = max(last_step(agents), state.resumed_from or 0, state.committed_step, recorded.step if recorded and not agents else 0)
     return {
         "run": run,
         "state": state.label,
         "reason": _reason(state, seen, in_stage_s),
-        "alerts": [*alerts(state, seen, in_stage_s), *not_finite(lead.step if lead else step, lead.metrics if lead else recorded)],
+        "alerts": list(alerts),
         "attempt": state.attempt,
         "step": step,
         "num_steps": config.train.num_steps,
@@ -52,19 +52,12 @@ def build_status(
         "tokens_per_s": lead.tokens_per_s if lead else None,
         "skipped_updates": max((agent.summary.num_skipped for agent in agents if agent.summary is not None), default=None),
         "data": codec.to_plain(sum_of([agent.summary.data for agent in agents if agent.summary is not None])) if lead else None,
-        "last_committed_step": state.committed_step,
-        "rejected_checkpoints": list(state.rejected),
-        "live": seen is not None,
-        "seen_s_ago": round(max(0.0, now_s - seen.at_s), 3) if seen is not None else None,
+        **_checkpoints(state),
+        **_seen(seen, now_s),
         **_machines(state, seen),
         **_workers(state, agents, page),
         **_incidents(state),
     }
-
-
-def _leader(agents: list[AgentSeen]) -> WorkerReport | None:
-    """Any worker that has finished a step in this attempt: all have the same numbers."""
-    return next((agent.summary.leader for agent in agents if agent.summary is not None and agent.summary.leader.metrics is not None), None)
 
 
 def _reason(state: RunState, seen: Observation | None, in_stage_s: float) -> str:
@@ -74,6 +67,14 @@ def _reason(state: RunState, seen: Observation | None, in_stage_s: float) -> str
     if seen is None:
         return "waiting for nodes"
     return shortage(state, seen) if in_stage_s >= state.wait_s and not next_placement(state, seen) else state.reason
+
+
+def _seen(seen: Observation | None, now_s: float) -> dict[str, Any]:
+    return {"live": seen is not None, "seen_s_ago": round(max(0.0, now_s - seen.at_s), 3) if seen is not None else None}
+
+
+def _checkpoints(state: RunState) -> dict[str, Any]:
+    return {"last_committed_step": state.committed_step, "rejected_checkpoints": list(state.rejected)}
 
 
 def _machines(state: RunState, seen: Observation | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -16,18 +17,33 @@ import ray
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.open import open_store
 from data_pipeline.store.protocol import KeyMissing
+from orchestrator.alerting.account_reader import AccountReader, read_totals
+from orchestrator.alerting.heartbeat import Heartbeat
+from orchestrator.alerting.metrics_server import MetricsPort
+from orchestrator.alerting.receivers import receivers_of
+from orchestrator.alerting.watch import AlertWatch, Watched
 from orchestrator.config import RunConfig
-from orchestrator.control.controller import Controller
+from orchestrator.control.cluster import leader_of
+from orchestrator.control.controller import Controller, View
 from orchestrator.control.events import ControllerStarted, Event, ResumeRequested, StopRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import RunState, Stage, Terms
 from orchestrator.control.status import build_status, ranks_of
-from orchestrator.deadlines import ANSWER_WITHIN_S, LEAVES_WITHIN_S, LOG_WITHIN_S, REOPEN_AFTER_S, REOPEN_WITHIN_S, STATUS_WITHIN_S
+from orchestrator.deadlines import (
+    ALERT_STORE_WITHIN_S,
+    ANSWER_WITHIN_S,
+    LEAVES_WITHIN_S,
+    LOG_WITHIN_S,
+    REOPEN_AFTER_S,
+    REOPEN_WITHIN_S,
+    STATUS_WITHIN_S,
+)
 from orchestrator.errors import Superseded, is_expected
 from orchestrator.fleet.cluster import AgentCluster, build_agent_cluster
 from orchestrator.fleet.names import agent_prefix
 from orchestrator.fleet.registry_watch import RegistryWatch
 from orchestrator.fleet.transport import kill_agents
+from orchestrator.health.exposition import Exposed, exposition
 from orchestrator.identity import RunIdentity
 from orchestrator.node.home import run_directory
 from orchestrator.node.log_file import start_log_file
@@ -35,7 +51,7 @@ from orchestrator.node.orders import WORKER_COMMAND
 from orchestrator.ray_backend.ray_transport import RayTransport
 from orchestrator.records.configs import read_config
 from orchestrator.records.journal import Entry
-from orchestrator.records.keys import certain_of_run, journal_key, store_of_run
+from orchestrator.records.keys import certain_of_run, journal_key, store_of_alerts, store_of_run
 from orchestrator.records.nodes import NodeRegistry
 
 log = logging.getLogger(__name__)
@@ -66,6 +82,9 @@ class ControllerActor:
         self._cluster: AgentCluster
         self._registry: RegistryWatch
         self._controller: Controller
+        self._account: AccountReader
+        self._alerts: AlertWatch
+        self._metrics: MetricsPort
         threading.Thread(target=self._control, name="controller", daemon=True).start()
 
     @ray.method(concurrency_group="query")
@@ -91,8 +110,7 @@ class ControllerActor:
     def status(self, page: int = 1) -> dict[str, Any]:
         """What `braid status` shows, JSON-ready. Raises NotReady."""
         self._wait_until_open(STATUS_WITHIN_S)
-        view = self._controller.view
-        return build_status(self._run, self._config, view.state, view.seen, time.time(), in_stage_s=view.in_stage_s, page=page)
+        return self._status(self._controller.view, time.time(), page)
 
     @ray.method(concurrency_group="query")
     def ranks(self) -> list[dict[str, Any]]:
@@ -116,6 +134,19 @@ class ControllerActor:
         """A part of a live log and the offset after it; None when its agent is gone: the store has it. Raises NotReady."""
         self._wait_until_open()
         return self._cluster.read_log(rank, attempt, offset, limit, LOG_WITHIN_S)
+
+    def _status(self, view: View, now_s: float, page: int) -> dict[str, Any]:
+        alerts = [*self._alerts.lines, *filter(None, [self._metrics.trouble])]
+        return build_status(self._run, self._config, view.state, view.seen, now_s, in_stage_s=view.in_stage_s, alerts=alerts, page=page)
+
+    def _exposition(self) -> str:
+        """What Prometheus gets."""
+        view, now_s = self._controller.view, time.time()
+        status = self._status(view, now_s, 1)
+        leader = leader_of(view.seen.agents_of(view.state.attempt)) if view.seen is not None else None
+        newest = leader.metrics if leader is not None else None
+        totals = self._account.totals
+        return exposition([Exposed(config=self._config, state=view.state, status=status, now_s=now_s, newest=newest, totals=totals)])
 
     def _ask(self, wish: Event, is_granted: Callable[[RunState], bool]) -> None:
         self._wait_until_open()
@@ -146,6 +177,7 @@ class ControllerActor:
             self._crash(error, crashes)
         self._leaving = True
         self._registry.stop()
+        self._alerts.stop()
         _end_this_process()
 
     def _open_patiently(self) -> int:
@@ -177,10 +209,27 @@ class ControllerActor:
             self._config, RayTransport(), registry=self._registry, run_id=self._identity.id, worker_command=self._worker_command
         )
         self._controller = Controller(run=self._run, history=history, cluster=self._cluster)
+        self._account = AccountReader(lambda: read_totals(run_store, now_s=time.time()))
+        self._account.start()
+        self._alerts = self._watch_for_alerts()
+        self._alerts.start()
+        self._metrics = MetricsPort(self._config.metrics, self._exposition, os.environ)
+        self._metrics.start()
         gc.freeze()  # what is imported by now is not looked through again: with Ray's modules that would be a pause of its own
         self._opened.set()
         log.info("controller of %s in process %d", self._run, os.getpid())
         return controllers_without_news(history.entries)
+
+    def _watch_for_alerts(self) -> AlertWatch:
+        """With a store of its own, whose writes are given up early: people are told that it is away."""
+        config, view = self._config.alerts, lambda: self._controller.view
+        storage = replace(self._storage, deadline_s=min(ALERT_STORE_WITHIN_S, self._storage.deadline_s))
+        store = store_of_alerts(store_of_run(open_store(storage, holds=certain_of_run(self._run)), self._run))
+        return AlertWatch(
+            Watched(identity=self._identity, config=self._config, store=store, view=view, totals=lambda: self._account.totals),
+            receivers_of(config, os.environ),
+            Heartbeat(config.heartbeat, every_s=config.heartbeat_every_s, environ=os.environ, sign=lambda: _looked_at_s(view())),
+        )
 
     def _crash(self, error: Exception, crashes: int) -> None:
         """Ends this process, after a while that grows with every crash in a row, so that Ray starts a new one."""
@@ -213,6 +262,11 @@ def _end_this_process() -> None:
     worker.core_worker.drain_and_exit_worker("user", b"this controller's work is over")
     time.sleep(LEAVES_WITHIN_S)
     os._exit(1)  # Ray's own end of it is gone
+
+
+def _looked_at_s(view: View) -> float | None:
+    """When the controller looked last; None before its first look."""
+    return view.seen.at_s if view.seen is not None else None
 
 
 def controllers_without_news(entries: Sequence[Entry[Event]]) -> int:

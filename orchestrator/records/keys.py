@@ -13,9 +13,10 @@
               ledger-upto/a0001/000000100.jsonl       its records up to step 100, since the object before
               ledger-series/a0001/000000000-000000100.columns  what of these records are numbers, as columns
               logs/a0001/rank-00000.log     the end of what a worker printed
+              alerts/journal/000000000001.json  whom of what the run's controller told, an event each
 
 All but the first four functions give keys below runs/NAME/, for the store that `store_of_run` returns; those of the journal also serve
-below nodes/, for the store that `store_of_nodes` returns.
+below nodes/ and alerts/, for the stores that `store_of_nodes` and `store_of_alerts` return.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import re
 
 from data_pipeline.store.protocol import ObjectStore, with_prefix
 
+ALERTS = "alerts/"
 NAMES = "run-names/"
 NODES = "nodes/"
 CONFIGS = "config/"
@@ -68,6 +70,11 @@ def certain_of_run(name: str) -> str:
 def store_of_nodes(store: ObjectStore) -> ObjectStore:
     """The part of a storage root that tells of its machines, and belongs to no run."""
     return with_prefix(store, NODES)
+
+
+def store_of_alerts(run_store: ObjectStore) -> ObjectStore:
+    """The part of a run's store that tells whom its controller told of what."""
+    return with_prefix(run_store, ALERTS)
 
 
 def name_key(name: str) -> str:

@@ -90,12 +90,17 @@ def test_while_the_store_is_away_nothing_is_done_and_then_everything(caplog: pyt
     controller = build(store, cluster, slept=slept)
     outages = deque([StoreUnavailable("no answer")] * 3)
 
+    told = []
+
     def away(operation: str, key: str) -> None:
+        told.append(controller.view.store_trouble)
         if outages and operation == "create":
             raise outages.popleft()
 
     store.fault = away
     assert controller.run().label == "finished"
+    assert "no answer" in told, "who looks after people's alerts sees it meanwhile"
+    assert controller.view.store_trouble == told[-1] == ""
     assert slept == [JOURNAL_RETRY_S] * 3
     assert caplog.text.count("the journal can't be reached, trying again: no answer") == 3
 

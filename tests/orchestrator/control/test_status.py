@@ -10,10 +10,8 @@ from model.optim.config import OptimizerConfig
 from model.parallel.config import ParallelConfig
 from model.train.metrics import StepMetrics
 from orchestrator.config import ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.control.alerts import alerts
 from orchestrator.control.causes import Cause
-from orchestrator.control.events import NodesShort, ResumeRequested
-from orchestrator.control.state import RunState
+from orchestrator.control.events import NodesShort
 from orchestrator.control.status import build_status, ranks_of
 from orchestrator.records.ledger import StepRecord
 from orchestrator.records.nodes import Standing
@@ -25,13 +23,11 @@ from tests.orchestrator.control.stories import (
     failed,
     fault,
     gone,
-    lost_checkpoint,
     placed,
     play,
     rank,
     running,
     seen,
-    stop,
     submitted,
 )
 
@@ -153,48 +149,6 @@ def test_while_a_wait_is_not_over_nothing_is_looked_for(config: RunConfig):
     state = play(*running(), failed(1, fault(Cause.PEER_LOST)), gone(1), replace(SHORT, attempt=1))
     told = [build_status("r", config, state, seen(alive=""), 0.0, in_stage_s=in_stage_s)["reason"] for in_stage_s in (4.9, 5.0)]
     assert [one.rpartition(" ")[2] for one in told] == ["1", "0"]
-
-
-# --- alerts --------------------------------------------------------------------------------------------------------------
-
-
-def test_all_is_well():
-    over = play(*running(), lost_checkpoint(1, 50, None), failed(1, fault(Cause.HARDWARE)), stop(), gone(1))
-    for state in (RunState(), play(submitted()), play(*running()), play(*running(), failed(1, fault())), play(submitted(), stop()), over):
-        assert alerts(state, seen(), 1e6) == ()
-
-
-def test_a_run_that_waits_for_nodes_for_long_wakes_somebody():
-    state = play(submitted(), SHORT)
-    limit_s = TERMS.recovery.nodes_alarm_s
-    assert alerts(state, seen(alive="a"), limit_s - 1) == ()
-    (line,) = alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), limit_s)
-    assert alerts(state, seen(alive="a", standings={"A": Standing(cordoned="bad")}), 2 * limit_s) == (line,), "no news, the same line"
-    assert line.startswith("for over 600 s waiting for nodes: needs 2 with 1 free slots, has 0; cordoned: A")
-    for look in (None, seen(alive="ab")):
-        assert alerts(state, look, limit_s) == (
-            "for over 600 s waiting for nodes: needs 2 with 1 free slots, has 1; add nodes, or `braid stop` the run",
-        )
-
-
-def test_checkpoints_that_come_to_nothing_wake_somebody():
-    (line,) = alerts(play(*running(), committed(1, 40), lost_checkpoint(1, 50, "b")), None, 0.0)
-    assert line == "the checkpoint of step 50 came to nothing (ranks 1 on B): no answer for 60 s; the newest that counts is of step 40"
-    (line,) = alerts(play(*running(), lost_checkpoint(1, 50, None), lost_checkpoint(1, 100, None)), None, 0.0)
-    assert line.startswith("the checkpoint of step 100 and 1 before it came to nothing (ranks 1): no answer")
-
-
-def test_machines_that_the_run_took_out_of_use_wake_somebody():
-    terms = replace(TERMS, recovery=replace(TERMS.recovery, max_cordons=1))
-    state = play(submitted(terms), placed(1, "ab"), failed(1, fault(Cause.HARDWARE, "a")), gone(1))
-    (line,) = alerts(state, None, 0.0)
-    assert line == (
-        "this run cordoned A; with recovery.max_cordons=1 it cordons no more; `braid nodes` says why, `braid nodes clear` gives back"
-    )
-    (line,) = alerts(play(*running(), failed(1, fault(Cause.HARDWARE, "a")), gone(1)), None, 0.0)
-    assert "no more" not in line
-    resumed = play(stop(), ResumeRequested(at_s=1.0, terms=terms), state=state)
-    assert alerts(resumed, None, 0.0) == (), "whoever resumed the run has heard of it"
 
 
 def test_every_rank_is_told_by_node_and_a_node_that_says_nothing_is_told_too() -> None:
