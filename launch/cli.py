@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, runs, weights
+from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, runs, ui, weights
 from launch.commands.data import app as data
 from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": runs.resume,
     "repair": runs.repair,
     "runs": runs.runs,
+    "ui": ui.ui,
     "incidents": incidents.incidents,
     "verify": runs.verify,
     "goodput": health.goodput,

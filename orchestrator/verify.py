@@ -98,6 +98,13 @@ def _claim(run: str, num_steps_done: int, num_steps_planned: int | None) -> str:
     return f"{so_far}run {run}: {num_steps_done:,}{planned} steps"
 
 
+def end_is_kept(run: str, entries: Sequence[Entry], last_step: int) -> Proof:
+    """Of a run that has finished there is a checkpoint of its last step, or was."""
+    if any(isinstance(entry, Commit) and entry.step == last_step for entry in entries):
+        return Proof(ok=True, line="", problems=())
+    return _refuted(run, [f"it has finished, and no checkpoint of its last step, {last_step}, was ever committed"])
+
+
 def committed_step(records: Records, entries: Sequence[Entry]) -> int:
     """The newest trusted checkpoint on the history of the last attempt that did a step; 0 for none.
 
@@ -163,13 +170,22 @@ def _possible_starts(entries: Sequence[Entry]) -> Starts:
 
 
 def _commits_are_recorded(records: Records, entries: Sequence[Entry]) -> Iterator[str]:
-    """A checkpoint holds nothing that is not recorded: the ledger is durable first."""
-    for commit in (entry for entry in entries if isinstance(entry, Commit)):
-        if all(record.step != commit.step for record in records.get(commit.attempt, ())):
-            yield f"attempt {commit.attempt} committed step {commit.step} without a record of it"
-    for snapshot in (entry for entry in entries if isinstance(entry, Snapshot)):
-        if all(record.step != snapshot.step for record in records.get(snapshot.attempt, ())):
-            yield f"an attempt went on from attempt {snapshot.attempt}'s snapshot of step {snapshot.step} without a record of it"
+    """A checkpoint holds nothing that is not recorded: the ledger is durable first. What an attempt went on from another one recorded."""
+    began_with: set[tuple[int, int]] = set()
+    attempt = 0
+    for entry in entries:
+        if isinstance(entry, Fence):
+            attempt = entry.attempt
+        elif isinstance(entry, Snapshot):
+            began_with.add((attempt, entry.step))
+            if not _has(records, entry):
+                yield f"an attempt went on from attempt {entry.attempt}'s snapshot of step {entry.step} without a record of it"
+        elif isinstance(entry, Commit) and (entry.attempt, entry.step) not in began_with and not _has(records, entry):
+            yield f"attempt {entry.attempt} committed step {entry.step} without a record of it"
+
+
+def _has(records: Records, kept: Commit | Snapshot) -> bool:
+    return any(record.step == kept.step for record in records.get(kept.attempt, ()))
 
 
 def _history_is_complete(history: Mapping[int, StepRecord], num_steps_done: int) -> Iterator[str]:
@@ -188,6 +204,8 @@ def _history_of(records: Records, starts: Starts) -> dict[int, StepRecord]:
         stretches.append({record.step: record for record in its_records if last_step is None or record.step <= last_step})
         last_step = its_records[0].step - 1
         attempt = starts.get(attempt, {}).get(last_step, 0)
+        while attempt and attempt not in records:  # it did no step, and only kept what it had found in memory
+            attempt = starts.get(attempt, {}).get(last_step, 0)
     return {step: record for stretch in reversed(stretches) for step, record in stretch.items()}
 
 

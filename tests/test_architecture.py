@@ -29,6 +29,7 @@ KNOW_KINDS = ("model/mixers/", "model/presets.py", "model/weights/hf/")
 
 ONLY_IN = {
     "torchtitan": ("model/recompute.py",),
+    "aiohttp": ("launch/ui/", "data_pipeline/store/s3"),
     "fla": ("model/kernels/delta_rule/fla.py",),
     "triton": ("model/kernels/*/triton", "model/kernels/triton_tiles.py"),
     "s3fs": ("data_pipeline/store/s3.py",),
@@ -68,7 +69,7 @@ RECORDS = (*SHARED, "orchestrator.records")
 """The same for the rooms that read and write what is durable."""
 LAUNCH = ("launch.errors", "launch.status", "launch.units")
 """What all rooms of launch/ have in common."""
-LAUNCH_ROOMS = tuple(f"launch.{room}" for room in ("config", "runs", "weights", "machine", "show", "demo"))
+LAUNCH_ROOMS = tuple(f"launch.{room}" for room in ("config", "runs", "weights", "machine", "show", "demo", "ui"))
 """What commands call."""
 MAY_IMPORT = {
     "model/": ("model",),
@@ -151,6 +152,17 @@ MAY_IMPORT = {
         "data_pipeline",
     ),
     "launch/show/": ("launch.show", "launch.machine.checks", "model.train.metrics", *LAUNCH),
+    "launch/ui/": (
+        "launch.ui",
+        "launch.config.storage",
+        "launch.runs",
+        "launch.show.answer_json",
+        "launch.show.goodput",
+        *LAUNCH,
+        "orchestrator",
+        "model.train.metrics",
+        "data_pipeline",
+    ),
     "launch/demo/": (
         "launch.demo",
         "launch.config",
@@ -219,6 +231,7 @@ NO_TORCH = (
     "launch/config/",
     "launch/runs/",
     "launch/show/",
+    "launch/ui/",
 )
 NO_TORCH_BY_NAME = ("config.py", "costs.py", "mixer.py", "sizes.py")
 """Files in the folders of mixers, feed-forwards and kernels."""

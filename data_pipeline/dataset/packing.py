@@ -197,7 +197,9 @@ def load_packing(store: ObjectStore, manifest: DatasetManifest, seq_len: int) ->
             raise PackingMissing(f"{store.url(key)}: was packed by another version of braid; run {again}")
         packing = Packing(**found | {"shards": tuple(PackedShard(**shard) for shard in found["shards"])})
         is_it = packing.seq_len == seq_len and all(check_key(shard.key) for shard in packing.shards)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidKey) as error:
+        if any(not 0 < shard.head_bytes(packing.window_rows) <= shard.size_bytes for shard in packing.shards):
+            raise ValueError("a head that is longer than its object")
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, InvalidKey) as error:
         raise PackingMissing(f"{store.url(key)}: is not what was written there; run {again}") from error
     if not is_it or packing.shards_digest != digest_of_shards(manifest) or len(packing.shards) != len(manifest.shards):
         raise PackingMissing(f"{store.url(key)}: packs other shards than dataset {manifest.name} has; run {again}")

@@ -25,12 +25,12 @@ def checksum(data: bytes | memoryview) -> str:
     return xxhash.xxh3_64_hexdigest(data)
 
 
-def first_wrong(data: bytes | memoryview, digests: bytes) -> int | None:
-    """The first page of `data` whose digest is not the one in `digests`; None where all are."""
+def wrong_pages(data: bytes | memoryview, digests: bytes) -> list[int]:
+    """The pages of `data` whose digest is not the one in `digests`, and those that it lacks."""
     found = page_digests(data)
     if found == digests:
-        return None
-    return next(number for number in range(num_pages(len(data))) if _digest_of(number, found) != _digest_of(number, digests))
+        return []
+    return [number for number in range(len(digests) // DIGEST_BYTES) if _digest_of(number, found) != _digest_of(number, digests)]
 
 
 def _digest_of(page: int, digests: bytes) -> bytes:

@@ -119,11 +119,9 @@ def build_loader(
     plan, shards, traffic = plan_of(manifests, config, batch_rows=batch_rows, packings=packings), ShardStore(store, elsewhere), Traffic()
     cache = open_cache(cache_dir, limit_bytes=config.cache_limit) if keeps_blocks and _is_near_itself(manifests, config) else None
     held = _num_held(manifests, config, -(-max(phase.batch_rows for phase in plan.phases) // dp_size))
-    pages = [
-        PageReader(manifest=one, shards=shards, index=open_index(one, shards, cache_dir), cache=cache, num_held=held, traffic=traffic)
-        for one in manifests
-    ]
-    readers = _readers(plan, pages, packings, skips_corrupt=config.on_corrupt == "skip")
+    skips, open_pages = config.on_corrupt == "skip", partial(PageReader, shards=shards, cache=cache, num_held=held, traffic=traffic)
+    pages = [open_pages(manifest=one, index=open_index(one, shards, cache_dir), skips_corrupt=skips) for one in manifests]
+    readers = _readers(plan, pages, packings)
     return Loader(
         plan=plan,
         manifests=tuple(manifests),
@@ -170,14 +168,13 @@ def _rank_rows(plan: Plan, step: int, dp_rank: int, dp_size: int) -> range:
     return rows_of_rank(dp_rank, num_ranks=dp_size, batch_rows=plan.phase_at(step).batch_rows)
 
 
-def _readers(plan: Plan, pages: Sequence[PageReader], packings: Packings, *, skips_corrupt: bool) -> Readers:
+def _readers(plan: Plan, pages: Sequence[PageReader], packings: Packings) -> Readers:
     return {
         seq_len: tuple(
             SampleReader(
                 manifest=one.manifest,
                 table=open_table(one.manifest, packings, one.shards.store, samples=plan.table(source, seq_len)),
                 pages=one,
-                skips_corrupt=skips_corrupt,
             )
             for source, one in enumerate(pages)
         )

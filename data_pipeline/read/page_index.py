@@ -33,6 +33,9 @@ class PageIndex(Protocol):
     def forget(self, shard: int) -> None:
         """Has the digests of a shard read again: they, and not the pages, may be what is wrong."""
 
+    def url(self, shard: int) -> str:
+        """The object that the digests of a shard are in; "" where they were made of the shard."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Recent(Generic[Key]):
@@ -88,6 +91,9 @@ class StoredIndex:
         for chunk in range(before // _CHUNK_BYTES, end // _CHUNK_BYTES + 1):
             self._chunks.drop((key, size, chunk))
 
+    def url(self, shard: int) -> str:
+        return self._store.url(self._place(shard)[0])
+
     def _place(self, shard: int) -> tuple[str, int, int]:
         """The object that has a shard's digests, what is before them there, and the size of all in it, in bytes."""
         if self._manifest.pages is not None:
@@ -126,6 +132,9 @@ class MadeIndex:
     def forget(self, shard: int) -> None:
         self._path(shard).unlink(missing_ok=True)
         self._found.drop(shard)
+
+    def url(self, shard: int) -> str:
+        return ""
 
     def _read(self, shard: int) -> bytes:
         ref, path = self._manifest.shards[shard], self._path(shard)

@@ -115,8 +115,8 @@ def _hashes_by_page(
     samples: Iterable[int], manifest: DatasetManifest, table: RowTable, shards: ShardStore, padding: NDArray[np.unsignedinteger]
 ) -> dict[int, int]:
     """The same of those samples of a damaged shard whose own pages are as they should be."""
-    pages = PageReader(manifest=manifest, shards=shards, index=StoredIndex(manifest, shards.store), cache=None)
-    reader = SampleReader(manifest=manifest, table=table, pages=pages, skips_corrupt=True)
+    pages = PageReader(manifest=manifest, shards=shards, index=StoredIndex(manifest, shards.store), cache=None, skips_corrupt=True)
+    reader = SampleReader(manifest=manifest, table=table, pages=pages)
     found = ((sample, reader.row(sample)) for sample in samples)
     return {sample: row_hash(np.concatenate([tokens, padding[len(tokens) :]])) for sample, tokens in found if tokens is not None}
 

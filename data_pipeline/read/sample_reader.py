@@ -28,13 +28,11 @@ class SampleReader:
     manifest: DatasetManifest
     table: RowTable
     pages: PageReader
-    skips_corrupt: bool = False
-    """Whether a row that can't be read is told rather than raised."""
     _complained_of: set[int] = field(default_factory=set)
     """Shards."""
 
     def row(self, index: int) -> NDArray[np.unsignedinteger] | None:
-        """The tokens of a sample, up to T + 1; None where they can't be read and that is allowed.
+        """The tokens of a sample, up to T + 1; None where they can't be read and `pages` skips such rows.
 
         What is wrong elsewhere in their block is no matter, so that it is the same rows under each layout.
         Raises ShardMissing, ShardCorrupt, or what the store raises.
@@ -42,7 +40,7 @@ class SampleReader:
         try:
             found = self._read_held(index) if self.pages.held else self._read(index, self.block_of(index) if self.pages.cache else None)
         except (ShardMissing, ShardCorrupt) as error:
-            if not self.skips_corrupt:
+            if not self.pages.skips_corrupt:
                 raise type(error)(f"{error}, or leave its rows out with data.on_corrupt=skip") from error
             if not (found := self._read_alone(index)):
                 return None
@@ -53,7 +51,7 @@ class SampleReader:
         return tokens
 
     def _read_alone(self, index: int) -> list[Part]:
-        """The pages of one row without the rest of its block; none where they can't be read."""
+        """The pages of one row without the rest of its block, of which the digests may be lost; none where they can't be read."""
         try:
             return self._read(index, None)
         except (ShardMissing, ShardCorrupt) as error:
@@ -72,13 +70,13 @@ class SampleReader:
         return Block(around.shard, self._pages_with(around))
 
     def _read_held(self, index: int) -> list[Part]:
-        """Of its block, which was checked when it came into memory. Raises as `row`."""
+        """Of its block, which was checked when it came into memory."""
         block, dtype = self.block_of(index), file_dtype(self.manifest.dtype)
-        data, first = self.pages.block(block), block.pages.start * PAGE_BYTES
-        return [
-            (one, np.frombuffer(data, dtype, count=one.length, offset=one.start * dtype.itemsize - first))
-            for one in self.table.ranges(index)
-        ]
+        data, first, ranges = self.pages.block(block), block.pages.start * PAGE_BYTES, self.table.ranges(index)
+        if self.pages.skips_corrupt:
+            for one in ranges:
+                self.pages.refuse_damaged(block.shard, self._pages_with(one))
+        return [(one, np.frombuffer(data, dtype, count=one.length, offset=one.start * dtype.itemsize - first)) for one in ranges]
 
     def _read(self, index: int, block: Block | None) -> list[Part]:
         """Of a block, or alone. Raises as `row`."""

@@ -26,12 +26,14 @@ from launch.demo.promises import Played, losses_of, shortcomings
 from launch.demo.script import SCRIPT, Fault, Injected, next_fault
 from launch.demo.store import demo_store
 from launch.runs.connection import stop_local
+from launch.runs.goodput import answer, read_goodput
 from launch.runs.inspect import proof_of
 from launch.runs.lifecycle import submit
 from launch.runs.record import read_run
 from launch.runs.view import open_view, statuses
 from launch.show.console import console as plain_console
 from launch.show.follow import show
+from launch.show.goodput import goodput_view
 from launch.show.plot import plot, rolling_mean
 from launch.show.render import incidents_view, short_node
 from launch.status import Status
@@ -99,6 +101,7 @@ def _play(config: RunConfig, home: Path, script: tuple[Fault, ...], console: Con
         script=script,
         injected=tuple(injected),
         losses=losses_of(read_ledger(record.run_store)),
+        goodput=answer(read_goodput(record, now_s=time.time())),
         verified=proof is not None and proof.ok,
         proof=proof.line if proof else "nothing to verify: no checkpoint was committed",
         left_behind=workers_left(record.identity),
@@ -154,6 +157,8 @@ def _summarize(played: Played, took_s: float, console: Console) -> int:
     if len(played.losses) > 1 and all(map(math.isfinite, played.losses)):
         label = f"loss, steps 1 to {len(played.losses)}, mean of {SMOOTHED_STEPS}"
         console.print("\n".join(plot(rolling_mean(played.losses, SMOOTHED_STEPS), label=label)), highlight=False)
+    console.rule("where its time went")
+    console.print(goodput_view(played.goodput))
     console.print(played.proof, soft_wrap=True)
     found = shortcomings(played)
     for line in found:

@@ -15,6 +15,8 @@ SOURCES = {Fault.WORKER: "memory", Fault.NODE: "another node's memory", Fault.AG
 """From where the run goes on."""
 MAX_RECOVERY_S = {Fault.WORKER: 15.0, Fault.NODE: 15.0, Fault.AGENTS: 60.0}
 """How long it may take from there to the next step, on two cores that have more to do. After the loss of every agent nobody stands by."""
+MAX_UNTOLD_S = 0.001
+"""By how much the classes of its time may differ from the wall clock together."""
 MIN_LOSS_DROP = 0.1
 """By which part of itself the loss has to fall from the first tenth of the steps to the last."""
 
@@ -30,6 +32,8 @@ class Played:
     injected: tuple[Injected, ...]
     losses: tuple[float, ...]
     """The loss of every step, in order."""
+    goodput: dict[str, Any]
+    """Where its time went, as `braid goodput --json` tells it."""
     verified: bool
     """Whether `braid verify` agrees with the records."""
     proof: str
@@ -54,10 +58,18 @@ def shortcomings(played: Played) -> list[str]:
         found.extend(_shortcomings_of(wanted, incident))
     if not is_falling(played.losses):
         found.append("the loss does not fall")
+    found.extend(_shortcomings_of_the_account(played.goodput))
     if not played.verified:
         found.append("`braid verify` does not agree with the records")
     found.extend(f"left behind: {process}" for process in played.left_behind)
     return found
+
+
+def _shortcomings_of_the_account(goodput: Mapping[str, Any]) -> list[str]:
+    """Every second is to be told, and once."""
+    told_s, wall_s = sum(goodput["classes"].values()), goodput["wall_s"]
+    found = [] if abs(told_s - wall_s) <= MAX_UNTOLD_S else [f"its goodput tells {told_s:.3f} s of {wall_s:.3f}"]
+    return found if goodput["classes"]["productive"] > 0 else [*found, "its goodput knows of no productive step"]
 
 
 def losses_of(records: Mapping[int, Sequence[StepRecord]]) -> tuple[float, ...]:

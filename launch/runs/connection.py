@@ -5,6 +5,7 @@ Without an address it is the local cluster of this machine, which is started whe
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -56,6 +57,11 @@ class RunHandle:
         if missing := (KEYS | in_status(None).keys()) - status.keys():
             raise NotOpen(str(client.another_version(self._run, f"its status lacks {', '.join(sorted(missing))}")))
         return status
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """Every rank of the attempt by node, see `orchestrator.control.status.ranks_of`."""
+        ranks: list[dict[str, Any]] = self._ask("ranks", within_s=STATUS_WITHIN_S)
+        return ranks
 
     def stop(self, *, now: bool) -> None:
         """Returns once the wish is durable."""
@@ -179,15 +185,23 @@ def reachable(address: str) -> Iterator[Connection | None]:
 def searching(
     run: RunIdentity, storage: StorageConfig, address: str, *, tell: Callable[[str], None]
 ) -> Iterator[Callable[[], RunHandle | None]]:
-    """Yields what finds the controller of a run, None for not found; each call connects anew to a cluster that was lost.
+    """Yields what finds the controller of a run, as `searching_any` does."""
+    with searching_any(address, tell=tell) as find:
+        yield lambda: find(run, storage)
+
+
+@contextmanager
+def searching_any(address: str, *, tell: Callable[[str], None]) -> Iterator[Callable[[RunIdentity, StorageConfig], RunHandle | None]]:
+    """Yields what finds the controller of a run, None for not found; each call connects anew to a cluster that was lost. From any thread.
 
     `tell` takes why a cluster that is there can't be asked, once for as long as it is the same.
     """
     with ExitStack() as opened:
         connection: Connection | None = None
         trouble = ""
+        connecting = threading.Lock()
 
-        def find() -> RunHandle | None:
+        def connect() -> Connection | None:
             nonlocal connection, trouble
             if connection is None or not client.is_connected():
                 opened.close()
@@ -198,7 +212,12 @@ def searching(
                     trouble = str(error)
                     if trouble != known:
                         tell(trouble)
-            return connection.find_controller(run, storage) if connection else None
+            return connection
+
+        def find(run: RunIdentity, storage: StorageConfig) -> RunHandle | None:
+            with connecting:
+                there = connect()
+            return there.find_controller(run, storage) if there else None
 
         yield find
 

@@ -9,12 +9,13 @@ import numpy as np
 from launch.config.compute_cost import flops_of_steps, peak_flops
 from launch.runs.health import read_history, read_steps
 from launch.runs.record import RunRecord
-from orchestrator.control.events import TrainingResumed
+from orchestrator.control.events import Event, TrainingResumed
 from orchestrator.control.history import fold
 from orchestrator.control.state import Incident, RunState
-from orchestrator.health.account import Account, account_of, shares
+from orchestrator.health.account import Account, Steps, account_of, shares
 from orchestrator.health.classes import CLASSES, TimeClass
 from orchestrator.health.totals import Loss, Totals, totals_of
+from orchestrator.records.journal import Entry
 
 SECONDS_PER_HOUR = 3600.0
 PARTS = 60
@@ -34,8 +35,12 @@ class Goodput:
 
 def read_goodput(record: RunRecord, *, now_s: float) -> Goodput:
     """Raises StoreError, JournalBroken, DecodeError."""
-    entries = read_history(record)
-    account, state = account_of(entries, read_steps(record), now_s=now_s), fold(entries)
+    return goodput_of(record, read_history(record), read_steps(record), now_s=now_s)
+
+
+def goodput_of(record: RunRecord, entries: Sequence[Entry[Event]], steps: Steps, *, now_s: float) -> Goodput:
+    """The same, for who has read the run's journal and steps."""
+    account, state = account_of(entries, steps, now_s=now_s), fold(entries)
     return Goodput(record=record, state=state, account=account, totals=totals_of(account, state.incidents))
 
 

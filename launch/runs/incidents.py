@@ -30,7 +30,11 @@ WITH_STACKS = (Cause.HUNG, Cause.FROZEN)
 
 def incidents_of(record: RunRecord) -> list[dict[str, Any]]:
     """All of a run, JSON-ready, the oldest first, without what takes reading logs."""
-    journal = [entry.event for entry in read_journal(record.run_store, KINDS)]
+    return incidents_in(record, [entry.event for entry in read_journal(record.run_store, KINDS)])
+
+
+def incidents_in(record: RunRecord, journal: Sequence[Event]) -> list[dict[str, Any]]:
+    """The same, for who has read the journal."""
     return [_told(record, number, journal) for number in range(1, len(record.state.incidents) + 1)]
 
 

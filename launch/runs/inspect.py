@@ -15,13 +15,13 @@ from launch.errors import WrongMoment
 from launch.runs.record import RunRecord
 from orchestrator.control.state import Ending
 from orchestrator.errors import CheckpointCorrupt
-from orchestrator.records.commit_log import Commit, last_fence, open_commit_log
+from orchestrator.records.commit_log import Commit, Entry, last_fence, open_commit_log
 from orchestrator.records.keys import CHECKPOINTS, checkpoint_directory
 from orchestrator.records.ledger import StepRecord, read_ledger, record_of_commit
 from orchestrator.records.manifest import read_manifest
 from orchestrator.records.retention import still_there
 from orchestrator.records.verified import VerifiedFiles
-from orchestrator.verify import Proof, Records, committed_step, verify
+from orchestrator.verify import Proof, Records, committed_step, end_is_kept, verify
 
 
 def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
@@ -29,10 +29,18 @@ def proof_of(record: RunRecord, *, reading: Progress | None = None) -> Proof:
 
     Raises WrongMoment before any commit, DatasetMissing, ManifestInvalid, or what the store raises.
     """
+    entries = open_commit_log(record.run_store).entries
+    proof = _proof_of_steps(record, entries, reading)
+    if record.state.ending is not Ending.FINISHED or not proof.ok:
+        return proof
+    end = end_is_kept(record.name, entries, record.config.train.num_steps)
+    return proof if end.ok else end
+
+
+def _proof_of_steps(record: RunRecord, entries: Sequence[Entry], reading: Progress | None) -> Proof:
     from data_pipeline.dataset.plan import load_plan, planned_digest  # costs numpy
 
     config = record.config
-    entries = open_commit_log(record.run_store).entries
     records = _records(record, last_attempt=last_fence(entries))
     has_finished = record.state.ending is Ending.FINISHED
     num_steps_done = config.train.num_steps if has_finished else committed_step(records, entries)

@@ -17,8 +17,8 @@ from launch.config.storage import storage_hint
 from launch.errors import NoSuchRun, OnlyWeights, RunExists, UserError
 from model.train.metrics import in_status
 from orchestrator.config import RUN_NAME, RunConfig
-from orchestrator.control.events import RunSubmitted
-from orchestrator.control.history import new_history, read_state
+from orchestrator.control.events import Event, RunSubmitted
+from orchestrator.control.history import KINDS, fold, new_history
 from orchestrator.control.state import RunState, Stage, terms_of
 from orchestrator.control.status import build_status
 from orchestrator.errors import Superseded
@@ -27,6 +27,7 @@ from orchestrator.identity import RunIdentity
 from orchestrator.records.commit_log import open_commit_log
 from orchestrator.records.configs import add_config, read_config
 from orchestrator.records.holds import release_start
+from orchestrator.records.journal import Entry, read_journal
 from orchestrator.records.keys import JOURNAL, NAMES, journal_key, name_key, store_of_run
 from orchestrator.records.ledger import StepRecord, read_newest_record
 from orchestrator.records.manifest import CheckpointManifest, read_manifest
@@ -136,17 +137,24 @@ def _exists(name: str) -> RunExists:
 
 def read_run(storage: StorageConfig, name: str) -> RunRecord:
     """A run that was submitted. Raises NoSuchRun, OnlyWeights, StoreError, JournalBroken."""
+    return read_run_and_journal(storage, name)[0]
+
+
+def read_run_and_journal(storage: StorageConfig, name: str) -> tuple[RunRecord, list[Entry[Event]]]:
+    """The same, and its journal."""
     store = open_store(storage)
     run_store = run_store_of(store, name)
-    state = read_state(run_store)
+    entries = read_journal(run_store, KINDS)
+    state = fold(entries)
     if state.terms is None:
         if (weights := only_weights(run_store)) is not None:
             raise OnlyWeights(f"run {name}: holds weights only ({weights.origin}), no training; begin one from them with start.run={name}")
         raise NoSuchRun(_no_such_run(store, storage, name))
     config = read_config(run_store, state.terms.config_version)
-    return RunRecord(
+    record = RunRecord(
         name=name, storage=storage, store=store, run_store=run_store, config=config, state=state, version=state.terms.config_version
     )
+    return record, entries
 
 
 def run_names(store: ObjectStore) -> list[str]:
@@ -201,9 +209,14 @@ def _recorded_run(storage: StorageConfig, name: str, now_s: float) -> dict[str, 
     try:
         return recorded_status(read_run(storage, name), now_s)
     except OnlyWeights:
-        weights = only_weights(run_store_of(open_store(storage), name))
-        assert weights is not None, "it holds only weights"
-        return weights_status(weights)
+        return status_of_weights(run_store_of(open_store(storage), name))
+
+
+def status_of_weights(run_store: ObjectStore) -> dict[str, Any]:
+    """The status of a run of which `read_run` says OnlyWeights."""
+    weights = only_weights(run_store)
+    assert weights is not None, "it holds only weights"
+    return weights_status(weights)
 
 
 def weights_status(weights: CheckpointManifest) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from data_pipeline.config import StorageConfig
 from data_pipeline.store.protocol import KeyMissing
@@ -15,6 +15,7 @@ from launch.errors import Abandoned, NoSuchLog, NotOpen, NotReachable, UserError
 from launch.runs.connection import searching
 from launch.runs.record import RunRecord, read_run, recorded_status
 from launch.status import ENDED, Status
+from orchestrator.control.status import ranks_of
 from orchestrator.node.home import run_directory
 from orchestrator.records.keys import log_key
 
@@ -27,6 +28,8 @@ class ReadOnlyHandle(Protocol):
     """The part of a RunHandle that looks and does not touch. Its methods raise NotReachable, NotOpen among it."""
 
     def status(self, page: int) -> Status: ...
+
+    def ranks(self) -> list[dict[str, Any]]: ...
 
     def read_log(self, rank: int, attempt: int, offset: int) -> tuple[bytes, int] | None:
         """What is new in a live log and the offset after it; None when it is not live any more."""
@@ -51,9 +54,12 @@ class RunView:
         *,
         tell: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.time,
+        read: Callable[[], RunRecord] | None = None,
     ) -> None:
-        """`find` gives the controller's handle, None where there is none; `tell` takes what one who follows the run should know."""
+        """`find` gives the controller's handle, None where there is none; `tell` takes what one who follows the run should know; `read`
+        the record as it is now, for who knows a shorter way than to read it all."""
         self.record = record
+        self._read = read or (lambda: read_run(record.storage, record.name))
         self._find = find
         self._tell = tell
         self._clock = clock
@@ -86,6 +92,18 @@ class RunView:
         self._note_silence()
         before = f"{recorded['reason']}; " if recorded["reason"] else ""
         return recorded | {"reason": f"{before}no controller answers; {self._remedy} continues it"}
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """Every rank of the newest attempt by node, or only its nodes where its controller does not answer. Raises StoreError."""
+        if (handle := self._controller()) is not None:
+            try:
+                return handle.ranks()
+            except NotOpen:
+                pass
+            except NotReachable:
+                self._handle = None
+        self._read_again()
+        return ranks_of(self.record.state, None)
 
     def followed_status(self, page: int = 1) -> Status:
         """The status for one who waits for news. Raises StoreError, and Abandoned once no controller has answered for PATIENCE_S."""
@@ -183,7 +201,7 @@ class RunView:
         return f"`braid resume {self.record.name}{storage_hint(self.record.storage)}`"
 
     def _read_again(self) -> None:
-        self.record = read_run(self.record.storage, self.record.name)
+        self.record = self._read()
 
     def _note_answer(self) -> None:
         self._silent_since_s = None

@@ -16,7 +16,7 @@ COLOURS = {
     "controller_away": "#37474f", "unknown": "#bdbdbd",
 }  # fmt: skip
 """Of the classes of time, here and in pictures."""
-BAR = 24
+BAR = 15
 MANY = 10
 """Rows of failures that are shown."""
 

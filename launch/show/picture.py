@@ -38,7 +38,7 @@ def timeline_svg(answer: Mapping[str, Any], shares: Sequence[Mapping[str, float]
 def _parts(shares: Sequence[Mapping[str, float]]) -> list[str]:
     """Equal neighbours are one rectangle per class, the first class of the list on top."""
     width, drawn, place = (WIDTH - 2 * MARGIN) / max(1, len(shares)), [], 0
-    for part, group in groupby(shares):
+    for part, group in groupby({name: round(share, 3) for name, share in part.items()} for part in shares):
         number, y = len([*group]), float(TOP)
         for name in (name for name in COLOURS if name in part):
             tall = part[name] * HEIGHT

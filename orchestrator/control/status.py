@@ -130,6 +130,25 @@ def _on_page(agents: list[AgentSeen], page: int) -> list[WorkerOnNode]:
     return [one for one in workers_on(filter(has_some, agents)) if one.worker.rank in ranks]
 
 
+def ranks_of(state: RunState, seen: Observation | None) -> list[dict[str, Any]]:
+    """Every rank of the attempt by node, in the order of ranks, as small as can be: a page draws them all.
+
+    A node is `{"node", "machine", "hottest_c", "ranks": [[rank, phase, step, last_progress_s], …]}`, without ranks where its agent has said
+    nothing; `hottest_c` is the temperature of its hottest GPU, None where none is told.
+    """
+    said = {agent.node: agent for agent in seen.agents_of(state.attempt)} if seen is not None else {}
+    return [{"node": placed.node, "machine": placed.machine, **_compact(said.get(placed.node))} for placed in state.placement]
+
+
+def _compact(agent: AgentSeen | None) -> dict[str, Any]:
+    report = agent.report if agent is not None else None
+    if agent is None or report is None:
+        return {"hottest_c": None, "ranks": []}
+    told = [gpu.temperature_c for gpu in report.levels.gpus if gpu.temperature_c is not None] if report.levels is not None else []
+    ranks = [[one.rank, one.phase.value, one.step, round(one.last_progress_s + agent.age_s, 1)] for one in report.workers]
+    return {"hottest_c": max(told, default=None), "ranks": ranks}
+
+
 def _worker(one: WorkerOnNode) -> dict[str, Any]:
     worker = one.worker
     return {

@@ -28,7 +28,7 @@ from orchestrator.control.controller import Controller, View
 from orchestrator.control.events import ControllerStarted, Event, ResumeRequested, StopRequested
 from orchestrator.control.history import open_history
 from orchestrator.control.state import RunState, Stage, Terms
-from orchestrator.control.status import build_status
+from orchestrator.control.status import build_status, ranks_of
 from orchestrator.deadlines import (
     ALERT_STORE_WITHIN_S,
     ANSWER_WITHIN_S,
@@ -111,6 +111,13 @@ class ControllerActor:
         """What `braid status` shows, JSON-ready. Raises NotReady."""
         self._wait_until_open(STATUS_WITHIN_S)
         return self._status(self._controller.view, time.time(), page)
+
+    @ray.method(concurrency_group="query")
+    def ranks(self) -> list[dict[str, Any]]:
+        """See `ranks_of`. Raises NotReady."""
+        self._wait_until_open(STATUS_WITHIN_S)
+        view = self._controller.view
+        return ranks_of(view.state, view.seen)
 
     @ray.method(concurrency_group="query")
     def stop(self, now: bool) -> None:

@@ -32,6 +32,7 @@ def join_tried(address: str) -> None:
     """Joins the cluster after another process has. Raises CantJoin."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # under `uv run` Ray would send the working directory to every node
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # else Ray answers SIGTERM with a stack, before this process can
     command = [sys.executable, "-P", "-m", "orchestrator.ray_backend.session", address]
     pipe, environment = subprocess.PIPE, own_python(os.environ)
     with subprocess.Popen(
@@ -62,6 +63,7 @@ def join(address: str) -> None:
     import ray
 
     _reread_authentication()
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)  # it warns of being in another thread than the first
     with _loopback_as_it_is(address.rpartition(":")[0] in LOOPBACK):
         try:
             ray.init(

@@ -3,7 +3,8 @@
     ledger/a0001/000000001-000000025.jsonl   steps 1 … 25 of attempt 1
 
 A thread writes what has gathered about once a second, so that a killed worker leaves all but its last second behind. A checkpoint is
-committed only after the records up to its step are durable; then these are compacted into one object: see `segments`.
+committed only after the records up to its step are durable; then, and after as many segments as one likes to read, these are compacted into
+one object: see `segments`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from orchestrator.records.segments import read_lines, read_newest_line
 
 LOOK_EVERY_S = 1.0
 """Between two looks of who waits for the writing thread whether it still lives."""
+COMPACTED_AFTER = 64
+"""Segments that the thread has written since it compacted; checkpoints may be hours apart."""
 SINCE_TOKEN_DIGEST = SINCE_UNREAD = SINCE_TIMES = {"omit_default": True}
 """Of what records before had not: left out at its default."""
 MEASURE = "loss without z-loss"
@@ -106,6 +109,8 @@ class Ledger:
         """Why the last try to write failed; None where it did not."""
         self._error: BaseException | None = None
         """The error that ended the thread; None while it lives."""
+        self._compacting = threading.Lock()
+        self._num_segments = 0
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     def start(self) -> None:
@@ -150,10 +155,11 @@ class Ledger:
     def compact(self, step: int) -> None:
         """Makes one object of the segments up to `step`, after `flush(step)`. Failing to is not worth a run."""
         try:
-            segments.compact(self._store, attempt=self._attempt, step=step)
-            series.extend(self._store, COLUMNS, attempt=self._attempt)
+            with self._compacting:
+                segments.compact(self._store, attempt=self._attempt, step=step)
+                series.extend(self._store, COLUMNS, attempt=self._attempt)
         except (StoreError, codec.DecodeError) as error:
-            log.warning("the ledger's segments could not be compacted, will try again after the next checkpoint: %s", error)
+            log.warning("the ledger's segments could not be compacted, will try again later: %s", error)
 
     def close(self) -> None:
         """Writes what is left and ends the thread. Raises the error that ended it before, if one did."""
@@ -189,6 +195,9 @@ class Ledger:
                 del self._waiting[: len(segment)]
                 self._flush_wanted = False
                 self._changed.notify_all()
+            self._num_segments = (self._num_segments + 1) % COMPACTED_AFTER
+            if not self._num_segments:
+                self.compact(segment[-1].step)
 
     def _write(self, segment: Sequence[StepRecord]) -> None:
         """Tries the very same segment again while the store is away or refuses: a write whose answer got lost may have arrived."""
@@ -229,7 +238,7 @@ def read_ledger(store: ObjectStore) -> dict[int, list[StepRecord]]:
 
 
 def read_columns(store: ObjectStore, *, last_attempt: int) -> dict[int, series.Columns]:
-    """What of the records of the attempts up to that one is numbers: by attempt, and by name of the field a value for each step.
+    """What of the records of the attempts up to that one, and begun since, is numbers: by attempt, and by field a value for each step.
 
     Steps ascend, each is there once, and 1,000,000 of them are read in a second. Raises StoreError, codec.DecodeError.
     """

@@ -5,6 +5,7 @@ A snapshot is of the attempt that took it. Attempts that trained after that one,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from data_pipeline.store.protocol import ObjectStore
@@ -22,9 +23,10 @@ def newest_recorded(store: ObjectStore, *, before: int, since_step: int) -> Step
 def may_go_on_from(name: tuple[int, int], recorded: StepRecord | None, entries: Sequence[Entry]) -> bool:
     """Whether the snapshot, by attempt and step, is of what was recorded last, or what that attempt itself went on from.
 
-    Its steps are all recorded then: nothing is trained on that has no proof. `entries` is the commit log.
+    Its steps are all recorded then: nothing is trained on that has no proof. `entries` is the commit log. Where the last step's numbers
+    are not finite none is: what led there may be in its weights, and a checkpoint is from longer before.
     """
-    if recorded is None:
+    if recorded is None or not (recorded.is_finite and math.isfinite(recorded.eval_loss or 0.0)):
         return False
     attempt, step = name
     return (attempt == recorded.attempt and step <= recorded.step) or name == _began_with(recorded.attempt, entries)

@@ -104,7 +104,7 @@ def extend(store: ObjectStore, defaults: Defaults, *, attempt: int) -> None:
 
 
 def read(store: ObjectStore, defaults: Defaults, *, last_attempt: int) -> dict[int, Columns]:
-    """The columns of every attempt up to `last_attempt` that has records: steps ascend, each is there once.
+    """The columns of every attempt up to `last_attempt`, and of those begun since, that has records: steps ascend, each is there once.
 
     Raises StoreError, and codec.DecodeError where a line is not what was written. Segments are read first, so that what a run that goes on
     compacts meanwhile is found in what took their place.
@@ -124,8 +124,8 @@ def read(store: ObjectStore, defaults: Defaults, *, last_attempt: int) -> dict[i
         return _in_order(joined(found)) if found else None
 
     with ThreadPoolExecutor(segments.NUM_PARALLEL_REQUESTS) as pool:
-        columns = zip(range(1, last_attempt + 1), pool.map(read_attempt, range(1, last_attempt + 1)), strict=True)
-        return {attempt: one for attempt, one in columns if one is not None}
+        attempts = range(1, max(last_attempt, *late, *parts, 0) + 1)
+        return {attempt: one for attempt, one in zip(attempts, pool.map(read_attempt, attempts), strict=True) if one is not None}
 
 
 def columns_of(lines: Sequence[bytes], defaults: Defaults) -> Columns:

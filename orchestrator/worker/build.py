@@ -88,7 +88,7 @@ def build_trainer(
         saver=_build_saver(config, world, store, attempt, loader, reporter, state, snapshots),
         reporter=reporter,
         stop=stop,
-        start_step=resumed.step,
+        resumed=resumed,
         setting=setting_of(config, torch_version=torch.__version__),
     )
 

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from data_pipeline.store.protocol import ObjectStore
 from orchestrator.config import RunConfig
-from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, NoCheckpoint
+from orchestrator.errors import CheckpointCorrupt, ConfigMismatch, Diverged, NoCheckpoint
 from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Commit, Snapshot
 from orchestrator.records.holds import hold_start
@@ -25,6 +25,7 @@ from orchestrator.worker.agreement import Failure, on_first_rank, raise_failure,
 from orchestrator.worker.dcp import check_begins, check_fits, load_into, open_checkpoint
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.fenced import FencedAttempt
+from orchestrator.worker.snapshots import Snapshot as MemorySnapshot
 from orchestrator.worker.snapshots import Snapshots, newest_common
 from orchestrator.worker.training_state import not_finite_in
 from orchestrator.worker.witness import Complaint, Witnesses
@@ -80,7 +81,8 @@ class Resumer:
             failure = try_on_every_rank(exchange, partial(snapshots.check, whole[name]))
             attempt, step = name
             if failure is None:
-                snapshots.load(whole[name], state)
+                failure = try_on_every_rank(exchange, partial(_take, snapshots, whole[name], state))
+            if failure is None:
                 on_first_rank(exchange, partial(self._go_on, Snapshot(attempt=attempt, step=step)))
                 log.info("resumed from the snapshot of step %d (attempt %d) in %s", step, attempt, source.value)
                 return step, source
@@ -201,6 +203,13 @@ def load_state(run_store: ObjectStore, manifest: CheckpointManifest, state: dict
     if name := not_finite_in(state):
         key = manifest_key(manifest.step, manifest.attempt)
         raise CheckpointCorrupt(f"{name} is not finite in the checkpoint of step {manifest.step}: training had diverged", key=key)
+
+
+def _take(snapshots: Snapshots, snapshot: MemorySnapshot, state: dict[str, Tensor]) -> None:
+    """Raises Diverged where it holds what is no number: no checkpoint would be made of it."""
+    snapshots.load(snapshot, state)
+    if name := not_finite_in(state):
+        raise Diverged(f"{name} is not finite in it")
 
 
 def _complaint(failure: Failure, exchange: Exchange) -> Complaint:

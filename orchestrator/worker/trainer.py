@@ -22,7 +22,7 @@ from model.train.spikes import SpikeGuard
 from model.train.step import train_step
 from orchestrator.config import RunConfig
 from orchestrator.errors import Diverged
-from orchestrator.messages import DataUse, Ended, Outcome, Phase
+from orchestrator.messages import DataUse, Ended, Outcome, Phase, Resumed, Source
 from orchestrator.records.ledger import StepRecord
 from orchestrator.worker.evaluation import Evaluation
 from orchestrator.worker.feed import Fed, Feed, micro_batches_of
@@ -92,8 +92,8 @@ class Trainer:
     reporter: Reporter
     stop: threading.Event
     """Set when a graceful stop is asked for."""
-    start_step: int
-    """Last step of the checkpoint that was loaded; 0 for none."""
+    resumed: Resumed
+    """After which step it goes on, and from where the state of that came."""
     setting: str
     """See `ledger.setting_of`."""
     throughput: Throughput = field(default_factory=Throughput)
@@ -101,9 +101,9 @@ class Trainer:
     def run(self) -> Ended:
         """Trains to the last step or until a stop is asked for; returns when the last checkpoint is committed."""
         self.reporter.enter(Phase.WARMING)
-        outcome, step, checkpoint_s = Outcome.FINISHED, self.start_step, 0.0
+        outcome, step, checkpoint_s = Outcome.FINISHED, self.resumed.step, 0.0
         health = Health(self.config.recovery, self.config.optimizer)
-        for step in range(self.start_step + 1, self.config.train.num_steps + 1):
+        for step in range(self.resumed.step + 1, self.config.train.num_steps + 1):
             self.saver.checkpointer.check()
             fed = self._fed(step)
             self.reporter.began(step)
@@ -120,6 +120,8 @@ class Trainer:
             if saved and must_stop and not is_last:
                 outcome = Outcome.STOPPED
                 break
+        if self.resumed.step == self.config.train.num_steps and self.resumed.source is not Source.STORE:
+            self.saver.save_end(step)
         self._finish()
         return Ended(outcome=outcome, step=step)
 

@@ -78,7 +78,7 @@ def _train(rank: int, settings: bytes, attempt: int, port: int, directory: Path)
         stop=threading.Event(),
         cache_dir=directory / "cache",
     )
-    assert trainer.start_step == (0 if attempt == 1 else 3)
+    assert trainer.resumed.step == (0 if attempt == 1 else 3)
     assert trainer.run().step == config.train.num_steps
     assert {backend for backend, _ in dist.distributed_c10d._world.pg_map.values()} == {"nccl"}, "nor did training make another"
     world.leave()

@@ -1,6 +1,6 @@
 """The proof of a run that went back behind a checkpoint, and of one that came back to it."""
 
-from orchestrator.records.commit_log import Doubt, Entry, Fence, Reject, Trust
+from orchestrator.records.commit_log import Doubt, Entry, Fence, Reject, Snapshot, Trust
 from orchestrator.records.ledger import StepRecord
 from orchestrator.verify import committed_step
 from tests.orchestrator.test_verify import change, commit, judge, steps, without
@@ -82,3 +82,26 @@ def test_a_checkpoint_may_be_trusted_again_while_an_attempt_begins():
     assert judge(records, entries, num_steps_done=70).problems[0] == (
         "attempt 2 starts with step 61, but step 60 was not a trusted checkpoint when it began"
     )
+
+
+def kept_from_memory() -> tuple[dict[int, list[StepRecord]], list[Entry]]:
+    """Attempt 1 was killed while it wrote its last checkpoint; attempt 2 found its state in memory, and wrote it."""
+    entries: list[Entry] = [Fence(attempt=1), commit(1, 4), Fence(attempt=2), Snapshot(attempt=1, step=8), commit(2, 8)]
+    return {1: steps(1, 1, 8)}, entries
+
+
+def test_an_attempt_that_did_no_step_may_keep_what_it_found_in_memory():
+    records, entries = kept_from_memory()
+    assert judge(records, entries, num_steps_done=8).ok
+
+
+def test_who_goes_on_from_what_such_an_attempt_kept_continues_the_history_that_led_to_it():
+    records, entries = kept_from_memory()
+    proof = judge(records | {3: steps(3, 9, 12)}, [*entries, Fence(attempt=3), commit(3, 12)])
+    assert proof.ok, proof.problems
+
+
+def test_no_attempt_keeps_another_step_than_it_found():
+    records, entries = kept_from_memory()
+    entries[-1] = commit(2, 7)
+    assert judge(records, entries, num_steps_done=8).problems == ("attempt 2 committed step 7 without a record of it",)

@@ -138,6 +138,28 @@ def test_a_table_that_was_spoilt_while_packing_was_interrupted_is_made_again():
     assert tables(store) == whole
 
 
+@pytest.mark.parametrize("byte", [4, 6, 7])
+def test_a_table_that_tells_of_more_rows_than_it_has_room_for_is_made_again(byte: int, tmp_path: Path):
+    store = LocalStore(tmp_path)
+    manifest = put_dataset(store, *SHARDS)
+    packing = pack(store, manifest, SEQ_LEN)
+    whole = store.get(packing.shards[0].key)
+    store.delete(packing_key("tiny", SEQ_LEN))
+    store.put(packing.shards[0].key, whole[:byte] + b"\xff" + whole[byte + 1 :])
+    assert pack(store, manifest, SEQ_LEN) == packing
+    assert store.get(packing.shards[0].key) == whole
+
+
+@pytest.mark.parametrize(("right", "wrong"), [('"num_rows": ', '"num_rows": 99999999999999'), ('"window_rows": 3', '"window_rows": 0')])
+def test_numbers_of_a_packing_that_cant_be_are_told_with_the_remedy(right: str, wrong: str):
+    store, manifest = a_dataset()
+    pack(store, manifest, SEQ_LEN)
+    key = packing_key("tiny", SEQ_LEN)
+    store.objects[key] = store.objects[key].replace(right.encode(), wrong.encode())
+    with pytest.raises(PackingMissing, match="is not what was written there; run `braid data pack tiny --seq-len 9`"):
+        load_packing(store, manifest, SEQ_LEN)
+
+
 def test_what_was_packed_of_other_shards_or_is_not_there_is_told_with_the_remedy():
     store, manifest = a_dataset()
     config = DataConfig(dataset="tiny", seq_len=SEQ_LEN, packing="best_fit", phases=(PhaseConfig(steps=1), PhaseConfig(seq_len=5)))

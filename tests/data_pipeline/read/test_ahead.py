@@ -1,5 +1,6 @@
 """Blocks are in the cache before the batch that needs them."""
 
+import os
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -139,13 +140,19 @@ def test_a_step_that_can_not_be_looked_at_keeps_no_other_from_being_fetched():
 
 def test_the_network_is_no_disk_of_this_machine(tmp_path: Path):
     mounts = tmp_path / "mountinfo"
-    mounts.write_text(
-        "22 1 8:1 / / rw - ext4 /dev/root rw\n"
-        "23 22 0:30 / /home rw shared:1 - nfs4 server:/home rw\n"
-        "24 23 8:2 / /home/local\\040disk rw - xfs /dev/sdb rw\n"
-        "25 22 0:31 / /mnt/x rw - ext4 /dev/sdc rw\n"
-        "26 25 0:32 / /mnt/x rw - fuse.sshfs host: rw\n"
+    mounts.write_bytes(
+        b"22 1 8:1 / / rw - ext4 /dev/root rw\n"
+        b"23 22 0:30 / /home rw shared:1 - nfs4 server:/home rw\n"
+        b"24 23 8:2 / /home/local\\040disk rw - xfs /dev/sdb rw\n"
+        b"25 22 0:31 / /mnt/x rw - ext4 /dev/sdc rw\n"
+        b"26 25 0:32 / /mnt/x rw - fuse.sshfs host: rw\n"
+        b"27 22 0:33 / /mnt/\xc3\xbc\xc2\xa0\\134\\011x rw - nfs4 server:/x rw\n"
+        b"28 22 0:34 / /mnt/\xff\x85 rw - lustre server:/x rw\n"
+        b"29 22 0:35 / /mnt/bucket rw - fuse mountpoint-s3 rw\n"
+        b"30 22 0:36 / /mnt/drive rw - fuse.rclone drive: rw\n"
     )
+    for path, kind in {"/mnt/\u00fc\u00a0\\\tx/c": "nfs4", os.fsdecode(b"/mnt/\xff\x85/c"): "lustre", "/mnt/bucket": "fuse"}.items():
+        assert network_file_system(Path(path), mounts=mounts) == kind
     kinds = {
         path: network_file_system(Path(path), mounts=mounts) for path in ("/home/me", "/home", "/home/local disk/a", "/homes", "/mnt/x/y")
     }

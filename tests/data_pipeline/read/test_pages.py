@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.dataset.manifest import DatasetManifest, load_manifest
-from data_pipeline.dataset.pages import DIGEST_BYTES, PAGE_BYTES, first_wrong, num_pages, page_digests
+from data_pipeline.dataset.pages import DIGEST_BYTES, PAGE_BYTES, num_pages, page_digests, wrong_pages
 from data_pipeline.dataset.shards import ShardStore
 from data_pipeline.errors import CacheUnusable, ShardCorrupt, ShardMissing
 from data_pipeline.read.block_cache import BlockCache, open_cache
@@ -72,10 +72,20 @@ def test_a_damaged_page_is_told_by_its_place_and_both_digests(tmp_path: Path):
     good = shard_of(store)
     flip(store, "datasets/tiny/shards/0.bin", 8 * 2 * PAGE_BYTES)
     found, expected = (page_digests(data[2 * PAGE_BYTES : 3 * PAGE_BYTES]).hex() for data in (shard_of(store), good))
-    told = rf"bytes 65,536 to 98,304 have the digest {found}, the dataset says {expected}; rebuild"
+    told = rf"bytes 65,536 to 98,304 have the digest {found}, the dataset says {expected} in memory:datasets/tiny/.*; rebuild"
     with pytest.raises(ShardCorrupt, match=told):
         reader.read(WHOLE, range(1))
     assert [path.name for path in tmp_path.iterdir()] == [], "and nothing of it is kept"
+
+
+def test_where_the_digests_may_be_to_blame_they_are_named_with_what_tells(tmp_path: Path):
+    store = MemoryStore()
+    reader = cached_reader(store, tmp_path)
+    digests = reader.manifest.pages.key
+    flip(store, digests, 8 * DIGEST_BYTES)
+    with pytest.raises(ShardCorrupt) as caught:
+        reader.read(WHOLE, range(1))
+    assert f" in memory:{digests} (`braid data inspect tiny --verify` tells which of the two is damaged); re" in str(caught.value)
 
 
 @pytest.mark.parametrize("is_paged", [True, False])
@@ -315,4 +325,4 @@ def test_there_is_a_digest_for_each_page_and_the_last_may_be_short(data: bytes, 
     data = (data * (size // max(1, len(data)) + 1))[:size] if data else bytes(size)
     digests = page_digests(data)
     assert len(digests) == num_pages(size) * DIGEST_BYTES
-    assert first_wrong(data, digests) is None
+    assert wrong_pages(data, digests) == []

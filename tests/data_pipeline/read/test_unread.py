@@ -1,7 +1,7 @@
 """Rows that can't be read: the run ends, or goes on without them and knows which they were."""
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,14 @@ class Store(MemoryStore):
     """A store, and the manifest of the dataset in it as it was made."""
 
     manifest: DatasetManifest | None = None
+    reads: list[int] = field(default_factory=list)
+    """Bytes that each read of a shard gave."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        data = MemoryStore.get_range(self, key, start, length)
+        if "/shards/" in key:
+            self.reads.append(len(data))
+        return data
 
 
 def read(
@@ -183,3 +191,43 @@ def test_repetitive_rows_keep_their_tokens_and_ask_for_nothing(tmp_path: Path):
     assert unread_samples([batch]) == {2}
     assert torch.equal(batch.tokens_BT, before.tokens_BT)
     assert batch.hashes == before.hashes
+
+
+BLOCKS = replace(SKIP, shuffle="blocks", shuffle_window=2)
+
+
+@pytest.mark.parametrize(("keeps", "held_bytes"), [(True, 2**30), (True, 0), (False, 2**30)])
+def test_damaged_blocks_are_not_fetched_again_for_each_row_of_them(
+    keeps: bool, held_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("data_pipeline.read.loader.HELD_BYTES", held_bytes)
+    store = a_store()
+    for shard in (0, 1):
+        flip(store, token=40_000, shard=shard)
+    store.objects["datasets/tiny/shards/1.bin"] = store.objects["datasets/tiny/shards/1.bin"][:-PAGE_BYTES]
+    batches = read(store, tmp_path, BLOCKS, keeps=keeps)
+    assert 30 < sum(batch.num_unread for batch in batches) < 80
+    size_bytes = sum(shard.size_bytes for shard in store.manifest.shards)
+    assert sum(store.reads) < 4 * size_bytes, "each block once, and what is wrong in it again, by each of two threads at most"
+
+
+def test_pages_that_are_read_alone_are_not_fetched_again_once_they_are_known_to_be_damaged(tmp_path: Path):
+    store = a_store()
+    read(store, tmp_path)
+    num_reads = len(store.reads)
+    flip(store, token=40_000)
+    assert sum(batch.num_unread for batch in read(store, tmp_path)) > 10
+    assert len(store.reads) - num_reads < num_reads
+
+
+def test_a_shard_that_is_restored_before_its_rows_are_needed_ends_no_run(tmp_path: Path):
+    store = a_store()
+    flip(store, token=40_000)
+    config = replace(BLOCKS, on_corrupt="fail")
+    loader = build_loader(manifests=(store.manifest,), config=config, store=store, cache_dir=tmp_path, batch_rows=ROWS)
+    with closing(loader):
+        pages, block = loader.readers[SEQ_LEN][0].wanted(0)
+        with pytest.raises(ShardCorrupt):
+            pages.block(block)  # ahead of its time
+        flip(store, token=40_000)
+        assert sum(loader.read(step).num_unread for step in range(1, NUM_STEPS + 1)) == 0

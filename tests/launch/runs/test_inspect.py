@@ -122,6 +122,16 @@ def test_a_finished_run_must_have_all_its_steps(tmp_path: Path) -> None:
     assert proof.line == "NOT VERIFIED run first: 10 steps never ran, the first is step 31"
 
 
+def test_a_finished_run_must_have_had_a_checkpoint_of_its_last_step(tmp_path: Path) -> None:
+    record, samples = a_run(tmp_path)
+    put_steps(tmp_path, 1, range(1, 41), samples)
+    commit(record, 30)
+
+    proof = proof_of(ended(record, Ending.FINISHED))
+
+    assert proof.line == "NOT VERIFIED run first: it has finished, and no checkpoint of its last step, 40, was ever committed"
+
+
 def test_before_the_first_commit_there_is_nothing_to_verify(tmp_path: Path) -> None:
     record, samples = a_run(tmp_path)
     put_steps(tmp_path, 1, range(1, 3), samples)

@@ -50,6 +50,24 @@ def test_a_controller_that_falls_silent_is_replaced_by_the_journal(tmp_path: Pat
     assert [view.status()["step"], view.status()["step"]] == [35, 30]
 
 
+def test_ranks_come_from_the_controller_and_without_one_only_the_nodes_are_known(tmp_path: Path) -> None:
+    config = stored_run(tmp_path, RUNNING)
+    record = read_run(config.storage, "first")
+
+    class Knowing(FakeController):
+        def ranks(self) -> list[dict[str, Any]]:
+            return [{"node": "a", "machine": "A", "ranks": [[0, "training", 7, 0.5]]}]
+
+    class Earlier(FakeController):
+        def ranks(self) -> list[dict[str, Any]]:
+            raise NotOpen("controller of first: was started by another version of braid and does not understand this one")
+
+    assert RunView(record, always(Knowing())).ranks() == Knowing().ranks()
+    nodes = [{"node": name, "machine": name.upper(), "hottest_c": None, "ranks": []} for name in "ab"]
+    assert RunView(record, always(Earlier())).ranks() == nodes
+    assert RunView(record, lambda: None).ranks() == nodes
+
+
 def test_a_controller_that_cannot_open_its_run_says_why(tmp_path: Path) -> None:
     config = stored_run(tmp_path)
 

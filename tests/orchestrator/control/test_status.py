@@ -12,9 +12,10 @@ from model.train.metrics import StepMetrics
 from orchestrator.config import ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.control.causes import Cause
 from orchestrator.control.events import NodesShort
-from orchestrator.control.status import build_status
+from orchestrator.control.status import build_status, ranks_of
 from orchestrator.records.ledger import StepRecord
 from orchestrator.records.nodes import Standing
+from orchestrator.telemetry import GpuLevels, HostLevels, NodeLevels
 from tests.orchestrator.control.stories import (
     TERMS,
     agent,
@@ -148,3 +149,17 @@ def test_while_a_wait_is_not_over_nothing_is_looked_for(config: RunConfig):
     state = play(*running(), failed(1, fault(Cause.PEER_LOST)), gone(1), replace(SHORT, attempt=1))
     told = [build_status("r", config, state, seen(alive=""), 0.0, in_stage_s=in_stage_s)["reason"] for in_stage_s in (4.9, 5.0)]
     assert [one.rpartition(" ")[2] for one in told] == ["1", "0"]
+
+
+def test_every_rank_is_told_by_node_and_a_node_that_says_nothing_is_told_too() -> None:
+    state = play(*running())
+    spoken = agent("a", rank(0), rank(1, step=6, last_progress_s=2.0), age_s=0.5)
+    host = HostLevels(memory_available_bytes=1, memory_total_bytes=2, disk_free_bytes=1, disk_total_bytes=2)
+    gpus = (GpuLevels(uuid="x", temperature_c=61.0), GpuLevels(uuid="y", temperature_c=74.0), GpuLevels(uuid="z"))
+    assert spoken.report is not None
+    hot = spoken._replace(report=replace(spoken.report, levels=NodeLevels(host=host, gpus=gpus)))
+    ranks = [[0, "training", 7, 0.5], [1, "training", 6, 2.5]]
+    silent = {"node": "b", "machine": "B", "hottest_c": None, "ranks": []}
+    assert ranks_of(state, seen(hot)) == [{"node": "a", "machine": "A", "hottest_c": 74.0, "ranks": ranks}, silent]
+    assert ranks_of(state, seen(spoken)) == [{"node": "a", "machine": "A", "hottest_c": None, "ranks": ranks}, silent]
+    assert [node["ranks"] for node in ranks_of(state, None)] == [[], []]

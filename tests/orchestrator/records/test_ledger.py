@@ -12,7 +12,7 @@ from data_pipeline.store.protocol import AccessDenied, BucketMissing, KeyExists,
 from model.parallel.config import ParallelConfig
 from orchestrator import codec
 from orchestrator.codec import DecodeError
-from orchestrator.records.ledger import Ledger, StepRecord, build_ledger, read_ledger, read_newest_record
+from orchestrator.records.ledger import COMPACTED_AFTER, Ledger, StepRecord, build_ledger, read_ledger, read_newest_record
 from tests.fakes.memory_store import MemoryStore
 
 NEVER_S = 1e6
@@ -417,6 +417,17 @@ def test_the_newest_record_is_found_while_it_is_compacted(ledger_of: LedgerOf):
     assert read_newest_record(store, 1, since_step=1) == record(2)
 
 
+def test_between_checkpoints_that_are_hours_apart_segments_stay_few(ledger_of: LedgerOf):
+    store = MemoryStore()
+    ledger = recorded(ledger_of, store, *range(1, 3 * COMPACTED_AFTER + 2))
+    ledger.close()
+
+    compacted = [f"ledger-upto/a0001/{step:09d}.jsonl" for step in (64, 128, 192)]
+    columns = "ledger-series/a0001/000000000-000000192.columns"
+    assert sorted(store.objects) == sorted(["ledger/a0001/000000193-000000193.jsonl", *compacted, columns])
+    assert [one.step for one in read_ledger(store)[1]] == [*range(1, 194)]
+
+
 def test_a_ledger_that_can_not_be_compacted_goes_on(ledger_of: LedgerOf, caplog: pytest.LogCaptureFixture):
     store = MemoryStore()
     ledger = recorded(ledger_of, store, 1, 2)
@@ -427,7 +438,7 @@ def test_a_ledger_that_can_not_be_compacted_goes_on(ledger_of: LedgerOf, caplog:
     ledger.compact(2)
 
     assert [line.getMessage().partition(":")[0] for line in caplog.records] == [
-        "the ledger's segments could not be compacted, will try again after the next checkpoint"
+        "the ledger's segments could not be compacted, will try again later"
     ] * 2
     del store.objects["ledger-upto/a0001/000000001.jsonl"]
     assert read_ledger(store)[1] == [record(1), record(2)]

@@ -43,7 +43,7 @@ def main() -> None:
     )
     digests = {name: digest(tensor) for name, tensor in training_state(trainer.model, trainer.optimizer).items()}
     if world.is_first:
-        print(json.dumps({"step": trainer.start_step, "digests": digests}))
+        print(json.dumps({"step": trainer.resumed.step, "digests": digests}))
     world.leave()
     sys.stdout.flush()
     os._exit(0)

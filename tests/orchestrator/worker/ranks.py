@@ -60,14 +60,14 @@ class Training:
             self.checkpointer.save(step, state_at(step))
             self.checkpointer.wait()
 
-    def record(self, step: int) -> None:
+    def record(self, step: int, *, loss: float = 1.0) -> None:
         if self.attempt.ledger is None:
             return
         self.attempt.ledger.append(
             StepRecord(
                 step=step,
                 attempt=self.attempt.number,
-                loss=1.0,
+                loss=loss,
                 grad_norm=1.0,
                 tokens=64,
                 samples="",

@@ -1,4 +1,5 @@
-"""A worker with a slow store: files of step 3's checkpoint are written only once there is a file `go` in BRAID_HOME."""
+"""A worker with a slow store: files of one checkpoint, by BRAID_TEST_SLOW_STEP that of step 3, are written only once there is a file `go`
+in BRAID_HOME."""
 
 import os
 import time
@@ -11,7 +12,7 @@ put = LocalStore.put
 
 
 def put_once_allowed(self: LocalStore, key: str, data: bytes) -> None:
-    while "/step-000000003-" in key and not Path(os.environ["BRAID_HOME"], "go").exists():
+    while f"/step-{int(os.environ.get('BRAID_TEST_SLOW_STEP', 3)):09d}-" in key and not Path(os.environ["BRAID_HOME"], "go").exists():
         time.sleep(0.05)
     put(self, key, data)
 

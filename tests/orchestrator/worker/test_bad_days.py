@@ -17,7 +17,7 @@ from orchestrator.records.ledger import StepRecord, read_ledger
 from tests.data_pipeline.datasets import put_dataset
 from tests.data_pipeline.store.conftest import ceph, faulty_s3, s3_server, spoiled_bucket
 from tests.fakes.faulty_s3 import FaultyS3, failing, flipped, portal, reset_after, reset_before, silent, throttled, truncated
-from tests.orchestrator.worker.tiny_run import VOCAB_SIZE, proof_on, run_attempt, run_store_of, start_attempt, tiny_config
+from tests.orchestrator.worker.tiny_run import VOCAB_SIZE, proof_on, run_attempt, run_store_of, start_attempt, timeless, tiny_config
 
 __all__ = ["ceph", "faulty_s3", "s3_server", "spoiled_bucket"]
 
@@ -36,7 +36,7 @@ def a_run(storage: StorageConfig) -> RunConfig:
 
 def steps_of(config: RunConfig) -> list[StepRecord]:
     (records,) = read_ledger(run_store_of(config)).values()
-    return list(records)
+    return [timeless(record) for record in records]
 
 
 @pytest.fixture

@@ -112,6 +112,28 @@ def test_a_killed_run_goes_on_from_memory_with_the_same_bits(reference: Referenc
     assert "VERIFIED run first: 8 steps, 512 tokens, 3 attempts" in verdict.line
 
 
+def test_a_run_whose_last_checkpoint_is_being_written_when_it_is_killed_writes_it_from_memory(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All steps are done by then. Where the next attempt just ended, nothing would be left of the last ones."""
+    monkeypatch.setenv("BRAID_TEST_SLOW_STEP", "8")
+    config = tiny_config(tmp_path / "store", dp_shard=2, every_steps=5)
+    run_store, memory = create_run(config), [new_memory(["first", "second"]) for _ in range(2)]
+
+    with start_attempt(config, 1, tmp_path, module="tests.orchestrator.worker.slow_store_worker", memory=memory) as first:
+        wait_for_snapshot(first, run_store, 1, 8)
+        first.kill()
+    assert first.ended is None
+    second = run_attempt(config, 2, tmp_path, memory=memory)
+    for fd in (fd for files in memory for fd in files):
+        os.close(fd)
+
+    assert (second.resumed.step, second.resumed.source, second.ended.outcome) == (8, Source.MEMORY, Outcome.FINISHED)
+    assert open_commit_log(run_store).trusted()[0].step == 8
+    assert final_digests(run_store) == final_digests(run_store_of(reference.config))
+    assert proof_on(config).ok, proof_on(config).problems
+
+
 def wait_for_snapshot(attempt: Attempt, run_store: ObjectStore, number: int, step: int) -> None:
     """Until every rank has that of the step, and the step is recorded."""
     while not (
@@ -162,6 +184,19 @@ def test_an_undisturbed_run_is_verified_and_leaves_the_last_two_checkpoints(refe
         == "VERIFIED run first: 8 steps, 512 tokens, 1 attempt, nothing skipped or repeated, every token as in the dataset"
     )
     assert {info.key.split("/")[1] for info in run_store.list("checkpoints/")} == {"step-000000006-a0001", "step-000000008-a0001"}
+
+
+def test_records_say_when_steps_ended_and_what_they_waited_for(reference: Reference):
+    """A checkpoint every three steps: how long it held training up stands with the step after it."""
+    records = read_ledger(run_store_of(reference.config))[1]
+    ends_s = [record.ended_at_s for record in records]
+
+    assert ends_s == sorted(ends_s)
+    assert all(record.data_wait_s > 0 for record in records)
+    assert records[0].checkpoint_s == 0
+    assert all(records[step].checkpoint_s > 0 for step in (3, 6)), "of steps 4 and 7"
+    parts_s = [record.data_wait_s + record.checkpoint_s + record.eval_s for record in records]
+    assert all(part_s < end_s - before_s for part_s, before_s, end_s in zip(parts_s[1:], ends_s, ends_s[1:], strict=False))
 
 
 def test_a_checkpoint_loads_into_another_layout_bit_for_bit(reference: Reference, tmp_path: Path):

@@ -1,6 +1,8 @@
 """Snapshots in memory that outlives an attempt: what the next one goes on from, and what it must not."""
 
 import io
+import itertools
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ from orchestrator.messages import Resumed, Source
 from orchestrator.records.commit_log import Snapshot, open_commit_log
 from orchestrator.records.keys import checkpoint_directory
 from orchestrator.worker import snapshots
+from orchestrator.worker.checkpoint import Checkpointer
 from orchestrator.worker.exchange import Exchange
 from orchestrator.worker.image import build_image, files_of, new_memory
 from orchestrator.worker.pace import Pace
@@ -169,6 +172,36 @@ def test_a_snapshot_has_its_steps_recorded_at_once(exchange: Exchange, node: Nod
     assert not ledger.is_durable(1)
     saver.after(1, (1.0, 0.0, 0.0), is_end=False, is_finite=True)
     wait_for(lambda: ledger.is_durable(1), "the record")
+
+
+@pytest.mark.parametrize("place", ["model.weight", "optimizer.weight.step"])
+def test_a_snapshot_that_holds_what_is_no_number_is_passed_over(place: str, exchange: Exchange, node: Node):
+    """No checkpoint would be made of it either: the one before is taken."""
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    trains(training, 1, 2)
+    training.record(3)
+    training.snapshots.take(3, state_at(3) | {place: torch.full_like(state_at(3)[place], torch.nan)}).result()
+    assert training.attempt.ledger is not None
+    training.attempt.ledger.flush(3)
+
+    resumed, state = node.begin(store, exchange, 2).load()
+
+    why = f"snapshot of step 3 (attempt 1) passed over, rank 0: {place} is not finite in it"
+    assert resumed == Resumed(step=2, source=Source.MEMORY, rejected=(why,))
+    assert torch.equal(state["model.weight"], torch.full((4, 3), 2.0))
+
+
+def test_after_a_step_that_is_not_finite_the_checkpoint_is_taken_since_the_weights_may_be_to_blame(exchange: Exchange, node: Node):
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    training.save(1)
+    trains(training, 2, 3)
+    assert training.attempt.ledger is not None
+    training.record(4, loss=math.nan)
+    training.attempt.ledger.flush(4)
+
+    assert node.begin(store, exchange, 2).load()[0] == Resumed(step=1)
 
 
 def test_what_only_some_ranks_have_is_gone_on_from_by_none():
@@ -379,14 +412,119 @@ def test_no_update_is_made_before_the_last_snapshot_is_copied(name: str):
 def test_a_snapshot_is_due_as_often_as_it_is_cheap():
     pace = Pace(every_s=None, last_s=100.0)
 
-    def is_due(now_s: float, *, cost_s: float = 0.0, sealed_after_s: float = 0.1, checkpoint_in_s: float = 60.0) -> bool:
-        return pace.wants(now_s, cost_s=cost_s, sealed_after_s=sealed_after_s, checkpoint_in_s=checkpoint_in_s)
+    def is_due(
+        now_s: float, *, cost_s: float = 0.0, sealed_after_s: float = 0.1, checkpoint_in_s: float = 60.0, is_saving: bool = False
+    ) -> bool:
+        return pace.wants(now_s, cost_s=cost_s, sealed_after_s=sealed_after_s, checkpoint_in_s=checkpoint_in_s, is_saving=is_saving)
 
     assert [is_due(100.4), is_due(100.5)] == [False, True]
     assert [is_due(104.9, cost_s=0.05), is_due(105.0, cost_s=0.05)] == [False, True]  # a hundredth of training's time
     assert [is_due(108.0, sealed_after_s=4.5), is_due(109.0, sealed_after_s=4.5)] == [False, True]
     assert not is_due(109.0, sealed_after_s=4.5, checkpoint_in_s=8.0)
-    assert Pace(every_s=0, last_s=100.0).wants(100.0, cost_s=9.0, sealed_after_s=0.0, checkpoint_in_s=1.0)
+    assert is_due(109.0, sealed_after_s=4.5, checkpoint_in_s=8.0, is_saving=True)
+    assert Pace(every_s=0, last_s=100.0).wants(100.0, cost_s=9.0, sealed_after_s=0.0, checkpoint_in_s=1.0, is_saving=False)
+
+
+class SlowStore:
+    """Holds up what is written of checkpoints until `let`, which does so for the one under way."""
+
+    def __init__(self, training: Training, store: MemoryStore) -> None:
+        self._training = training
+        self._is_open = threading.Event()
+        store.fault = self._hold_up
+
+    def _hold_up(self, operation: str, key: str) -> None:
+        if operation == "put" and key.endswith(".distcp"):
+            self._is_open.wait(30)
+
+    def let(self) -> None:
+        self._is_open.set()
+        wait_for(lambda: not self._training.checkpointer.is_saving, "the checkpoint")
+        self._is_open.clear()
+
+
+def test_while_checkpoints_are_late_snapshots_are_taken_however_often_they_are_due(
+    exchange: Exchange, node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker that is killed meanwhile costs the steps since the last snapshot, not those since the upload began."""
+    monkeypatch.setattr("orchestrator.worker.saver.CHECKPOINT_AWAITED_S", 0.01)
+    store = MemoryStore()
+    training = node.begin(store, exchange, 1)
+    saver, slow = saver_of(training, exchange), SlowStore(training, store)
+
+    def train(step: int) -> None:
+        wait_for(lambda: not training.snapshots.is_busy and saver._is_recorded(), "the memory")
+        training.snapshots.sealed_after_s = 5.0
+        votes = saver.votes(step, step_s=0.1)
+        training.record(step)
+        saver.after(step, votes, is_end=False, is_finite=True)
+
+    for step in (2, 3, 4, 5):
+        train(step)
+        wait_for(lambda: not training.snapshots.is_busy, "the snapshot")
+    assert sorted(snapshot.held.step for snapshot in training.snapshots.whole()) == [2, 5]
+    slow.let()
+    training.checkpointer.wait()
+
+
+def test_a_slow_store_is_waited_for_once_until_a_checkpoint_is_in_time_again(
+    exchange: Exchange, node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    store, waited = MemoryStore(), []
+    training = node.begin(store, exchange, 1)
+    saver, slow = saver_of(training, exchange), SlowStore(training, store)
+    saver.ledger = None
+
+    def ends_within(self: Checkpointer, timeout_s: float) -> bool:
+        waited.append(timeout_s)
+        return False
+
+    monkeypatch.setattr(Checkpointer, "ends_within", ends_within)
+
+    def train(*steps: int) -> list[int]:
+        """After which of them a checkpoint is taken."""
+        saved = []
+        for step in steps:
+            wait_for(lambda: not training.snapshots.is_busy, "the memory")
+            training.record(step)
+            if saver.after(step, saver.votes(step, step_s=0.1), is_end=False, is_finite=True):
+                saved.append(step)
+        return saved
+
+    assert train(2, 3, 4, 5, 6, 7, 8) == [2]
+    assert len(waited) == 1, "at step 4"
+    slow.let()
+    assert train(9, 10, 11, 12) == [9]
+    assert len(waited) == 1, "it is as slow as before"
+    slow.let()
+    assert train(13) == [13]
+    slow.let()
+    assert train(14, 15, 16) == [14]
+    assert len(waited) == 2, "the one before was in time"
+    slow.let()
+    training.checkpointer.wait()
+
+
+def test_where_one_rank_is_in_the_way_none_waits_twice():
+    """Ranks that differed in that would wait for each other for ever."""
+    store = MemoryStore()
+
+    with node_of(2) as node:
+
+        def train(exchange: Exchange) -> list[bool]:
+            training = node.begin(store, exchange, 1)
+            wait_for(lambda: not training.snapshots.is_busy, "the memory")
+            if exchange.rank == 1:
+                ready = training.snapshots._ready
+                training.snapshots._ready = dict.fromkeys(ready, Future())
+            saver, busy = replace(saver_of(training, exchange), ledger=None), (0.0, 1.0, 0.0)
+            rounds = []
+            for step in (2, 4, 6):
+                assert not saver.after(step, busy, is_end=False, is_finite=True)
+                rounds.append(exchange._round)
+            return [later > earlier for earlier, later in itertools.pairwise(rounds)]
+
+        assert on_ranks(2, train) == [[False, False]] * 2
 
 
 def test_a_checkpoint_whose_memory_is_not_ready_is_late_and_holds_nobody_up(
