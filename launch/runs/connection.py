@@ -224,7 +224,7 @@ def searching_any(address: str, *, tell: Callable[[str], None]) -> Iterator[Call
 
 
 def leave_if_lost() -> None:
-    """Leaves the cluster, if there was one, once its head is gone: Ray would go on asking for it, and in the end take this process along."""
+    """Leaves the cluster, if there was one, once its head is gone: Ray would go on asking for it, and may end this process."""
     if "ray" in sys.modules:
         client.is_connected()
 
