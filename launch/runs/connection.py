@@ -5,6 +5,7 @@ Without an address it is the local cluster of this machine, which is started whe
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,6 +221,12 @@ def searching_any(address: str, *, tell: Callable[[str], None]) -> Iterator[Call
             return there.find_controller(run, storage) if there else None
 
         yield find
+
+
+def leave_if_lost() -> None:
+    """Leaves the cluster, if there was one, once its head is gone: Ray would go on asking for it, and may end this process."""
+    if "ray" in sys.modules:
+        client.is_connected()
 
 
 def is_there(address: str) -> bool:

@@ -12,12 +12,13 @@ from aiohttp import web
 
 from data_pipeline.config import StorageConfig
 from launch.errors import UserError
-from launch.runs.connection import searching_any
+from launch.runs.connection import leave_if_lost, searching_any
 from launch.ui.access import Access, access_for
 from launch.ui.run_page import FindAny
 from launch.ui.server import Site, build_app
 
 CLOSES_WITHIN_S = 2.0
+LOOKS_EVERY_S = 2.0
 
 
 def serve(
@@ -43,10 +44,18 @@ async def _serve(storage: StorageConfig, find: FindAny, access: Access, *, host:
         except OSError as error:
             raise UserError(_why_not(host, port, error)) from error
         ready(url_of(host, runner.addresses[0][1], access.token))
-        await ended.wait()
+        await _until(ended)
     finally:
         with suppress(asyncio.CancelledError):
             await runner.cleanup()
+
+
+async def _until(ended: asyncio.Event) -> None:
+    """Meanwhile a cluster that is lost is left, also while nobody looks at a page."""
+    while not ended.is_set():
+        await asyncio.to_thread(leave_if_lost)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), LOOKS_EVERY_S)
 
 
 def url_of(host: str, port: int, token: str) -> str:
