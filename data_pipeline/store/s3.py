@@ -7,11 +7,12 @@ that come at once. botocore's retries are off too: `retry.py` does them.
 
 import asyncio
 import dataclasses
+import itertools
 import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ MULTIPART_FROM_BYTES = 2 * PART_SIZE_BYTES
 NUM_PARALLEL_PARTS = 4
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
+FIRST_PATIENCE_S = 5.0
+"""How long the first try of a read may take, beside the time of its bytes; each further one has twice as long, for a server that is slow.
+
+Source: "Timeouts and Retries for Latency-Sensitive Applications", Amazon S3 User Guide: a stalled request is best asked again soon.
+"""
 SLOWEST_BYTES_PER_S = 2**18
 """An answer that comes more slowly, for longer than the deadline, counts as none: each of its bytes may come before a read times out."""
 NUM_CONNECTIONS = 32
@@ -187,7 +193,7 @@ class S3Store:
                 _extend(limit, answer["ContentLength"])
                 return await body.read()
 
-        return self._retry(read, url)
+        return self._retry(read, url, patience_s=(FIRST_PATIENCE_S * 2**tries for tries in itertools.count()))
 
     def _call(self, operation: str, key: str, extra: Parameters) -> Answer:
         return self._request(operation, self.url(key), {"Bucket": self.bucket, "Key": self.prefix + check_key(key)} | extra)
@@ -199,27 +205,28 @@ class S3Store:
             self._check(operation, answer, url)
             return answer
 
-        return self._retry(request, url)
+        return self._retry(request, url, patience_s=itertools.repeat(math.inf))
 
     def _check(self, operation: str, answer: Answer, url: str) -> None:
         if not is_answer(operation, answer):
             raise TransientError(f"{url}: {self.endpoint} answered what no S3 server does")
 
-    def _retry(self, call: Callable[[asyncio.Timeout], Coroutine[Any, Any, Result]], url: str) -> Result:
-        """What `call` returns, which is given the limit of its time: the deadline, for all tries together."""
+    def _retry(self, call: Callable[[asyncio.Timeout], Coroutine[Any, Any, Result]], url: str, *, patience_s: Iterator[float]) -> Result:
+        """What `call` returns, which is given the limit of its time: the next of `patience_s`, and the deadline for all tries together."""
         ends_at_s = time.monotonic() + self.deadline_s
 
-        async def attempt() -> Result:
-            async with asyncio.timeout(max(ends_at_s - time.monotonic(), 0.0)) as limit:
+        async def attempt(within_s: float) -> Result:
+            async with asyncio.timeout(within_s) as limit:
                 return await call(limit)
 
         answered: list[Exception] = []
 
         def tried() -> Result:
+            left_s, patient_s = max(ends_at_s - time.monotonic(), 0.0), next(patience_s)
             try:
-                return sync(self.filesystem.loop, attempt)
+                return sync(self.filesystem.loop, attempt, min(left_s, patient_s))
             except TimeoutError as error:
-                if answered:
+                if answered and left_s <= patient_s:
                     raise answered[-1] from error  # the deadline cut the last try short: what came before says more
                 raise
             except RAISED_BY_S3 as error:
@@ -258,7 +265,7 @@ def open_s3(storage: StorageConfig) -> S3Store:
         filesystem.loop,
         bucket,
         ca_bundle=filesystem.session.get_config_variable("ca_bundle"),
-        timeouts_s=timeouts_s,
+        timeouts_s=(timeouts_s[0], min(FIRST_PATIENCE_S, timeouts_s[1])),
         num_connections=NUM_CONNECTIONS,
     )
     return S3Store(

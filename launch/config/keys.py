@@ -21,7 +21,7 @@ def in_a_section(cls: type, key: str) -> str:
     """A hint for a key that is given without its section, such as dp_shard for parallel.dp_shard; "" where no section has it."""
     sections = {name: section for name, hint in typing.get_type_hints(cls).items() if (section := section_in(hint))}
     meant = [f"{name}.{key}" for name, section in sections.items() if key in keys_of(section, f"{name}.")]
-    return f", did you mean {' or '.join(meant)}?" if meant else ""
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 
 
 def section_in(hint: Any) -> type | None:
@@ -73,4 +73,4 @@ def may_be_secret(key: str) -> bool:
 def near(name: str, choices: Sequence[str], where: str = "") -> str:
     """A hint at the choice that was probably meant; "" where none is near."""
     matches = difflib.get_close_matches(name, choices, n=1)
-    return f", did you mean {where}{matches[0]}?" if matches else ""
+    return f" (did you mean {where}{matches[0]}?)" if matches else ""

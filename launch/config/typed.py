@@ -176,4 +176,4 @@ def _refuse_unknown(cls: type, plain: Mapping[Any, Any], where: str) -> None:
     for key in plain:
         if key not in allowed:
             meant = ("" if where else in_a_section(cls, str(key))) or near(str(key), allowed, where)
-            raise ConfigError(f"{where}{key}: no such key{meant}; {where or 'a recipe'} has {', '.join(allowed)}")
+            raise ConfigError(f"{where}{key}: no such key{meant}; {where.rstrip('.') or 'a recipe'} has {', '.join(allowed)}")

@@ -16,7 +16,7 @@ from tests.launch.stored_runs import RUNNING, put_dataset, store_at, stored_run
 def test_a_mistake_ends_with_status_2_and_one_line(braid: Braid) -> None:
     done = braid("submit", "tiny", "train.num_stepz=3")
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("braid: train.num_stepz: no such key, did you mean train.num_steps?")
+    assert done.err.startswith("braid: train.num_stepz: no such key (did you mean train.num_steps?)")
     assert done.err.count("\n") == 1
 
 

@@ -151,6 +151,31 @@ def test_a_connection_that_stands_still_is_given_up_for_another_one(faulty_s3: F
     assert spoiled_store.get_range("shard", 300, 500) == DATA[300:800]
 
 
+@named({"silent": silent, "stalled": stalled})
+def test_a_read_that_stands_still_is_asked_again_soon(
+    faulty_s3: FaultyS3, spoiled_store: S3Store, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "FIRST_PATIENCE_S", 0.1, raising=False)
+    spoiled_store.put("shard", DATA)
+    for read, wanted in ((lambda store: store.get_range("shard", 300, 500), DATA[300:800]), (lambda store: store.get("shard"), DATA)):
+        faulty_s3.spoil(fault, method="GET", times=2)
+        assert read(replace(spoiled_store, deadline_s=3.0)) == wanted, "before connections time out, each after 2 s"
+
+
+def test_a_server_that_is_slow_to_answer_is_given_more_time_with_each_try(
+    faulty_s3: FaultyS3, spoiled_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "FIRST_PATIENCE_S", 0.01)
+    spoiled_store.put("shard", DATA)
+
+    def slow(exchange: Exchange) -> None:
+        time.sleep(0.3)
+        passed_on(exchange)
+
+    faulty_s3.spoil(slow, method="GET")
+    assert spoiled_store.get_range("shard", 300, 500) == DATA[300:800]
+
+
 def test_a_slow_answer_may_outlast_the_deadline_while_its_bytes_keep_coming(
     faulty_s3: FaultyS3, spoiled_store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

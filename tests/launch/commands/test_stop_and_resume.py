@@ -80,7 +80,7 @@ def test_only_a_run_that_has_something_left_to_do_is_to_be_gone_on_with(
         (FINISHED, ["optimizer.lr=1e-3"], "optimizer.lr=0.001: decides the numbers"),
         (FINISHED, ["storage.root=/elsewhere"], "storage.root: run first stays where it is"),
         (FINISHED, ["name=second"], "name: run first stays where it is"),
-        (FINISHED, ["train.num_stepz=3"], "train.num_stepz: no such key, did you mean train.num_steps?"),
+        (FINISHED, ["train.num_stepz=3"], "train.num_stepz: no such key (did you mean train.num_steps?)"),
         (STOPPED, ["eval.dataset=python-stdlib"], "eval.dataset=python-stdlib: is trained on"),
         (FINISHED, ["parallel.tp=3"], "parallel.tp=3: 4 heads; use 1, 2 or 4"),
     ],

@@ -63,5 +63,5 @@ def test_a_file_that_is_no_recipe_is_named(text: str, line: str, tmp_path: Path)
 
 
 def test_an_unknown_recipe_is_answered_with_those_that_ship() -> None:
-    with pytest.raises(ConfigError, match=r"^recipe 'tini': no such file; .* tiny, did you mean tiny\?$"):
+    with pytest.raises(ConfigError, match=r"^recipe 'tini': no such file; .* tiny \(did you mean tiny\?\)$"):
         find_recipe("tini")
