@@ -142,6 +142,8 @@ def send_image(connection: Connection, image: ImageHeader, offer: Offer, digest:
     while (want := connection.hear(Want)).spans or want.is_checking:
         if image.digest() != digest:
             raise Outdated
+        if not spans.keys() >= set(want.spans):
+            raise CopyRefused("the other side asks for parts that were not offered")
         for name in want.spans:
             connection.send(image.fd, spans[name])
     if want.refusal:
@@ -169,7 +171,7 @@ def receive_image(
             while wait(checks, MIRROR_STALLS_S / 4).not_done:
                 connection.tell(Want(is_checking=True))
                 on_life()
-        wanted = [span for span, check in zip(wanted, checks, strict=True) if check.result() != held.digests[span.name]]
+        wanted = [span for span, check in zip(wanted, checks, strict=True) if check.result() != held.digests.get(span.name)]
         if not wanted:
             image.hold(held)
             return connection.tell(Want())
