@@ -19,6 +19,7 @@ from orchestrator import codec
 HEADER_BYTES = 2**20
 _WORD_AT = HEADER_BYTES - 2**12
 _DIGEST_BYTES, _LENGTH_BYTES = 32, 8
+_MAX_TEXT_BYTES = _WORD_AT - _DIGEST_BYTES - _LENGTH_BYTES
 _WORD = struct.Struct("<??Q32s32s")
 _NOTHING = bytes(_DIGEST_BYTES)
 
@@ -79,21 +80,18 @@ class ImageHeader:
 
     def digest(self) -> bytes:
         """Of what is held; empty where nothing is, or not wholly."""
-        digest, length = self._seal()
-        return digest if length else b""
+        return self._whole()[0]
 
     def held(self) -> Held | None:
         """None where nothing is held, or not wholly."""
-        digest, length = self._seal()
-        text = os.pread(self.fd, length, _DIGEST_BYTES + _LENGTH_BYTES)
-        is_whole = length > 0 and hashlib.sha256(text).digest() == digest
-        return codec.from_json(Held, text, "a snapshot") if is_whole else None
+        _, text = self._whole()
+        return codec.from_json(Held, text, "a snapshot") if text else None
 
     def hold(self, held: Held | None) -> None:
         """Says what the image holds from now on; None, that it is about to change."""
         text = b"" if held is None else codec.to_json(held)
         header = hashlib.sha256(text).digest() + len(text).to_bytes(_LENGTH_BYTES, "little") + text
-        if held is not None and len(header) > _WORD_AT:
+        if held is not None and len(text) > _MAX_TEXT_BYTES:
             raise ValueError(f"{len(held.spans)} files are too many for a snapshot's header of {HEADER_BYTES} bytes")
         os.pwrite(self.fd, header, 0)
 
@@ -120,7 +118,11 @@ class ImageHeader:
         """Whether what it holds came from another node."""
         return self.word().fetched == self.digest()
 
-    def _seal(self) -> tuple[bytes, int]:
-        """Digest and length of what follows."""
+    def _whole(self) -> tuple[bytes, bytes]:
+        """Digest and text of what is held; both empty where nothing is, or not wholly. No length is believed before the digest is right."""
         seal = os.pread(self.fd, _DIGEST_BYTES + _LENGTH_BYTES, 0)
-        return seal[:_DIGEST_BYTES], int.from_bytes(seal[_DIGEST_BYTES:], "little")
+        digest, length = seal[:_DIGEST_BYTES], int.from_bytes(seal[_DIGEST_BYTES:], "little")
+        if not 0 < length <= _MAX_TEXT_BYTES:
+            return b"", b""
+        text = os.pread(self.fd, length, len(seal))
+        return (digest, text) if hashlib.sha256(text).digest() == digest else (b"", b"")

@@ -46,7 +46,8 @@ class RankMirror:
         self._images = [ImageHeader(os.dup(fd)) for fd in files]
         self._memory = memory
         self._hands = hands
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """Also for who uses the images, unless in the thread, which closes them at its end."""
         self._task = Task()
         self._connection: Connection | None = None
         self._is_over = False
@@ -65,12 +66,13 @@ class RankMirror:
         `is_another`: what is here is of another rank. A header that a worker was killed over counts as nothing to everybody from here on.
         """
         self._turn_to(task)
-        for image in self._images:
-            if is_another or image.held() is None:
-                image.hold(None)
-        is_arriving = awaits_copy and not any(image.held() for image in self._images)
-        self._beat_s = time.monotonic()
-        self._say_of_all(task, **asdict(Word(is_arriving=is_arriving)))
+        with self._lock:
+            for image in self._images:
+                if is_another or image.held() is None:
+                    image.hold(None)
+            is_arriving = awaits_copy and not any(image.held() for image in self._images)
+            self._beat_s = time.monotonic()
+            self._say_of_all(task, **asdict(Word(is_arriving=is_arriving)))
 
     def follow(self, buddy: MirrorPlace) -> None:
         """Where the copies of this attempt are."""
@@ -102,8 +104,8 @@ class RankMirror:
         finally:
             with self._lock:
                 images, self._images = self._images, []
-            for image in images:
-                os.close(image.fd)
+                for image in images:
+                    os.close(image.fd)
 
     def _look(self) -> None:
         self._changed.clear()
@@ -230,6 +232,7 @@ class Mirror:
         self._hands = hands
         self._ranks: list[RankMirror] = []
         """By local rank."""
+        self._own_files: set[int] = set()
         self._attempt = self._first_rank = 0
 
     @property
@@ -240,7 +243,8 @@ class Mirror:
     def begin(self, order: SpawnOrder, memory: Sequence[Sequence[int]]) -> None:
         """Before the attempt's workers start; `memory` has their files, by local rank."""
         self._copies.begin(order.attempt, order.mirrored_ranks)
-        self._copies.memory.add(fd for files in memory for fd in files)
+        self._own_files.update(fd for files in memory for fd in files)
+        self._copies.memory.add(self._own_files)
         has_buddy = bool(order.mirrored_ranks)
         for files in memory[len(self._ranks) :] if has_buddy else ():
             self._ranks.append(RankMirror(files, self._copies.memory, self._hands))
@@ -257,11 +261,12 @@ class Mirror:
                 rank.follow(buddy)
 
     def close(self) -> None:
-        """The memory of copies is given back."""
+        """The memory of copies is given back; the node's own files may be closed then."""
         if self._server is not None:
             self._server.close()
         for rank in self._ranks:
             rank.end()
+        self._copies.memory.remove(self._own_files)
         self._copies.close()
 
 

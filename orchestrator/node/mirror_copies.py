@@ -23,7 +23,7 @@ def new_files() -> tuple[int, ...]:
 
 @contextmanager
 def headers_of(files: Collection[int]) -> Iterator[list[ImageHeader]]:
-    """By descriptors of one's own, so that the files' owner may close his."""
+    """By descriptors of one's own, so that the files' owner may close his, though not while this begins."""
     with ExitStack() as stack:
         yield [ImageHeader(_dup(fd, stack)) for fd in files]
 
@@ -70,6 +70,17 @@ class Copies:
         """Where it is to be written: over the older one, but never over the one named `beside`, so that the two that stay are those that
         its node has. None where nothing need be: it is there, or newer ones are. Raises CopyRefused.
         """
+        with ExitStack() as stack:
+            images = self._begin_writing(rank, stack)
+            oldest = min((image for image in images if beside is None or _name(image) != beside), key=_name)
+            has_it = any(image.held() == held for image in images)
+            if not has_it and _name(oldest) < held.name:
+                yield oldest
+            else:
+                yield None
+
+    def _begin_writing(self, rank: int, stack: ExitStack) -> list[ImageHeader]:
+        """The images of a rank, for who calls this alone until `stack` is closed. Raises CopyRefused."""
         with self._ends_writing:
             if not self._ends_writing.wait_for(lambda: rank not in self._written, MIRROR_STALLS_S / 2):
                 raise CopyRefused(f"another copy of rank {rank}'s snapshot is still arriving")
@@ -78,20 +89,15 @@ class Copies:
             if rank not in self._files:
                 self._files[rank] = new_files()
                 self.memory.add(self._files[rank])
-            files = self._files[rank]
+            images = stack.enter_context(headers_of(self._files[rank]))
             self._written.add(rank)
-        try:
-            with headers_of(files) as images:
-                oldest = min((image for image in images if beside is None or _name(image) != beside), key=_name)
-                has_it = any(image.held() == held for image in images)
-                if not has_it and _name(oldest) < held.name:
-                    yield oldest
-                else:
-                    yield None
-        finally:
-            with self._ends_writing:
-                self._written.discard(rank)
-                self._ends_writing.notify_all()
+            stack.callback(self._end_writing, rank)
+            return images
+
+    def _end_writing(self, rank: int) -> None:
+        with self._ends_writing:
+            self._written.discard(rank)
+            self._ends_writing.notify_all()
 
     def close(self) -> None:
         with self._lock:

@@ -55,16 +55,16 @@ class MirrorServer:
                 connection.abort()
 
     def _answer(self, connection: Connection) -> None:
-        with self._lock:
-            self._open.add(connection)
-        try:
-            with connection:
-                self._obey(connection, connection.hear(Ask))
-        except (OSError, DecodeError, CopyRefused, Outdated) as error:
-            log.info("a copy of a snapshot was not made: %s", error)
-        finally:
+        with connection:  # until nobody can abort it any more
             with self._lock:
-                self._open.discard(connection)
+                self._open.add(connection)
+            try:
+                self._obey(connection, connection.hear(Ask))
+            except (OSError, DecodeError, CopyRefused, Outdated) as error:
+                log.info("a copy of a snapshot was not made: %s", error)
+            finally:
+                with self._lock:
+                    self._open.discard(connection)
 
     def _obey(self, connection: Connection, ask: Ask) -> None:
         if not hmac.compare_digest(ask.token.encode(), self.place.token.encode()):

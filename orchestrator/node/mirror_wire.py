@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -142,6 +142,8 @@ def send_image(connection: Connection, image: ImageHeader, offer: Offer, digest:
     while (want := connection.hear(Want)).spans or want.is_checking:
         if image.digest() != digest:
             raise Outdated
+        if not spans.keys() >= set(want.spans):
+            raise CopyRefused("the other side asks for parts that were not offered")
         for name in want.spans:
             connection.send(image.fd, spans[name])
     if want.refusal:
@@ -162,11 +164,14 @@ def receive_image(
     wanted: Sequence[Span] = held.spans
     for _ in range(MAX_ROUNDS):
         connection.tell(Want(spans=tuple(span.name for span in wanted)))
-        checks = [_receive_span(connection, image.fd, span, hands, on_life) for span in wanted]
-        while wait(checks, MIRROR_STALLS_S / 4).not_done:
-            connection.tell(Want(is_checking=True))
-            on_life()
-        wanted = [span for span, check in zip(wanted, checks, strict=True) if check.result() != held.digests[span.name]]
+        with _all_ended() as checks:
+            for span in wanted:
+                connection.receive(image.fd, span, on_life)
+                checks.append(hands.submit(_digest, image.fd, span))  # beside what follows: digesting is slower than receiving
+            while wait(checks, MIRROR_STALLS_S / 4).not_done:
+                connection.tell(Want(is_checking=True))
+                on_life()
+        wanted = [span for span, check in zip(wanted, checks, strict=True) if check.result() != held.digests.get(span.name)]
         if not wanted:
             image.hold(held)
             return connection.tell(Want())
@@ -176,10 +181,14 @@ def receive_image(
     )
 
 
-def _receive_span(connection: Connection, fd: int, span: Span, hands: Executor, on_life: Callable[[], None]) -> Future[str]:
-    """Its digest, once that is known: digesting is slower than receiving."""
-    connection.receive(fd, span, on_life)
-    return hands.submit(_digest, fd, span)
+@contextmanager
+def _all_ended() -> Iterator[list[Future[str]]]:
+    """For digests: none is under way any more when it ends. Whatever goes wrong meanwhile, none reads a file that is closed after that."""
+    checks: list[Future[str]] = []
+    try:
+        yield checks
+    finally:
+        wait([check for check in checks if not check.cancel()])
 
 
 def _digest(fd: int, span: Span) -> str:
