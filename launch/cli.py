@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, runs, ui, weights
+from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, runs, top, ui, weights
 from launch.commands.data import app as data
 from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "average": weights.average_weights,
     "submit": runs.submit,
     "status": runs.status,
+    "top": top.top,
     "logs": runs.logs,
     "stop": runs.stop,
     "resume": runs.resume,

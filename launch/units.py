@@ -18,6 +18,20 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}es" if noun.endswith("s") else f"{number:,} {noun}s"
 
 
+def duration(seconds: float) -> str:
+    """4.2 s, 90 s, 15 min, 3 h 20 min, 2 d 4 h: as exact as one wants to know it."""
+    s = max(0.0, seconds)
+    if s < 10:
+        return f"{s:.1f} s"
+    if s < 120:
+        return f"{s:.0f} s"
+    if s < 7200:
+        return f"{s // 60:.0f} min"
+    if s < 172_800:
+        return f"{s // 3600:.0f} h {s % 3600 // 60:.0f} min"
+    return f"{s // 86_400:.0f} d {s % 86_400 // 3600:.0f} h"
+
+
 def memory_unit(largest_bytes: int) -> tuple[str, int]:
     """(name, bytes) of the unit in which sizes up to this one are told."""
     return ("GiB", 2**30) if largest_bytes >= 2**30 else ("MiB", 2**20)
