@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, runs, top, ui, weights
+from launch.commands import alerts, cluster, demo, doctor, health, incidents, metrics, model, nodes, report, runs, top, ui, weights
 from launch.commands.data import app as data
 from launch.commands.terminal import lost_output, prepare_output
 from launch.errors import Abandoned, UserError
@@ -41,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": runs.verify,
     "goodput": health.goodput,
     "checkpoints": runs.checkpoints,
+    "report": report.report,
 }
 """In the order of `braid --help`."""
 GROUPS = {"data": data.app, "cluster": cluster.app, "nodes": nodes.app, "alerts": alerts.app, "metrics": metrics.app}
