@@ -9,9 +9,8 @@ from html import escape
 from typing import Any
 
 from launch.show.curve import curve_svg
-from launch.show.goodput import ratios
 from launch.show.picture import timeline_svg
-from launch.units import duration, human
+from launch.units import count, duration, human
 
 TITLES = {
     "loss": "Loss",
@@ -45,7 +44,6 @@ def report_html(report: Mapping[str, Any]) -> str:
         f"<h1>{run}</h1>",
         *_head(report),
         "<h2>Where the time went</h2>",
-        f"<p>{escape(ratios(dict(report['goodput'])))}</p>",
         f'<div class="wide">{timeline_svg(report["goodput"], report["shares"])}</div>',
         "<h2>Curves</h2>",
         f'<div class="curves">{"".join(_curves(report["curves"]))}</div>',
@@ -64,7 +62,7 @@ def _head(report: Mapping[str, Any]) -> Iterable[str]:
     status, proof = report["status"], report["proof"]
     reason = f" ({escape(status['reason'])})" if status["reason"] else ""
     yield f"<p><strong>{escape(status['state'])}</strong>{reason}, written {_utc(report['written_at_s'])} UTC</p>"
-    told = f"step {status['step']:,} of {status['num_steps']:,}, {status['tokens']:,} tokens, {status['restarts']} restarts"
+    told = f"step {status['step']:,} of {status['num_steps']:,}, {status['tokens']:,} tokens, {count(status['restarts'], 'restart')}"
     yield f"<p>{told}, last checkpoint of step {status['last_committed_step']:,}</p>"
     look = {True: ' class="good"', False: ' class="bad"'}.get(proof["ok"], "")
     yield f"<p{look}>{escape(proof['line'])}</p>"
@@ -96,7 +94,7 @@ def _incidents(incidents: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 def _outcome(one: Mapping[str, Any]) -> str:
     if one["stood_still_s"] is None:
         return "not recovered from"
-    again = f"{one['steps_replayed']} steps trained again"
+    again = f"{count(one['steps_replayed'], 'step')} trained again"
     return f"went on from {one['source']} at step {one['resumed_from_step']} after {duration(one['stood_still_s'])}, {again}"
 
 

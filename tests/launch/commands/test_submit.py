@@ -160,6 +160,7 @@ def test_a_submission_tells_what_keeps_its_controller_from_working(
         return Actor(trouble)
 
     monkeypatch.setattr("launch.runs.lifecycle.connected", connected)
+    monkeypatch.setattr(Connection, "nodes", lambda self: [])
     monkeypatch.setattr("orchestrator.ray_backend.client.start_controller", start_controller)
     monkeypatch.setattr("orchestrator.ray_backend.client.is_connected", lambda: True)
     monkeypatch.setattr("ray.get", lambda answer, timeout: answer)
