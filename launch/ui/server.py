@@ -20,9 +20,11 @@ from launch.show.answer_json import answer_json
 from launch.ui.access import HEADERS, Access
 from launch.ui.feed import Feed, Said
 from launch.ui.library import Library
+from launch.ui.metrics import RunsMetrics
 from launch.ui.run_page import FindAny, RunPage
 from orchestrator.codec import DecodeError
 from orchestrator.errors import JournalBroken
+from orchestrator.health.exposition import CONTENT_TYPE
 
 NUM_THREADS = 32
 POLL_S = 1.0
@@ -56,6 +58,7 @@ class Site:
         self._store = open_store(storage)
         self._runs: dict[str, Open] = {}
         self._list = Feed(Library(storage, clock=clock).look, pool=self._pool, poll_s=2 * poll_s)
+        self._metrics = RunsMetrics(storage, self._store, find, clock=clock)
         self._files = _files()
 
     def close(self) -> None:
@@ -69,6 +72,7 @@ class Site:
             web.get("/", self._page),
             web.get("/run/{name}", self._page),
             web.get("/static/{file:.+}", self._file),
+            web.get("/metrics", self._metrics_now),
             web.get("/api/runs", self._runs_now),
             web.get("/api/runs/events", self._runs_events),
             web.get("/api/run/{name}", self._run_now),
@@ -94,6 +98,10 @@ class Site:
             raise web.HTTPNotFound(text=f"no such file: {name}")
         kind = KINDS.get(name[name.rfind(".") :], "text/plain")
         return web.Response(body=self._files[name], content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
+
+    async def _metrics_now(self, request: web.Request) -> web.Response:
+        text = await self._in_thread(self._metrics.text)
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _runs_now(self, request: web.Request) -> web.Response:
         return _json_text((await self._list.now()).text)
