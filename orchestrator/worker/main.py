@@ -28,7 +28,7 @@ from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter, build_reporter
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-MAX_TEXT_LENGTH = 500
+MAX_TEXT_LENGTH = 800
 _PR_SET_PDEATHSIG = 1
 log = logging.getLogger("worker")
 
@@ -132,9 +132,15 @@ def _train(orders: BinaryIO, reporter: Reporter, stop: threading.Event, environm
 
 def _report_failure(error: Exception, reporter: Reporter) -> int:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    reporter.send(Failed(error_type=type(error).__name__, text=lines[0][:MAX_TEXT_LENGTH]))
+    reporter.send(Failed(error_type=type(error).__name__, text=_shortened(lines[0])))
     reporter.close()
     return EXIT_FAILED
+
+
+def _shortened(line: str) -> str:
+    """Both ends of what is too long: it begins with what it is about, and ends with the remedy."""
+    half = MAX_TEXT_LENGTH // 2
+    return line if len(line) <= MAX_TEXT_LENGTH else f"{line[: half - 2]} … {line[-half + 1 :]}"
 
 
 def _die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""A worker that takes a snapshot of every step, each whole before the next step, and stands still after step BRAID_TEST_LAST_STEP."""
+"""A worker that takes a snapshot of every step, each whole and recorded before the next, and stands still after BRAID_TEST_LAST_STEP."""
 
 import os
 import time
@@ -11,7 +11,7 @@ train = Trainer._train
 
 
 def train_if_allowed(self: Trainer, step: int, *arguments: Any) -> Any:
-    while self.saver.snapshots.is_busy or step > int(os.environ["BRAID_TEST_LAST_STEP"]):
+    while self.saver.snapshots.is_busy or not self.saver._is_recorded() or step > int(os.environ["BRAID_TEST_LAST_STEP"]):
         time.sleep(0.01)
     return train(self, step, *arguments)
 

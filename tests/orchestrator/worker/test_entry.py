@@ -15,7 +15,7 @@ from data_pipeline.store.protocol import StoreUnavailable
 from orchestrator.errors import NoCheckpoint
 from orchestrator.messages import Assign, Beat, Ended, Failed, Message, Outcome, Ready, Rendezvous, Stop, decode, encode
 from orchestrator.worker.environment import read_environment, torch_variables
-from orchestrator.worker.main import EXIT_FAILED, EXIT_USAGE, run_reported
+from orchestrator.worker.main import EXIT_FAILED, EXIT_USAGE, MAX_TEXT_LENGTH, run_reported
 from orchestrator.worker.orders import has_order
 from orchestrator.worker.reporter import EXIT_ORPHANED, Reporter
 
@@ -272,3 +272,12 @@ def test_the_first_sign_of_life_costs_no_torch():
     code = "import sys, orchestrator.worker.main; sys.exit(any(m in sys.modules for m in ('torch', 'ray', 'numpy')))"
 
     assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 0
+
+
+def test_of_words_that_are_too_long_both_ends_are_told_since_the_remedy_comes_last():
+    status, said = outcome_of(NoCheckpoint(f"run first: {'x' * 5000}; restore its files"))
+    assert status == EXIT_FAILED
+    assert isinstance(said, Failed)
+    assert said.text.startswith("run first: xxx")
+    assert said.text.endswith("xxx; restore its files")
+    assert len(said.text) == MAX_TEXT_LENGTH
