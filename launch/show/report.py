@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from launch.show.answer_json import answer_json
 from launch.show.curve import curve_svg
 from launch.show.picture import timeline_svg
 from launch.units import count, duration, human
@@ -52,7 +52,7 @@ def report_html(report: Mapping[str, Any]) -> str:
         "<h2>Checkpoints</h2>",
         _checkpoints(report["checkpoints"]),
         "<h2>Configuration</h2>",
-        f"<details><summary>as it was resolved</summary><pre>{escape(json.dumps(report['configuration'], indent=1))}</pre></details>",
+        f"<details><summary>as it was resolved</summary><pre>{escape(answer_json(report['configuration'], indent=1))}</pre></details>",
         "</main></body></html>\n",
     ]
     return "\n".join(parts)
