@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.show.render import short_node
+from launch.show.render import or_dash, short_node, utc
 
 BAR_WIDTH = 40
 FRAMES_SHOWN = 12
@@ -26,8 +25,8 @@ def incidents_table(incidents: Sequence[Incident]) -> RenderableType:
         table.add_column(column, overflow="fold")
     for one in incidents:
         table.add_row(
-            str(one["number"]), _utc(one["at_s"]), one["cause"], one["machine"] or short_node(one["node"]), _or_dash(one["rank"]),
-            str(one["at_step"]), _seconds(one["stood_still_s"]), _or_dash(one["steps_replayed"]), one["source"] or "–",
+            str(one["number"]), utc(one["at_s"]), one["cause"], one["machine"] or short_node(one["node"]), or_dash(one["rank"]),
+            str(one["at_step"]), _seconds(one["stood_still_s"]), or_dash(one["steps_replayed"]), one["source"] or "–",
         )  # fmt: skip
     return table
 
@@ -49,7 +48,7 @@ def incident_view(one: Incident) -> RenderableType:
 
 def _head(one: Incident) -> Text:
     where = "".join(f" {name} {one[key]}" for name, key in (("on", "machine"), ("rank", "rank")) if one[key] is not None)
-    head = Text.assemble((f"incident {one['number']}: {one['cause']}", "bold red"), f"{where}, {_utc(one['at_s'])} UTC, after step ")
+    head = Text.assemble((f"incident {one['number']}: {one['cause']}", "bold red"), f"{where}, {utc(one['at_s'])} UTC, after step ")
     head.append(f"{one['at_step']}, attempt {one['attempt']}\n{one['detail']}")
     for other in one["also"]:
         head.append(f"\nand {other['cause']} on {other['machine'] or short_node(other['node'])}: {other['detail']}")
@@ -103,13 +102,5 @@ def _title(text: str) -> Text:
     return Text(text, style="bold dim")
 
 
-def _utc(at_s: float) -> str:
-    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S}"
-
-
 def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f} s"
-
-
-def _or_dash(value: int | None) -> str:
-    return "–" if value is None else str(value)

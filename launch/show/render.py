@@ -113,9 +113,9 @@ def incidents_view(incidents: Sequence[dict[str, Any]]) -> RenderableType:
     table = _table("attempt", "cause", "node", "rank", "step", "noticed", "recovered", "from", "replayed", gap=1)
     for one in incidents:
         table.add_row(
-            str(one["attempt"]), one["cause"], short_node(one["node"]), _or_dash(one["rank"]), str(one["at_step"]),
-            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), _or_dash(one["resumed_from_step"]),
-            _or_dash(one["steps_replayed"]),
+            str(one["attempt"]), one["cause"], short_node(one["node"]), or_dash(one["rank"]), str(one["at_step"]),
+            _seconds(one["detected_after_s"]), _seconds(one["recovered_after_s"]), or_dash(one["resumed_from_step"]),
+            or_dash(one["steps_replayed"]),
         )  # fmt: skip
     return Group(table, *(Text(f"attempt {one['attempt']}: {one['detail']}{_answer_to(one)}", style="dim") for one in incidents))
 
@@ -146,7 +146,7 @@ def runs_table(runs: Sequence[Status]) -> Table:
 def checkpoints_table(checkpoints: Sequence[dict[str, Any]]) -> Table:
     table = _table("step", "attempt", "files", "size", "layout", "written (UTC)", "state")
     for one in checkpoints:
-        written = "–" if one["created_at_s"] is None else _utc(one["created_at_s"])
+        written = "–" if one["created_at_s"] is None else utc(one["created_at_s"])
         state = Text(one["state"], style=CHECKPOINT_COLOURS[one["state"]])
         table.add_row(
             str(one["step"]), str(one["attempt"]), str(one["files"]), f"{human(one['size_bytes'])}B", one["layout"], written, state
@@ -161,7 +161,7 @@ def machines_table(machines: Sequence[dict[str, Any]]) -> RenderableType:
         column.no_wrap = True
     for one in machines:
         cordon = one["cordoned"]
-        because = (cordon["by"], _utc(cordon["at_s"]), cordon["reason"]) if cordon else ("–", "–", "")
+        because = (cordon["by"], utc(cordon["at_s"]), cordon["reason"]) if cordon else ("–", "–", "")
         state = Text(one["state"], style=MACHINE_COLOURS[one["state"]])
         table.add_row(one["machine"], state, "yes" if one["in_cluster"] else "no", str(one["strikes"]), *because)
     return Group(table, *(Text(line, style="dim") for one in machines for line in _findings(one)))
@@ -169,7 +169,7 @@ def machines_table(machines: Sequence[dict[str, Any]]) -> RenderableType:
 
 def _findings(machine: dict[str, Any]) -> list[str]:
     return [
-        f"{machine['machine']}: {_utc(one['at_s'])}, run {one['run']}, attempt {one['attempt']}: {one['cause']}: {one['detail']}"
+        f"{machine['machine']}: {utc(one['at_s'])}, run {one['run']}, attempt {one['attempt']}: {one['cause']}: {one['detail']}"
         for one in machine["findings"]
     ]
 
@@ -194,7 +194,7 @@ def _table(*columns: str, gap: int = 2) -> Table:
     return table
 
 
-def _utc(at_s: float) -> str:
+def utc(at_s: float) -> str:
     return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S}"
 
 
@@ -202,5 +202,5 @@ def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s"
 
 
-def _or_dash(value: int | None) -> str:
+def or_dash(value: int | None) -> str:
     return "–" if value is None else str(value)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from launch.show.answer_json import answer_json
 from launch.show.curve import curve_svg
 from launch.show.picture import timeline_svg
+from launch.show.render import utc
 from launch.units import count, duration, human
 
 TITLES = {
@@ -113,4 +113,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _utc(at_s: float | None) -> str:
-    return "–" if at_s is None else f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S}"
+    return "–" if at_s is None else utc(at_s)
